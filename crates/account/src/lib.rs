@@ -1,0 +1,1 @@
+//! What a sender owns: credentials, suppression lists, accounts; and the decisions about them.

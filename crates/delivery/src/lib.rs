@@ -1,0 +1,1 @@
+//! From the spool to remote hosts: routing, sites, connections, TLS, classification of replies, retry, bounces.

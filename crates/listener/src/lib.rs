@@ -1,0 +1,1 @@
+//! Sockets, TLS and limits: drives SMTP sessions for submission.

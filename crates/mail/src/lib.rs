@@ -1,0 +1,1 @@
+//! The vocabulary of mail: addresses, envelopes, message ids, status codes, outcomes, header blocks and delivery status notifications. No I/O.

@@ -1,0 +1,1 @@
+//! Acceptance: authenticate, decide, rewrite headers, commit; for SMTP, HTTP and our own mail.
