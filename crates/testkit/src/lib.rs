@@ -1,1 +1,20 @@
-//! For tests and benchmarks only: scriptable MX, load generator, certificate authority.
+//! For tests and benchmarks only, never part of the product: a certificate
+//! authority, an SMTP client and load generator, a sink that stands for the
+//! world, and the daemon as a child process.
+//!
+//! The client and the sink speak SMTP with code of their own, not with
+//! `postrider-smtp`: a mistake there must not agree with itself here.
+
+pub mod authority;
+pub mod client;
+pub mod load;
+pub mod postfix;
+pub mod process;
+pub mod relay;
+pub mod sink;
+
+pub use authority::{Authority, Issued};
+pub use client::{Client, Endpoint, Reply, Security};
+pub use load::{Load, Pattern, Report};
+pub use relay::{Relay, RelayOptions};
+pub use sink::{Accept, Policy, Received, Sink};

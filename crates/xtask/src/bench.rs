@@ -1,0 +1,44 @@
+//! `cargo xtask bench`: builds for release and hands over to the measuring
+//! program of the test kit.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{cargo, packages};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to measure
+    what: Bench,
+    /// Further arguments of the benchmark (`--help` lists them)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Bench {
+    /// Load generator, relay and sink on this machine, Postfix beside it
+    Relay,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let name = match options.what {
+        Bench::Relay => {
+            packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCHMARKS])?;
+            "bench-relay"
+        }
+    };
+    checked(&["build", "--release", "--locked", "--bin", "postrider"])?;
+    let mut arguments =
+        vec!["run", "--release", "--locked", "--quiet", "--package", "postrider-testkit", "--bin", name, "--"];
+    arguments.extend(options.rest.iter().map(String::as_str));
+    checked(&arguments)
+}
+
+fn checked(arguments: &[&str]) -> Result<()> {
+    let status = cargo().args(arguments).status().context("running cargo")?;
+    if !status.success() {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! `cargo xtask test`: everything, with the real peers.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{cargo, layers, packages, say};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Run only tests whose name contains this
+    filter: Option<String>,
+    /// Do not look for or install Debian packages
+    #[arg(long)]
+    no_install: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct SoakOptions {
+    /// How many times the daemon is killed
+    #[arg(long, default_value_t = 500)]
+    rounds: u32,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if !options.no_install {
+        packages::ensure(&[packages::FOR_TESTS])?;
+    }
+    layers::check()?;
+    let mut arguments = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
+    if let Some(filter) = &options.filter {
+        arguments.extend(["--", filter.as_str()]);
+    }
+    cargo_test(&arguments, &[])
+}
+
+pub(crate) fn soak(options: &SoakOptions) -> Result<()> {
+    packages::ensure(&[packages::FOR_TESTS])?;
+    let rounds = options.rounds.to_string();
+    cargo_test(
+        &["test", "--release", "--locked", "--test", "kill", "--", "--nocapture"],
+        &[("POSTRIDER_KILL_ROUNDS", &rounds)],
+    )
+}
+
+/// Runs cargo's tests, passes their output on and adds the counts up, so that
+/// one closing line tells the result of all of them.
+fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let mut child = cargo()
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("running cargo test")?;
+    let output = child.stdout.take().context("cargo's output is not piped")?;
+    let mut total = Counts::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("reading cargo's output")?;
+        total.add(&line);
+        say(&line);
+    }
+    let status = child.wait().context("waiting for cargo")?;
+    say(&format!("{} passed, {} failed", total.passed, total.failed));
+    if !status.success() || total.failed > 0 {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    if total.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+impl Counts {
+    /// Takes in a line such as `test result: ok. 3 passed; 1 failed; ...`.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for count in counts.split("; ") {
+            match count.split_once(' ').map(|(number, what)| (number.parse::<u64>(), what)) {
+                Some((Ok(number), "passed")) => self.passed += number,
+                Some((Ok(number), "failed")) => self.failed += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_several_programs_add_up() {
+        let mut total = Counts::default();
+        total.add("test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        total.add("test result: FAILED. 4 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1s");
+        assert_eq!(total, Counts { passed: 7, failed: 2 });
+    }
+
+    #[test]
+    fn other_lines_count_nothing() {
+        let mut total = Counts::default();
+        total.add("test wal::tests::three passed; 9 failed ... ok");
+        assert_eq!(total, Counts::default());
+    }
+}
