@@ -1,1 +1,33 @@
-//! The vocabulary of mail: addresses, envelopes, message ids, status codes, outcomes, header blocks and delivery status notifications. No I/O.
+//! The vocabulary of mail: addresses, envelopes, message ids, status codes,
+//! outcomes, header blocks and delivery status notifications. It does no I/O,
+//! reads no clock and knows no socket; the other rooms speak in its words.
+//!
+//! What exists is valid: an [`EmailAddress`] has been parsed, a [`SmtpReply`]
+//! has been made printable. So nothing that a network peer sent can add a line
+//! to a log, a header or a reply.
+
+mod address;
+mod domain;
+pub mod dsn;
+mod envelope;
+mod error;
+mod header;
+mod id;
+mod outcome;
+mod reply;
+mod status;
+mod text;
+
+pub use address::EmailAddress;
+pub use domain::Domain;
+pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+pub use error::{AddressError, Error};
+pub use header::{Field, HeaderBlock, MAX_HEADER_BYTES, MAX_HEADER_FIELDS};
+pub use id::{AccountId, MessageId};
+pub use outcome::{
+    AttemptOutcome, BounceKind, DelayType, Delays, Disposition, Remote, Stage, SuppressionList, SuppressionReason,
+    SuppressionSource, TlsInfo,
+};
+pub use reply::{Severity, SmtpReply};
+pub use status::EnhancedStatus;
+pub use text::sanitize_text;

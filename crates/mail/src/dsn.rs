@@ -1,0 +1,517 @@
+//! Delivery status notifications: what the sender of a message is told about
+//! it (RFC 3464 in a `multipart/report`, RFC 6522).
+//!
+//! The first part is for the reader, the second for programs, the third is the
+//! original's header or the original itself.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use postrider_base::Timestamp;
+
+use crate::{EmailAddress, EnhancedStatus, HeaderBlock, MessageId, Remote, Ret, sanitize_text};
+
+/// Longest value of a field that we write; RFC 5322 section 2.1.1 allows a
+/// line of 998 octets.
+const MAX_VALUE: usize = 900;
+/// Most that is returned of an original's header.
+const MAX_RETURNED_HEADER: usize = 64 * 1024;
+
+/// What happened to the recipients that a notification names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Failed for good.
+    Failed,
+    /// Late, and still tried.
+    Delayed,
+    /// Delivered into the mailbox.
+    Delivered,
+    /// Given to a host that does not send notifications of its own (RFC 3461
+    /// section 5.2.2).
+    Relayed,
+}
+
+impl Action {
+    /// The value of the `Action` field (RFC 3464 section 2.3.3).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Failed => "failed",
+            Action::Delayed => "delayed",
+            Action::Delivered => "delivered",
+            Action::Relayed => "relayed",
+        }
+    }
+
+    fn subject(self) -> &'static str {
+        match self {
+            Action::Failed => "Delivery Status Notification (Failure)",
+            Action::Delayed => "Delivery Status Notification (Delay)",
+            Action::Delivered => "Delivery Status Notification (Success)",
+            Action::Relayed => "Delivery Status Notification (Relayed)",
+        }
+    }
+
+    /// What it means, in words for someone who only wrote a letter.
+    fn explanation(self) -> &'static str {
+        match self {
+            Action::Failed => {
+                "Your message could not be delivered to the people below. \
+                               It will not be tried again."
+            }
+            Action::Delayed => {
+                "Your message has not reached the people below yet. \
+                                It is tried again from time to time; you need not send it again."
+            }
+            Action::Delivered => "Your message was delivered to the people below.",
+            Action::Relayed => {
+                "Your message was passed on to the mail servers of the people below. \
+                                They may not tell you whether it arrives."
+            }
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Action::Failed => {
+                "Please check the addresses for mistakes. If they are right, \
+                               send what the other mail server said to whoever looks after \
+                               your mail, or ask the recipient."
+            }
+            Action::Delayed | Action::Delivered | Action::Relayed => "",
+        }
+    }
+}
+
+/// Everything a notification says. Texts may come from the network: whatever
+/// could end a line is replaced, and long values are cut.
+#[derive(Clone, Debug)]
+pub struct DsnRequest<'a> {
+    /// What happened, the same for all `recipients`.
+    pub action: Action,
+    /// Our host name.
+    pub reporting_mta: &'a str,
+    /// Shown in the From field. The envelope sender of a notification is `<>`.
+    pub from: &'a EmailAddress,
+    /// The original's envelope sender.
+    pub to: &'a EmailAddress,
+    /// The notification's own Message-ID, without angle brackets.
+    pub message_id: &'a str,
+    /// Now.
+    pub date: Timestamp,
+    /// Random bits that make the MIME boundary.
+    pub boundary: u128,
+    /// The original's id.
+    pub id: MessageId,
+    /// When the original was accepted.
+    pub arrival: Timestamp,
+    /// When trying ends; shown for [`Action::Delayed`].
+    pub retry_until: Option<Timestamp>,
+    /// The original's `ENVID`, decoded.
+    pub envid: Option<&'a str>,
+    /// Whom it is about; at least one.
+    pub recipients: &'a [DsnRecipient<'a>],
+    /// The original's content.
+    pub original: &'a [Bytes],
+    /// How much of the content to return: all of it only for
+    /// [`Action::Failed`] (RFC 3461 section 4.3).
+    pub ret: Ret,
+}
+
+/// What a notification says about one recipient.
+#[derive(Clone, Copy, Debug)]
+pub struct DsnRecipient<'a> {
+    /// The address as it was given to us.
+    pub address: &'a EmailAddress,
+    /// The original's `ORCPT`, decoded: `rfc822;user@example.com`.
+    pub orcpt: Option<&'a str>,
+    /// The status code.
+    pub status: EnhancedStatus,
+    /// The remote's last reply or our own words: `550 5.1.1 user unknown`.
+    pub diagnostic: &'a str,
+    /// The host that spoke.
+    pub remote: Option<&'a Remote>,
+    /// When it was tried last.
+    pub at: Timestamp,
+}
+
+/// The whole notification, header and body, with CRLF line ends.
+///
+/// It is ASCII unless an address or the original is not: then it needs
+/// 8BITMIME, and SMTPUTF8 where its recipient's address does.
+pub fn build(request: &DsnRequest<'_>) -> Vec<u8> {
+    let header = header_of(request.original);
+    let boundary = format!("postrider-{:032x}", request.boundary);
+    let mut head = String::with_capacity(2048);
+    write_header(&mut head, request, &boundary);
+    write_explanation(&mut head, request, &boundary, &header);
+    write_status(&mut head, request, &boundary);
+
+    let mut message = head.into_bytes();
+    write_original(&mut message, request, &boundary, &header);
+    message.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    message
+}
+
+fn write_header(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
+    field(out, "Date", &request.date.rfc5322());
+    field(out, "From", &format!("Mail Delivery System <{}>", request.from));
+    field(out, "To", &format!("<{}>", request.to));
+    field(out, "Subject", request.action.subject());
+    field(out, "Message-ID", &format!("<{}>", request.message_id));
+    // RFC 3834 section 5; keeps vacation robots quiet.
+    field(out, "Auto-Submitted", "auto-replied");
+    field(out, "MIME-Version", "1.0");
+    out.push_str("Content-Type: multipart/report; report-type=delivery-status;\r\n");
+    let _ = write!(out, " boundary=\"{boundary}\"\r\n\r\n");
+}
+
+fn write_explanation(out: &mut String, request: &DsnRequest<'_>, boundary: &str, header: &[u8]) {
+    let _ = write!(out, "--{boundary}\r\n");
+    field(out, "Content-Type", "text/plain; charset=utf-8");
+    field(out, "Content-Transfer-Encoding", "8bit");
+    field(out, "Content-Description", "Notification");
+    out.push_str("\r\n");
+    paragraph(out, request.action.explanation());
+    for recipient in request.recipients {
+        let _ = write!(out, "\r\n  {}\r\n", recipient.address);
+        match recipient.remote {
+            Some(remote) => indented(out, &format!("{} said:", value(&remote.host))),
+            None => indented(out, "Reason:"),
+        }
+        indented(out, &value(recipient.diagnostic));
+    }
+    if let (Action::Delayed, Some(until)) = (request.action, request.retry_until) {
+        out.push_str("\r\n");
+        paragraph(out, &format!("Trying ends on {}.", until.rfc5322()));
+    }
+    if !request.action.advice().is_empty() {
+        out.push_str("\r\n");
+        paragraph(out, request.action.advice());
+    }
+    out.push_str("\r\n");
+    if let Some(subject) = plain_subject(header) {
+        let _ = write!(out, "Subject of your message: {subject}\r\n");
+    }
+    let _ = write!(out, "Accepted: {}\r\n", request.arrival.rfc5322());
+    let _ = write!(out, "Message id: {}\r\n\r\n", request.id);
+}
+
+/// The machine's part (RFC 3464 section 2). With an international address it
+/// takes the media type of RFC 6533 section 4.
+fn write_status(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
+    let ascii = request
+        .recipients
+        .iter()
+        .all(|recipient| recipient.address.is_ascii() && recipient.orcpt.is_none_or(str::is_ascii))
+        && request.envid.is_none_or(str::is_ascii);
+    let _ = write!(out, "--{boundary}\r\n");
+    if ascii {
+        field(out, "Content-Type", "message/delivery-status");
+    } else {
+        field(out, "Content-Type", "message/global-delivery-status");
+        field(out, "Content-Transfer-Encoding", "8bit");
+    }
+    field(out, "Content-Description", "Delivery report");
+    out.push_str("\r\n");
+    if let Some(envid) = request.envid {
+        field(out, "Original-Envelope-Id", envid);
+    }
+    field(out, "Reporting-MTA", &format!("dns; {}", request.reporting_mta));
+    field(out, "X-Postrider-Message-Id", &request.id.to_string());
+    field(out, "Arrival-Date", &request.arrival.rfc5322());
+    for recipient in request.recipients {
+        out.push_str("\r\n");
+        write_recipient(out, request, recipient);
+    }
+    out.push_str("\r\n");
+}
+
+/// RFC 3464 section 2.3
+fn write_recipient(out: &mut String, request: &DsnRequest<'_>, recipient: &DsnRecipient<'_>) {
+    if let Some(orcpt) = recipient.orcpt {
+        field(out, "Original-Recipient", orcpt);
+    }
+    let kind = if recipient.address.is_ascii() {
+        "rfc822"
+    } else {
+        "utf-8" // RFC 6533 section 3
+    };
+    field(out, "Final-Recipient", &format!("{kind}; {}", recipient.address));
+    field(out, "Action", request.action.as_str());
+    field(out, "Status", &recipient.status.to_string());
+    if let Some(remote) = recipient.remote {
+        let host = remote.host.trim_end_matches('.');
+        field(out, "Remote-MTA", &format!("dns; {host}"));
+    }
+    // RFC 3464 section 2.3.6: "smtp" is for what an SMTP reply looks like.
+    let is_reply = recipient.diagnostic.get(..3).is_some_and(|code| code.bytes().all(|b| b.is_ascii_digit()));
+    let kind = if is_reply { "smtp" } else { "x-postrider" };
+    if !recipient.diagnostic.is_empty() {
+        field(out, "Diagnostic-Code", &format!("{kind}; {}", recipient.diagnostic));
+    }
+    field(out, "Last-Attempt-Date", &recipient.at.rfc5322());
+    if let (Action::Delayed, Some(until)) = (request.action, request.retry_until) {
+        field(out, "Will-Retry-Until", &until.rfc5322());
+    }
+}
+
+fn write_original(out: &mut Vec<u8>, request: &DsnRequest<'_>, boundary: &str, header: &[u8]) {
+    let full = request.ret == Ret::Full && request.action == Action::Failed;
+    let eight_bit = !header.is_ascii() || (full && !request.original.iter().all(|c| c.is_ascii()));
+    // RFC 6532 section 3.7 and RFC 6533 section 5 for headers with UTF-8.
+    let media_type = match (full, header.is_ascii()) {
+        (true, true) => "message/rfc822",
+        (true, false) => "message/global",
+        (false, true) => "text/rfc822-headers",
+        (false, false) => "message/global-headers",
+    };
+    let mut head = format!("--{boundary}\r\n");
+    field(&mut head, "Content-Type", media_type);
+    if eight_bit {
+        field(&mut head, "Content-Transfer-Encoding", "8bit");
+    }
+    let what = if full { "Your message" } else { "Header of your message" };
+    field(&mut head, "Content-Description", what);
+    head.push_str("\r\n");
+    out.extend_from_slice(head.as_bytes());
+    if full {
+        for chunk in request.original {
+            out.extend_from_slice(chunk);
+        }
+    } else {
+        out.extend_from_slice(header);
+    }
+}
+
+/// The whole fields of the original's header within the first 64 KiB.
+fn header_of(original: &[Bytes]) -> Vec<u8> {
+    let mut front = Vec::new();
+    for chunk in original {
+        let room = MAX_RETURNED_HEADER - front.len();
+        front.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+    let cut = front.len() == MAX_RETURNED_HEADER;
+    let len = HeaderBlock::parse(&front).map_or(0, |header| {
+        let reached_the_cut = cut && header.len() == front.len();
+        let last = header.fields().next_back().map_or(0, |field| field.raw().len());
+        if reached_the_cut { header.len() - last } else { header.len() }
+    });
+    front.truncate(len);
+    front
+}
+
+/// The original's subject where a person can read it as it stands.
+fn plain_subject(header: &[u8]) -> Option<String> {
+    let header = HeaderBlock::parse(header).ok()?;
+    let subject = header.find("Subject")?.value();
+    let readable = !subject.is_empty() && !subject.contains("=?");
+    readable.then(|| sanitize_text(subject.as_bytes(), 200))
+}
+
+fn value(text: &str) -> String {
+    sanitize_text(text, MAX_VALUE)
+}
+
+/// Writes a field, folded at blanks where it is longer than 78 octets
+/// (RFC 5322 section 2.1.1).
+fn field(out: &mut String, name: &str, text: &str) {
+    out.push_str(name);
+    out.push(':');
+    let mut column = name.len() + 1;
+    for word in value(text).split(' ').filter(|word| !word.is_empty()) {
+        if column + 1 + word.len() > 78 && column > name.len() + 1 {
+            out.push_str("\r\n");
+            column = 0;
+        }
+        out.push(' ');
+        out.push_str(word);
+        column += 1 + word.len();
+    }
+    out.push_str("\r\n");
+}
+
+fn paragraph(out: &mut String, text: &str) {
+    wrapped(out, "", text);
+}
+
+fn indented(out: &mut String, text: &str) {
+    wrapped(out, "    ", text);
+}
+
+fn wrapped(out: &mut String, indent: &str, text: &str) {
+    let mut column = 0;
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        if column == 0 {
+            out.push_str(indent);
+            column = indent.len();
+        } else if column + 1 + word.len() > 76 {
+            out.push_str("\r\n");
+            out.push_str(indent);
+            column = indent.len();
+        } else {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += word.len();
+    }
+    out.push_str("\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Stage;
+    use proptest::prelude::*;
+
+    struct Case {
+        to: EmailAddress,
+        address: EmailAddress,
+        remote: Remote,
+        original: Vec<Bytes>,
+        diagnostic: String,
+        orcpt: Option<String>,
+    }
+
+    fn case() -> Case {
+        Case {
+            to: "sender@example.org".parse().unwrap(),
+            address: "bob@example.com".parse().unwrap(),
+            remote: Remote { host: "mx.example.com".into(), ip: None, port: 25, source_ip: None, stage: Stage::RcptTo },
+            original: vec![
+                Bytes::from_static(b"From: sender@example.org\r\nSubj"),
+                Bytes::from_static(b"ect: Minutes\r\n\r\nThe secret body\r\n"),
+            ],
+            diagnostic: "550 5.1.1 user unknown".into(),
+            orcpt: Some("rfc822;Bob@example.com".into()),
+        }
+    }
+
+    fn build_text(case: &Case, action: Action, ret: Ret) -> String {
+        let from = "mailer-daemon@relay.example.org".parse().unwrap();
+        let message = build(&DsnRequest {
+            action,
+            reporting_mta: "relay.example.org",
+            from: &from,
+            to: &case.to,
+            message_id: "1@relay.example.org",
+            date: Timestamp::from_millis(1_501_893_662_669),
+            boundary: 7,
+            id: MessageId::from_bytes([1; 24]),
+            arrival: Timestamp::from_millis(1_501_893_000_000),
+            retry_until: Some(Timestamp::from_millis(1_501_999_000_000)),
+            envid: Some("QQ314159"),
+            recipients: &[DsnRecipient {
+                address: &case.address,
+                orcpt: case.orcpt.as_deref(),
+                status: EnhancedStatus::new(5, 1, 1),
+                diagnostic: &case.diagnostic,
+                remote: Some(&case.remote),
+                at: Timestamp::from_millis(1_501_893_661_000),
+            }],
+            original: &case.original,
+            ret,
+        });
+        String::from_utf8(message).unwrap()
+    }
+
+    fn lines(text: &str) -> Vec<&str> {
+        text.split("\r\n").collect()
+    }
+
+    #[test]
+    fn a_failure_tells_person_and_program() {
+        let text = build_text(&case(), Action::Failed, Ret::Headers);
+        let lines = lines(&text);
+        for line in [
+            "To: <sender@example.org>",
+            "Auto-Submitted: auto-replied",
+            "Content-Type: multipart/report; report-type=delivery-status;",
+            "    mx.example.com said:",
+            "    550 5.1.1 user unknown",
+            "Subject of your message: Minutes",
+            "Content-Type: message/delivery-status",
+            "Original-Envelope-Id: QQ314159",
+            "Reporting-MTA: dns; relay.example.org",
+            "Original-Recipient: rfc822;Bob@example.com",
+            "Final-Recipient: rfc822; bob@example.com",
+            "Action: failed",
+            "Status: 5.1.1",
+            "Remote-MTA: dns; mx.example.com",
+            "Diagnostic-Code: smtp; 550 5.1.1 user unknown",
+            "Last-Attempt-Date: Sat, 05 Aug 2017 00:41:01 +0000",
+            "Content-Type: text/rfc822-headers",
+            "Subject: Minutes",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("secret body"));
+        assert!(!text.contains("Will-Retry-Until"));
+        assert!(text.ends_with("--postrider-00000000000000000000000000000007--\r\n"));
+        assert_eq!(text.matches("\r\n--postrider-").count(), 4);
+    }
+
+    #[test]
+    fn the_whole_message_returns_only_with_a_failure() {
+        let text = build_text(&case(), Action::Failed, Ret::Full);
+        assert!(text.contains("Content-Type: message/rfc822\r\n"));
+        assert!(text.contains("\r\n\r\nThe secret body\r\n"));
+        let text = build_text(&case(), Action::Delayed, Ret::Full);
+        assert!(!text.contains("secret body"));
+        assert!(text.contains("Will-Retry-Until: "));
+        assert!(text.contains("Action: delayed\r\n"));
+        let text = build_text(&case(), Action::Relayed, Ret::Full);
+        assert!(!text.contains("secret body"));
+    }
+
+    #[test]
+    fn international_addresses_and_headers() {
+        let mut case = case();
+        case.address = "jürgen@bücher.example".parse().unwrap();
+        case.original = vec![Bytes::from("Subject: Grüße\r\n\r\n")];
+        let text = build_text(&case, Action::Failed, Ret::Headers);
+        assert!(text.contains("Content-Type: message/global-delivery-status\r\n"));
+        assert!(text.contains("Final-Recipient: utf-8; jürgen@xn--bcher-kva.example\r\n"));
+        assert!(text.contains("Content-Type: message/global-headers\r\n"));
+    }
+
+    #[test]
+    fn own_words_are_no_smtp_reply() {
+        let mut case = case();
+        case.diagnostic = "connection refused".into();
+        let text = build_text(&case, Action::Failed, Ret::Headers);
+        assert!(text.contains("Diagnostic-Code: x-postrider; connection refused\r\n"));
+    }
+
+    #[test]
+    fn hostile_text_adds_no_line() {
+        let mut case = case();
+        case.diagnostic = "550 a\r\nAction: delivered\r\n\r\n--x".into();
+        case.orcpt = Some("rfc822;x\r\nStatus: 2.0.0".into());
+        case.remote.host = "mx\r\nBcc: y".into();
+        let text = build_text(&case, Action::Failed, Ret::Headers);
+        let lines = lines(&text);
+        assert!(!lines.iter().any(|l| l.starts_with("Action: delivered")));
+        assert!(!lines.iter().any(|l| l.starts_with("Status: 2")));
+        assert!(!lines.iter().any(|l| l.starts_with("Bcc")));
+    }
+
+    #[test]
+    fn a_long_header_is_cut_at_a_field() {
+        let mut case = case();
+        let long = format!("A: 1\r\nB: {}\r\n\r\n", "x".repeat(2 * MAX_RETURNED_HEADER));
+        case.original = vec![Bytes::from(long)];
+        assert_eq!(header_of(&case.original), b"A: 1\r\n");
+        assert!(header_of(&[]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_diagnostic_keeps_the_form(diagnostic in any::<String>()) {
+            let text = build_text(&Case { diagnostic, ..case() }, Action::Failed, Ret::Headers);
+            prop_assert_eq!(text.matches("\r\nAction: ").count(), 1);
+            prop_assert!(text.split("\r\n").all(|line| line.len() <= 998));
+            prop_assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+        }
+    }
+}
