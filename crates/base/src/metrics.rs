@@ -1,0 +1,383 @@
+//! The one declaration of every metric of the product.
+//!
+//! A room takes a [`Metrics`] handle and uses the fields: they are atomics,
+//! labels are resolved by index, nothing is looked up by name. To add a
+//! metric, add a line to the table; the exporter and the reference page
+//! follow.
+
+mod instruments;
+
+pub use instruments::{BuildInfo, By, Counter, Declaration, Gauge, Held, Histogram, Label};
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
+
+/// All metrics of one relay. A cheap handle; clones are the same metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Exported>);
+
+#[derive(Debug)]
+struct Exported {
+    table: Table,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Fresh metrics, all at zero.
+    pub fn new() -> Self {
+        let table = Table::default();
+        let mut registry = Registry::default();
+        table.register(&mut registry);
+        Self(Arc::new(Exported { table, registry }))
+    }
+
+    /// All metrics in the OpenMetrics text format, of type
+    /// [`Metrics::CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut out = String::with_capacity(16 * 1024);
+        text::encode(&mut out, &self.0.registry).expect("writing to a string does not fail");
+        out
+    }
+
+    /// The media type of [`Metrics::encode`].
+    pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// What every metric is called and means, in the order of the table.
+    pub fn reference() -> Vec<Declaration> {
+        Table::reference()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deref for Metrics {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.0.table
+    }
+}
+
+macro_rules! labels {
+    ($(
+        $(#[$doc:meta])* $name:ident = $key:literal {
+            $( $(#[$value_doc:meta])* $value:ident = $text:literal, )*
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $( $(#[$value_doc])* $value, )* }
+
+        impl Label for $name {
+            const KEY: &'static str = $key;
+            const ALL: &'static [Self] = &[$( Self::$value, )*];
+
+            fn as_str(self) -> &'static str {
+                match self { $( Self::$value => $text, )* }
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// What kind of listener a connection came in by.
+    Listener = "listener" {
+        /// Submission that begins in clear and upgrades.
+        SubmissionStartTls = "submission_starttls",
+        /// Submission inside TLS from the first byte.
+        SubmissionTls = "submission_tls",
+        /// The public mail exchanger for bounces and complaints.
+        Feedback = "feedback",
+    }
+
+    /// Why a connection was turned away before its first command.
+    Refusal = "reason" {
+        /// The listener's bound on connections is reached.
+        TooMany = "too_many",
+        /// The client address's bound on connections is reached.
+        TooManyFromAddress = "too_many_from_address",
+        /// The address is banned.
+        Banned = "banned",
+        /// The relay is stopping.
+        Stopping = "stopping",
+        /// The spool takes no mail.
+        SpoolFailed = "spool_failed",
+    }
+
+    /// How an authentication exchange ended.
+    AuthResult = "result" {
+        /// The client proved who it is.
+        Success = "success",
+        /// Unknown user name or wrong password.
+        Invalid = "invalid",
+        /// Right password of a disabled credential.
+        Disabled = "disabled",
+        /// Cancelled, malformed or never finished.
+        Aborted = "aborted",
+    }
+
+    /// The final reply code that a client got instead of an acceptance.
+    RefusalCode = "code" {
+        /// 421: the connection is being closed.
+        C421 = "421",
+        /// 451: a passing failure on our side.
+        C451 = "451",
+        /// 452: no room, or too many recipients.
+        C452 = "452",
+        /// 454: throttled or TLS not available.
+        C454 = "454",
+        /// 500 to 504: the command is wrong.
+        C50x = "50x",
+        /// 530: authentication or TLS required.
+        C530 = "530",
+        /// 535: authentication failed.
+        C535 = "535",
+        /// 550 or 553: an address is refused.
+        C55x = "55x",
+        /// 552: the message is too long.
+        C552 = "552",
+        /// 554: the message is rejected.
+        C554 = "554",
+        /// Any other.
+        Other = "other",
+    }
+
+    /// What an attempt did to a recipient.
+    Outcome = "outcome" {
+        /// The remote took the message.
+        Delivered = "delivered",
+        /// To be tried again.
+        Deferred = "deferred",
+        /// Given up.
+        Bounced = "bounced",
+        /// Not tried, because the address is on a suppression list.
+        Suppressed = "suppressed",
+        /// Taken out by the operator.
+        Deleted = "deleted",
+    }
+
+    /// The kind of an event record.
+    EventKind = "event" {
+        /// Accepted for sending.
+        Send = "send",
+        /// Taken by the recipient's server.
+        Delivery = "delivery",
+        /// Put off.
+        DeliveryDelay = "delivery_delay",
+        /// Given up.
+        Bounce = "bounce",
+        /// Complained about, or suppressed for an earlier complaint.
+        Complaint = "complaint",
+        /// Not an event for the sender: kept for a message's life only.
+        Internal = "internal",
+    }
+
+    /// A consumer of the spool's feed.
+    FeedName = "feed" {
+        /// The journal of events.
+        Events = "events",
+    }
+
+    /// How a DNS question was answered.
+    DnsResult = "result" {
+        /// From the cache.
+        Cached = "cached",
+        /// By a server, with records or a sure absence of them.
+        Answered = "answered",
+        /// Not, or not believably.
+        Failed = "failed",
+    }
+}
+
+impl RefusalCode {
+    /// The label of a reply code.
+    pub fn of(code: u16) -> Self {
+        match code {
+            421 => Self::C421,
+            451 => Self::C451,
+            452 => Self::C452,
+            454 => Self::C454,
+            500..=504 => Self::C50x,
+            530 => Self::C530,
+            535 => Self::C535,
+            550 | 553 => Self::C55x,
+            552 => Self::C552,
+            554 => Self::C554,
+            _ => Self::Other,
+        }
+    }
+}
+
+macro_rules! table {
+    ($( $(#[doc = $help:literal])+ $field:ident: $type:ty = $name:literal; )*) => {
+        /// Every metric, as a field.
+        #[derive(Debug, Default)]
+        #[non_exhaustive]
+        pub struct Table { $( $(#[doc = $help])+ pub $field: $type, )* }
+
+        impl Table {
+            fn register(&self, registry: &mut Registry) {
+                // The exporter ends each help text with a full stop itself.
+                $( registry.register(
+                    $name,
+                    concat!($($help),+).trim().trim_end_matches('.'),
+                    self.$field.clone(),
+                ); )*
+            }
+
+            fn reference() -> Vec<Declaration> {
+                vec![$( instruments::declaration::<$type>($name, concat!($($help),+).trim()), )*]
+            }
+        }
+    };
+}
+
+table! {
+    /// The version that runs.
+    build: BuildInfo = "postrider_build";
+    /// When the process started, in seconds since 1970.
+    start_time: Gauge = "postrider_start_time_seconds";
+    /// 1 while the relay takes mail, else 0.
+    ready: Gauge = "postrider_ready";
+
+    /// Connections from clients that are open.
+    connections_open: By<Listener, Gauge> = "postrider_connections_open";
+    /// Connections from clients that were taken.
+    connections_accepted: By<Listener, Counter> = "postrider_connections_accepted";
+    /// Connections from clients that were turned away at once, by listener.
+    connections_refused: By<Listener, Counter> = "postrider_connections_refused";
+    /// Connections from clients that were turned away at once, by reason.
+    connections_refused_reason: By<Refusal, Counter> = "postrider_connections_refused_reason";
+    /// Connections closed because the client was silent for too long.
+    connections_timed_out: By<Listener, Counter> = "postrider_connections_timed_out";
+    /// TLS handshakes with clients that succeeded.
+    tls_handshakes: By<Listener, Counter> = "postrider_tls_handshakes";
+    /// TLS handshakes with clients that failed.
+    tls_failures: By<Listener, Counter> = "postrider_tls_failures";
+    /// Authentication exchanges.
+    auth: By<AuthResult, Counter> = "postrider_auth";
+
+    /// Messages accepted: synced and answered with 250.
+    messages_accepted: Counter = "postrider_messages_accepted";
+    /// Bytes of the messages accepted.
+    messages_accepted_bytes: Counter = "postrider_messages_accepted_bytes";
+    /// Recipients of the messages accepted.
+    recipients_accepted: Counter = "postrider_recipients_accepted";
+    /// Commands and messages refused, by reply code.
+    refused: By<RefusalCode, Counter> = "postrider_refused";
+    /// Seconds from handing a message to the log until it was synced.
+    commit_duration: Histogram = "postrider_commit_duration_seconds";
+
+    /// Messages in the spool.
+    spool_messages: Gauge = "postrider_spool_messages";
+    /// Bytes that the spool's segments take on the disk.
+    spool_bytes: Gauge = "postrider_spool_bytes";
+    /// Segments of the spool.
+    spool_segments: Gauge = "postrider_spool_segments";
+    /// Syncs of the spool's log; each makes a group of messages durable.
+    spool_syncs: Counter = "postrider_spool_syncs";
+    /// Bytes written to the spool's log.
+    spool_written_bytes: Counter = "postrider_spool_written_bytes";
+    /// Bytes of message bodies held in memory.
+    spool_body_memory_bytes: Gauge = "postrider_spool_body_memory_bytes";
+    /// Damaged records put into quarantine.
+    spool_quarantined: Counter = "postrider_spool_quarantined";
+    /// Messages not admitted because the spool was full.
+    spool_full: Counter = "postrider_spool_full";
+
+    /// Delivery attempts: one message to one domain over one connection.
+    attempts: Counter = "postrider_delivery_attempts";
+    /// Recipients by what became of them in an attempt.
+    outcomes: By<Outcome, Counter> = "postrider_delivery_recipients";
+    /// Seconds from the start of an attempt to its last reply.
+    attempt_duration: Histogram = "postrider_delivery_attempt_duration_seconds";
+    /// Connections to other hosts that are open.
+    outbound_open: Gauge = "postrider_outbound_connections_open";
+    /// Connections to other hosts that were opened.
+    outbound_opened: Counter = "postrider_outbound_connections_opened";
+    /// Attempts that found an open connection to use again.
+    outbound_reused: Counter = "postrider_outbound_connections_reused";
+    /// Connections to other hosts that could not be opened.
+    outbound_failed: Counter = "postrider_outbound_connections_failed";
+    /// DNS questions that deliveries asked.
+    dns: By<DnsResult, Counter> = "postrider_dns_questions";
+
+    /// Records written to the journal.
+    journal_records: By<EventKind, Counter> = "postrider_journal_records";
+    /// Bytes that the journal's segments take on the disk.
+    journal_bytes: Gauge = "postrider_journal_bytes";
+    /// Synced batches of the spool that a consumer of its feed has not dealt with yet.
+    feed_lag: By<FeedName, Gauge> = "postrider_feed_lag_batches";
+    /// Lines of the mail log that could not be written.
+    mail_log_lost: Counter = "postrider_mail_log_lost";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    #[test]
+    fn exports_what_was_counted() {
+        let metrics = Metrics::new();
+        metrics.refused.of(RefusalCode::of(552)).inc();
+        metrics.messages_accepted.inc_by(3);
+        let open = Held::new(metrics.connections_open.of(Listener::Feedback));
+        metrics.commit_duration.observe(Duration::from_micros(1500));
+        metrics.commit_duration.observe(Duration::from_hours(2));
+        let text = metrics.encode();
+        for line in [
+            "postrider_refused_total{code=\"552\"} 1",
+            "postrider_refused_total{code=\"554\"} 0",
+            "postrider_messages_accepted_total 3",
+            "postrider_connections_open{listener=\"feedback\"} 1",
+            "postrider_commit_duration_seconds_bucket{le=\"0.001\"} 0",
+            "postrider_commit_duration_seconds_bucket{le=\"0.002\"} 1",
+            "postrider_commit_duration_seconds_bucket{le=\"+Inf\"} 2",
+            "postrider_commit_duration_seconds_sum 7200.0015",
+            "# HELP postrider_spool_messages Messages in the spool.",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
+        }
+        drop(open);
+        assert_eq!(metrics.connections_open.of(Listener::Feedback).get(), 0);
+        assert_eq!(metrics.commit_duration.count(), 2);
+    }
+
+    #[test]
+    fn relays_do_not_share() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.attempts.inc();
+        assert_eq!((one.attempts.get(), other.attempts.get()), (1, 0));
+    }
+
+    #[test]
+    fn the_reference_is_what_is_exported() {
+        let text = Metrics::new().encode();
+        let mut names = HashSet::new();
+        for declared in Metrics::reference() {
+            assert!(names.insert(declared.name.clone()), "{} twice", declared.name);
+            let sample = text.lines().any(|line| {
+                line.strip_prefix(declared.name.as_str()).is_some_and(|rest| rest.starts_with(['{', ' ', '_']))
+            });
+            assert!(sample, "{} is not exported", declared.name);
+            assert!(declared.help.ends_with('.'), "{}", declared.name);
+            for (_, values) in declared.labels {
+                let unique: HashSet<_> = values.iter().collect();
+                assert_eq!(unique.len(), values.len());
+            }
+        }
+    }
+}

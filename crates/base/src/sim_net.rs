@@ -1,0 +1,155 @@
+//! A network in memory, for tests and simulation.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::io::duplex;
+use tokio::sync::mpsc;
+
+use crate::net::{BoxStream, Dialer};
+
+/// Bytes in flight in one direction of a simulated connection.
+const WINDOW: usize = 64 * 1024;
+/// Connections that wait to be accepted; further dials wait.
+const BACKLOG: usize = 128;
+
+/// Connects dialers and listeners in memory. A cheap handle; clones are the
+/// same network. Addresses that nobody listens on refuse.
+#[derive(Clone, Default)]
+pub struct SimNet(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    listeners: HashMap<SocketAddr, mpsc::Sender<Incoming>>,
+    silent: HashSet<SocketAddr>,
+    dials: u64,
+    next_port: u16,
+}
+
+type Incoming = (BoxStream, SocketAddr);
+
+impl SimNet {
+    /// A network with nobody on it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes connections to `addr` from now on; an earlier listener there
+    /// gets no more.
+    pub fn listen(&self, addr: SocketAddr) -> SimListener {
+        let (sender, incoming) = mpsc::channel(BACKLOG);
+        let mut state = self.0.lock();
+        state.silent.remove(&addr);
+        state.listeners.insert(addr, sender);
+        SimListener { addr, incoming }
+    }
+
+    /// Makes `addr` swallow dials: they neither succeed nor fail.
+    pub fn silence(&self, addr: SocketAddr) {
+        self.0.lock().silent.insert(addr);
+    }
+
+    /// Dials so far, successful or not.
+    pub fn dials(&self) -> u64 {
+        self.0.lock().dials
+    }
+
+    fn route(&self, to: SocketAddr) -> Route {
+        let mut state = self.0.lock();
+        state.dials += 1;
+        state.next_port = state.next_port.wrapping_add(1).max(1);
+        if state.silent.contains(&to) {
+            return Route::Silent;
+        }
+        match state.listeners.get(&to) {
+            Some(listener) => Route::Open(listener.clone(), state.next_port),
+            None => Route::Refused,
+        }
+    }
+}
+
+enum Route {
+    Open(mpsc::Sender<Incoming>, u16),
+    Refused,
+    Silent,
+}
+
+impl Dialer for SimNet {
+    fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> BoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let (listener, port) = match self.route(to) {
+                Route::Open(listener, port) => (listener, port),
+                Route::Refused => return Err(io::ErrorKind::ConnectionRefused.into()),
+                Route::Silent => std::future::pending().await,
+            };
+            let (ours, theirs) = duplex(WINDOW);
+            let peer = SocketAddr::new(from.unwrap_or(Ipv4Addr::LOCALHOST.into()), port);
+            let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+            listener.send((Box::new(theirs), peer)).await.map_err(refused)?;
+            let stream: BoxStream = Box::new(ours);
+            Ok(stream)
+        })
+    }
+}
+
+/// The listening end of an address; dropping it makes the address refuse.
+pub struct SimListener {
+    addr: SocketAddr,
+    incoming: mpsc::Receiver<Incoming>,
+}
+
+impl SimListener {
+    /// The address listened on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The next connection and the dialer's address. Never resolves once
+    /// another listener has taken the address over.
+    pub async fn accept(&mut self) -> Incoming {
+        match self.incoming.recv().await {
+            Some(incoming) => incoming,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const ADDR: &str = "192.0.2.1:25";
+
+    #[tokio::test]
+    async fn connects_both_ends() {
+        let (net, addr) = (SimNet::new(), ADDR.parse().unwrap());
+        let mut listener = net.listen(addr);
+        let from: IpAddr = "198.51.100.7".parse().unwrap();
+        let mut client = net.dial(addr, Some(from)).await.unwrap();
+        let (mut server, peer) = listener.accept().await;
+        assert_eq!((peer.ip(), net.dials()), (from, 1));
+        server.write_all(b"220").await.unwrap();
+        drop(server);
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "220");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_refuses_and_silence_hangs() {
+        let (net, addr) = (SimNet::new(), ADDR.parse().unwrap());
+        let refused = |result: io::Result<BoxStream>| result.err().unwrap().kind();
+        assert_eq!(refused(net.dial(addr, None).await), io::ErrorKind::ConnectionRefused);
+        drop(net.listen(addr));
+        assert_eq!(refused(net.dial(addr, None).await), io::ErrorKind::ConnectionRefused);
+        net.silence(addr);
+        let dial = net.dial(addr, None);
+        assert!(tokio::time::timeout(Duration::from_secs(60), dial).await.is_err());
+    }
+}
