@@ -272,11 +272,10 @@ mod tests {
         #[test]
         fn display_parses_back(text in "[a-zA-Z0-9.\"\\\\ +ä]{0,12}@[a-zA-Z0-9.ä-]{1,12}") {
             if let Ok(address) = text.parse::<EmailAddress>() {
-                prop_assert_eq!(address.to_string().parse::<EmailAddress>().unwrap(), address.clone());
-                prop_assert_eq!(
-                    address.fold().parse::<EmailAddress>().unwrap().fold(),
-                    address.fold()
-                );
+                let again: EmailAddress = address.to_string().parse().unwrap();
+                prop_assert_eq!(&again, &address);
+                let folded: EmailAddress = address.fold().parse().unwrap();
+                prop_assert_eq!(folded.fold(), address.fold());
             }
         }
 

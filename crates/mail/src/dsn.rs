@@ -258,12 +258,14 @@ fn write_recipient(out: &mut String, request: &DsnRequest<'_>, recipient: &DsnRe
 fn write_original(out: &mut Vec<u8>, request: &DsnRequest<'_>, boundary: &str, header: &[u8]) {
     let full = request.ret == Ret::Full && request.action == Action::Failed;
     let eight_bit = !header.is_ascii() || (full && !request.original.iter().all(|c| c.is_ascii()));
-    // RFC 6532 section 3.7 and RFC 6533 section 5 for headers with UTF-8.
-    let media_type = match (full, header.is_ascii()) {
-        (true, true) => "message/rfc822",
-        (true, false) => "message/global",
-        (false, true) => "text/rfc822-headers",
-        (false, false) => "message/global-headers",
+    // RFC 6532 section 3.7 and RFC 6533 section 5. Headers in an older 8-bit
+    // encoding are no UTF-8 and keep the older types.
+    let international = !header.is_ascii() && std::str::from_utf8(header).is_ok();
+    let media_type = match (full, international) {
+        (true, false) => "message/rfc822",
+        (true, true) => "message/global",
+        (false, false) => "text/rfc822-headers",
+        (false, true) => "message/global-headers",
     };
     let mut head = format!("--{boundary}\r\n");
     field(&mut head, "Content-Type", media_type);
@@ -318,8 +320,10 @@ fn field(out: &mut String, name: &str, text: &str) {
     out.push_str(name);
     out.push(':');
     let mut column = name.len() + 1;
-    for word in value(text).split(' ').filter(|word| !word.is_empty()) {
-        if column + 1 + word.len() > 78 && column > name.len() + 1 {
+    // Blanks are kept one by one: a quoted local part may hold two in a row.
+    for word in value(text).trim().split(' ') {
+        let full = column + 1 + word.len() > 78 && column > name.len() + 1;
+        if full && !word.is_empty() {
             out.push_str("\r\n");
             column = 0;
         }
@@ -473,6 +477,14 @@ mod tests {
         assert!(text.contains("Content-Type: message/global-delivery-status\r\n"));
         assert!(text.contains("Final-Recipient: utf-8; jürgen@xn--bcher-kva.example\r\n"));
         assert!(text.contains("Content-Type: message/global-headers\r\n"));
+    }
+
+    #[test]
+    fn a_quoted_local_part_keeps_its_blanks() {
+        let mut case = case();
+        case.to = "\"a  b\"@example.org".parse().unwrap();
+        let text = build_text(&case, Action::Failed, Ret::Headers);
+        assert!(text.contains("\r\nTo: <\"a  b\"@example.org>\r\n"));
     }
 
     #[test]
