@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         RealDisk.rename(&a, &b).unwrap();
         RealDisk.sync_dir(dir.path()).unwrap();
-        assert_eq!(RealDisk.read_dir(dir.path()).unwrap(), [b.clone()]);
+        assert_eq!(RealDisk.read_dir(dir.path()).unwrap(), std::slice::from_ref(&b));
         RealDisk.remove_file(&b).unwrap();
         assert!(!RealDisk.exists(&b));
         assert!(RealDisk.available_bytes(dir.path()).unwrap() > 0);

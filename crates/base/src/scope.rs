@@ -219,7 +219,7 @@ mod tests {
         let (dropped, was_dropped) = oneshot::channel::<()>();
         child.spawn("stubborn", async move {
             let _dropped = dropped;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         let obedient = scope.clone();
         scope.spawn("obedient", async move { obedient.cancelled().await });

@@ -1,18 +1,20 @@
 //! A disk in memory that fails and crashes on command, for tests and
 //! simulation.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod content;
+mod names;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::content::{Change, Content, Fate};
+use self::names::{NameChange, Names, parent};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::random::Random;
-
-/// What a disk writes whole or not at all.
-const SECTOR: usize = 512;
 
 /// A disk in memory. A cheap handle; clones are the same disk, which outlives
 /// a [`SimDisk::crash`], so that what was stored can be opened again.
@@ -37,29 +39,6 @@ struct State {
     fail_write: Option<u64>,
     fail_sync: Option<u64>,
     stats: SimStats,
-}
-
-type Names = BTreeMap<PathBuf, Arc<Mutex<Content>>>;
-
-#[derive(Clone, Debug)]
-enum NameChange {
-    Add(PathBuf, Arc<Mutex<Content>>),
-    Move(PathBuf, PathBuf, Arc<Mutex<Content>>),
-    Remove(PathBuf),
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    /// Not yet synced, oldest first.
-    changes: Vec<Change>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Write(usize, Vec<u8>),
-    SetLen(usize),
 }
 
 /// What was asked of a [`SimDisk`] so far.
@@ -183,14 +162,6 @@ impl SimDisk {
     }
 }
 
-/// What a crash does to one unsynced change.
-enum Fate {
-    Keep,
-    Drop,
-    /// Sector `n` survives when bit `n % 64` is set.
-    Tear(u64),
-}
-
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.running()?;
@@ -270,10 +241,6 @@ impl Disk for SimDisk {
     }
 }
 
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
-}
-
 impl State {
     fn expect_directory(&self, path: &Path) -> io::Result<()> {
         match self.directories.contains(path) || path == Path::new("") || path == Path::new("/") {
@@ -320,85 +287,6 @@ fn fire(countdown: &mut Option<u64>) -> io::Result<()> {
         }
         None => Ok(()),
     }
-}
-
-impl NameChange {
-    fn apply(self, names: &mut Names) {
-        match self {
-            Self::Add(path, content) => {
-                names.insert(path, content);
-            }
-            Self::Move(from, to, content) => {
-                names.remove(&from);
-                names.insert(to, content);
-            }
-            Self::Remove(path) => {
-                names.remove(&path);
-            }
-        }
-    }
-
-    fn touches(&self, directory: &Path) -> bool {
-        match self {
-            Self::Add(path, _) | Self::Remove(path) => parent(path) == directory,
-            Self::Move(from, to, _) => parent(from) == directory || parent(to) == directory,
-        }
-    }
-}
-
-impl Content {
-    fn stored(bytes: Vec<u8>) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { seen: bytes.clone(), durable: bytes, changes: Vec::new() }))
-    }
-
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.seen);
-        self.changes.push(change);
-    }
-
-    fn after_crash(&mut self, fate: &mut dyn FnMut() -> Fate) -> Vec<u8> {
-        for change in self.changes.drain(..) {
-            match (fate(), change) {
-                (Fate::Keep, change) | (Fate::Tear(_), change @ Change::SetLen(_)) => {
-                    change.apply(&mut self.durable);
-                }
-                (Fate::Drop, _) => {}
-                (Fate::Tear(survivors), Change::Write(offset, bytes)) => {
-                    tear(&mut self.durable, offset, &bytes, survivors);
-                }
-            }
-        }
-        self.durable.clone()
-    }
-}
-
-fn tear(into: &mut Vec<u8>, offset: usize, bytes: &[u8], survivors: u64) {
-    let mut from = 0;
-    while from < bytes.len() {
-        let sector = (offset + from) / SECTOR;
-        let to = ((sector + 1) * SECTOR - offset).min(bytes.len());
-        if survivors >> (sector % 64) & 1 == 1 {
-            write(into, offset + from, &bytes[from..to]);
-        }
-        from = to;
-    }
-}
-
-impl Change {
-    fn apply(&self, to: &mut Vec<u8>) {
-        match self {
-            Self::Write(offset, bytes) => write(to, *offset, bytes),
-            Self::SetLen(length) => to.resize(*length, 0),
-        }
-    }
-}
-
-fn write(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if into.len() < end {
-        into.resize(end, 0);
-    }
-    into[offset..end].copy_from_slice(bytes);
 }
 
 #[derive(Debug)]
@@ -542,7 +430,7 @@ mod tests {
         assert!(!disk.exists(&path));
         forked.rename(&path, &other).unwrap();
         forked.crash_dropping_all();
-        assert_eq!(forked.read_dir(parent(&path)).unwrap(), [path.clone()]);
+        assert_eq!(forked.read_dir(parent(&path)).unwrap(), std::slice::from_ref(&path));
         forked.rename(&path, &other).unwrap();
         forked.sync_dir(parent(&path)).unwrap();
         forked.remove_file(&other).unwrap();
