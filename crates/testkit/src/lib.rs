@@ -17,4 +17,4 @@ pub use authority::{Authority, Issued};
 pub use client::{Client, Endpoint, Reply, Security};
 pub use load::{Load, Pattern, Report};
 pub use relay::{Relay, RelayOptions};
-pub use sink::{Accept, Policy, Received, Sink};
+pub use sink::{Accept, Policy, Received, Record, Sink};

@@ -119,8 +119,9 @@ async fn session(load: Load, left: Arc<AtomicU64>, content: Arc<[u8]>, clock: Cl
     Ok(report)
 }
 
+/// From 1 us to ten minutes.
 fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three significant digits are within the histogram's bounds")
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are in order and the digits within 0 to 5")
 }
 
 /// A plain message of about `size` bytes, CRLF lines, no line with a leading dot.

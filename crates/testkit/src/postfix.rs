@@ -68,19 +68,27 @@ impl Postfix {
     }
 
     fn main(&self, parameters: &[(&str, &str)]) -> String {
-        let root = self.directory.path().display();
-        let mut text = format!(
-            "compatibility_level = 3.6\n\
-             config_directory = {root}/conf\nqueue_directory = {root}/queue\ndata_directory = {root}/data\n\
-             maillog_file = {root}/log\nmaillog_file_prefixes = {root}\n\
-             myhostname = postfix.test\nmydestination =\nlocal_transport = error:no local mail\n\
-             inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n\
-             alias_maps =\nalias_database =\nbiff = no\n"
-        );
-        for (name, value) in parameters {
-            text.push_str(&format!("{name} = {value}\n"));
-        }
-        text
+        let path = |name: &str| self.path(name);
+        let defaults = [
+            ("compatibility_level", "3.6"),
+            ("config_directory", &path("conf")),
+            ("queue_directory", &path("queue")),
+            ("data_directory", &path("data")),
+            ("maillog_file", &path("log")),
+            ("maillog_file_prefixes", &self.directory.path().display().to_string()),
+            ("myhostname", "postfix.test"),
+            ("mydestination", ""),
+            ("local_transport", "error:no local mail"),
+            ("inet_interfaces", "127.0.0.1"),
+            ("inet_protocols", "ipv4"),
+            ("mynetworks", "127.0.0.0/8"),
+            ("alias_maps", ""),
+            ("alias_database", ""),
+            ("biff", "no"),
+        ];
+        let given = |name: &str| parameters.iter().any(|(parameter, _)| *parameter == name);
+        let all = defaults.iter().filter(|(name, _)| !given(name)).chain(parameters);
+        all.map(|(name, value)| format!("{name} = {value}\n")).collect()
     }
 
     fn path(&self, name: &str) -> String {

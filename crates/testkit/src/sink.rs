@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
+use parking_lot::Mutex;
 use postrider_base::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,6 +45,42 @@ impl Policy for Accept {
 
     fn message(&self, _: Received) -> String {
         "250 2.0.0 Ok: queued".to_owned()
+    }
+}
+
+/// Takes everything and keeps it.
+#[derive(Debug, Clone, Default)]
+pub struct Record(Arc<Mutex<Vec<Received>>>);
+
+impl Record {
+    /// What came so far, in order.
+    #[must_use]
+    pub fn messages(&self) -> Vec<Received> {
+        self.0.lock().clone()
+    }
+}
+
+impl Policy for Record {
+    fn recipient(&self, address: &str) -> String {
+        Accept.recipient(address)
+    }
+
+    fn message(&self, message: Received) -> String {
+        self.0.lock().push(message.clone());
+        Accept.message(message)
+    }
+}
+
+impl Received {
+    /// The content without the dots that protect lines which start with one
+    /// (RFC 5321 section 4.5.2).
+    #[must_use]
+    pub fn unstuffed(&self) -> Vec<u8> {
+        let mut plain = Vec::with_capacity(self.content.len());
+        for line in self.content.split_inclusive(|&byte| byte == b'\n') {
+            plain.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+        }
+        plain
     }
 }
 

@@ -31,9 +31,9 @@ struct Arguments {
     /// Sessions at the same time
     #[arg(long, value_delimiter = ',', default_values_t = [20, 100])]
     sessions: Vec<usize>,
-    /// Leave Postfix out
-    #[arg(long)]
-    no_postfix: bool,
+    /// Who is measured
+    #[arg(long, value_delimiter = ',', default_values_t = ["postrider".to_owned(), "postfix".to_owned()])]
+    systems: Vec<String>,
 }
 
 /// One way to use connections.
@@ -74,22 +74,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> io::Result<()> {
+    let measured = |system: &str| arguments.systems.iter().any(|named| named == system);
     say(
         "system     sessions way      accepted/s delivered/s   p50 ms   p99 ms  cpu us/msg  written B/msg  peak RSS MB",
     );
     for &sessions in &arguments.sessions {
         for way in WAYS {
-            let mut ours = Vec::new();
-            let mut theirs = Vec::new();
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for _ in 0..arguments.runs {
-                ours.push(measure_postrider(arguments, sessions, way).await?);
-                if !arguments.no_postfix {
+                if measured("postrider") {
+                    ours.push(measure_postrider(arguments, sessions, way).await?);
+                }
+                if measured("postfix") {
                     theirs.push(measure_postfix(arguments, sessions, way).await?);
                 }
             }
             let ours = report("postrider", sessions, way, &ours);
-            if !theirs.is_empty() {
-                let theirs = report("postfix", sessions, way, &theirs);
+            let theirs = report("postfix", sessions, way, &theirs);
+            if let (Some(ours), Some(theirs)) = (ours, theirs) {
                 let ratio = ours.delivered_rate / theirs.delivered_rate;
                 say(&format!("figure relay_{}_{sessions}_times_postfix {ratio:.2} times", way.name));
             }
@@ -120,17 +122,12 @@ async fn measure_postfix(arguments: &Arguments, sessions: usize, way: Way) -> io
     let authority = Authority::new().map_err(io::Error::other)?;
     let certificate = authority.issue(&["localhost", "127.0.0.1"]).map_err(io::Error::other)?;
     let relayhost = format!("[127.0.0.1]:{}", sink.address().port());
-    let temporary = tempfile::Builder::new().prefix("postfix-sasl-").tempdir()?;
-    let sasl = temporary.path().display().to_string();
-    postfix::run("chmod", &["755", &sasl])?;
-    prepare_sasl(temporary.path(), &certificate)?;
     let parameters = [
         ("relayhost", relayhost.as_str()),
         ("smtpd_tls_security_level", "encrypt"),
-        ("smtpd_tls_chain_files", &format!("{sasl}/chain.pem")),
+        ("smtpd_tls_chain_files", "$config_directory/sasl/chain.pem"),
         ("smtpd_tls_auth_only", "yes"),
         ("smtpd_sasl_auth_enable", "yes"),
-        ("cyrus_sasl_config_path", sasl.as_str()),
         ("smtpd_sasl_local_domain", "postfix.test"),
         ("smtpd_relay_restrictions", "permit_sasl_authenticated, reject"),
         ("mynetworks", ""),
@@ -141,18 +138,22 @@ async fn measure_postfix(arguments: &Arguments, sessions: usize, way: Way) -> io
         ("smtp_destination_concurrency_limit", "50"),
         ("initial_destination_concurrency", "20"),
     ];
-    let instance = Postfix::start(&parameters, |_| Ok(()))?;
+    let instance =
+        Postfix::start(&parameters, |configuration| prepare_sasl(&configuration.join("sasl"), &certificate))?;
     let trust = authority::roots(&authority.pem()).map_err(io::Error::other)?;
     let address = ([127, 0, 0, 1], instance.port()).into();
     let endpoint =
         Endpoint::new(address, Security::StartTls, "localhost", trust, way.resume).map_err(io::Error::other)?;
     let credentials = ("bench@postfix.test".to_owned(), "secret".to_owned());
     let pid = instance.pid()?;
-    measure(arguments, load(arguments, sessions, way, endpoint, credentials), sink, pid, &clock).await
+    let measured = measure(arguments, load(arguments, sessions, way, endpoint, credentials), sink, pid, &clock).await;
+    measured.map_err(|error| io::Error::other(format!("{error}\n{}", instance.log().unwrap_or_default())))
 }
 
-/// Cyrus SASL with its own password database, and the certificate.
+/// Cyrus SASL with its own password database, and the certificate; Debian's
+/// Postfix looks for `smtpd.conf` in the folder `sasl` of its configuration.
 fn prepare_sasl(directory: &Path, certificate: &postrider_testkit::Issued) -> io::Result<()> {
+    std::fs::create_dir(directory)?;
     let database = directory.join("sasldb2");
     std::fs::write(
         directory.join("smtpd.conf"),
@@ -214,7 +215,10 @@ fn sample(report: &Report, until_last: Duration, used: Usage) -> Sample {
 
 /// Prints the medians as a row and as figures.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn report(system: &str, sessions: usize, way: Way, samples: &[Sample]) -> Sample {
+fn report(system: &str, sessions: usize, way: Way, samples: &[Sample]) -> Option<Sample> {
+    if samples.is_empty() {
+        return None;
+    }
     let median = Sample {
         accepted_rate: middle(samples, |s| s.accepted_rate),
         delivered_rate: middle(samples, |s| s.delivered_rate),
@@ -240,7 +244,7 @@ fn report(system: &str, sessions: usize, way: Way, samples: &[Sample]) -> Sample
     say(&format!("figure {name}_cpu {cpu:.0} us/message"));
     say(&format!("figure {name}_written {:.0} bytes/message", median.written_per_message));
     say(&format!("figure {name}_peak_rss {rss:.1} MB"));
-    median
+    Some(median)
 }
 
 fn middle(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
