@@ -1,1 +1,56 @@
-//! What a sender owns: credentials, suppression lists, accounts; and the decisions about them.
+//! What a sender owns: SMTP credentials and suppression lists, and the decisions about them.
+//! Not the way a message takes: nothing here reads mail or talks to the network.
+//!
+//! Everything durable is a row of a [`postrider_store::Store`]. What a message's way asks
+//! about (does this password fit, is this recipient suppressed) is answered from memory,
+//! synchronously.
+
+mod credential;
+mod derive;
+mod error;
+mod settings;
+mod suppression;
+
+use postrider_base::{Clock, Random};
+use postrider_store::Store;
+
+pub use credential::{AuthError, Authenticated, Credential, Credentials, Issued, NewCredential, RecipientOverflow};
+pub use derive::{ImportedSecret, derive_smtp_password};
+pub use error::Error;
+pub use settings::Settings;
+pub use suppression::{
+    Filter, Format, ImportEntry, ImportReport, Parsed, RefusedLine, Suppressed, Suppression, export, parse,
+};
+
+/// Handle on the state of all accounts. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    credentials: Credentials,
+    suppression: Suppression,
+}
+
+impl Accounts {
+    /// Loads what must be answered from memory: all credentials, and 8 bytes for each
+    /// suppressed address.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store can not be read.
+    pub fn open(store: &Store, clock: &Clock, random: &Random, settings: &Settings) -> Result<Self, Error> {
+        Ok(Self {
+            credentials: Credentials::open(store, clock.clone(), random.clone(), settings)?,
+            suppression: Suppression::open(store, clock.clone(), random, settings)?,
+        })
+    }
+
+    /// Who may submit mail.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Who must not be sent mail.
+    #[must_use]
+    pub fn suppression(&self) -> &Suppression {
+        &self.suppression
+    }
+}

@@ -1,1 +1,23 @@
-//! Acceptance: authenticate, decide, rewrite headers, commit; for SMTP, HTTP and our own mail.
+//! Acceptance of mail: authenticate the client, decide, rewrite the header, commit to the spool.
+//! Not the SMTP dialogue and not delivery: it is handed a whole message and answers when the
+//! message is on disk, whoever brings it (SMTP, HTTP, or this relay with a bounce).
+//!
+//! What happens to a message's bytes, and nothing else does:
+//! - a `Received` field goes in front;
+//! - `Date` and `Message-ID` are replaced by ours, or added (see [`Preserve`]);
+//! - `Bcc`, `Return-Path` and every `X-SES-*` field are taken off;
+//! - a missing blank line between header and body is put there.
+
+mod header;
+mod own;
+mod refusal;
+mod sasl;
+mod settings;
+mod submit;
+mod trace;
+
+pub use own::OwnMessage;
+pub use refusal::Refusal;
+pub use sasl::{AuthStep, SaslExchange};
+pub use settings::{Preserve, Settings};
+pub use submit::{Client, Submission, SubmissionDeps, SubmissionRequest};

@@ -1,0 +1,51 @@
+//! Bounds of account state.
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds of what accounts may keep.
+#[derive(Deserialize, Serialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The most SMTP credentials there may be. All of them are kept in memory,
+    /// about 300 bytes each.
+    pub max_credentials: u64,
+    /// The most suppressed addresses there may be. Each takes about 16 bytes of memory
+    /// and 100 bytes of disk. Beyond it, additions are refused.
+    pub max_suppressed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_credentials: 10_000, max_suppressed: 20_000_000 }
+    }
+}
+
+impl Settings {
+    /// Checks what the types can not.
+    ///
+    /// # Errors
+    /// A text that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.max_credentials == 0 {
+            return Err("max_credentials must be at least 1".to_owned());
+        }
+        if self.max_suppressed == 0 {
+            return Err("max_suppressed must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_bounds_are_refused_by_name() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+        let none = Settings { max_suppressed: 0, ..Settings::default() };
+        assert!(none.validate().unwrap_err().contains("max_suppressed"));
+        let none = Settings { max_credentials: 0, ..Settings::default() };
+        assert!(none.validate().unwrap_err().contains("max_credentials"));
+    }
+}

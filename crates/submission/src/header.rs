@@ -1,0 +1,251 @@
+//! The header work: one pass over a message's fields, which understands, checks, takes
+//! off and replaces. The body is never touched.
+
+use std::borrow::Cow;
+
+use postrider_mail::{Field, HeaderBlock};
+use postrider_spool::OriginalHeaders;
+
+use crate::{Preserve, Refusal};
+
+/// Most bytes of the client's header that events can show.
+const MAX_CAPTURED: usize = 10_240;
+
+/// Most message tags of a message, as in SES.
+const MAX_TAGS: usize = 50;
+
+/// Longest name or value of a message tag, as in SES.
+const MAX_TAG: usize = 256;
+
+/// Longest name of a configuration set, as in SES.
+const MAX_SET_NAME: usize = 64;
+
+/// What is done with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Stays, any number of times.
+    Other,
+    /// Stays, and may be there once.
+    Once,
+    /// The client's date, there once.
+    Date,
+    /// The client's name for the message, there once.
+    MessageId,
+    /// A signature that our changes must not break.
+    DkimSignature,
+    /// One for each host that the message has been through.
+    Received,
+    /// Taken off.
+    Removed,
+    /// Taken off and understood.
+    ConfigurationSet,
+    /// Taken off and understood.
+    MessageTags,
+}
+
+/// The fields that are not like others. Once: RFC 5322 section 3.6 and the MIME fields
+/// of RFC 2045 and RFC 2183; `To` and `Cc` can be repeated, as SES lets them.
+const KNOWN: [(&str, Kind); 20] = [
+    ("Received", Kind::Received),
+    ("DKIM-Signature", Kind::DkimSignature),
+    ("Date", Kind::Date),
+    ("Message-ID", Kind::MessageId),
+    ("From", Kind::Once),
+    ("Sender", Kind::Once),
+    ("Reply-To", Kind::Once),
+    ("In-Reply-To", Kind::Once),
+    ("References", Kind::Once),
+    ("Subject", Kind::Once),
+    ("MIME-Version", Kind::Once),
+    ("Content-Type", Kind::Once),
+    ("Content-Transfer-Encoding", Kind::Once),
+    ("Content-ID", Kind::Once),
+    ("Content-Description", Kind::Once),
+    ("Content-Disposition", Kind::Once),
+    ("Bcc", Kind::Removed),
+    ("Return-Path", Kind::Removed),
+    ("X-SES-CONFIGURATION-SET", Kind::ConfigurationSet),
+    ("X-SES-MESSAGE-TAGS", Kind::MessageTags),
+];
+
+/// Prefix of the fields that speak to the relay and to nobody else.
+const COMMAND_PREFIX: &[u8] = b"X-SES-";
+
+/// The values that go into the new header, and the rules.
+pub(crate) struct Stamp<'a> {
+    /// For `Date`.
+    pub(crate) date: &'a str,
+    /// For `Message-ID`, without angle brackets.
+    pub(crate) message_id: &'a str,
+    pub(crate) preserve: Preserve,
+    pub(crate) max_received: u32,
+}
+
+/// What the header work found out.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Understood {
+    /// Where the body begins in the input.
+    pub(crate) body_offset: usize,
+    pub(crate) configuration_set: Option<String>,
+    pub(crate) tags: Vec<(String, String)>,
+    pub(crate) original: OriginalHeaders,
+}
+
+/// Appends the new header of `message`, with the blank line, to `out`.
+///
+/// # Errors
+/// The refusals that a header can earn; `out` may have been appended to then.
+pub(crate) fn rewrite(message: &[u8], stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Result<Understood, Refusal> {
+    let block = HeaderBlock::parse(message)?;
+    let mut survey = Survey::default();
+    let kinds: Vec<Kind> = block.fields().map(|field| survey.look_at(field, stamp)).collect::<Result<_, _>>()?;
+
+    let replace_date = stamp.replaces(survey.date_signed);
+    let replace_id = stamp.replaces(survey.message_id_signed);
+    out.reserve(block.len() + 256);
+    for (field, kind) in block.fields().zip(kinds) {
+        match kind {
+            Kind::Removed | Kind::ConfigurationSet | Kind::MessageTags => {}
+            Kind::Date if replace_date => push_field(out, "Date: ", stamp.date, ""),
+            Kind::MessageId if replace_id => push_field(out, "Message-ID: <", stamp.message_id, ">"),
+            _ => out.extend_from_slice(field.raw()),
+        }
+    }
+    // A message of a header alone may end without a line end.
+    if !out.is_empty() && !out.ends_with(b"\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    if !survey.has_date && !survey.date_signed {
+        push_field(out, "Date: ", stamp.date, "");
+    }
+    if !survey.has_message_id && !survey.message_id_signed {
+        push_field(out, "Message-ID: <", stamp.message_id, ">");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(Understood { body_offset: block.body_offset(), ..survey.understood })
+}
+
+impl Stamp<'_> {
+    fn replaces(&self, signed: bool) -> bool {
+        match self.preserve {
+            Preserve::Auto => !signed,
+            Preserve::Always => false,
+            Preserve::Never => true,
+        }
+    }
+}
+
+/// What has been seen of a header so far.
+#[derive(Default)]
+struct Survey {
+    /// A bit for each of [`KNOWN`].
+    seen: u32,
+    received: u32,
+    captured: usize,
+    has_date: bool,
+    has_message_id: bool,
+    /// Covered by a signature of the client that must not break.
+    date_signed: bool,
+    message_id_signed: bool,
+    understood: Understood,
+}
+
+impl Survey {
+    fn look_at(&mut self, field: &Field<'_>, stamp: &Stamp<'_>) -> Result<Kind, Refusal> {
+        let value = field.value();
+        let (kind, repeated) = self.classify(field.name())?;
+        match kind {
+            Kind::Received => {
+                self.received += 1;
+                // RFC 5321 section 6.3
+                if self.received > stamp.max_received {
+                    return Err(Refusal::TooManyHops);
+                }
+            }
+            Kind::DkimSignature if stamp.preserve == Preserve::Auto => {
+                self.date_signed |= signs(&value, "date");
+                self.message_id_signed |= signs(&value, "message-id");
+            }
+            Kind::Date => self.has_date = true,
+            Kind::MessageId => self.has_message_id = true,
+            // The first instance counts, as in SES.
+            Kind::ConfigurationSet if !repeated => {
+                self.understood.configuration_set = is_set_name(&value).then(|| value.to_string());
+            }
+            Kind::MessageTags if !repeated => self.understood.tags = tags(&value),
+            _ => {}
+        }
+        self.capture(field, value);
+        Ok(kind)
+    }
+
+    /// The kind of a field, and whether one of its name was there before.
+    fn classify(&mut self, name: &[u8]) -> Result<(Kind, bool), Refusal> {
+        let Some(index) = KNOWN.iter().position(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)) else {
+            let prefix = name.get(..COMMAND_PREFIX.len());
+            let command = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(COMMAND_PREFIX));
+            return Ok((if command { Kind::Removed } else { Kind::Other }, false));
+        };
+        let (known, kind) = KNOWN[index];
+        let repeated = self.seen & (1 << index) != 0;
+        self.seen |= 1 << index;
+        if repeated && matches!(kind, Kind::Once | Kind::Date | Kind::MessageId) {
+            return Err(Refusal::DuplicateHeader(known));
+        }
+        Ok((kind, repeated))
+    }
+
+    /// Remembers the field as the client sent it, as long as whole fields fit.
+    fn capture(&mut self, field: &Field<'_>, value: Cow<'_, str>) {
+        let original = &mut self.understood.original;
+        let len = field.name().len() + value.len() + ": \r\n".len();
+        if original.truncated || self.captured + len > MAX_CAPTURED {
+            original.truncated = true;
+            return;
+        }
+        self.captured += len;
+        original.fields.push((field.name_str().to_owned(), value.into_owned()));
+    }
+}
+
+fn push_field(out: &mut Vec<u8>, front: &str, value: &str, back: &str) {
+    for part in [front, value, back, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// Whether a signature covers the header field `name`, by its `h=` tag (RFC 6376
+/// section 3.5). Naming an absent field covers its absence.
+fn signs(signature: &str, name: &str) -> bool {
+    let tag = |part: &&str| part.trim_start().strip_prefix('h').is_some_and(|rest| rest.trim_start().starts_with('='));
+    let Some((_, list)) = signature.split(';').find(tag).and_then(|part| part.split_once('=')) else {
+        return false;
+    };
+    list.split(':').any(|signed| signed.trim().eq_ignore_ascii_case(name))
+}
+
+fn is_set_name(value: &str) -> bool {
+    (1..=MAX_SET_NAME).contains(&value.len()) && value.bytes().all(is_word)
+}
+
+/// `name=value, name=value`; a pair with other characters than SES allows is no tag,
+/// but does not harm the message.
+fn tags(value: &str) -> Vec<(String, String)> {
+    let word = |text: &str| (1..=MAX_TAG).contains(&text.len()) && text.bytes().all(is_word);
+    value
+        .split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.trim(), value.trim()))
+        .filter(|(name, value)| word(name) && word(value))
+        .take(MAX_TAGS)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+#[cfg(test)]
+#[path = "header_tests.rs"]
+mod tests;

@@ -1,0 +1,155 @@
+//! What the operator chooses about acceptance.
+
+use postrider_base::{Period, Size};
+use postrider_mail::Domain;
+use serde::{Deserialize, Serialize};
+
+/// Rules of acceptance, and the names that the relay goes by. The names are not keys of this
+/// section: the whole relay shares them, and the binary fills them in from its own.
+#[derive(Deserialize, Serialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The relay's host name, as clients reach it: in the greeting, in `Received` fields
+    /// and in bounces. Without it, `localhost`.
+    #[serde(skip)]
+    pub hostname: Option<String>,
+    /// The region that SMTP passwords are derived for and that the relay names in
+    /// `Message-ID` fields. SES's published derivation script takes only names of AWS
+    /// regions, so that such a name lets it be used as it is.
+    #[serde(skip)]
+    pub region: String,
+    /// The domain behind the region in `Message-ID: <ID@REGION.DOMAIN>`. Without it,
+    /// the host name.
+    #[serde(skip)]
+    pub operator_domain: Option<String>,
+    /// Number of this machine, the first four hex digits of every message id. Two relays
+    /// that share anything need different numbers.
+    #[serde(skip)]
+    pub node: u16,
+    /// Longest message, with its header and its encoded attachments, in bytes on the wire.
+    pub max_message_bytes: Size,
+    /// Most recipients of one message.
+    pub max_recipients: u32,
+    /// Most `Received` fields of a message; more mean that it runs in a loop.
+    pub max_received: u32,
+    /// Whether `Date` and `Message-ID` of the client survive.
+    pub preserve: Preserve,
+    /// How long delivery of a message is tried before it bounces.
+    pub expiry: Period,
+}
+
+/// Whether `Date` and `Message-ID` of the client survive. SES replaces both always.
+#[derive(Deserialize, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Preserve {
+    /// Each of the two is left as it is where a DKIM signature of the client covers it,
+    /// because replacing (or adding) it would break the signature; else it is replaced.
+    #[default]
+    Auto,
+    /// They are kept, and added only where they are missing.
+    Always,
+    /// They are replaced, even where that breaks a signature.
+    Never,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hostname: None,
+            region: "us-east-1".to_owned(),
+            operator_domain: None,
+            node: 0x0100,
+            max_message_bytes: Size::from_bytes(10 << 20),
+            max_recipients: 50,
+            max_received: 50,
+            preserve: Preserve::Auto,
+            expiry: Period::from_secs(4 * 24 * 3600),
+        }
+    }
+}
+
+impl Settings {
+    /// The host name in effect.
+    #[must_use]
+    pub fn hostname(&self) -> &str {
+        self.hostname.as_deref().unwrap_or("localhost")
+    }
+
+    /// The operator's domain in effect.
+    #[must_use]
+    pub fn operator_domain(&self) -> &str {
+        self.operator_domain.as_deref().unwrap_or(self.hostname())
+    }
+
+    /// What stands behind the `@` in a `Message-ID`.
+    #[must_use]
+    pub fn message_id_domain(&self) -> String {
+        format!("{}.{}", self.region, self.operator_domain())
+    }
+
+    /// Checks what the types can not.
+    ///
+    /// # Errors
+    /// A text that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        for (key, name) in [("hostname", &self.hostname), ("operator_domain", &self.operator_domain)] {
+            if let Some(name) = name {
+                let domain: Result<Domain, _> = name.parse();
+                domain.map_err(|error| format!("{key}: {name:?} is no domain name: {error}"))?;
+            }
+        }
+        let label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if self.region.is_empty() || self.region.len() > 63 || !self.region.bytes().all(label) {
+            return Err("region: must be 1 to 63 letters, digits and hyphens".to_owned());
+        }
+        for (key, number) in [("max_recipients", self.max_recipients), ("max_received", self.max_received)] {
+            if number == 0 {
+                return Err(format!("{key}: must be at least 1"));
+            }
+        }
+        // Recipients are numbered with 16 bits.
+        if self.max_recipients > 10_000 {
+            return Err("max_recipients: must be at most 10000".to_owned());
+        }
+        if self.max_message_bytes.bytes() < 65_536 {
+            // RFC 5321 section 4.5.3.1.7
+            return Err("max_message_bytes: must be at least 64KiB".to_owned());
+        }
+        if self.expiry.as_duration().is_zero() {
+            return Err("expiry: must be longer than 0s".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fall_back() {
+        let settings = Settings::default();
+        assert_eq!(settings.validate(), Ok(()));
+        assert_eq!(settings.message_id_domain(), "us-east-1.localhost");
+        let settings = Settings { hostname: Some("mx.example.com".into()), ..settings };
+        assert_eq!(settings.message_id_domain(), "us-east-1.mx.example.com");
+        let settings = Settings { operator_domain: Some("example.com".into()), ..settings };
+        assert_eq!(settings.message_id_domain(), "us-east-1.example.com");
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name() {
+        let with = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            settings.validate().unwrap_err()
+        };
+        assert!(with(|s| s.hostname = Some("a b".into())).starts_with("hostname"));
+        assert!(with(|s| s.operator_domain = Some("x\r\ny".into())).starts_with("operator_domain"));
+        assert!(with(|s| s.region = "a\r\nb".into()).starts_with("region"));
+        assert!(with(|s| s.max_recipients = 0).starts_with("max_recipients"));
+        assert!(with(|s| s.max_recipients = 70_000).starts_with("max_recipients"));
+        assert!(with(|s| s.max_message_bytes = Size::from_bytes(1)).starts_with("max_message_bytes"));
+        assert!(with(|s| s.expiry = Period::from_secs(0)).starts_with("expiry"));
+    }
+}

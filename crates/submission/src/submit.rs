@@ -1,0 +1,270 @@
+//! The way of a message into the spool.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use memchr::memmem;
+use postrider_account::{Accounts, Authenticated};
+use postrider_base::{Clock, Metrics, Random};
+use postrider_mail::{Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
+use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
+use rsasl::config::SASLConfig;
+
+use crate::header::{Stamp, rewrite};
+use crate::trace::write_received;
+use crate::{Refusal, SaslExchange, Settings, sasl};
+
+/// What acceptance works with.
+#[derive(Clone, Debug)]
+pub struct SubmissionDeps {
+    /// Where accepted messages go.
+    pub spool: Spool,
+    /// Who may submit.
+    pub accounts: Accounts,
+    /// What time it is.
+    pub clock: Clock,
+    /// For message ids.
+    pub random: Random,
+    /// Where to count.
+    pub metrics: Metrics,
+}
+
+/// Accepts mail. A cheap handle; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Submission(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) spool: Spool,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) settings: Settings,
+    metrics: Metrics,
+    message_id_domain: String,
+    sasl: Arc<SASLConfig>,
+}
+
+/// The connection that a message came by.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its address.
+    pub ip: IpAddr,
+    /// What it called itself in EHLO; can be anything.
+    pub name: String,
+    /// In the words of RFC 3848: `ESMTPSA`.
+    pub protocol: String,
+    /// How it is encrypted.
+    pub tls: Option<TlsInfo>,
+}
+
+/// A whole message from an authenticated client.
+#[derive(Clone, Debug)]
+pub struct SubmissionRequest {
+    /// From MAIL and RCPT.
+    pub envelope: Envelope,
+    /// The content in pieces: CRLF line ends, not dot-stuffed.
+    pub content: Vec<Bytes>,
+    /// Who sends it.
+    pub authenticated: Authenticated,
+    /// Where it comes from.
+    pub client: Client,
+}
+
+impl Submission {
+    /// Acceptance by these settings, which have been validated.
+    #[must_use]
+    pub fn new(deps: SubmissionDeps, settings: Settings) -> Self {
+        Self(Arc::new(Inner {
+            sasl: sasl::config(deps.accounts.credentials().clone()),
+            message_id_domain: settings.message_id_domain(),
+            spool: deps.spool,
+            clock: deps.clock,
+            random: deps.random,
+            metrics: deps.metrics,
+            settings,
+        }))
+    }
+
+    /// The rules in effect.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// An authentication exchange with the client at this address.
+    #[must_use]
+    pub fn sasl(&self, client: IpAddr) -> SaslExchange {
+        SaslExchange::new(Arc::clone(&self.0.sasl), client, self.0.metrics.clone())
+    }
+
+    /// Whether a message of this size (from `SIZE=`; 0 when not given) could be taken
+    /// now, so that a client hears at MAIL that there is no room, before it sends megabytes.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLong`], [`Refusal::NoRoom`] or [`Refusal::Unavailable`].
+    pub fn check_mail(&self, size: u64) -> Result<(), Refusal> {
+        if size > self.0.settings.max_message_bytes.bytes() {
+            return Err(Refusal::TooLong);
+        }
+        let _room = self.0.spool.admit(size)?;
+        Ok(())
+    }
+
+    /// Takes a message. When this returns `Ok`, the message is on disk and the relay
+    /// answers for it.
+    ///
+    /// The null sender is taken from every client: smarthosts relay bounces.
+    /// Configuration sets are remembered by name, whether they exist or not.
+    ///
+    /// # Errors
+    /// A [`Refusal`]. After [`Refusal::Unavailable`] the message may be queued all the same.
+    pub async fn submit(&self, request: SubmissionRequest) -> Result<MessageId, Refusal> {
+        self.check(&request)?;
+        let message = self.prepare(request)?;
+        let (id, size) = (message.id, message.content.len());
+        let recipients = message.envelope.recipients.len() as u64;
+        let accepted = match self.0.spool.admit(size) {
+            Ok(_room) => self.0.spool.accept(message).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = accepted {
+            tracing::warn!(%id, %error, "message not accepted");
+            return Err(error.into());
+        }
+        let metrics = &self.0.metrics;
+        metrics.messages_accepted.inc();
+        metrics.messages_accepted_bytes.inc_by(size);
+        metrics.recipients_accepted.inc_by(recipients);
+        Ok(id)
+    }
+
+    fn check(&self, request: &SubmissionRequest) -> Result<(), Refusal> {
+        let (envelope, settings) = (&request.envelope, &self.0.settings);
+        let size: usize = request.content.iter().map(Bytes::len).sum();
+        if size as u64 > settings.max_message_bytes.bytes() {
+            return Err(Refusal::TooLong);
+        }
+        if envelope.recipients.len() as u64 > u64::from(settings.max_recipients) {
+            return Err(Refusal::TooManyRecipients(settings.max_recipients));
+        }
+        let recipients = envelope.recipients.iter().map(|recipient| &recipient.address);
+        // RFC 6531 section 3.4
+        if !envelope.smtp_utf8 && envelope.sender.iter().chain(recipients).any(|address| !address.is_ascii()) {
+            return Err(Refusal::NonAsciiAddress);
+        }
+        Ok(())
+    }
+
+    /// Gives the message its id, its time and its final bytes.
+    fn prepare(&self, request: SubmissionRequest) -> Result<NewMessage, Refusal> {
+        let SubmissionRequest { envelope, content, authenticated, client } = request;
+        let id = self.new_id();
+        let now = id.timestamp();
+        let id_text = id.to_string();
+        let date = now.rfc5322();
+        let settings = &self.0.settings;
+        let stamp = Stamp {
+            date: &date,
+            message_id: &format!("{id_text}@{}", self.0.message_id_domain),
+            preserve: settings.preserve,
+            max_received: settings.max_received,
+        };
+        let only = match envelope.recipients.as_slice() {
+            [only] => Some(&only.address),
+            _ => None,
+        };
+        let (front, rest) = gather_header(content);
+        let mut header = Vec::with_capacity(2048);
+        write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
+        let understood = rewrite(&front, &stamp, &mut header)?;
+        let mut content = Vec::with_capacity(2 + rest.len());
+        content.push(Bytes::from(header));
+        content.push(front.slice(understood.body_offset..));
+        content.extend(rest);
+        Ok(NewMessage {
+            id,
+            account: authenticated.account,
+            accepted_at: now,
+            expires_at: now.saturating_add(settings.expiry.as_duration()),
+            envelope,
+            origin: Origin {
+                credential: Some(authenticated.user_name),
+                client_ip: Some(client.ip),
+                client_name: Some(client.name),
+                protocol: client.protocol,
+                kind: OriginKind::Submission,
+                configuration_set: understood.configuration_set,
+                tags: understood.tags,
+                headers: understood.original,
+                hold: false,
+            },
+            content: Content::new(content),
+        })
+    }
+
+    /// A new message id, of this node and this moment.
+    #[must_use]
+    pub fn new_id(&self) -> MessageId {
+        MessageId::new(self.0.settings.node, self.0.clock.now(), self.0.random.uuid_v4())
+    }
+
+    /// What stands behind the `@` in a `Message-ID` of ours.
+    #[must_use]
+    pub fn message_id_domain(&self) -> &str {
+        &self.0.message_id_domain
+    }
+}
+
+/// Brings the header into one piece, with what follows it in its last chunk; the other
+/// chunks are left as they are. Copies only when the first chunk does not hold it all.
+fn gather_header(content: Vec<Bytes>) -> (Bytes, Vec<Bytes>) {
+    let mut chunks = content.into_iter();
+    let first = chunks.next().unwrap_or_default();
+    if chunks.len() == 0 || header_ends(&first, 0) {
+        return (first, chunks.collect());
+    }
+    let mut front = BytesMut::from(first);
+    for chunk in chunks.by_ref() {
+        // The blank line may begin in the chunk before.
+        let from = front.len().saturating_sub(3);
+        front.extend_from_slice(&chunk);
+        if header_ends(&front, from) || front.len() > MAX_HEADER_BYTES {
+            break;
+        }
+    }
+    (front.freeze(), chunks.collect())
+}
+
+/// Whether there is a blank line, looking from `from` on.
+fn header_ends(bytes: &[u8], from: usize) -> bool {
+    bytes.starts_with(b"\r\n") || memmem::find(&bytes[from..], b"\r\n\r\n").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(parts: &[&'static str]) -> Vec<Bytes> {
+        parts.iter().map(|part| Bytes::from_static(part.as_bytes())).collect()
+    }
+
+    #[test]
+    fn a_header_in_one_chunk_is_not_copied() {
+        let content = chunks(&["A: b\r\n\r\nbody", "more"]);
+        let (front, rest) = gather_header(content.clone());
+        assert_eq!(front.as_ptr(), content[0].as_ptr());
+        assert_eq!(rest, &content[1..]);
+    }
+
+    #[test]
+    fn a_header_in_pieces_is_joined_and_no_more() {
+        let (front, rest) = gather_header(chunks(&["A: b\r", "\nSub", "ject: c\r\n", "\r\nbody", "more"]));
+        assert_eq!(front, "A: b\r\nSubject: c\r\n\r\nbody");
+        assert_eq!(rest, chunks(&["more"]));
+        let (front, rest) = gather_header(chunks(&["\r\n", "body"]));
+        assert_eq!((front.as_ref(), rest), (&b"\r\n"[..], chunks(&["body"])));
+        let (front, rest) = gather_header(vec![]);
+        assert!(front.is_empty() && rest.is_empty());
+    }
+}
