@@ -4,16 +4,16 @@
 //! The first part is for the reader, the second for programs, the third is the
 //! original's header or the original itself.
 
+mod lines;
+
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 use postrider_base::Timestamp;
 
+use self::lines::{field, indented, paragraph, value};
 use crate::{EmailAddress, EnhancedStatus, HeaderBlock, MessageId, Remote, Ret, sanitize_text};
 
-/// Longest value of a field that we write; RFC 5322 section 2.1.1 allows a
-/// line of 998 octets.
-const MAX_VALUE: usize = 900;
 /// Most that is returned of an original's header.
 const MAX_RETURNED_HEADER: usize = 64 * 1024;
 
@@ -308,58 +308,6 @@ fn plain_subject(header: &[u8]) -> Option<String> {
     let subject = header.find("Subject")?.value();
     let readable = !subject.is_empty() && !subject.contains("=?");
     readable.then(|| sanitize_text(subject.as_bytes(), 200))
-}
-
-fn value(text: &str) -> String {
-    sanitize_text(text, MAX_VALUE)
-}
-
-/// Writes a field, folded at blanks where it is longer than 78 octets
-/// (RFC 5322 section 2.1.1).
-fn field(out: &mut String, name: &str, text: &str) {
-    out.push_str(name);
-    out.push(':');
-    let mut column = name.len() + 1;
-    // Blanks are kept one by one: a quoted local part may hold two in a row.
-    for word in value(text).trim().split(' ') {
-        let full = column + 1 + word.len() > 78 && column > name.len() + 1;
-        if full && !word.is_empty() {
-            out.push_str("\r\n");
-            column = 0;
-        }
-        out.push(' ');
-        out.push_str(word);
-        column += 1 + word.len();
-    }
-    out.push_str("\r\n");
-}
-
-fn paragraph(out: &mut String, text: &str) {
-    wrapped(out, "", text);
-}
-
-fn indented(out: &mut String, text: &str) {
-    wrapped(out, "    ", text);
-}
-
-fn wrapped(out: &mut String, indent: &str, text: &str) {
-    let mut column = 0;
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        if column == 0 {
-            out.push_str(indent);
-            column = indent.len();
-        } else if column + 1 + word.len() > 76 {
-            out.push_str("\r\n");
-            out.push_str(indent);
-            column = indent.len();
-        } else {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += word.len();
-    }
-    out.push_str("\r\n");
 }
 
 #[cfg(test)]

@@ -1,0 +1,220 @@
+//! The resolver against a real name server: NSD, with a zone written here.
+
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+
+use std::fs;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use postrider_base::{Clock, Metrics, Period};
+use postrider_dns::{Cached, DnsError, HickoryResolver, NameServer, Resolver, Settings};
+use postrider_mail::Domain;
+
+const ZONE: &str = "\
+$ORIGIN example.com.
+$TTL 300
+@         IN SOA ns hostmaster 1 3600 600 86400 77
+@         IN NS  ns
+@         IN MX  20 Backup.example.com.
+@         IN MX  10 mx
+@         IN TXT \"v=spf1 \" \"-all\"
+ns        IN A   192.0.2.53
+mx        IN A   192.0.2.1
+mx        IN AAAA 2001:db8::1
+mx    60  IN A   192.0.2.2
+v6only    IN AAAA 2001:db8::2
+alias 30  IN CNAME mx
+nomail    IN MX  0 .
+many      IN TXT \"filler\"
+";
+
+const REVERSE_ZONE: &str = "\
+$ORIGIN 2.0.192.in-addr.arpa.
+$TTL 300
+@ IN SOA ns.example.com. hostmaster.example.com. 1 3600 600 86400 77
+@ IN NS  ns.example.com.
+1 IN PTR MX.example.com.
+";
+
+/// A running name server; it ends with the test.
+struct Nsd {
+    child: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Nsd {
+    fn start() -> Nsd {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        // Too long for UDP: the answer must come over TCP.
+        let filler = "x".repeat(250);
+        let many: String = (10..50).map(|n| format!("many IN TXT \"{n} {filler}\"\n")).collect();
+        fs::write(dir.path().join("zone"), format!("{ZONE}{many}")).unwrap();
+        fs::write(dir.path().join("reverse"), REVERSE_ZONE).unwrap();
+        fs::write(dir.path().join("nsd.conf"), config(dir.path(), port)).unwrap();
+        let child = Command::new(nsd_program())
+            .arg("-d")
+            .arg("-c")
+            .arg(dir.path().join("nsd.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nsd starts");
+        let mut nsd = Nsd { child, port, _dir: dir };
+        nsd.wait_until_it_answers();
+        nsd
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        #[expect(clippy::disallowed_methods, reason = "a real server runs in real time")]
+        let start = Instant::now();
+        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() || start.elapsed() > Duration::from_secs(10) {
+                let _ = self.child.kill();
+                let mut words = String::new();
+                let _ = self.child.stderr.take().unwrap().read_to_string(&mut words);
+                panic!("nsd does not answer: {words}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        settings(self.port)
+    }
+}
+
+impl Drop for Nsd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn nsd_program() -> &'static str {
+    ["/usr/sbin/nsd", "/usr/local/sbin/nsd", "/usr/bin/nsd"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .or_else(|| Command::new("nsd").arg("-v").output().ok().map(|_| "nsd"))
+        .expect("this test needs the name server NSD: install the Debian package `nsd`")
+}
+
+fn config(dir: &Path, port: u16) -> String {
+    let dir = dir.display();
+    format!(
+        "server:\n ip-address: 127.0.0.1\n port: {port}\n username: \"\"\n zonesdir: \"{dir}\"\n \
+         pidfile: \"\"\n xfrdfile: \"{dir}/xfrd.state\"\n zonelistfile: \"{dir}/zone.list\"\n \
+         xfrdir: \"{dir}\"\n logfile: \"\"\n server-count: 1\n verbosity: 1\n\
+         remote-control:\n control-enable: no\n\
+         zone:\n name: example.com\n zonefile: \"{dir}/zone\"\n\
+         zone:\n name: 2.0.192.in-addr.arpa\n zonefile: \"{dir}/reverse\"\n"
+    )
+}
+
+/// A port that is free for both transports.
+fn free_port() -> u16 {
+    loop {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = udp.local_addr().unwrap().port();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn settings(port: u16) -> Settings {
+    Settings {
+        servers: vec![NameServer((Ipv4Addr::LOCALHOST, port).into())],
+        timeout: Period::from_secs(2),
+        ..Settings::default()
+    }
+}
+
+fn domain(text: &str) -> Domain {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn every_kind_of_answer() {
+    let nsd = Nsd::start();
+    let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
+
+    let mx = resolver.mx(&domain("Example.COM")).await.unwrap();
+    let hosts: Vec<_> = mx.value.iter().map(|mx| (mx.preference, mx.exchange.as_str())).collect();
+    assert_eq!(hosts, [(10, "mx.example.com"), (20, "backup.example.com")]);
+    assert_eq!(mx.ttl, Duration::from_secs(300));
+    assert!(!mx.is_null_mx() && !mx.authenticated);
+
+    let null = resolver.mx(&domain("nomail.example.com")).await.unwrap();
+    assert!(null.is_null_mx());
+
+    let addresses = resolver.addresses("mx.example.com").await.unwrap();
+    assert_eq!(addresses.value.len(), 3);
+    assert!(addresses.value[0].is_ipv4() && addresses.value[2].is_ipv6());
+    let v6 = resolver.addresses("v6only.example.com").await.unwrap();
+    assert_eq!(v6.value, ["2001:db8::2".parse::<std::net::IpAddr>().unwrap()]);
+    let alias = resolver.addresses("alias.example.com").await.unwrap();
+    assert_eq!((alias.value.len(), alias.ttl), (3, Duration::from_secs(30)));
+
+    let txt = resolver.txt("example.com").await.unwrap();
+    assert_eq!(txt.value, ["v=spf1 -all"]);
+    let ptr = resolver.ptr("192.0.2.1".parse().unwrap()).await.unwrap();
+    assert_eq!(ptr.value, ["mx.example.com"]);
+    let many = resolver.txt("many.example.com").await.unwrap();
+    assert_eq!(many.value.len(), 41);
+}
+
+#[tokio::test]
+async fn every_kind_of_absence() {
+    let nsd = Nsd::start();
+    let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
+    let ttl = Duration::from_secs(77);
+    let absent = resolver.mx(&domain("absent.example.com")).await;
+    assert_eq!(absent, Err(DnsError::NoSuchDomain { ttl }));
+    let absent = resolver.addresses("absent.example.com").await;
+    assert_eq!(absent, Err(DnsError::NoSuchDomain { ttl }));
+    let other = resolver.mx(&domain("mx.example.com")).await;
+    assert_eq!(other, Err(DnsError::NoRecords { ttl }));
+    let refused = resolver.txt("example.net").await.unwrap_err();
+    assert!(refused.is_temporary(), "{refused}");
+    assert_eq!(resolver.txt("").await, Err(DnsError::Invalid));
+}
+
+#[tokio::test]
+async fn many_questions_at_a_time() {
+    let nsd = Nsd::start();
+    let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
+    let names: Vec<String> = (0..200).map(|n| format!("n{n}.example.com")).collect();
+    let asks = names.iter().map(|name| resolver.txt(name));
+    for reply in futures_util::future::join_all(asks).await {
+        assert!(matches!(reply, Err(DnsError::NoSuchDomain { .. })), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_cache_answers_when_the_server_is_gone() {
+    let nsd = Nsd::start();
+    let settings = nsd.settings();
+    let resolver = HickoryResolver::new(&settings).unwrap();
+    let cache = Cached::new(resolver, Clock::system(), Metrics::new(), &settings);
+    let before = cache.mx(&domain("example.com")).await.unwrap();
+    drop(nsd);
+    let after = cache.mx(&domain("example.com")).await.unwrap();
+    assert_eq!(after.value, before.value);
+    assert!(after.ttl <= before.ttl);
+}
+
+#[tokio::test]
+async fn a_silent_server_is_a_temporary_failure() {
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let settings =
+        Settings { timeout: Period::from_millis(100), attempts: 1, ..settings(silent.local_addr().unwrap().port()) };
+    let resolver = HickoryResolver::new(&settings).unwrap();
+    let error = resolver.mx(&domain("example.com")).await.unwrap_err();
+    assert!(error.is_temporary(), "{error}");
+}
