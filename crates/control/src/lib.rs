@@ -1,1 +1,38 @@
-//! Every operator action as one operation; served on the admin socket and run in process by the command line.
+//! Every operator action as one [`Operation`] and its [`Response`]: the same set for the admin
+//! socket of a running daemon and for the command line in process. No logic of its own: each
+//! action is a call to the room that it is about.
+//!
+//! On the socket each request is one line of JSON and its answer is any number of lines; see
+//! [`Socket`] and [`Client`].
+
+#![allow(clippy::todo)]
+
+mod client;
+mod control;
+mod credentials;
+mod error;
+mod events;
+mod message;
+mod moment;
+mod operation;
+mod queue;
+mod response;
+mod secret;
+mod settings;
+mod socket;
+mod suppression;
+mod wire;
+
+pub use client::Client;
+pub use control::{About, Control, Deps, ReloadRequest};
+pub use error::{Error, ErrorKind};
+pub use operation::{
+    CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation, SuppressionOperation,
+};
+pub use response::{
+    CredentialView, LifeStep, MessageLife, NewCredential, QueueMessage, QueueRow, QueueSummaryRow, RecipientRow, ReloadReport,
+    Response, SiteRow, SpoolStat, Status,
+};
+pub use secret::Secret;
+pub use settings::Settings;
+pub use socket::Socket;

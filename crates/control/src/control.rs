@@ -1,0 +1,131 @@
+//! From an operation to the room that it is about.
+
+use std::sync::Arc;
+
+use postrider_account::Accounts;
+use postrider_base::{Clock, Timestamp};
+use postrider_events::Events;
+use postrider_spool::Spool;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Error, Operation, ReloadReport, Response, SpoolStat, Status, credentials, events, message, queue, suppression,
+};
+
+/// A wish for a reload; the daemon answers when it has happened.
+pub type ReloadRequest = oneshot::Sender<Result<ReloadReport, String>>;
+
+/// The rooms that operations act on.
+#[derive(Debug)]
+pub struct Deps {
+    /// What does not change while the process runs.
+    pub about: About,
+    /// Credentials and suppression lists.
+    pub accounts: Accounts,
+    /// Time for ages in answers.
+    pub clock: Clock,
+    /// The journal; none when only the account tables are open.
+    pub events: Option<Events>,
+    /// The queue; none when only the account tables are open.
+    pub spool: Option<Spool>,
+    /// Where a daemon takes reloads; none in a command.
+    pub reload: Option<mpsc::Sender<ReloadRequest>>,
+}
+
+/// What does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// postrider's version.
+    pub version: String,
+    /// The name that the node greets with.
+    pub hostname: String,
+    /// The region that credentials are derived for.
+    pub region: String,
+    /// The node's number.
+    pub node: u16,
+    /// The state directory.
+    pub state_dir: String,
+    /// When the daemon started; none in a command.
+    pub running_since: Option<Timestamp>,
+    /// Addresses that take mail.
+    pub listeners: Vec<String>,
+}
+
+/// Executes operations. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Control {
+    deps: Arc<Deps>,
+}
+
+impl Control {
+    /// Operations on these rooms.
+    #[must_use]
+    pub fn new(deps: Deps) -> Control {
+        Control { deps: Arc::new(deps) }
+    }
+
+    /// Does what was asked and sends the answer's items to `answer`; the channel closes at the
+    /// end. When nobody receives any more, a stream of items stops and the operation ends well.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not done; items of a stream may have been sent before.
+    pub async fn execute(&self, operation: Operation, answer: mpsc::Sender<Response>) -> Result<(), Error> {
+        let deps = &*self.deps;
+        let response = match operation {
+            Operation::Credentials(operation) => {
+                credentials::execute(deps.accounts.credentials(), &deps.about.region, operation).await?
+            }
+            Operation::Events(operation) => return events::execute(self.events()?, operation, &answer).await,
+            Operation::Message { id } => {
+                Response::Message(message::life(self.events()?, self.spool()?, id).await?)
+            }
+            Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
+            Operation::Reload => self.reload().await?,
+            Operation::Sites => todo!(),
+            Operation::SpoolStat => Response::SpoolStat(self.spool_stat()?),
+            Operation::Status => Response::Status(Box::new(self.status()?)),
+            Operation::Suppression(operation) => {
+                return suppression::execute(deps.accounts.suppression(), operation, &answer).await;
+            }
+        };
+        // Nobody receives: the asker has gone, and the operation is done all the same.
+        let _ = answer.send(response).await;
+        Ok(())
+    }
+
+    fn events(&self) -> Result<&Events, Error> {
+        self.deps.events.as_ref().ok_or_else(|| Error::Failed("the journal is not open here".to_owned()))
+    }
+
+    fn spool(&self) -> Result<&Spool, Error> {
+        self.deps.spool.as_ref().ok_or_else(|| Error::Failed("the queue is not open here".to_owned()))
+    }
+
+    async fn reload(&self) -> Result<Response, Error> {
+        let requests = self.deps.reload.as_ref().ok_or(Error::NoDaemon)?;
+        let (reply, answer) = oneshot::channel();
+        requests.send(reply).await.map_err(|_| Error::NoDaemon)?;
+        let report = answer.await.map_err(|_| Error::NoDaemon)?;
+        report.map(Response::Reloaded).map_err(Error::Invalid)
+    }
+
+    fn spool_stat(&self) -> Result<SpoolStat, Error> {
+        Ok(queue::stat(&self.spool()?.stat()))
+    }
+
+    fn status(&self) -> Result<Status, Error> {
+        let about = &self.deps.about;
+        Ok(Status {
+            version: about.version.clone(),
+            hostname: about.hostname.clone(),
+            region: about.region.clone(),
+            node: format!("{:04x}", about.node),
+            state_dir: about.state_dir.clone(),
+            running_since: about.running_since,
+            pid: about.running_since.map(|_| std::process::id()),
+            listeners: about.listeners.clone(),
+            spool: self.spool_stat()?,
+        })
+    }
+}

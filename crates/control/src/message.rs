@@ -1,0 +1,69 @@
+//! The life of one message, from the journal and the queue.
+
+use postrider_events::{Acceptance, Events, LifeEntry};
+use postrider_mail::{AttemptOutcome, Delays, Disposition, EmailAddress, MessageId};
+use postrider_spool::Spool;
+
+use crate::{Error, LifeStep, MessageLife, queue};
+
+pub(crate) async fn life(events: &Events, spool: &Spool, id: MessageId) -> Result<MessageLife, Error> {
+    let entries = events.message(id).await?;
+    let waiting = queue::show(spool, id).await?;
+    if entries.is_empty() && waiting.is_none() {
+        return Err(Error::NotFound(format!("message {id} is neither in the queue nor in the journal")));
+    }
+    Ok(MessageLife { id, steps: entries.into_iter().map(step).collect(), waiting })
+}
+
+fn step(entry: LifeEntry) -> LifeStep {
+    match entry {
+        LifeEntry::Accepted(acceptance) => accepted(&acceptance),
+        LifeEntry::Attempt { recipient, outcome } => attempt(recipient.as_ref(), outcome),
+    }
+}
+
+fn accepted(acceptance: &Acceptance) -> LifeStep {
+    let sender = acceptance.sender.as_ref().map_or_else(|| "<>".to_owned(), ToString::to_string);
+    let client = match (&acceptance.client_ip, &acceptance.client_name) {
+        (Some(ip), Some(name)) => format!(" from {ip} ({name})"),
+        (Some(ip), None) => format!(" from {ip}"),
+        _ => String::new(),
+    };
+    let credential = acceptance.credential.as_ref().map_or_else(String::new, |user| format!(" as {user}"));
+    let recipients = acceptance.recipients.len();
+    LifeStep {
+        at: acceptance.at,
+        what: "accepted".to_owned(),
+        recipient: None,
+        remote: None,
+        status: None,
+        detail: format!(
+            "sender {sender}, {recipients} recipient{}, {} bytes, by {}{client}{credential}",
+            if recipients == 1 { "" } else { "s" },
+            acceptance.size,
+            acceptance.protocol,
+        ),
+        delays: None,
+        next_attempt: None,
+    }
+}
+
+fn attempt(recipient: Option<&EmailAddress>, outcome: AttemptOutcome) -> LifeStep {
+    let detail = match outcome.disposition {
+        Disposition::Bounced(kind) => {
+            format!("{} ({}/{})", outcome.diagnostic, kind.bounce_type(), kind.bounce_sub_type())
+        }
+        Disposition::Deferred(kind) => format!("{} ({})", outcome.diagnostic, kind.as_str()),
+        _ => outcome.diagnostic,
+    };
+    LifeStep {
+        at: outcome.at,
+        what: outcome.disposition.as_str().to_owned(),
+        recipient: recipient.map(ToString::to_string),
+        remote: outcome.remote.map(|remote| remote.to_string()),
+        status: Some(outcome.status.to_string()),
+        detail,
+        delays: (outcome.delays != Delays::default()).then(|| outcome.delays.to_string()),
+        next_attempt: outcome.next_attempt,
+    }
+}

@@ -1,0 +1,242 @@
+//! What an operator can ask for.
+
+use postrider_account::{Filter, ImportEntry, RecipientOverflow};
+use postrider_base::Timestamp;
+use postrider_mail::{AccountId, EmailAddress, MessageId, SuppressionReason};
+use postrider_spool::Selector;
+use serde::{Deserialize, Serialize};
+
+use crate::Secret;
+
+/// Most entries that one [`SuppressionOperation::Import`] may carry; a longer list is sent in
+/// several operations, so that its sender sees the progress and no request is unbounded.
+pub const IMPORT_BATCH: usize = 1_000;
+
+/// Most waiting messages that one [`QueueOperation::List`] answers.
+pub const LIST_LIMIT: usize = 100_000;
+
+/// One operator action. The same set is served on the control socket and run in process.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// SMTP credentials.
+    Credentials(CredentialOperation),
+    /// The delivery events in the journal.
+    Events(EventOperation),
+    /// The whole life of one message: accepted, each attempt, its outcome.
+    Message {
+        /// The id that the final `250 Ok` of the message named.
+        id: MessageId,
+    },
+    /// The messages that are waiting.
+    Queue(QueueOperation),
+    /// Reads the configuration and the certificates again, as SIGHUP does.
+    Reload,
+    /// The sites that delivery knows at the moment, with their connections.
+    Sites,
+    /// Figures of the durable queue: sizes, segments, syncs.
+    SpoolStat,
+    /// What this node is and how it fares.
+    Status,
+    /// The account's suppression list.
+    Suppression(SuppressionOperation),
+}
+
+impl Operation {
+    /// Whether the operation needs the spool and the journal, and not the account tables alone.
+    #[must_use]
+    pub fn needs_spool(&self) -> bool {
+        !matches!(self, Operation::Credentials(_) | Operation::Suppression(_))
+    }
+
+    /// Whether only a running daemon can answer.
+    #[must_use]
+    pub fn needs_daemon(&self) -> bool {
+        matches!(self, Operation::Reload | Operation::Sites)
+    }
+
+    /// A short name for logs: a closed set, never the operation's content.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Operation::Credentials(operation) => operation.name(),
+            Operation::Events(EventOperation::Since { .. }) => "events-since",
+            Operation::Events(EventOperation::Tail) => "events-tail",
+            Operation::Message { .. } => "message",
+            Operation::Queue(operation) => operation.name(),
+            Operation::Reload => "reload",
+            Operation::Sites => "sites",
+            Operation::SpoolStat => "spool-stat",
+            Operation::Status => "status",
+            Operation::Suppression(operation) => operation.name(),
+        }
+    }
+}
+
+/// Actions on SMTP credentials.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialOperation {
+    /// Makes a user name and a secret; the answer is the only place where the secret is shown.
+    Create {
+        /// The account that sends with it.
+        account: AccountId,
+        /// A name for people, at most 64 characters.
+        label: String,
+        /// What its messages with too many recipients meet.
+        recipient_overflow: RecipientOverflow,
+    },
+    /// Removes a credential for good.
+    Delete {
+        /// Its user name.
+        user_name: String,
+    },
+    /// Refuses the credential until it is enabled again.
+    Disable {
+        /// Its user name.
+        user_name: String,
+    },
+    /// Accepts a disabled credential again.
+    Enable {
+        /// Its user name.
+        user_name: String,
+    },
+    /// Takes over an existing credential, so that its clients change only the host.
+    Import {
+        /// The account that sends with it.
+        account: AccountId,
+        /// A name for people, at most 64 characters.
+        label: String,
+        /// The access key id that clients already use as their user name.
+        user_name: String,
+        /// Its SMTP password or its secret access key; the two are told apart by their length.
+        secret: Secret,
+        /// What its messages with too many recipients meet.
+        recipient_overflow: RecipientOverflow,
+    },
+    /// All credentials, without secrets.
+    List,
+}
+
+impl CredentialOperation {
+    fn name(&self) -> &'static str {
+        match self {
+            CredentialOperation::Create { .. } => "credentials-create",
+            CredentialOperation::Delete { .. } => "credentials-delete",
+            CredentialOperation::Disable { .. } => "credentials-disable",
+            CredentialOperation::Enable { .. } => "credentials-enable",
+            CredentialOperation::Import { .. } => "credentials-import",
+            CredentialOperation::List => "credentials-list",
+        }
+    }
+}
+
+/// Actions on the account's suppression list.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SuppressionOperation {
+    /// Takes an address off the list.
+    Delete {
+        /// Whose list.
+        account: AccountId,
+        /// The address; compared without regard to case.
+        address: EmailAddress,
+    },
+    /// One address's entry.
+    Get {
+        /// Whose list.
+        account: AccountId,
+        /// The address; compared without regard to case.
+        address: EmailAddress,
+    },
+    /// Adds up to [`IMPORT_BATCH`] entries at once; those that the list has as new stay.
+    Import {
+        /// Whose list.
+        account: AccountId,
+        /// The entries.
+        entries: Vec<ImportEntry>,
+    },
+    /// The entries that the filter lets through, in the order of the addresses, in pages.
+    List {
+        /// Whose list.
+        account: AccountId,
+        /// Which entries.
+        filter: Filter,
+    },
+    /// Puts an address on the list, or replaces its entry.
+    Put {
+        /// Whose list.
+        account: AccountId,
+        /// The address.
+        address: EmailAddress,
+        /// Why nothing may be sent to it.
+        reason: SuppressionReason,
+    },
+}
+
+impl SuppressionOperation {
+    fn name(&self) -> &'static str {
+        match self {
+            SuppressionOperation::Delete { .. } => "suppression-delete",
+            SuppressionOperation::Get { .. } => "suppression-get",
+            SuppressionOperation::Import { .. } => "suppression-import",
+            SuppressionOperation::List { .. } => "suppression-list",
+            SuppressionOperation::Put { .. } => "suppression-put",
+        }
+    }
+}
+
+/// Actions on the messages that are waiting.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueOperation {
+    /// Gives up messages; their open recipients end as deleted, without a bounce message.
+    Delete(Selector),
+    /// Keeps messages from being delivered until they are released.
+    Hold(Selector),
+    /// Messages, oldest first.
+    List {
+        /// Which ones.
+        selector: Selector,
+        /// Most rows of the answer, at most [`LIST_LIMIT`].
+        limit: usize,
+    },
+    /// Lets held messages go on.
+    Release(Selector),
+    /// Makes messages due now.
+    Retry(Selector),
+    /// One message with its recipients and their last replies.
+    Show {
+        /// The message.
+        id: MessageId,
+    },
+    /// One row for each account and recipient domain.
+    Summary,
+}
+
+impl QueueOperation {
+    fn name(&self) -> &'static str {
+        match self {
+            QueueOperation::Delete(_) => "queue-delete",
+            QueueOperation::Hold(_) => "queue-hold",
+            QueueOperation::List { .. } => "queue-list",
+            QueueOperation::Release(_) => "queue-release",
+            QueueOperation::Retry(_) => "queue-retry",
+            QueueOperation::Show { .. } => "queue-show",
+            QueueOperation::Summary => "queue-summary",
+        }
+    }
+}
+
+/// Questions to the journal.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventOperation {
+    /// Every event from a time on, oldest first, until now.
+    Since {
+        /// The first event's earliest time.
+        time: Timestamp,
+    },
+    /// Every event from now on, until the asker hangs up.
+    Tail,
+}

@@ -1,0 +1,293 @@
+//! What an operator is told. These are the stable JSON shapes of `--json`.
+
+use postrider_account::{RecipientOverflow, Suppressed};
+use postrider_base::Timestamp;
+use postrider_mail::{AccountId, MessageId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Secret, moment};
+
+/// One item of an answer; most operations answer one, a stream answers many.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// How many things an action changed.
+    Changed {
+        /// Messages, addresses or credentials.
+        count: u64,
+    },
+    /// A credential that was just made or taken over.
+    Credential(NewCredential),
+    /// The credentials of the node.
+    Credentials(Vec<CredentialView>),
+    /// One event of the journal: the JSON line, in SES's shape.
+    Event(String),
+    /// Whether what was selected is now held.
+    Held {
+        /// Held or released.
+        held: bool,
+    },
+    /// The life of a message.
+    Message(MessageLife),
+    /// One waiting message.
+    QueueMessage(Box<QueueMessage>),
+    /// Waiting messages.
+    QueueMessages(Vec<QueueRow>),
+    /// The queue by account and recipient domain.
+    QueueSummary(Vec<QueueSummaryRow>),
+    /// What a reload did.
+    Reloaded(ReloadReport),
+    /// The sites that delivery knows.
+    Sites(Vec<SiteRow>),
+    /// The durable queue's figures.
+    SpoolStat(SpoolStat),
+    /// What this node is and how it fares.
+    Status(Box<Status>),
+    /// A page of the suppression list, in the order of the addresses.
+    Suppressed(Vec<Suppressed>),
+}
+
+/// A credential at the one moment when its secret is known.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct NewCredential {
+    /// The user name that clients give to AUTH.
+    pub user_name: String,
+    /// The SMTP password that clients give to AUTH, when the secret was made here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smtp_password: Option<Secret>,
+    /// The secret access key, when it was made here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_access_key: Option<Secret>,
+    /// The account that sends with it.
+    pub account: AccountId,
+}
+
+/// A credential without its secret.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct CredentialView {
+    /// The user name that clients give to AUTH.
+    pub user_name: String,
+    /// The account that sends with it.
+    pub account: AccountId,
+    /// A name for people.
+    pub label: String,
+    /// The region that its password was derived for.
+    pub region: String,
+    /// When it was made or taken over.
+    #[serde(with = "moment")]
+    pub created: Timestamp,
+    /// Whether AUTH with it is refused.
+    pub disabled: bool,
+    /// What its messages with too many recipients meet: `reject` or `defer`.
+    pub recipient_overflow: RecipientOverflow,
+}
+
+/// One account's messages to one recipient domain.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct QueueSummaryRow {
+    /// Who sends.
+    pub account: AccountId,
+    /// Where to.
+    pub domain: String,
+    /// Waiting messages.
+    pub messages: u64,
+    /// Those whose next attempt is due, in delivery or not.
+    pub due_now: u64,
+    /// Those in delivery right now.
+    pub in_delivery: u64,
+    /// Whether an operator holds the queue.
+    pub held: bool,
+    /// Whether delivery takes nothing from the queue at the moment.
+    pub parked: bool,
+    /// When the oldest was accepted.
+    #[serde(with = "moment::optional")]
+    pub oldest: Option<Timestamp>,
+    /// When the next attempt is due.
+    #[serde(with = "moment::optional")]
+    pub next_due: Option<Timestamp>,
+}
+
+/// One waiting message's recipients in one domain.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct QueueRow {
+    /// The message.
+    pub id: MessageId,
+    /// Who sends.
+    pub account: AccountId,
+    /// When it was accepted.
+    #[serde(with = "moment")]
+    pub accepted_at: Timestamp,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The envelope's sender; empty for the null reverse-path.
+    pub sender: String,
+    /// The recipients' domain.
+    pub domain: String,
+    /// The recipients in that domain that still wait.
+    pub recipients: Vec<String>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the next attempt is due; none while it is held.
+    #[serde(with = "moment::optional")]
+    pub next_attempt: Option<Timestamp>,
+    /// `waiting`, `deferred`, `held` or `in delivery`.
+    pub state: String,
+    /// What the last attempt said, in one line.
+    pub last_reply: Option<String>,
+}
+
+/// One waiting message with all its recipients.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct QueueMessage {
+    /// The message.
+    pub id: MessageId,
+    /// Who sends.
+    pub account: AccountId,
+    /// When it was accepted.
+    #[serde(with = "moment")]
+    pub accepted_at: Timestamp,
+    /// When it is given up.
+    #[serde(with = "moment")]
+    pub expires_at: Timestamp,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The envelope's sender; empty for the null reverse-path.
+    pub sender: String,
+    /// Whether an operator holds it.
+    pub held: bool,
+    /// The credential that it came with.
+    pub credential: Option<String>,
+    /// The client's address.
+    pub client_ip: Option<String>,
+    /// What the client called itself.
+    pub client_name: Option<String>,
+    /// The recipients, in the envelope's order.
+    pub recipients: Vec<RecipientRow>,
+}
+
+/// How one recipient of a waiting message stands.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RecipientRow {
+    /// The address.
+    pub address: String,
+    /// `waiting`, `deferred`, `held`, `in delivery` or `done`.
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// What the last attempt said, in one line.
+    pub last_reply: Option<String>,
+    /// The host that the last attempt spoke to.
+    pub remote: Option<String>,
+    /// When the next attempt is due.
+    #[serde(with = "moment::optional")]
+    pub next_attempt: Option<Timestamp>,
+}
+
+/// Everything that happened to one message.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct MessageLife {
+    /// The message.
+    pub id: MessageId,
+    /// What happened, oldest first.
+    pub steps: Vec<LifeStep>,
+    /// How it stands in the queue, while it is there.
+    pub waiting: Option<QueueMessage>,
+}
+
+/// One thing that happened to a message.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LifeStep {
+    /// When.
+    #[serde(with = "moment")]
+    pub at: Timestamp,
+    /// `accepted`, `delivered`, `deferred`, `bounced`, `suppressed` or `deleted`.
+    pub what: String,
+    /// The recipient, unless the step is about the whole message.
+    pub recipient: Option<String>,
+    /// The remote host, where there was one.
+    pub remote: Option<String>,
+    /// The enhanced status code.
+    pub status: Option<String>,
+    /// The reply or the reason, in one line.
+    pub detail: String,
+    /// Where the time went, in seconds: before the queue, in it, connecting, transmitting.
+    pub delays: Option<String>,
+    /// When the next attempt is due, for a deferral.
+    #[serde(with = "moment::optional")]
+    pub next_attempt: Option<Timestamp>,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ReloadReport {
+    /// What took effect.
+    pub applied: Vec<String>,
+    /// Changed keys that take effect at the next start.
+    pub needs_restart: Vec<String>,
+}
+
+/// One site's connections.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SiteRow {
+    /// The site's name.
+    pub site: String,
+    /// Open connections.
+    pub connections: u64,
+    /// Messages claimed for it.
+    pub ready: u64,
+    /// What it is doing.
+    pub state: String,
+}
+
+/// The durable queue's figures.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SpoolStat {
+    /// Messages that wait or are in delivery.
+    pub messages: u64,
+    /// Their bytes.
+    pub message_bytes: u64,
+    /// Messages that are only in the log and in memory, not yet in the index.
+    pub in_memory: u64,
+    /// Queues: accounts by recipient domains.
+    pub queues: u64,
+    /// Parts of messages that are in delivery right now.
+    pub in_delivery: u64,
+    /// Bytes of bodies kept in memory.
+    pub body_memory: u64,
+    /// Bytes that the log takes on disk.
+    pub disk_bytes: u64,
+    /// Files of the log.
+    pub segments: u64,
+    /// Where the index of waiting messages is: `disk`, or `memory` after sled failed.
+    pub index: String,
+    /// Changes that the index has not applied yet.
+    pub index_backlog: u64,
+    /// Damaged records put into quarantine since the start.
+    pub quarantined: u64,
+    /// How far each reader of the log has come.
+    pub feeds: Vec<(String, u64)>,
+}
+
+/// What this node is and how it fares.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Status {
+    /// postrider's version.
+    pub version: String,
+    /// The name that the node greets with.
+    pub hostname: String,
+    /// The region that credentials are derived for.
+    pub region: String,
+    /// The node's number, in hexadecimal as in its message ids.
+    pub node: String,
+    /// The state directory.
+    pub state_dir: String,
+    /// When the daemon started; none when no daemon runs.
+    #[serde(with = "moment::optional")]
+    pub running_since: Option<Timestamp>,
+    /// The daemon's process id.
+    pub pid: Option<u32>,
+    /// Addresses that take mail.
+    pub listeners: Vec<String>,
+    /// The durable queue.
+    pub spool: SpoolStat,
+}
