@@ -1,0 +1,384 @@
+//! The client's conversation machine.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use postrider_mail::{Severity, SmtpReply, Stage};
+
+use super::exchange::Running;
+use super::transaction::{Gate, RecipientResult, Transaction, TransactionResult};
+use super::{ClientConfig, Features, TlsUse};
+use crate::wire::ReplyParser;
+
+/// What [`Conversation::advance`] asks its driver for.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Write [`Conversation::take_output`], then read more within
+    /// [`Conversation::timeout`]; if the connection is lost meanwhile, say so
+    /// with [`Conversation::lost`].
+    NeedInput,
+    /// Do the handshake, then call [`Conversation::tls_started`]. Input that
+    /// came in clear has been dropped.
+    StartTls,
+    /// The host waits for a transaction: [`Conversation::begin`] or
+    /// [`Conversation::quit`], or keep the connection for later.
+    Ready,
+    /// The transaction has ended; go on advancing.
+    Done(TransactionResult),
+    /// The conversation has ended: close the connection.
+    Closed(Ended),
+}
+
+/// Why a conversation has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// After QUIT.
+    Quit,
+    /// The host refused to go on: a negative reply while the session was set
+    /// up, or 421 at any time.
+    Refused {
+        /// What was waited for.
+        stage: Stage,
+        /// What came.
+        reply: SmtpReply,
+    },
+    /// TLS is required and not offered.
+    TlsNotOffered,
+    /// Authentication is required, and no mechanism that we know is offered.
+    AuthNotOffered,
+    /// The host does not speak SMTP.
+    BadReply {
+        /// What was waited for.
+        stage: Stage,
+    },
+    /// The driver lost the connection.
+    Lost {
+        /// What was waited for.
+        stage: Stage,
+    },
+}
+
+/// A transaction was begun while another one was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a transaction is under way or the conversation has ended")]
+pub struct NotReady;
+
+/// One conversation with a remote host: setting up, then any number of
+/// transactions, one after the other.
+#[derive(Debug)]
+pub struct Conversation {
+    pub(super) config: ClientConfig,
+    pub(super) parser: ReplyParser,
+    pub(super) features: Features,
+    pub(super) tls: bool,
+    /// Replies that are outstanding, in order.
+    pub(super) expected: VecDeque<Expected>,
+    pub(super) output: Vec<Bytes>,
+    pub(super) commands: BytesMut,
+    pub(super) waiting: Option<Transaction>,
+    pub(super) running: Option<Running>,
+    pub(super) begun: u32,
+    pub(super) handshake: bool,
+    pub(super) done: Option<TransactionResult>,
+    pub(super) ended: Option<Ended>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expected {
+    Banner,
+    Ehlo,
+    Helo,
+    StartTls,
+    /// So many lines of an AUTH exchange have been answered.
+    AuthPlain,
+    AuthLogin(u8),
+    Mail,
+    Rcpt(usize),
+    Data,
+    End,
+    /// The end of an empty message that no recipient was accepted for.
+    LoneDot,
+    Reset,
+    Quit,
+}
+
+/// What the driver sees.
+impl Conversation {
+    /// A conversation on a fresh connection; the banner is waited for.
+    pub fn new(config: ClientConfig) -> Conversation {
+        Conversation {
+            parser: ReplyParser::new(),
+            features: Features::default(),
+            tls: config.tls == TlsUse::Active,
+            expected: VecDeque::from([Expected::Banner]),
+            output: Vec::new(),
+            commands: BytesMut::new(),
+            waiting: None,
+            running: None,
+            begun: 0,
+            handshake: false,
+            done: None,
+            ended: None,
+            config,
+        }
+    }
+
+    /// Consumes input and goes on as far as possible. `gate` is asked about
+    /// recipients; it is not kept.
+    pub fn advance(&mut self, input: &mut BytesMut, gate: &mut dyn Gate) -> Action {
+        loop {
+            if let Some(result) = self.done.take() {
+                return Action::Done(result);
+            }
+            if let Some(ended) = &self.ended {
+                return Action::Closed(ended.clone());
+            }
+            if self.handshake {
+                return Action::StartTls;
+            }
+            if self.expected.is_empty() {
+                match self.waiting.take() {
+                    Some(transaction) => self.start(transaction, gate),
+                    // Nobody asked for it: most likely 421 before the host closes.
+                    None if !input.is_empty() => self.expected.push_back(Expected::Mail),
+                    None => return Action::Ready,
+                }
+                continue;
+            }
+            match self.parser.next(input) {
+                Ok(None) => return Action::NeedInput,
+                Ok(Some(reply)) => self.handle(reply, input, gate),
+                Err(_) => self.end(Ended::BadReply { stage: self.stage() }),
+            }
+        }
+    }
+
+    /// Begins a transaction; call it when [`Action::Ready`] was returned.
+    pub fn begin(&mut self, transaction: Transaction) -> Result<(), NotReady> {
+        if !self.is_ready() {
+            return Err(NotReady);
+        }
+        self.waiting = Some(transaction);
+        Ok(())
+    }
+
+    /// Queues QUIT, if the host is not waiting for something else.
+    pub fn quit(&mut self) {
+        if self.is_ready() {
+            self.send("QUIT", Expected::Quit);
+        }
+    }
+
+    /// What is to be written, in order; a vectored write fits it.
+    pub fn take_output(&mut self) -> Vec<Bytes> {
+        self.flush_commands();
+        std::mem::take(&mut self.output)
+    }
+
+    /// The handshake is done. What the host said in clear is forgotten (RFC
+    /// 3207 section 4.2), and it is greeted again.
+    pub fn tls_started(&mut self) {
+        if std::mem::take(&mut self.handshake) {
+            self.tls = true;
+            self.greet();
+        }
+    }
+
+    /// The connection was lost, by whichever side or a timeout. Go on
+    /// advancing, to learn what that means for the transaction.
+    pub fn lost(&mut self) {
+        self.end(Ended::Lost { stage: self.stage() });
+    }
+
+    /// Whether [`Conversation::begin`] may be called.
+    pub fn is_ready(&self) -> bool {
+        self.expected.is_empty() && self.waiting.is_none() && self.ended.is_none() && !self.handshake
+    }
+
+    /// How long to wait for the reply that is outstanding.
+    pub fn timeout(&self) -> Duration {
+        let timeouts = &self.config.timeouts;
+        match self.expected.front() {
+            Some(Expected::Banner) => timeouts.banner,
+            Some(Expected::Mail) | None => timeouts.mail,
+            Some(Expected::Rcpt(_)) => timeouts.rcpt,
+            Some(Expected::Data) => timeouts.data,
+            Some(Expected::End | Expected::LoneDot) => timeouts.end,
+            Some(Expected::Reset | Expected::Quit) => timeouts.reset,
+            Some(_) => timeouts.hello,
+        }
+    }
+
+    /// How long a write may go without progress.
+    pub fn write_timeout(&self) -> Duration {
+        self.config.timeouts.block
+    }
+
+    /// Where the conversation is, for the classification of what happens now.
+    pub fn stage(&self) -> Stage {
+        if self.handshake {
+            return Stage::StartTls;
+        }
+        self.expected.front().map_or(Stage::MailFrom, |expected| stage_of(*expected))
+    }
+
+    /// What the host offers, since its last EHLO.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Whether the conversation is inside TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Transactions begun so far. An error at the first command of a second
+    /// one may only mean that the host closed an idle connection.
+    pub fn transactions(&self) -> u32 {
+        self.begun
+    }
+}
+
+/// Setting up.
+impl Conversation {
+    fn handle(&mut self, reply: SmtpReply, input: &mut BytesMut, gate: &mut dyn Gate) {
+        let Some(expected) = self.expected.pop_front() else { return };
+        let stage = stage_of(expected);
+        // RFC 5321 section 3.8: the host closes after it, whatever it answers.
+        if reply.code == 421 && !matches!(expected, Expected::Quit) {
+            return self.refused(stage, reply);
+        }
+        let positive = reply.severity() == Severity::Positive;
+        match expected {
+            Expected::Banner | Expected::Helo if !positive => self.refused(stage, reply),
+            Expected::Banner => self.greet(),
+            Expected::Ehlo if positive => {
+                self.features = Features::parse(&reply);
+                self.secure();
+            }
+            // RFC 5321 section 3.2: a host that knows no EHLO.
+            Expected::Ehlo if reply.severity() == Severity::Permanent => {
+                self.send_with(Expected::Helo, |config| format!("HELO {}", config.hello));
+            }
+            Expected::Ehlo => self.refused(stage, reply),
+            Expected::Helo => self.secure(),
+            Expected::StartTls if positive => {
+                // What follows in clear may be anyone's.
+                input.clear();
+                self.parser = ReplyParser::new();
+                self.handshake = true;
+            }
+            Expected::StartTls if self.config.tls == TlsUse::Required => self.refused(stage, reply),
+            Expected::StartTls => self.authenticate(),
+            Expected::AuthPlain | Expected::AuthLogin(_) => self.auth_replied(expected, reply),
+            Expected::Mail => self.mail_replied(reply, gate),
+            Expected::Rcpt(position) => self.rcpt_replied(position, reply, gate),
+            Expected::Data => self.data_replied(reply),
+            Expected::End => self.finish(&RecipientResult::Replied { stage, reply }, false),
+            Expected::LoneDot => self.finish(&RecipientResult::Lost { stage }, false),
+            Expected::Reset if positive => {}
+            Expected::Reset => self.refused(stage, reply),
+            Expected::Quit => self.end(Ended::Quit),
+        }
+    }
+
+    fn greet(&mut self) {
+        self.features = Features::default();
+        self.send_with(Expected::Ehlo, |config| format!("EHLO {}", config.hello));
+    }
+
+    fn secure(&mut self) {
+        match self.config.tls {
+            TlsUse::Opportunistic | TlsUse::Required if !self.tls && self.features.start_tls => {
+                self.send("STARTTLS", Expected::StartTls);
+            }
+            TlsUse::Required if !self.tls => self.end(Ended::TlsNotOffered),
+            _ => self.authenticate(),
+        }
+    }
+
+    fn authenticate(&mut self) {
+        let Some(credentials) = &self.config.credentials else { return };
+        if self.features.auth_plain {
+            let response = STANDARD.encode(format!("\0{}\0{}", credentials.user, credentials.password));
+            self.send(&format!("AUTH PLAIN {response}"), Expected::AuthPlain);
+        } else if self.features.auth_login {
+            self.send("AUTH LOGIN", Expected::AuthLogin(0));
+        } else {
+            self.end(Ended::AuthNotOffered);
+        }
+    }
+
+    fn auth_replied(&mut self, expected: Expected, reply: SmtpReply) {
+        let Some(credentials) = &self.config.credentials else { return };
+        match (expected, reply.severity()) {
+            (_, Severity::Positive) => {}
+            (Expected::AuthLogin(0), Severity::Intermediate) => {
+                let user = STANDARD.encode(&credentials.user);
+                self.send(&user, Expected::AuthLogin(1));
+            }
+            (Expected::AuthLogin(1), Severity::Intermediate) => {
+                let password = STANDARD.encode(&credentials.password);
+                self.send(&password, Expected::AuthLogin(2));
+            }
+            _ => self.refused(Stage::Auth, reply),
+        }
+    }
+}
+
+/// Output and endings.
+impl Conversation {
+    pub(super) fn send(&mut self, command: &str, expected: Expected) {
+        self.commands.extend_from_slice(command.as_bytes());
+        self.commands.extend_from_slice(b"\r\n");
+        self.expected.push_back(expected);
+    }
+
+    fn send_with(&mut self, expected: Expected, command: impl Fn(&ClientConfig) -> String) {
+        let command = command(&self.config);
+        self.send(&command, expected);
+    }
+
+    pub(super) fn flush_commands(&mut self) {
+        if !self.commands.is_empty() {
+            self.output.push(self.commands.split().freeze());
+        }
+    }
+
+    pub(super) fn refused(&mut self, stage: Stage, reply: SmtpReply) {
+        if let Some(running) = &mut self.running {
+            running.settle(&RecipientResult::Replied { stage, reply: reply.clone() });
+        }
+        self.end(Ended::Refused { stage, reply });
+    }
+
+    fn end(&mut self, ended: Ended) {
+        if self.ended.is_some() {
+            return;
+        }
+        let stage = self.stage();
+        if let Some(transaction) = self.waiting.take() {
+            let recipients = transaction.envelope.recipients.iter().map(|_| RecipientResult::Lost { stage });
+            self.done = Some(TransactionResult { recipients: recipients.collect() });
+        }
+        self.finish(&RecipientResult::Lost { stage }, false);
+        self.expected.clear();
+        self.ended = Some(ended);
+    }
+}
+
+fn stage_of(expected: Expected) -> Stage {
+    match expected {
+        Expected::Banner => Stage::Banner,
+        Expected::Ehlo | Expected::Helo => Stage::Ehlo,
+        Expected::StartTls => Stage::StartTls,
+        Expected::AuthPlain | Expected::AuthLogin(_) => Stage::Auth,
+        Expected::Mail | Expected::Reset | Expected::Quit => Stage::MailFrom,
+        Expected::Rcpt(_) => Stage::RcptTo,
+        Expected::Data => Stage::Data,
+        Expected::End | Expected::LoneDot => Stage::EndOfData,
+    }
+}

@@ -1,0 +1,359 @@
+//! The client's conversation, driven with whole dialogues.
+
+use bytes::{Bytes, BytesMut};
+use postrider_mail::{BodyType, Envelope, Recipient, SmtpReply, Stage};
+use proptest::prelude::*;
+
+use super::*;
+
+fn config(tls: TlsUse) -> ClientConfig {
+    ClientConfig { hello: "relay.example".into(), tls, credentials: None, timeouts: Timeouts::default() }
+}
+
+fn transaction(recipients: &[&str]) -> Transaction {
+    let recipients = recipients.iter().map(|address| Recipient::new(address.parse().unwrap())).collect();
+    let envelope = Envelope { sender: Some("s@relay.example".parse().unwrap()), recipients, ..Envelope::default() };
+    Transaction { envelope, content: vec![Bytes::from_static(b"S: x\r\n\r\n.dot\r\n")] }
+}
+
+fn replied(stage: Stage, code: u16, text: &str) -> RecipientResult {
+    RecipientResult::Replied { stage, reply: SmtpReply::new(code, text) }
+}
+
+/// A conversation whose remote host is the test.
+struct Talk {
+    conversation: Conversation,
+    /// Recipients that the gate keeps.
+    vetoed: Vec<usize>,
+}
+
+impl Talk {
+    fn new(config: ClientConfig) -> Talk {
+        Talk { conversation: Conversation::new(config), vetoed: Vec::new() }
+    }
+
+    /// With the session set up and these extensions.
+    fn ready(extensions: &str) -> Talk {
+        let mut talk = Talk::new(config(TlsUse::Never));
+        talk.hears("220 mx\r\n");
+        assert_eq!(talk.hears(&format!("250-mx\r\n{extensions}250 Ok\r\n")), (String::new(), Action::Ready));
+        talk
+    }
+
+    /// The remote says this; returns what is sent then, and the action.
+    fn hears(&mut self, wire: &str) -> (String, Action) {
+        let vetoed = self.vetoed.clone();
+        let mut gate = move |position: usize, _: &Recipient| !vetoed.contains(&position);
+        let action = self.conversation.advance(&mut BytesMut::from(wire), &mut gate);
+        (String::from_utf8(self.conversation.take_output().concat()).unwrap(), action)
+    }
+
+    fn begins(&mut self, transaction: Transaction) -> (String, Action) {
+        self.conversation.begin(transaction).unwrap();
+        self.hears("")
+    }
+
+    fn results(&mut self, wire: &str) -> Vec<RecipientResult> {
+        match self.hears(wire) {
+            (_, Action::Done(result)) => result.recipients,
+            other => panic!("no result: {other:?}"),
+        }
+    }
+}
+
+const PIPELINING: &str = "250-PIPELINING\r\n";
+
+#[test]
+fn a_pipelined_transaction() {
+    let mut talk = Talk::ready("250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n");
+    let mut message = transaction(&["a@b.example", "c@b.example"]);
+    message.envelope.body = BodyType::EightBitMime;
+    let (sent, action) = talk.begins(message);
+    assert_eq!(
+        sent,
+        "MAIL FROM:<s@relay.example> SIZE=14 BODY=8BITMIME\r\nRCPT TO:<a@b.example>\r\nRCPT TO:<c@b.example>\r\nDATA\r\n"
+    );
+    assert_eq!((action, talk.conversation.stage()), (Action::NeedInput, Stage::MailFrom));
+    assert_eq!(talk.hears("250 Ok\r\n250 Ok\r\n").0, "");
+    assert_eq!(talk.conversation.stage(), Stage::RcptTo);
+    let (sent, _) = talk.hears("550 5.1.1 unknown\r\n354 go\r\n");
+    assert_eq!(sent, "S: x\r\n\r\n..dot\r\n.\r\n");
+    assert_eq!(talk.conversation.timeout(), Timeouts::default().end);
+    assert_eq!(
+        talk.results("250 2.0.0 Queued\r\n"),
+        [replied(Stage::EndOfData, 250, "2.0.0 Queued"), replied(Stage::RcptTo, 550, "5.1.1 unknown")]
+    );
+    assert_eq!(talk.hears(""), (String::new(), Action::Ready));
+    assert!(talk.begins(transaction(&["a@b.example"])).0.starts_with("MAIL"));
+    assert_eq!(talk.conversation.transactions(), 2);
+}
+
+#[test]
+fn step_by_step_without_pipelining() {
+    let mut talk = Talk::ready("");
+    talk.vetoed = vec![1];
+    assert_eq!(
+        talk.begins(transaction(&["a@b.example", "c@b.example", "d@b.example"])).0,
+        "MAIL FROM:<s@relay.example>\r\n"
+    );
+    assert_eq!(talk.hears("250 Ok\r\n").0, "RCPT TO:<a@b.example>\r\n");
+    assert_eq!(talk.hears("450 later\r\n").0, "RCPT TO:<d@b.example>\r\n");
+    assert_eq!(talk.hears("250 Ok\r\n").0, "DATA\r\n");
+    assert!(talk.hears("354 go\r\n").0.ends_with("\r\n.\r\n"));
+    assert_eq!(
+        talk.results("250 Ok\r\n"),
+        [replied(Stage::RcptTo, 450, "later"), RecipientResult::Vetoed, replied(Stage::EndOfData, 250, "Ok")]
+    );
+}
+
+#[test]
+fn the_gate_is_asked_immediately_before_each_rcpt() {
+    let mut talk = Talk::ready("");
+    talk.begins(transaction(&["a@b.example", "c@b.example"]));
+    talk.hears("250 Ok\r\n");
+    // Meanwhile the second one was suppressed.
+    talk.vetoed = vec![1];
+    assert_eq!(talk.hears("250 Ok\r\n").0, "DATA\r\n");
+}
+
+#[test]
+fn vetoed_recipients_are_never_named() {
+    let mut talk = Talk::ready(PIPELINING);
+    talk.vetoed = vec![0];
+    let (sent, _) = talk.begins(transaction(&["a@b.example", "c@b.example"]));
+    assert!(!sent.contains("a@b.example") && sent.contains("c@b.example"));
+
+    let mut talk = Talk::ready(PIPELINING);
+    talk.vetoed = vec![0, 1];
+    let (sent, action) = talk.begins(transaction(&["a@b.example", "c@b.example"]));
+    let vetoed = vec![RecipientResult::Vetoed, RecipientResult::Vetoed];
+    assert_eq!((sent.as_str(), action), ("", Action::Done(TransactionResult { recipients: vetoed })));
+    assert_eq!(talk.hears(""), (String::new(), Action::Ready));
+
+    let mut talk = Talk::ready("");
+    talk.vetoed = vec![0];
+    talk.begins(transaction(&["a@b.example"]));
+    let (sent, action) = talk.hears("250 Ok\r\n");
+    assert_eq!(sent, "RSET\r\n");
+    assert!(matches!(action, Action::Done(_)));
+    assert_eq!(talk.hears("250 Ok\r\n").1, Action::Ready);
+}
+
+#[test]
+fn nobody_accepted_while_data_was_pipelined() {
+    let unknown = replied(Stage::RcptTo, 550, "unknown");
+    let mut talk = Talk::ready(PIPELINING);
+    talk.begins(transaction(&["a@b.example"]));
+    assert_eq!(talk.hears("250 Ok\r\n550 unknown\r\n354 go\r\n"), (".\r\n".into(), Action::NeedInput));
+    assert_eq!(talk.results("250 Ok\r\n"), std::slice::from_ref(&unknown));
+    assert_eq!(talk.hears("").1, Action::Ready);
+
+    talk.begins(transaction(&["a@b.example"]));
+    let (sent, action) = talk.hears("250 Ok\r\n550 unknown\r\n503 need RCPT\r\n");
+    assert_eq!(sent, "RSET\r\n");
+    assert_eq!(action, Action::Done(TransactionResult { recipients: vec![unknown] }));
+    assert_eq!(talk.hears("250 Ok\r\n").1, Action::Ready);
+}
+
+#[test]
+fn mail_refused() {
+    for extensions in ["", PIPELINING] {
+        let mut talk = Talk::ready(extensions);
+        talk.begins(transaction(&["a@b.example"]));
+        let rest = if extensions.is_empty() { "" } else { "503 no\r\n503 no\r\n" };
+        assert_eq!(talk.results(&format!("451 later\r\n{rest}")), [replied(Stage::MailFrom, 451, "later")]);
+    }
+}
+
+#[test]
+fn data_refused() {
+    let mut talk = Talk::ready("");
+    talk.begins(transaction(&["a@b.example"]));
+    talk.hears("250 Ok\r\n");
+    talk.hears("250 Ok\r\n");
+    let (sent, action) = talk.hears("452 full\r\n");
+    assert_eq!(sent, "RSET\r\n");
+    assert_eq!(action, Action::Done(TransactionResult { recipients: vec![replied(Stage::Data, 452, "full")] }));
+}
+
+#[test]
+fn closing_at_any_time() {
+    let refused = |stage| Action::Closed(Ended::Refused { stage, reply: SmtpReply::new(421, "bye") });
+    let mut talk = Talk::new(config(TlsUse::Never));
+    assert_eq!(talk.hears("421 bye\r\n").1, refused(Stage::Banner));
+    let mut talk = Talk::new(config(TlsUse::Never));
+    talk.hears("220 mx\r\n");
+    assert_eq!(talk.hears("421 bye\r\n").1, refused(Stage::Ehlo));
+
+    let mut talk = Talk::ready(PIPELINING);
+    talk.begins(transaction(&["a@b.example", "c@b.example", "d@b.example"]));
+    let results = talk.results("250 Ok\r\n250 Ok\r\n550 no\r\n421 bye\r\n");
+    let closed = replied(Stage::RcptTo, 421, "bye");
+    assert_eq!(results, [closed.clone(), replied(Stage::RcptTo, 550, "no"), closed]);
+    assert_eq!(talk.hears("").1, refused(Stage::RcptTo));
+
+    // Between transactions, unasked.
+    let mut talk = Talk::ready("");
+    assert_eq!(talk.hears("421 bye\r\n").1, refused(Stage::MailFrom));
+    assert_eq!(talk.conversation.begin(transaction(&["a@b.example"])), Err(NotReady));
+}
+
+#[test]
+fn connections_that_are_lost() {
+    let mut talk = Talk::ready(PIPELINING);
+    talk.begins(transaction(&["a@b.example", "c@b.example"]));
+    talk.hears("250 Ok\r\n250 Ok\r\n550 no\r\n354 go\r\n");
+    talk.conversation.lost();
+    let lost = RecipientResult::Lost { stage: Stage::EndOfData };
+    assert_eq!(talk.results(""), [lost, replied(Stage::RcptTo, 550, "no")]);
+    assert_eq!(talk.hears("").1, Action::Closed(Ended::Lost { stage: Stage::EndOfData }));
+}
+
+#[test]
+fn nonsense_ends_the_conversation() {
+    let mut talk = Talk::new(config(TlsUse::Never));
+    assert_eq!(talk.hears("SSH-2.0-x\r\n").1, Action::Closed(Ended::BadReply { stage: Stage::Banner }));
+    let mut talk = Talk::ready("");
+    talk.begins(transaction(&["a@b.example"]));
+    assert_eq!(talk.results("what?\r\n"), [RecipientResult::Lost { stage: Stage::MailFrom }]);
+}
+
+#[test]
+fn hosts_without_ehlo() {
+    let mut talk = Talk::new(config(TlsUse::Opportunistic));
+    assert_eq!(talk.hears("220 mx\r\n").0, "EHLO relay.example\r\n");
+    assert_eq!(talk.hears("502 what?\r\n").0, "HELO relay.example\r\n");
+    assert_eq!(talk.hears("250 mx\r\n").1, Action::Ready);
+    let mut talk = Talk::new(config(TlsUse::Required));
+    talk.hears("220 mx\r\n");
+    talk.hears("502 what?\r\n");
+    assert_eq!(talk.hears("250 mx\r\n").1, Action::Closed(Ended::TlsNotOffered));
+}
+
+#[test]
+fn tls_when_it_is_offered() {
+    let mut talk = Talk::new(config(TlsUse::Opportunistic));
+    talk.hears("220 mx\r\n");
+    assert_eq!(talk.hears("250-mx\r\n250-STARTTLS\r\n250 PIPELINING\r\n").0, "STARTTLS\r\n");
+    // What comes in clear after the reply is not listened to.
+    assert_eq!(talk.hears("220 go\r\n250 injected\r\n"), (String::new(), Action::StartTls));
+    talk.conversation.tls_started();
+    assert_eq!(talk.hears(""), ("EHLO relay.example\r\n".into(), Action::NeedInput));
+    assert!(!talk.conversation.features().pipelining && talk.conversation.is_tls());
+    assert_eq!(talk.hears("250 mx\r\n").1, Action::Ready);
+}
+
+#[test]
+fn tls_that_is_refused() {
+    for (tls, expected) in [
+        (TlsUse::Opportunistic, Action::Ready),
+        (TlsUse::Required, Action::Closed(Ended::Refused { stage: Stage::StartTls, reply: SmtpReply::new(454, "no") })),
+    ] {
+        let mut talk = Talk::new(config(tls));
+        talk.hears("220 mx\r\n");
+        talk.hears("250-mx\r\n250 STARTTLS\r\n");
+        assert_eq!(talk.hears("454 no\r\n").1, expected);
+    }
+    let mut talk = Talk::new(config(TlsUse::Required));
+    talk.hears("220 mx\r\n");
+    assert_eq!(talk.hears("250 mx\r\n").1, Action::Closed(Ended::TlsNotOffered));
+}
+
+#[test]
+fn authentication() {
+    let with = Some(Credentials { user: "user".into(), password: "secret".into() });
+    let begin = |offer: &str| {
+        let mut talk = Talk::new(ClientConfig { credentials: with.clone(), ..config(TlsUse::Active) });
+        talk.hears("220 mx\r\n");
+        let heard = talk.hears(&format!("250-mx\r\n250 {offer}\r\n"));
+        (talk, heard)
+    };
+    let (mut talk, (sent, _)) = begin("AUTH LOGIN PLAIN");
+    assert_eq!(sent, "AUTH PLAIN AHVzZXIAc2VjcmV0\r\n");
+    assert_eq!(talk.hears("235 yes\r\n").1, Action::Ready);
+
+    let (mut talk, (sent, _)) = begin("AUTH LOGIN");
+    assert_eq!(sent, "AUTH LOGIN\r\n");
+    assert_eq!(talk.hears("334 VXNlcm5hbWU6\r\n").0, "dXNlcg==\r\n");
+    assert_eq!(talk.hears("334 UGFzc3dvcmQ6\r\n").0, "c2VjcmV0\r\n");
+    let reply = SmtpReply::new(535, "no");
+    assert_eq!(talk.hears("535 no\r\n").1, Action::Closed(Ended::Refused { stage: Stage::Auth, reply }));
+
+    assert_eq!(begin("AUTH CRAM-MD5").1.1, Action::Closed(Ended::AuthNotOffered));
+    assert!(!format!("{with:?}").contains("secret"));
+}
+
+#[test]
+fn messages_that_the_host_can_not_take() {
+    let refused = |talk: &mut Talk, message: Transaction| match talk.begins(message) {
+        (sent, Action::Done(mut result)) if sent.is_empty() => result.recipients.remove(0),
+        other => panic!("{other:?}"),
+    };
+    let mut talk = Talk::ready("250-SIZE 13\r\n");
+    let limit = RecipientResult::Refused(LocalRefusal::TooLarge { limit: 13 });
+    assert_eq!(refused(&mut talk, transaction(&["a@b.example"])), limit);
+    let mut talk = Talk::ready(PIPELINING);
+    let utf8 = RecipientResult::Refused(LocalRefusal::SmtpUtf8NotOffered);
+    assert_eq!(refused(&mut talk, transaction(&["é@b.example"])), utf8);
+    let mut strict = transaction(&["a@b.example"]);
+    strict.envelope.require_tls = true;
+    let tls = RecipientResult::Refused(LocalRefusal::RequireTlsNotOffered);
+    assert_eq!(refused(&mut talk, strict), tls);
+    assert_eq!(talk.hears("").1, Action::Ready);
+}
+
+#[test]
+fn parameters_are_passed_on_where_they_are_offered() {
+    let mut message = transaction(&["a@b.example"]);
+    message.envelope.envid = Some("a b".into());
+    message.envelope.recipients[0].notify = "FAILURE".parse().unwrap();
+    message.envelope.recipients[0].orcpt = Some("rfc822;x+y@b.example".into());
+    let (sent, _) = Talk::ready("250-DSN\r\n250-PIPELINING\r\n").begins(message.clone());
+    assert!(sent.starts_with("MAIL FROM:<s@relay.example> ENVID=a+20b\r\n"), "{sent}");
+    assert!(sent.contains("RCPT TO:<a@b.example> NOTIFY=FAILURE ORCPT=rfc822;x+2By@b.example\r\n"), "{sent}");
+    let (sent, _) = Talk::ready(PIPELINING).begins(message);
+    assert!(!sent.contains("NOTIFY") && !sent.contains("ENVID"));
+    let (sent, _) = Talk::ready("250-SMTPUTF8\r\n250-PIPELINING\r\n").begins(transaction(&["é@b.example"]));
+    assert!(sent.starts_with("MAIL FROM:<s@relay.example> SMTPUTF8\r\nRCPT TO:<é@b.example>\r\n"));
+}
+
+#[test]
+fn quitting() {
+    let mut talk = Talk::ready("");
+    talk.conversation.quit();
+    assert_eq!(talk.hears("").0, "QUIT\r\n");
+    assert_eq!(talk.hears("221 bye\r\n").1, Action::Closed(Ended::Quit));
+}
+
+proptest! {
+    /// Whatever the host says, every recipient gets one result, and it ends.
+    #[test]
+    fn any_host_is_survived(
+        replies in proptest::collection::vec("(220|250|250|250|354|354|421|450|550|xyz)[- ]a\r\n", 0..25),
+        cut in 1usize..9, vetoed in proptest::collection::vec(0usize..3, 0..3), pipelining: bool,
+    ) {
+        let mut talk = Talk::ready(if pipelining { PIPELINING } else { "" });
+        talk.vetoed = vetoed;
+        talk.conversation.begin(transaction(&["a@b.example", "c@b.example", "d@b.example"])).unwrap();
+        let wire = replies.concat();
+        let mut input = BytesMut::new();
+        let mut gate = { let vetoed = talk.vetoed.clone(); move |position: usize, _: &Recipient| !vetoed.contains(&position) };
+        let mut results = 0;
+        let mut pieces = wire.as_bytes().chunks(cut);
+        for _ in 0..1000 {
+            match talk.conversation.advance(&mut input, &mut gate) {
+                Action::Done(result) => { results += 1; prop_assert_eq!(result.recipients.len(), 3); }
+                Action::Closed(_) => break,
+                Action::Ready => talk.conversation.quit(),
+                Action::StartTls => talk.conversation.tls_started(),
+                Action::NeedInput => match pieces.next() {
+                    Some(piece) => input.extend_from_slice(piece),
+                    None => talk.conversation.lost(),
+                },
+            }
+            talk.conversation.take_output();
+        }
+        prop_assert_eq!(results, 1);
+        prop_assert!(matches!(talk.conversation.advance(&mut input, &mut gate), Action::Closed(_)));
+    }
+}

@@ -1,0 +1,93 @@
+//! What a remote host offers.
+
+use postrider_mail::SmtpReply;
+
+/// The extensions in a reply to EHLO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// 8BITMIME (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// SIZE (RFC 1870): offered, so that MAIL may name the size.
+    pub size: bool,
+    /// The largest message that the host takes, where it says so.
+    pub max_size: Option<u64>,
+    /// STARTTLS (RFC 3207).
+    pub start_tls: bool,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtp_utf8: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
+    /// AUTH PLAIN (RFC 4616).
+    pub auth_plain: bool,
+    /// AUTH LOGIN.
+    pub auth_login: bool,
+}
+
+impl Features {
+    /// Reads a reply to EHLO; its first line is the host's name. What is not
+    /// understood is skipped.
+    pub fn parse(reply: &SmtpReply) -> Features {
+        let mut features = Features::default();
+        for line in reply.lines.iter().skip(1) {
+            let line = line.to_ascii_uppercase();
+            // Old servers write `AUTH=LOGIN`.
+            let mut words = line.split([' ', '=']).filter(|word| !word.is_empty());
+            match words.next() {
+                Some("PIPELINING") => features.pipelining = true,
+                Some("8BITMIME") => features.eight_bit_mime = true,
+                Some("STARTTLS") => features.start_tls = true,
+                Some("SMTPUTF8") => features.smtp_utf8 = true,
+                Some("DSN") => features.dsn = true,
+                Some("REQUIRETLS") => features.require_tls = true,
+                Some("SIZE") => {
+                    features.size = true;
+                    // RFC 1870 section 4: zero says that there is no limit.
+                    let size = words.next().and_then(|word| word.parse().ok());
+                    features.max_size = size.filter(|size| *size > 0);
+                }
+                Some("AUTH") => {
+                    for mechanism in words {
+                        features.auth_plain |= mechanism == "PLAIN";
+                        features.auth_login |= mechanism == "LOGIN";
+                    }
+                }
+                _ => {}
+            }
+        }
+        features
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_are_read_in_any_case() {
+        let reply =
+            SmtpReply::new(250, "mx PIPELINING\nsize 1000\nPipelining\nAUTH=login\nauth PLAIN XOAUTH2\nX-FOO\n");
+        let features = Features::parse(&reply);
+        let expected = Features {
+            pipelining: true,
+            size: true,
+            max_size: Some(1000),
+            auth_plain: true,
+            auth_login: true,
+            ..Features::default()
+        };
+        assert_eq!(features, expected);
+    }
+
+    #[test]
+    fn the_host_name_is_no_extension_and_sizes_may_be_missing() {
+        assert_eq!(Features::parse(&SmtpReply::new(250, "PIPELINING")), Features::default());
+        for size in ["SIZE", "SIZE 0", "SIZE x"] {
+            let features = Features::parse(&SmtpReply::new(250, &format!("mx\n{size}")));
+            assert_eq!((features.size, features.max_size), (true, None), "{size}");
+        }
+    }
+}

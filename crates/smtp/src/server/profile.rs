@@ -1,0 +1,118 @@
+//! What a session is told about the service that it stands for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{BareLineFeed, Extensions};
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Mail from authenticated clients: TLS and AUTH are forced.
+    Submission,
+    /// Mail from anyone to our own return paths, as a public mail exchanger:
+    /// TLS is offered, never forced (RFC 3207 section 4).
+    Feedback,
+}
+
+/// How TLS comes to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// The client asks for it with STARTTLS (RFC 3207).
+    StartTls,
+    /// The connection begins with it (RFC 8314 section 3).
+    Wrapper,
+    /// Not at all.
+    None,
+}
+
+/// What becomes of recipients beyond [`SessionLimits::max_recipients`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecipientOverflow {
+    /// As SES: they are taken, and the message is refused at its end with
+    /// `554 Transaction failed: Recipient count exceeds 50.`
+    #[default]
+    Reject,
+    /// `452 Too many recipients` at each RCPT too many; a smarthost sends the
+    /// rest in a next transaction (RFC 5321 section 4.5.3.1.10).
+    Defer,
+}
+
+/// The service that a session stands for; shared by all sessions of a listener.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The name in the banner and the EHLO reply.
+    pub hostname: String,
+    /// Whom it is for.
+    pub role: Role,
+    /// How TLS comes to the connection.
+    pub tls: TlsMode,
+    /// Whether AUTH is offered.
+    pub auth: bool,
+    /// Bounds of one session.
+    pub limits: SessionLimits,
+    /// What becomes of too many recipients, unless
+    /// [`Session::set_recipient_overflow`](crate::Session::set_recipient_overflow) says otherwise.
+    pub overflow: RecipientOverflow,
+    /// Announces ENHANCEDSTATUSCODES (RFC 2034) and puts the code before every text.
+    pub enhanced_status_codes: bool,
+    /// What is announced besides.
+    pub extensions: Extensions,
+    /// What becomes of bare line feeds in content.
+    pub bare_line_feed: BareLineFeed,
+}
+
+impl Profile {
+    /// A submission service of this name with the default limits: TLS by `tls`, AUTH offered.
+    pub fn submission(hostname: impl Into<String>, tls: TlsMode) -> Profile {
+        Profile {
+            hostname: hostname.into(),
+            role: Role::Submission,
+            tls,
+            auth: true,
+            limits: SessionLimits::default(),
+            overflow: RecipientOverflow::Reject,
+            enhanced_status_codes: false,
+            extensions: Extensions::default(),
+            bare_line_feed: BareLineFeed::Convert,
+        }
+    }
+
+    /// A service that takes mail from anyone, without AUTH.
+    pub fn open(hostname: impl Into<String>, tls: TlsMode) -> Profile {
+        Profile { role: Role::Feedback, auth: false, ..Profile::submission(hostname, tls) }
+    }
+}
+
+/// Bounds of one session. Beyond each the client gets the reply named there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Octets of a message, as kept: `552 Message is too long.` Announced with SIZE (RFC 1870).
+    pub max_message_bytes: u64,
+    /// Recipients of a message; see [`RecipientOverflow`].
+    pub max_recipients: usize,
+    /// Octets of a command line, its end included: 500. RFC 5321 section
+    /// 4.5.3.1.4 asks for 512, extensions for more.
+    pub max_line_bytes: usize,
+    /// Wrong commands since the last accepted message: 421, and the session ends.
+    pub max_errors: u32,
+    /// Commands that do not help to send mail (NOOP, RSET, VRFY, HELP, EHLO)
+    /// since the last accepted message; beyond it each counts as an error.
+    pub max_idle_commands: u32,
+    /// Failed AUTH exchanges: 421, and the session ends.
+    pub max_auth_failures: u32,
+}
+
+impl Default for SessionLimits {
+    fn default() -> SessionLimits {
+        SessionLimits {
+            max_message_bytes: 10_485_760,
+            max_recipients: 50,
+            max_line_bytes: 2048,
+            max_errors: 20,
+            max_idle_commands: 100,
+            max_auth_failures: 3,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The server's session machine.
+
+use std::fmt::{Display, Write};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::BytesMut;
+use postrider_mail::{EnhancedStatus, Recipient, Severity, SmtpReply};
+
+use super::profile::{Profile, RecipientOverflow, TlsMode};
+use super::replies;
+use super::transaction::{ReceivedMessage, Transaction};
+use crate::wire::{DataDecoder, DataProgress, LineReader, MailRequest, RcptRequest};
+
+/// What [`Session::receive`] asks its driver for. After [`Event::Mail`],
+/// [`Event::Rcpt`], [`Event::MessageBegin`] and [`Event::Message`] the driver
+/// answers with [`Session::accept`] or [`Session::reply`]; after
+/// [`AuthEvent::Start`] and [`AuthEvent::Response`] with one of the `auth_`
+/// methods. Until it has answered, no input is consumed.
+#[derive(Debug, PartialEq)]
+pub enum Event {
+    /// Everything was consumed: write the output, then read more.
+    NeedInput,
+    /// Write the output, do the handshake, then call [`Session::tls_started`].
+    /// Input that came in clear has been dropped (RFC 3207 section 4.2).
+    StartTls,
+    /// Something about authentication.
+    Auth(AuthEvent),
+    /// MAIL, where it is allowed.
+    Mail(MailRequest),
+    /// RCPT, where it is allowed, within the limit on recipients.
+    Rcpt(RcptRequest),
+    /// DATA with at least one recipient, before `354`.
+    MessageBegin,
+    /// A message has arrived; [`Session::accept_message`] says that it is safe.
+    Message(ReceivedMessage),
+    /// The session is over: write the output, then close.
+    Close,
+}
+
+/// A step of an AUTH exchange (RFC 4954).
+#[derive(Debug, PartialEq, Eq)]
+pub enum AuthEvent {
+    /// The client begins one.
+    Start {
+        /// The mechanism's name in upper case.
+        mechanism: String,
+        /// The initial response, decoded.
+        initial: Option<Vec<u8>>,
+    },
+    /// The answer to a challenge, decoded.
+    Response(Vec<u8>),
+    /// The client gave the exchange up, or sent nonsense. Has been answered.
+    Cancelled,
+}
+
+/// One client's session, from the banner to the close.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) profile: Arc<Profile>,
+    pub(super) id: String,
+    pub(super) lines: LineReader,
+    pub(super) output: BytesMut,
+    pub(super) phase: Phase,
+    pub(super) client: Option<Client>,
+    pub(super) tls: bool,
+    pub(super) authenticated: bool,
+    pub(super) overflow: RecipientOverflow,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) errors: u32,
+    pub(super) idle_commands: u32,
+    pub(super) auth_failures: u32,
+    pub(super) refusals: Vec<u16>,
+}
+
+/// What the client said of itself in EHLO or HELO.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) name: String,
+    pub(super) extended: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Commands,
+    /// The next line belongs to an AUTH exchange.
+    AuthResponse,
+    Content(Box<DataDecoder>),
+    /// The driver owes an answer.
+    Awaiting(Answer),
+    /// The driver does the handshake.
+    Handshake,
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) enum Answer {
+    Auth,
+    Mail(MailRequest),
+    Rcpt(Recipient),
+    Begin,
+    Message,
+}
+
+/// What the driver sees of the session.
+impl Session {
+    /// A session that has said nothing yet. `id` is shown in the banner and is
+    /// the key to the session in the log.
+    pub fn new(profile: Arc<Profile>, id: impl Into<String>) -> Session {
+        Session {
+            lines: LineReader::new(profile.limits.max_line_bytes),
+            output: BytesMut::new(),
+            phase: Phase::Commands,
+            client: None,
+            tls: profile.tls == TlsMode::Wrapper,
+            authenticated: false,
+            overflow: profile.overflow,
+            transaction: None,
+            errors: 0,
+            idle_commands: 0,
+            auth_failures: 0,
+            refusals: Vec::new(),
+            id: id.into(),
+            profile,
+        }
+    }
+
+    /// Queues the banner.
+    pub fn greet(&mut self) {
+        // Writing to a BytesMut can not fail.
+        let _ = write!(self.output, "220 {} ESMTP postrider {}\r\n", self.profile.hostname, self.id);
+    }
+
+    /// Consumes input up to the next event. Call it again after each event
+    /// with the same buffer, until it returns [`Event::NeedInput`] or [`Event::Close`].
+    pub fn receive(&mut self, input: &mut BytesMut) -> Event {
+        loop {
+            let event = match &mut self.phase {
+                Phase::Commands => self.read_command(input),
+                Phase::AuthResponse => self.read_response(input),
+                Phase::Content(decoder) => match decoder.decode(input) {
+                    DataProgress::More => Some(Event::NeedInput),
+                    DataProgress::Done(content) => {
+                        self.phase = Phase::Commands;
+                        self.end_of_content(content)
+                    }
+                },
+                Phase::Awaiting(_) | Phase::Handshake => Some(Event::NeedInput),
+                Phase::Closed => {
+                    input.clear();
+                    Some(Event::Close)
+                }
+            };
+            if let Some(event) = event {
+                return event;
+            }
+        }
+    }
+
+    /// What is to be written. Replies gather here while input is pipelined, so
+    /// that one write answers a whole group (RFC 2920 section 3.2).
+    pub fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// The codes of the negative replies given since the last call, to be counted.
+    pub fn take_refusals(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.refusals)
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The name from EHLO or HELO: printable, without blanks, at most 255 octets.
+    pub fn client_name(&self) -> Option<&str> {
+        self.client.as_ref().map(|client| client.name.as_str())
+    }
+
+    /// Whether the client has authenticated.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// Whether no message is under way, so that nothing is lost by closing now.
+    pub fn is_between_messages(&self) -> bool {
+        self.transaction.is_none() && matches!(self.phase, Phase::Commands | Phase::AuthResponse | Phase::Closed)
+    }
+
+    /// Whether content is being received, which comes in larger pieces than commands.
+    pub fn is_receiving_content(&self) -> bool {
+        matches!(self.phase, Phase::Content(_))
+    }
+
+    /// How the message came, as the `with` of a Received field says it (RFC
+    /// 3848; RFC 6531 section 4.3 for SMTPUTF8).
+    pub fn protocol(&self, smtp_utf8: bool) -> &'static str {
+        let extended = self.client.as_ref().is_some_and(|client| client.extended);
+        match (smtp_utf8, extended, self.tls, self.authenticated) {
+            (true, _, true, true) => "UTF8SMTPSA",
+            (true, _, true, false) => "UTF8SMTPS",
+            (true, _, false, true) => "UTF8SMTPA",
+            (true, _, false, false) => "UTF8SMTP",
+            (false, false, _, _) => "SMTP",
+            (false, true, true, true) => "ESMTPSA",
+            (false, true, true, false) => "ESMTPS",
+            (false, true, false, true) => "ESMTPA",
+            (false, true, false, false) => "ESMTP",
+        }
+    }
+
+    /// Overrides the profile's answer to too many recipients.
+    pub fn set_recipient_overflow(&mut self, overflow: RecipientOverflow) {
+        self.overflow = overflow;
+    }
+}
+
+/// The driver's answers.
+impl Session {
+    /// Accepts what the last event asked for, with the standard text.
+    pub fn accept(&mut self) {
+        match self.answered() {
+            Some(Answer::Begin) => {
+                let limit = self.profile.limits.max_message_bytes;
+                self.begin_content(DataDecoder::new(limit, self.profile.bare_line_feed));
+            }
+            Some(answer) => {
+                self.apply(answer);
+                self.say(replies::OK);
+            }
+            None => {}
+        }
+    }
+
+    /// Accepts the message: `250 Ok ID`. It must be safe by now.
+    pub fn accept_message(&mut self, id: &dyn Display) {
+        if let Some(Answer::Message) = self.answered() {
+            self.apply(Answer::Message);
+            let status = Some(EnhancedStatus::new(2, 0, 0));
+            let text = format_args!("Ok {id}");
+            replies::write(250, status, &text, self.profile.enhanced_status_codes, &mut self.output);
+        }
+    }
+
+    /// Answers the last event with a reply of the driver's; a positive one
+    /// accepts. 421 ends the session (RFC 5321 section 3.8).
+    pub fn reply(&mut self, reply: &SmtpReply) {
+        match self.answered() {
+            Some(Answer::Begin) if reply.severity() == Severity::Intermediate => return self.accept(),
+            Some(answer) if reply.severity() == Severity::Positive => self.apply(answer),
+            _ => {}
+        }
+        self.say_reply(reply);
+    }
+
+    /// Sends a challenge; the client's answer comes as [`AuthEvent::Response`].
+    pub fn auth_challenge(&mut self, challenge: &[u8]) {
+        if let Some(Answer::Auth) = self.answered() {
+            let challenge = STANDARD.encode(challenge);
+            // Writing to a BytesMut can not fail.
+            let _ = write!(self.output, "334 {challenge}\r\n");
+            self.phase = Phase::AuthResponse;
+        }
+    }
+
+    /// The client has proved who it is.
+    pub fn auth_success(&mut self) {
+        if let Some(Answer::Auth) = self.answered() {
+            self.authenticated = true;
+            self.say(replies::AUTHENTICATED);
+        }
+    }
+
+    /// The exchange failed. After [`SessionLimits::max_auth_failures`](super::SessionLimits::max_auth_failures)
+    /// of code 535 the session ends.
+    pub fn auth_failure(&mut self, reply: &SmtpReply) {
+        if let Some(Answer::Auth) = self.answered() {
+            self.say_reply(reply);
+            self.auth_failures += u32::from(reply.code == 535);
+            if self.auth_failures >= self.profile.limits.max_auth_failures {
+                self.end(replies::TOO_MANY_ERRORS);
+            }
+        }
+    }
+
+    /// The handshake is done. Everything that the client said in clear is
+    /// forgotten (RFC 3207 section 4.2).
+    pub fn tls_started(&mut self) {
+        if matches!(self.phase, Phase::Handshake) {
+            self.phase = Phase::Commands;
+            self.tls = true;
+            self.client = None;
+            self.transaction = None;
+        }
+    }
+
+    /// Says `reply` and ends the session, whatever was going on: a timeout, a
+    /// shutdown, a limit.
+    pub fn shutdown(&mut self, reply: &SmtpReply) {
+        if !matches!(self.phase, Phase::Closed) {
+            self.say_reply(reply);
+            self.close();
+        }
+    }
+
+    /// The answer that the driver owed, once.
+    fn answered(&mut self) -> Option<Answer> {
+        match std::mem::replace(&mut self.phase, Phase::Commands) {
+            Phase::Awaiting(answer) => Some(answer),
+            phase => {
+                self.phase = phase;
+                None
+            }
+        }
+    }
+
+    fn apply(&mut self, answer: Answer) {
+        match answer {
+            Answer::Mail(request) => self.transaction = Some(Transaction::new(request)),
+            Answer::Rcpt(recipient) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.add(recipient);
+                }
+            }
+            Answer::Message => {
+                self.errors = 0;
+                self.idle_commands = 0;
+            }
+            Answer::Auth | Answer::Begin => {}
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What both sides of the wire share: lines, commands, replies, and the
+//! framing of message content.
+
+mod command;
+mod content;
+mod data;
+mod line;
+mod parameters;
+mod reply;
+mod stuffing;
+mod xtext;
+
+pub use command::{Command, CommandError};
+pub use content::ContentBuilder;
+pub use data::{BareLineFeed, ContentFault, DataDecoder, DataProgress};
+pub use line::{Line, LineReader};
+pub use parameters::{Extensions, MailRequest, RcptRequest};
+pub use reply::{BadReply, ReplyParser, encode_reply};
+pub use stuffing::stuff;
+pub use xtext::{decode_xtext, encode_xtext};
