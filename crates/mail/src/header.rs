@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use memchr::memchr;
 
 use crate::Error;
@@ -137,6 +138,24 @@ impl<'a> Field<'a> {
     }
 }
 
+/// A copy of the header at the front of a message held in pieces: the whole
+/// fields within the first `max` bytes, without the blank line.
+pub fn header_of(content: &[Bytes], max: usize) -> Vec<u8> {
+    let mut front = Vec::new();
+    for piece in content {
+        let room = max - front.len();
+        front.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+    let whole: usize = content.iter().map(Bytes::len).sum();
+    let len = HeaderBlock::parse(&front).map_or(0, |header| {
+        let cut = header.len() == front.len() && front.len() < whole;
+        let last = header.fields().next_back().map_or(0, |field| field.raw().len());
+        header.len() - if cut { last } else { 0 }
+    });
+    front.truncate(len);
+    front
+}
+
 /// Length of the name and offset of the value, when a field begins here.
 /// RFC 5322 section 2.2; blanks before the colon by its section 4.5.
 fn field_start(input: &[u8]) -> Option<(usize, usize)> {
@@ -241,6 +260,16 @@ mod tests {
         assert_eq!(HeaderBlock::parse(&many).err(), Some(Error::TooManyFields));
         let body = [b"X: y\r\n\r\n".as_slice(), &vec![b'x'; 2 * MAX_HEADER_BYTES]].concat();
         assert!(HeaderBlock::parse(&body).is_ok());
+    }
+
+    #[test]
+    fn a_header_in_pieces() {
+        let pieces = [Bytes::from_static(b"A: 1\r"), Bytes::from_static(b"\nB: 22\r\n\r\nbody")];
+        assert_eq!(header_of(&pieces, 1000), b"A: 1\r\nB: 22\r\n");
+        assert_eq!(header_of(&pieces, 10), b"A: 1\r\n");
+        assert_eq!(header_of(&pieces, 3), b"");
+        assert_eq!(header_of(&pieces[..1], 6), b"A: 1\r");
+        assert_eq!(header_of(&[], 1000), b"");
     }
 
     fn put_together(message: &[u8]) -> Vec<u8> {

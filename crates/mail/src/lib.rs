@@ -22,7 +22,7 @@ pub use address::EmailAddress;
 pub use domain::Domain;
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 pub use error::{AddressError, Error};
-pub use header::{Field, HeaderBlock, MAX_HEADER_BYTES, MAX_HEADER_FIELDS};
+pub use header::{Field, HeaderBlock, MAX_HEADER_BYTES, MAX_HEADER_FIELDS, header_of};
 pub use id::{AccountId, MessageId};
 pub use outcome::{
     AttemptOutcome, BounceKind, DelayType, Delays, Disposition, Remote, Stage, SuppressionList, SuppressionReason,

@@ -1,1 +1,15 @@
-//! An MX of our own behind a built-in route: accepts mail and shows it.
+//! An MX of our own behind a built-in route: it accepts mail for one domain and
+//! shows it. It does not deliver, and it does not play remote failures.
+//!
+//! An [`Inbox`] speaks SMTP on any stream: over a loopback listener
+//! ([`Inbox::serve`]) or, without a socket, as the [`InboxDialer`] of whoever
+//! would dial it.
+
+mod dialer;
+mod inbox;
+mod session;
+mod settings;
+
+pub use dialer::InboxDialer;
+pub use inbox::{Arrived, Inbox};
+pub use settings::Settings;
