@@ -13,11 +13,12 @@ use serde::de::{Deserializer, Error, Visitor};
 /// U+FFFD. The cut falls between characters.
 pub fn sanitize_text(text: impl AsRef<[u8]>, max: usize) -> String {
     let bytes = text.as_ref();
-    // A replacement is at most three times as long as the byte it replaces,
-    // never shorter, so the rest can not matter.
-    let bytes = &bytes[..bytes.len().min(max)];
-    let mut clean = String::with_capacity(bytes.len());
-    for c in String::from_utf8_lossy(bytes).chars() {
+    let mut clean = String::with_capacity(bytes.len().min(max));
+    let chars = bytes.utf8_chunks().flat_map(|chunk| {
+        let broken = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        chunk.valid().chars().chain(broken)
+    });
+    for c in chars {
         let c = match c {
             '\t' => ' ',
             c if is_unprintable(c) => '?',
@@ -79,6 +80,7 @@ mod tests {
     fn the_cut_falls_between_characters() {
         assert_eq!(sanitize_text("äöü", 4), "äö");
         assert_eq!(sanitize_text("äöü", 5), "äö");
+        assert_eq!(sanitize_text("\u{1f600}", 3), "");
         assert_eq!(sanitize_text("abc", 0), "");
     }
 

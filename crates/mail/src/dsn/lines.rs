@@ -5,6 +5,7 @@ use crate::sanitize_text;
 /// Longest value of a field that we write; RFC 5322 section 2.1.1 allows a
 /// line of 998 octets.
 const MAX_VALUE: usize = 900;
+
 /// A text of ours or of the network as one bounded line.
 pub(super) fn value(text: &str) -> String {
     sanitize_text(text, MAX_VALUE)
