@@ -82,11 +82,7 @@ async fn what_would_be_ambiguous_is_refused() -> Outcome {
 }
 
 fn start(sink: &Sink) -> std::io::Result<Relay> {
-    Relay::start(RelayOptions {
-        binary: env!("CARGO_BIN_EXE_postrider").into(),
-        routes: vec![("*".to_owned(), format!("smtp://{}", sink.address()))],
-        configuration: String::new(),
-    })
+    Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), ""))
 }
 
 async fn connect(relay: &Relay) -> std::io::Result<Client> {

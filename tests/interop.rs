@@ -21,11 +21,7 @@ impl Scene {
     async fn new() -> Result<Self, Box<dyn Error>> {
         let kept = Record::default();
         let sink = Sink::start(kept.clone(), Clock::system()).await?;
-        let relay = Relay::start(RelayOptions {
-            binary: env!("CARGO_BIN_EXE_postrider").into(),
-            routes: vec![("*".to_owned(), format!("smtp://{}", sink.address()))],
-            configuration: String::new(),
-        })?;
+        let relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), ""))?;
         std::fs::write(relay.path("ca.pem"), relay.authority_pem())?;
         Ok(Self { relay, sink, kept })
     }

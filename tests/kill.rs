@@ -32,11 +32,11 @@ async fn nothing_that_got_a_250_is_lost_or_damaged() -> Result<(), Box<dyn Error
     let clock = Clock::system();
     let world = World::new(clock.clone());
     let sink = Sink::start(world.clone(), clock.clone()).await?;
-    let mut relay = Relay::start(RelayOptions {
-        binary: env!("CARGO_BIN_EXE_postrider").into(),
-        routes: vec![("*".to_owned(), format!("smtp://{}", sink.address()))],
-        configuration: "[delivery]\nretry = [\"1s\"]\n".to_owned(),
-    })?;
+    let mut relay = Relay::start(RelayOptions::to(
+        env!("CARGO_BIN_EXE_postrider"),
+        sink.address(),
+        "[delivery]\nretry = [\"1s\"]\n",
+    ))?;
     let mut kills = Vec::new();
     for round in 0..rounds {
         let endpoint = relay.endpoint(Security::StartTls, true)?;

@@ -25,6 +25,22 @@ pub struct RelayOptions {
     pub routes: Vec<(String, String)>,
     /// Further lines for the end of the configuration.
     pub configuration: String,
+    /// Where the state is kept, if not in a folder of the relay's own.
+    pub state: Option<PathBuf>,
+}
+
+impl RelayOptions {
+    /// A relay that sends all mail to one address, with `configuration` beside
+    /// the defaults.
+    #[must_use]
+    pub fn to(binary: impl Into<PathBuf>, remote: SocketAddr, configuration: &str) -> Self {
+        Self {
+            binary: binary.into(),
+            routes: vec![("*".to_owned(), format!("smtp://{remote}"))],
+            configuration: configuration.to_owned(),
+            state: None,
+        }
+    }
 }
 
 /// A relay with state, configuration and ports of its own.
@@ -110,10 +126,16 @@ impl Relay {
         self.authority.pem()
     }
 
-    /// A path inside the relay's directory: `relay.toml`, `state`, `log`.
+    /// A path inside the relay's directory: `relay.toml`, `log`.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// The state directory.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.options.state.clone().unwrap_or_else(|| self.path("state"))
     }
 
     /// The daemon's process id.
@@ -214,7 +236,7 @@ impl Relay {
     }
 
     fn write_files(&self, certificate: &Issued) -> io::Result<()> {
-        fs::create_dir(self.path("state"))?;
+        fs::create_dir_all(self.state())?;
         fs::write(self.path("certificate.pem"), &certificate.chain_pem)?;
         fs::write(self.path("key.pem"), &certificate.key_pem)?;
         fs::write(self.path("relay.toml"), self.configuration())
@@ -222,15 +244,19 @@ impl Relay {
 
     fn configuration(&self) -> String {
         let directory = self.directory.path().display();
+        let state = self.state();
         let mut text = format!(
-            "[server]\nhostname = \"localhost\"\nstate_dir = \"{directory}/state\"\n\n\
+            "[server]\nhostname = \"localhost\"\nstate_dir = \"{}\"\n\n\
              [tls]\ncertificate = \"{directory}/certificate.pem\"\nkey = \"{directory}/key.pem\"\n\n\
              [control]\nsocket = \"{directory}/control.sock\"\n\n\
              [api]\nlisten = \"{}\"\n\n\
              [[listener]]\naddress = \"{}\"\ntls = \"starttls\"\n\n\
              [[listener]]\naddress = \"{}\"\ntls = \"tls-wrapper\"\n\n\
              [delivery.routes]\n",
-            self.http, self.starttls, self.wrapper
+            state.display(),
+            self.http,
+            self.starttls,
+            self.wrapper
         );
         for (domain, route) in &self.options.routes {
             text.push_str(&format!("\"{domain}\" = \"{route}\"\n"));

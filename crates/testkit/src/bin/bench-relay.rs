@@ -103,11 +103,7 @@ async fn run(arguments: &Arguments) -> io::Result<()> {
 async fn measure_postrider(arguments: &Arguments, sessions: usize, way: Way) -> io::Result<Sample> {
     let clock = Clock::system();
     let sink = Sink::start(Accept, clock.clone()).await?;
-    let options = RelayOptions {
-        binary: built_beside(&std::env::current_exe()?)?,
-        routes: vec![("*".to_owned(), format!("smtp://{}", sink.address()))],
-        configuration: String::new(),
-    };
+    let options = RelayOptions::to(built_beside(&std::env::current_exe()?)?, sink.address(), "");
     let relay = Relay::start(options)?;
     let endpoint = relay.endpoint(Security::StartTls, way.resume)?;
     let (user, password) = relay.credentials();
