@@ -1,0 +1,373 @@
+//! Opening: from the files in a directory to a log that can be appended to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use postrider_base::{Disk, DiskFile, OpenMode};
+
+use crate::batch::{self, Listed};
+use crate::format::{BATCH_HEADER, BatchHeader, DATA_START, Seed, SegmentHeader, TRAILER, Trailer};
+use crate::salvage::{self, Salvage};
+use crate::scan::{self, Verdict};
+use crate::segment::{self, Segment};
+use crate::{Damage, Error, Lsn, OpenReport, Options, Replayed};
+
+/// What recovery hands to the log.
+pub(crate) struct Recovered {
+    /// Sealed, all of them.
+    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    pub(crate) next_lsn: u64,
+    pub(crate) oldest: u64,
+    pub(crate) next_segment: u64,
+    /// Spare files of the right length.
+    pub(crate) pool: Vec<PathBuf>,
+    pub(crate) report: OpenReport,
+}
+
+/// A segment's file, opened.
+struct Opened {
+    number: u64,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    header: SegmentHeader,
+    /// Of a sealed one.
+    trailer: Option<Trailer>,
+    /// Of one that is not sealed.
+    scanned: Option<(Bytes, Verdict)>,
+}
+
+struct Recovery<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    options: &'a Options,
+    report: OpenReport,
+    /// Paths of spare files.
+    pool: Vec<PathBuf>,
+    next_spare: u64,
+}
+
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    replay: &mut dyn FnMut(Replayed),
+) -> Result<Recovered, Error> {
+    let mut recovery = Recovery { disk, dir, options, report: OpenReport::default(), pool: Vec::new(), next_spare: 1 };
+    let paths = recovery.list()?;
+    let mut files = Vec::with_capacity(paths.len());
+    for (number, path) in paths {
+        files.extend(recovery.open(number, &path)?);
+    }
+    let unused = recovery.judge(&mut files)?;
+    let oldest = recovery.check_gaps(&files)?;
+    let (gone, live): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.number < oldest);
+    recovery.spare(gone.into_iter().chain(unused))?;
+    recovery.replay(live, oldest, replay)
+}
+
+impl Recovery<'_> {
+    /// The segments by number; what an interrupted change left is cleared up.
+    fn list(&mut self) -> Result<BTreeMap<u64, PathBuf>, Error> {
+        let listing = |error| Error::io(format!("listing {}", self.dir.display()), error);
+        self.disk.create_dir_all(self.dir).map_err(listing)?;
+        if let Some(parent) = self.dir.parent().filter(|path| !path.as_os_str().is_empty()) {
+            self.disk.sync_dir(parent).map_err(listing)?;
+        }
+        // Names that an earlier run changed and could not sync.
+        self.disk.sync_dir(self.dir).map_err(listing)?;
+        let mut segments = BTreeMap::new();
+        for path in self.disk.read_dir(self.dir).map_err(listing)? {
+            if let Some(number) = segment::number(&path, "segment-") {
+                segments.insert(number, path);
+            } else if let Some(number) = segment::number(&path, "spare-") {
+                self.next_spare = self.next_spare.max(number + 1);
+                self.keep_or_remove(path)?;
+            } else if path.ends_with(salvage::TEMPORARY) {
+                self.disk.remove_file(&path).map_err(listing)?;
+            }
+        }
+        Ok(segments)
+    }
+
+    fn keep_or_remove(&mut self, path: PathBuf) -> Result<(), Error> {
+        let io = |error| Error::io(format!("clearing up {}", path.display()), error);
+        let file = self.disk.open(&path, OpenMode::Read).map_err(io)?;
+        let enough = self.pool.len() > self.options.spare_segments;
+        if enough || file.len().map_err(io)? != self.options.segment_bytes {
+            self.disk.remove_file(&path).map_err(io)?;
+        } else {
+            self.pool.push(path);
+        }
+        Ok(())
+    }
+
+    /// Reads header and trailer. A segment whose header is lost is lost: its
+    /// checksums cannot be told from others'.
+    fn open(&mut self, number: u64, path: &Path) -> Result<Option<Opened>, Error> {
+        let io = |error| Error::io(format!("opening {}", path.display()), error);
+        let file = self.disk.open(path, OpenMode::ReadWrite).map_err(io)?;
+        let len = file.len().map_err(io)?;
+        let mut block = vec![0; usize::try_from(DATA_START.min(len)).unwrap_or(0)];
+        file.read_exact_at(&mut block, 0).map_err(io)?;
+        let Some((header, bad_copy)) = SegmentHeader::decode(&block, number)? else {
+            if !self.options.accept_loss {
+                return Err(Error::Corrupt { segment: number, offset: 0 });
+            }
+            let to = salvage::quarantine(self.disk, self.dir, number, &self.options.random);
+            to.and_then(|to| self.disk.rename(path, &to)).map_err(io)?;
+            self.report.lost.push(number);
+            return Ok(None);
+        };
+        if let Some(offset) = bad_copy {
+            self.damaged(Damage { segment: number, offset, len: DATA_START / 2, batches: 0 });
+            file.write_all_at(&header.encode(), 0).and_then(|()| file.sync_data()).map_err(io)?;
+        }
+        Ok(Some(Opened {
+            trailer: segment::read_trailer(&*file, header.seed, len)?,
+            number,
+            file,
+            len,
+            header,
+            scanned: None,
+        }))
+    }
+
+    /// Scans what is not sealed, and takes the files off the end that were
+    /// never written: a segment gets its first batch only after the one
+    /// before it was sealed.
+    fn judge(&mut self, files: &mut Vec<Opened>) -> Result<Vec<Opened>, Error> {
+        let mut firsts = Vec::with_capacity(files.len());
+        for file in files.iter() {
+            firsts.push(file.first_lsn()?);
+        }
+        let tail = match firsts.iter().rposition(Option::is_some) {
+            Some(last) if files[last].trailer.is_none() => last,
+            Some(last) => last + 1,
+            None => 0,
+        };
+        let mut unused = files.split_off(files.len().min(tail + 1));
+        let mut expected = None;
+        for (at, file) in files.iter_mut().enumerate() {
+            if file.trailer.is_none() {
+                let after = firsts.get(at + 1..).unwrap_or_default();
+                let next = after.iter().flatten().next().copied();
+                file.scan(expected, next)?;
+            }
+            expected = file.next_lsn();
+        }
+        if let Some(tail) = files.pop_if(|file| file.is_empty()) {
+            let scanned = tail.scanned.as_ref();
+            self.report.torn = scanned.and_then(|(_, verdict)| verdict.torn);
+            unused.push(tail);
+        }
+        Ok(unused)
+    }
+
+    /// The oldest segment that must be there, once it and all after it are.
+    fn check_gaps(&mut self, files: &[Opened]) -> Result<u64, Error> {
+        let Some(last) = files.last() else {
+            return Ok(self.report.lost.last().map_or(1, |last| last + 1));
+        };
+        let oldest = files.iter().map(Opened::oldest).max().unwrap_or(1);
+        let present = |number| files.iter().any(|file| file.number == number);
+        let missing: Vec<u64> = (oldest..last.number).filter(|number| !present(*number)).collect();
+        if let (Some(&first), Some(&last), false) = (missing.first(), missing.last(), self.options.accept_loss) {
+            return Err(Error::Gap { dir: self.dir.to_owned(), first, last });
+        }
+        self.report.lost.extend(missing);
+        self.report.lost.sort_unstable();
+        self.report.lost.dedup();
+        if !self.report.lost.is_empty() {
+            tracing::warn!(dir = %self.dir.display(), "segments lost: {:?}", self.report.lost);
+        }
+        Ok(oldest)
+    }
+
+    /// Makes files that hold nothing spare.
+    fn spare(&mut self, files: impl Iterator<Item = Opened>) -> Result<(), Error> {
+        for file in files {
+            let from = segment::path(self.dir, file.number);
+            let to = self.dir.join(format!("spare-{:010}.log", self.next_spare));
+            self.next_spare += 1;
+            self.disk
+                .rename(&from, &to)
+                .and_then(|()| self.disk.sync_dir(self.dir))
+                .map_err(|error| Error::io(format!("renaming {}", from.display()), error))?;
+            self.keep_or_remove(to)?;
+        }
+        Ok(())
+    }
+
+    /// Hands out all heads in order. What is not sealed, or not readable as
+    /// such, is first written again and synced: after a failed sync the
+    /// system's cache shows bytes that are not on the disk.
+    fn replay(mut self, files: Vec<Opened>, oldest: u64, replay: &mut dyn FnMut(Replayed)) -> Result<Recovered, Error> {
+        let mut segments = BTreeMap::new();
+        let mut next_lsn = 1;
+        let last = files.len();
+        for (at, mut file) in files.into_iter().enumerate() {
+            let settled = match file.settled()? {
+                Some(settled) if at + 1 == last => settled.written_again()?,
+                Some(settled) => settled,
+                None => self.salvage(&mut file, at + 1 == last)?,
+            };
+            let mut end = DATA_START;
+            for listed in batch::listed(settled.footer.clone(), settled.seed) {
+                let Listed { offset, header, heads } = listed;
+                let entries = header.entries(&heads, settled.seed, offset);
+                entries.ok_or(Error::Corrupt { segment: file.number, offset })?.into_iter().for_each(&mut *replay);
+                self.report.batches += 1;
+                end = offset + header.len();
+            }
+            next_lsn = settled.trailer.next_lsn;
+            segments.insert(file.number, Arc::new(settled.into_segment(end)));
+        }
+        self.report.segments = segments.len();
+        self.report.last = Lsn::new(next_lsn - 1);
+        let last = segments.keys().next_back().copied();
+        Ok(Recovered {
+            next_lsn,
+            oldest,
+            next_segment: last.map_or(oldest, |last| last + 1),
+            segments,
+            pool: self.pool,
+            report: self.report,
+        })
+    }
+
+    /// Writes a sealed copy of what is good in a file, in its place.
+    fn salvage(&mut self, file: &mut Opened, last: bool) -> Result<Settled, Error> {
+        let known = self.report.damage.len();
+        if let Some(trailer) = file.trailer {
+            // Sealed, so synced: its footer is damaged.
+            file.scan(Some(trailer.first_lsn), Some(trailer.next_lsn))?;
+            self.damaged(file.bookkeeping(trailer.footer_offset));
+        } else if !last {
+            // Once sealed, or the next one would not have been written.
+            self.damaged(file.bookkeeping(file.len.saturating_sub(TRAILER as u64)));
+        }
+        let (bytes, verdict) = file.scanned.take().unwrap_or_default();
+        for damage in &verdict.damage {
+            self.damaged(damage.clone());
+        }
+        self.report.torn = verdict.torn.or(self.report.torn);
+        let damaged = self.report.damage.len() > known;
+        Salvage { disk: self.disk, dir: self.dir, random: &self.options.random, pool: &mut self.pool }.write(
+            file.header,
+            &bytes,
+            &verdict,
+            damaged,
+        )
+    }
+
+    fn damaged(&mut self, damage: Damage) {
+        tracing::warn!(
+            dir = %self.dir.display(),
+            segment = damage.segment,
+            offset = damage.offset,
+            batches = damage.batches,
+            "damage in the log"
+        );
+        self.report.damage.push(damage);
+    }
+}
+
+impl Opened {
+    /// The number of the first batch, if the segment was ever written.
+    fn first_lsn(&self) -> Result<Option<u64>, Error> {
+        if let Some(trailer) = &self.trailer {
+            return Ok(Some(trailer.first_lsn));
+        }
+        if self.len < DATA_START + BATCH_HEADER as u64 {
+            return Ok(None);
+        }
+        let bytes = segment::read(&*self.file, self.number, DATA_START, BATCH_HEADER as u64)?;
+        let header = BatchHeader::decode(&bytes, self.header.seed, DATA_START)?;
+        Ok(header.map(|header| header.lsn))
+    }
+
+    /// Finds out what is good in a file without a footer. `expected` is its
+    /// first batch and `next` the first of the next segment, where known.
+    fn scan(&mut self, expected: Option<u64>, next: Option<u64>) -> Result<(), Error> {
+        let bytes = segment::read(&*self.file, self.number, 0, self.len)?;
+        let found = scan::scan(&bytes, self.header.seed)?;
+        let expected = expected.unwrap_or_else(|| match found.first() {
+            Some(first) if first.offset == DATA_START => first.header.lsn,
+            Some(first) => first.header.lsn.saturating_sub(1).max(1),
+            None => 1,
+        });
+        let witnessed = found.iter().map(|batch| batch.header.synced).max();
+        let synced = next.map(|next| next.saturating_sub(1)).or(witnessed).unwrap_or_default().max(expected - 1);
+        let verdict = scan::judge(found, self.number, expected, synced);
+        self.scanned = Some((bytes, verdict));
+        Ok(())
+    }
+
+    fn next_lsn(&self) -> Option<u64> {
+        let scanned = || self.scanned.as_ref().map(|(_, verdict)| verdict.next_lsn);
+        self.trailer.map(|trailer| trailer.next_lsn).or_else(scanned)
+    }
+
+    /// The oldest segment in use, as far as this one knows.
+    fn oldest(&self) -> u64 {
+        let kept = self.scanned.iter().flat_map(|(_, verdict)| &verdict.kept);
+        kept.map(|batch| batch.header.oldest)
+            .chain(self.trailer.map(|trailer| trailer.oldest))
+            .fold(self.header.oldest, u64::max)
+    }
+
+    /// Whether nothing was ever committed here.
+    fn is_empty(&self) -> bool {
+        self.scanned.as_ref().is_some_and(|(_, verdict)| verdict.kept.is_empty() && verdict.damage.is_empty())
+    }
+
+    /// Damage from `offset` to the end that costs no batch.
+    fn bookkeeping(&self, offset: u64) -> Damage {
+        Damage { segment: self.number, offset, len: self.len.saturating_sub(offset), batches: 0 }
+    }
+
+    /// As it is, when it is sealed and its footer reads as it was written.
+    fn settled(&self) -> Result<Option<Settled>, Error> {
+        let Some(trailer) = self.trailer else {
+            return Ok(None);
+        };
+        let footer = segment::read_footer(&*self.file, self.number, &trailer)?;
+        Ok(footer.map(|footer| Settled {
+            seed: self.header.seed,
+            file: self.file.clone(),
+            file_bytes: self.len,
+            trailer,
+            footer,
+        }))
+    }
+}
+
+/// A sealed segment with its footer.
+pub(crate) struct Settled {
+    pub(crate) seed: Seed,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) file_bytes: u64,
+    pub(crate) trailer: Trailer,
+    pub(crate) footer: Bytes,
+}
+
+impl Settled {
+    /// Writes footer and trailer once more where no later segment shows that
+    /// their sync succeeded.
+    fn written_again(self) -> Result<Self, Error> {
+        let number = self.seed.segment;
+        let at = self.trailer.footer_offset;
+        let end = segment::read(&*self.file, number, at, self.file_bytes - at)?;
+        self.file
+            .write_all_at(&end, at)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|error| Error::io(format!("sealing segment {number}"), error))?;
+        Ok(self)
+    }
+
+    fn into_segment(self, end: u64) -> Segment {
+        Segment::sealed(self.seed, self.file, self.file_bytes, &self.trailer, end)
+    }
+}

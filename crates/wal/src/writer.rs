@@ -1,0 +1,279 @@
+//! The one who writes: groups of batches, syncs, and the change from one
+//! segment to the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::answer::{Answer, Answers, Done};
+use crate::queue::Submission;
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::{Committed, Durability, Error, Lsn, Replayed};
+
+/// State of the log's core between two turns.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    answers: Answers,
+    active: Option<Arc<Segment>>,
+    next_lsn: u64,
+    /// Since when bytes are written and not synced.
+    unsynced: Option<Instant>,
+    /// The recent time of a commit, for the adaptive wait.
+    commit_time: Duration,
+    /// How many batches the last group had.
+    last_group: usize,
+}
+
+/// What a turn did, and so what its driver does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There may be more to do.
+    Worked,
+    /// Nothing to do until a batch comes, or for so long.
+    Rest(Option<Duration>),
+    /// The log has ended.
+    Ended,
+}
+
+/// Batches that are placed one after the other and not written yet.
+#[derive(Debug, Default)]
+struct Run {
+    offset: u64,
+    placed: Vec<Placed>,
+}
+
+#[derive(Debug)]
+struct Placed {
+    submission: Submission,
+    committed: Committed,
+    replayed: Vec<Replayed>,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, answers: Answers, next_lsn: u64) -> Self {
+        Self { shared, answers, active: None, next_lsn, unsynced: None, commit_time: Duration::ZERO, last_group: 0 }
+    }
+
+    /// Writes one group, or syncs what has waited long enough, or nothing.
+    pub(crate) fn turn(&mut self) -> Turn {
+        if *self.shared.poison.borrow() {
+            return Turn::Ended;
+        }
+        let options = &self.shared.options;
+        let taken = self.shared.queue.take(options.max_group_bytes, options.max_group_vectors);
+        let result = if !taken.group.is_empty() {
+            self.commit(taken.group).map(|()| Turn::Worked)
+        } else if taken.last {
+            self.finish().map(|()| Turn::Ended)
+        } else {
+            self.rest()
+        };
+        result.unwrap_or_else(|error| {
+            self.poison(&error);
+            Turn::Ended
+        })
+    }
+
+    /// How many batches are worth waiting for before the next turn, and how
+    /// long: sessions that were just answered come back with their next
+    /// batch, and one sync for all of them beats two for halves.
+    pub(crate) fn patience(&self) -> Option<(usize, Duration)> {
+        let wait = (self.commit_time / 10).min(Duration::from_millis(1));
+        let worth = self.shared.options.adaptive_wait && self.last_group > 1 && !wait.is_zero();
+        worth.then_some((self.last_group, wait))
+    }
+
+    fn commit(&mut self, group: Vec<Submission>) -> Result<(), Error> {
+        let started = self.shared.options.clock.instant();
+        self.last_group = group.len();
+        let (mut done, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
+        let mut run = Run::default();
+        let mut result = Ok(());
+        for submission in group {
+            if let Err(error) = &result {
+                refused.push((submission, poisoned(error)));
+                continue;
+            }
+            let Some(submission) = self.place(submission, &mut run) else {
+                continue;
+            };
+            match self.write(&mut run, &mut done).and_then(|()| self.roll()) {
+                Ok(Ok(())) => {
+                    if let Some(submission) = self.place(submission, &mut run) {
+                        refused.push((submission, Error::TooLarge("larger than a segment")));
+                    }
+                }
+                Ok(Err(full)) => refused.push((submission, full)),
+                Err(error) => {
+                    refused.push((submission, poisoned(&error)));
+                    result = Err(error);
+                }
+            }
+        }
+        if result.is_ok() {
+            result = self.write(&mut run, &mut done).and_then(|()| {
+                let synced = |placed: &Placed| placed.submission.durability == Durability::Synced;
+                if done.iter().any(synced) { self.sync() } else { Ok(()) }
+            });
+        }
+        done.append(&mut run.placed);
+        self.answer(done, refused, result.as_ref().err());
+        let took = self.shared.options.clock.instant() - started;
+        self.commit_time = (self.commit_time * 7 + took) / 8;
+        result
+    }
+
+    /// Gives a batch its place at the end of the segment; hands it back when
+    /// there is none.
+    fn place(&mut self, mut submission: Submission, run: &mut Run) -> Option<Submission> {
+        let batch = &mut submission.batch;
+        let (len, footer_len) = (batch.len(), batch.footer_len());
+        let room = self.active.as_ref().and_then(|active| {
+            let offset = active.room_for(len, footer_len)?;
+            Some((active, offset))
+        });
+        let Some((active, offset)) = room else {
+            return Some(submission);
+        };
+        let keeper = &self.shared.keeper;
+        if let Some(oldest) = submission.oldest {
+            keeper.set_oldest(oldest);
+        }
+        let (synced, oldest) = (self.shared.synced().get(), keeper.oldest());
+        batch.place(active.seed, offset, self.next_lsn, synced, oldest);
+        active.append(self.next_lsn, len, batch.prefix());
+        self.next_lsn += 1;
+        let (committed, replayed) = batch.placed(active.number(), offset);
+        if run.placed.is_empty() {
+            run.offset = offset;
+        }
+        run.placed.push(Placed { submission, committed, replayed });
+        None
+    }
+
+    /// One vectored write of all that is placed.
+    fn write(&mut self, run: &mut Run, done: &mut Vec<Placed>) -> Result<(), Error> {
+        let (Some(active), false) = (&self.active, run.placed.is_empty()) else {
+            return Ok(());
+        };
+        let batches = run.placed.iter().map(|placed| &placed.submission.batch);
+        let parts: Vec<&[u8]> = batches.flat_map(|batch| batch.parts()).collect();
+        active.file.write_all_vectored_at(&parts, run.offset).map_err(|error| failed("writing", active, error))?;
+        if self.unsynced.is_none() {
+            self.unsynced = Some(self.shared.options.clock.instant());
+        }
+        self.shared.count_group(
+            run.placed.len(),
+            parts.iter().map(|part| part.len()).sum(),
+            Lsn::new(self.next_lsn - 1),
+        );
+        let replayed = run.placed.iter_mut().map(|placed| std::mem::take(&mut placed.replayed));
+        self.shared.recent.lock().extend(replayed);
+        done.append(&mut run.placed);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        let (Some(active), Some(_)) = (&self.active, self.unsynced) else {
+            return Ok(());
+        };
+        active.file.sync_data().map_err(|error| failed("syncing", active, error))?;
+        self.unsynced = None;
+        self.shared.count_sync(Lsn::new(self.next_lsn - 1));
+        Ok(())
+    }
+
+    /// Seals the segment and goes on to the next. The inner error is that
+    /// there is none, and the old one goes on; the outer one is the end.
+    fn roll(&mut self) -> Result<Result<(), Error>, Error> {
+        let next = match self.shared.keeper.take() {
+            Ok(next) => next,
+            Err(full) => return Ok(Err(full)),
+        };
+        // Batches before footer: a good footer means good batches, even when
+        // the power fails in between.
+        self.sync()?;
+        if let Some(active) = &self.active {
+            let (offset, bytes) = active.seal(self.shared.keeper.oldest());
+            active
+                .file
+                .write_all_at(&bytes, offset)
+                .and_then(|()| active.file.sync_data())
+                .map_err(|error| failed("sealing", active, error))?;
+            active.set_sealed();
+        }
+        let number = next.number();
+        self.shared.segments.write().insert(number, next.clone());
+        self.active = Some(next);
+        Ok(Ok(()))
+    }
+
+    fn answer(&self, done: Vec<Placed>, refused: Vec<(Submission, Error)>, failed: Option<&Error>) {
+        if failed.is_some() {
+            self.shared.poison.send_replace(true);
+        }
+        let mut message = Done { synced: self.shared.synced(), ..Done::default() };
+        for placed in done {
+            let result = failed.map_or(Ok(placed.committed), |error| Err(poisoned(error)));
+            message.answers.push(Answer { waiter: placed.submission.waiter, result });
+            message.spent.push(placed.submission.batch);
+        }
+        for (submission, error) in refused {
+            message.answers.push(Answer { waiter: submission.waiter, result: Err(error) });
+        }
+        self.answers.send(message);
+    }
+
+    fn rest(&mut self) -> Result<Turn, Error> {
+        let Some(since) = self.unsynced else {
+            return Ok(Turn::Rest(None));
+        };
+        let waited = self.shared.options.clock.instant() - since;
+        match self.shared.options.buffered_sync.checked_sub(waited) {
+            Some(left) if !left.is_zero() => Ok(Turn::Rest(Some(left))),
+            _ => {
+                self.sync()?;
+                self.answer(Vec::new(), Vec::new(), None);
+                Ok(Turn::Worked)
+            }
+        }
+    }
+
+    /// Ends an orderly log: a last empty batch says that all before it was
+    /// synced, so that what goes bad later is known as damage.
+    fn finish(&mut self) -> Result<(), Error> {
+        self.sync()?;
+        let written = self.active.as_ref().is_some_and(|active| {
+            let (first, next) = active.lsns();
+            first < next
+        });
+        let (mark, _) = Submission::mark(None)?;
+        let (len, footer_len) = (mark.batch.len(), mark.batch.footer_len());
+        let active = self.active.as_ref().filter(|_| written);
+        if active.is_some_and(|active| active.room_for(len, footer_len).is_some()) {
+            self.commit(vec![mark])?;
+        }
+        self.answer(Vec::new(), Vec::new(), None);
+        Ok(())
+    }
+
+    fn poison(&self, error: &Error) {
+        tracing::error!("the log failed: {error}");
+        let reason = poisoned(error);
+        let waiting = self.shared.queue.abandon(reason.clone());
+        let refused = waiting.into_iter().map(|submission| (submission, reason.clone())).collect();
+        self.shared.poison.send_replace(true);
+        self.answer(Vec::new(), refused, None);
+    }
+}
+
+fn poisoned(error: &Error) -> Error {
+    Error::Poisoned(error.to_string())
+}
+
+fn failed(action: &str, segment: &Segment, error: std::io::Error) -> Error {
+    Error::io(format!("{action} segment {}", segment.number()), error)
+}
