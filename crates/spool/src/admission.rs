@@ -1,0 +1,215 @@
+//! Bounds of what is taken in, and of bodies in memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use postrider_base::{Clock, Disk, Timestamp};
+
+use crate::error::{Error, Result};
+use crate::message::Content;
+use crate::settings::Settings;
+
+/// Counts what is in the spool or on its way in, against the bounds.
+#[derive(Debug)]
+pub(crate) struct Admissions {
+    bytes: AtomicU64,
+    messages: AtomicU64,
+    max_bytes: u64,
+    max_messages: u64,
+    min_free: u64,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    clock: Clock,
+    /// When free space was looked at, and whether there was enough.
+    free: Mutex<Option<(Timestamp, bool)>>,
+}
+
+/// Room for a message that is on its way in; given back on drop.
+#[derive(Debug)]
+pub struct Admission {
+    book: Arc<Admissions>,
+    bytes: u64,
+}
+
+/// How long an answer of the file system about free space is good for. Space
+/// goes by whole segments, which are taken long before they are full.
+const FREE_FOR: Duration = Duration::from_secs(1);
+
+impl Admissions {
+    pub(crate) fn new(settings: &Settings, disk: Arc<dyn Disk>, dir: PathBuf, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+            max_bytes: settings.max_bytes.bytes(),
+            max_messages: settings.max_messages,
+            min_free: settings.min_free_bytes.bytes(),
+            disk,
+            dir,
+            clock,
+            free: Mutex::new(None),
+        })
+    }
+
+    /// Reserves room, if there is some.
+    pub(crate) fn admit(self: &Arc<Self>, bytes: u64) -> Result<Admission> {
+        if !self.has_space() {
+            return Err(Error::Full("free disk space"));
+        }
+        // Taken first and given back on drop, so that two at once do not
+        // both fit in the room for one.
+        let admission = self.admit_anyway(bytes);
+        if self.messages.load(Ordering::Relaxed) > self.max_messages {
+            return Err(Error::Full("max_messages"));
+        }
+        if self.bytes.load(Ordering::Relaxed) > self.max_bytes {
+            return Err(Error::Full("max_bytes"));
+        }
+        Ok(admission)
+    }
+
+    /// Reserves room beyond the bounds.
+    pub(crate) fn admit_anyway(self: &Arc<Self>, bytes: u64) -> Admission {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        Admission { book: Arc::clone(self), bytes }
+    }
+
+    /// A message has ended.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Messages and bytes.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let messages = self.messages.load(Ordering::Relaxed);
+        (messages, self.bytes.load(Ordering::Relaxed))
+    }
+
+    fn has_space(&self) -> bool {
+        let now = self.clock.now();
+        let mut free = self.free.lock();
+        match *free {
+            Some((at, enough)) if now.saturating_since(at) < FREE_FOR => enough,
+            _ => {
+                // A file system that does not answer is found out by writing.
+                let bytes = self.disk.available_bytes(&self.dir).unwrap_or(u64::MAX);
+                let enough = bytes >= self.min_free;
+                *free = Some((now, enough));
+                enough
+            }
+        }
+    }
+}
+
+impl Admission {
+    /// The message is in: its room is given back when it ends.
+    pub(crate) fn keep(self) {
+        // Dropping would give it back now.
+        self.book.bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        self.book.messages.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.book.release(self.bytes);
+    }
+}
+
+/// Bytes of bodies that may be kept in memory.
+#[derive(Debug)]
+pub(crate) struct BodyMemory {
+    held: AtomicU64,
+    bound: u64,
+}
+
+/// A body in memory, counted until the last holder lets go.
+#[derive(Debug)]
+pub(crate) struct Body {
+    content: Content,
+    memory: Arc<BodyMemory>,
+}
+
+impl BodyMemory {
+    pub(crate) fn new(bound: u64) -> Arc<Self> {
+        Arc::new(Self { held: AtomicU64::new(0), bound })
+    }
+
+    /// Keeps a body if there is room for it.
+    pub(crate) fn keep(self: &Arc<Self>, content: &Content) -> Option<Arc<Body>> {
+        let length = content.len();
+        let before = self.held.fetch_add(length, Ordering::Relaxed);
+        if before.saturating_add(length) > self.bound {
+            self.held.fetch_sub(length, Ordering::Relaxed);
+            return None;
+        }
+        Some(Arc::new(Body { content: content.clone(), memory: Arc::clone(self) }))
+    }
+
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+impl Body {
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.memory.held.fetch_sub(self.content.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_base::{SimDisk, Size};
+
+    use super::*;
+
+    fn admissions(settings: &Settings) -> Arc<Admissions> {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        Admissions::new(settings, disk, "/spool".into(), Clock::system())
+    }
+
+    #[test]
+    fn bounds_refuse_and_room_comes_back() {
+        let settings = Settings {
+            max_bytes: Size::from_bytes(100),
+            max_messages: 2,
+            min_free_bytes: Size::from_bytes(0),
+            ..Settings::default()
+        };
+        let book = admissions(&settings);
+        let first = book.admit(60).unwrap();
+        assert!(matches!(book.admit(41), Err(Error::Full("max_bytes"))));
+        let second = book.admit(40).unwrap();
+        assert!(matches!(book.admit(0), Err(Error::Full("max_messages"))));
+        drop(first);
+        second.keep();
+        assert_eq!(book.counts(), (1, 40));
+        assert_eq!(book.admit_anyway(1000).bytes, 1000);
+        book.release(40);
+        assert_eq!(book.counts(), (0, 0));
+    }
+
+    #[test]
+    fn bodies_are_counted_while_anybody_holds_them() {
+        let memory = BodyMemory::new(10);
+        let content = Content::from(vec![0; 6]);
+        let body = memory.keep(&content).unwrap();
+        let claim = Arc::clone(&body);
+        assert!(memory.keep(&content).is_none());
+        drop(body);
+        assert_eq!(memory.held(), 6);
+        drop(claim);
+        assert_eq!(memory.held(), 0);
+        assert!(memory.keep(&content).is_some());
+    }
+}

@@ -1,0 +1,349 @@
+//! Claims: a message's recipients of one domain, handed out to one delivery.
+
+use std::sync::Arc;
+
+use postrider_base::{Clock, Timestamp};
+use postrider_mail::{AttemptOutcome, MessageId};
+use postrider_wal::{Durability, Location};
+
+use crate::admission::Body;
+use crate::commit::Batch;
+use crate::due::Slot;
+use crate::error::{Error, Result};
+use crate::indexer::Loaded;
+use crate::message::{Content, Message, NewMessage, QueueKey};
+use crate::records::{OperatorHead, StartedHead, decode_message};
+use crate::shared::Shared;
+use crate::state::{Active, Parcel};
+
+/// A message's due recipients of one domain, owned by one delivery. Dropping
+/// it gives what has no outcome back to its queue, due as before; there is no
+/// expiry.
+#[derive(Debug)]
+pub struct Claim {
+    /// The message's name.
+    pub id: MessageId,
+    /// The queue it came from.
+    pub queue: QueueKey,
+    /// Whom to deliver to.
+    pub recipients: Vec<DueRecipient>,
+    /// The message.
+    pub message: Arc<Message>,
+    /// Since when it has been due.
+    pub ready_since: Timestamp,
+    body: Option<Arc<Body>>,
+    location: Location,
+    /// Whether the log need not be told that an attempt begins.
+    registered: bool,
+    lease: Lease,
+}
+
+/// A recipient whose time has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DueRecipient {
+    /// Index in the envelope's recipients.
+    pub index: u16,
+    /// Attempts made before this one.
+    pub attempts: u32,
+    /// What the last attempt said; none before the first.
+    pub last: Option<AttemptOutcome>,
+}
+
+impl Claim {
+    /// Records that an attempt begins, written but not synced, so that
+    /// attempts are counted although a crash keeps their outcome from being
+    /// recorded. To be called before dialling. Nothing is written for the
+    /// first attempt of a message that was just accepted, or when called
+    /// again.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Full`]: no attempt may be made.
+    pub async fn register(&mut self) -> Result<()> {
+        let shared = &self.lease.shared;
+        shared.check_open()?;
+        if self.registered {
+            return Ok(());
+        }
+        let attempts = self.recipients.iter().map(|r| (r.index, r.attempts + 1));
+        let mut batch = Batch::default();
+        batch.started(StartedHead { id: self.id, attempts: attempts.collect() })?;
+        batch.commit(shared, Durability::Buffered).await?;
+        self.registered = true;
+        Ok(())
+    }
+
+    /// The message's bytes, from memory when they are still there.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the disk does not give them back as they were
+    /// written: a note goes to the quarantine directory, and the message is
+    /// held for the operator.
+    pub async fn content(&self) -> Result<Content> {
+        if let Some(body) = &self.body {
+            return Ok(body.content().clone());
+        }
+        let shared = &self.lease.shared;
+        let mut location = self.location;
+        let damage = loop {
+            let log = shared.log.clone();
+            let read = tokio::task::spawn_blocking(move || log.read(location)).await;
+            let error = match read.map_err(|_| Error::Closed)? {
+                Ok(body) => match decode_message(&body) {
+                    Some((_, content)) => return Ok(content),
+                    None => "the record cannot be read".to_owned(),
+                },
+                Err(error) => error.to_string(),
+            };
+            // Reclaim may have moved the message since it was claimed.
+            let state = shared.state.lock();
+            match state.messages.get(&self.id) {
+                Some(active) if active.row.location != location => location = active.row.location,
+                Some(_) => break error,
+                None => return Err(Error::Unknown(self.id)),
+            }
+        };
+        let error = shared.damaged(self.id, &damage);
+        hold_damaged(shared, self.id).await;
+        Err(error)
+    }
+
+    /// Records outcomes of some of the recipients and the messages that they
+    /// cause, as one batch, and keeps the claim for the rest. On return they
+    /// are written; the sync follows within `outcome_sync`.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]: what the outcomes say may have to be done again.
+    pub async fn record(&mut self, outcomes: Vec<AttemptOutcome>, dsns: Vec<NewMessage>) -> Result<()> {
+        if outcomes.is_empty() && dsns.is_empty() {
+            return Ok(());
+        }
+        let shared = &self.lease.shared;
+        shared.indexer.room().await;
+        let done: Vec<_> = outcomes.iter().map(|outcome| outcome.recipient).collect();
+        let mut batch = Batch::default();
+        batch.outcomes(self.id, outcomes)?;
+        for dsn in dsns {
+            batch.accept(shared, dsn, false)?;
+        }
+        batch.commit(shared, Durability::Buffered).await?;
+        self.recipients.retain(|recipient| !done.contains(&recipient.index));
+        Ok(())
+    }
+
+    /// As [`Claim::record`], then the claim ends. Recipients without an
+    /// outcome are due as before.
+    ///
+    /// # Errors
+    /// As [`Claim::record`]; the claim has ended nevertheless.
+    pub async fn finish(mut self, outcomes: Vec<AttemptOutcome>, dsns: Vec<NewMessage>) -> Result<()> {
+        self.record(outcomes, dsns).await
+    }
+
+    fn new(lease: Lease, parcel: Parcel) -> Self {
+        Self {
+            id: lease.slot.1,
+            queue: lease.queue.clone(),
+            recipients: parcel.recipients,
+            message: parcel.record,
+            ready_since: lease.slot.0,
+            body: parcel.body,
+            location: parcel.location,
+            registered: parcel.fresh,
+            lease,
+        }
+    }
+}
+
+/// A place in a queue that is taken. Given back on drop.
+#[derive(Debug)]
+struct Lease {
+    shared: Arc<Shared>,
+    queue: QueueKey,
+    slot: Slot,
+    /// The message is kept in memory for this lease.
+    pinned: bool,
+    /// The message does not wait in this queue any more.
+    void: bool,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Self { shared, queue, slot, pinned, void } = self;
+        shared.update(|state, now| match void {
+            true => state.discard(queue, slot.1, now),
+            false => state.give_back(queue, *slot, *pinned, now),
+        });
+    }
+}
+
+/// Waits until something is due and claims it.
+pub(crate) async fn take_due(shared: &Arc<Shared>, max: usize) -> Vec<Claim> {
+    let max = max.max(1);
+    loop {
+        let changed = shared.due.notified();
+        let (claims, leases, next) = take_now(shared, max);
+        let claims = fetch(shared, claims, leases).await;
+        if !claims.is_empty() {
+            return claims;
+        }
+        let wait = async {
+            match next {
+                Some(at) => sleep_until(&shared.clock, at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = wait => {}
+        }
+    }
+}
+
+/// What is in memory as claims, the rest as leases, and when more is due.
+fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Claim>, Vec<Lease>, Option<Timestamp>) {
+    if shared.check_open().is_err() {
+        return (Vec::new(), Vec::new(), None);
+    }
+    let (taken, next) = shared.update(|state, now| {
+        let slots = state.due.take(max, now);
+        let taken: Vec<_> = slots
+            .into_iter()
+            .map(|(queue, slot)| {
+                let known = state.messages.contains_key(&slot.1);
+                let parcel = state.parcel(slot.1, &queue.domain, now);
+                (queue, slot, known, parcel)
+            })
+            .collect();
+        (taken, state.due.next())
+    });
+    let (mut claims, mut leases) = (Vec::with_capacity(taken.len()), Vec::new());
+    for (queue, slot, known, parcel) in taken {
+        let lease = Lease {
+            shared: Arc::clone(shared),
+            queue,
+            slot,
+            pinned: parcel.is_some(),
+            void: known && parcel.is_none(),
+        };
+        match parcel {
+            Some(parcel) => claims.push(Claim::new(lease, parcel)),
+            None if known => drop(lease),
+            None => leases.push(lease),
+        }
+    }
+    (claims, leases, next)
+}
+
+/// Reads the messages of leases back and makes claims of them.
+async fn fetch(shared: &Arc<Shared>, mut claims: Vec<Claim>, leases: Vec<Lease>) -> Vec<Claim> {
+    if leases.is_empty() {
+        return claims;
+    }
+    let ids = leases.iter().map(|lease| lease.slot.1).collect();
+    let Ok(loads) = Loads::begin(shared, ids).await else { return claims };
+    for mut lease in leases {
+        let id = lease.slot.1;
+        if let Some(what) = loads.damaged(id) {
+            shared.damaged(id, what);
+            hold_damaged(shared, id).await;
+        }
+        match shared.update(|state, now| state.parcel(id, &lease.queue.domain, now)) {
+            Some(parcel) => {
+                lease.pinned = true;
+                claims.push(Claim::new(lease, parcel));
+            }
+            None => lease.void = true,
+        }
+    }
+    claims
+}
+
+/// Messages being read into memory; there until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Loads {
+    shared: Arc<Shared>,
+    ids: Vec<MessageId>,
+    damaged: Vec<(MessageId, String)>,
+}
+
+impl Loads {
+    /// Brings messages into memory and pins them there.
+    pub(crate) async fn begin(shared: &Arc<Shared>, ids: Vec<MessageId>) -> Result<Self> {
+        let mut loading = Loading { shared: Arc::clone(shared), ids: ids.clone() };
+        shared.update(|state, _| ids.iter().for_each(|id| state.load_begins(*id)));
+        let loaded = shared.indexer.load(ids).await?;
+        let mut this = Self { shared: Arc::clone(shared), ids: Vec::new(), damaged: Vec::new() };
+        loading.ids.clear();
+        shared.update(|state, _| {
+            for (id, loaded) in loaded {
+                let active: Option<Active> = match loaded {
+                    Loaded::Found(active) => Some(*active),
+                    Loaded::Missing => None,
+                    Loaded::Damaged(active, what) => {
+                        this.damaged.push((id, what));
+                        Some(*active)
+                    }
+                };
+                state.load_ends(id, active);
+                if state.pin(id) {
+                    this.ids.push(id);
+                }
+            }
+        });
+        Ok(this)
+    }
+
+    /// The messages that are in memory now.
+    pub(crate) fn ids(&self) -> &[MessageId] {
+        &self.ids
+    }
+
+    fn damaged(&self, id: MessageId) -> Option<&str> {
+        let mut damaged = self.damaged.iter();
+        damaged.find(|(known, _)| *known == id).map(|(_, what)| what.as_str())
+    }
+}
+
+impl Drop for Loads {
+    fn drop(&mut self) {
+        let ids = std::mem::take(&mut self.ids);
+        self.shared.update(|state, _| ids.into_iter().for_each(|id| state.unpin(id)));
+    }
+}
+
+/// Loads that were begun and not ended.
+struct Loading {
+    shared: Arc<Shared>,
+    ids: Vec<MessageId>,
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        let ids = std::mem::take(&mut self.ids);
+        self.shared.update(|state, _| {
+            for id in ids {
+                state.load_ends(id, None);
+                state.forget_if_idle(id);
+            }
+        });
+    }
+}
+
+/// A message that cannot be read is not tried again and again.
+async fn hold_damaged(shared: &Arc<Shared>, id: MessageId) {
+    let mut batch = Batch::default();
+    let committed = match batch.operator(OperatorHead::Hold(vec![id])) {
+        Ok(()) => batch.commit(shared, Durability::Buffered).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = committed {
+        tracing::warn!(%id, %error, "a damaged message could not be held");
+    }
+}
+
+async fn sleep_until(clock: &Clock, at: Timestamp) {
+    let now = clock.now();
+    if at > now {
+        tokio::time::sleep(at.saturating_since(now)).await;
+    }
+}

@@ -1,0 +1,305 @@
+//! From records to the log, and from the log to the state.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use postrider_base::{Scope, Timestamp};
+use postrider_mail::{AttemptOutcome, MessageId};
+use postrider_wal::{Committed, Durability, Entry, Location, Lsn};
+use tokio::sync::mpsc;
+
+use crate::admission::{Admission, Body};
+use crate::error::Result;
+use crate::feed::FeedRecord;
+use crate::message::{AcceptedRecord, NewMessage};
+use crate::records::{self, Kind, Mark, OperatorHead, OutcomeState, StartedHead};
+use crate::row::Row;
+use crate::shared::Shared;
+use crate::state::{Active, State};
+
+/// One record of a batch, and what it changes once it is in the log.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Accepted {
+        record: Arc<AcceptedRecord>,
+        body: Option<Arc<Body>>,
+        admission: Admission,
+    },
+    Outcomes {
+        id: MessageId,
+        outcomes: Vec<AttemptOutcome>,
+    },
+    Started(StartedHead),
+    Operator(OperatorHead),
+    /// A message copied.
+    Snapshot {
+        id: MessageId,
+    },
+    /// What last attempts had said when the message was `then`, copied too.
+    Copied {
+        id: MessageId,
+        then: Row,
+    },
+    Mark,
+}
+
+/// Records with their effects, ready to be handed to the log.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub entries: Vec<Entry>,
+    effects: Vec<Effect>,
+}
+
+impl Batch {
+    /// Adds a new message; refused at the bounds unless it is a consequence
+    /// of what was accepted before.
+    pub(crate) fn accept(&mut self, shared: &Shared, message: NewMessage, bounded: bool) -> Result<()> {
+        let (record, content) = message.into_parts();
+        let entry = records::accepted(&record, &content)?;
+        let bytes = entry.body.iter().map(|chunk| chunk.len() as u64).sum();
+        let admission = match bounded {
+            true => shared.admissions.admit(bytes)?,
+            false => shared.admissions.admit_anyway(bytes),
+        };
+        self.push(entry, Effect::Accepted { record: Arc::new(record), body: shared.bodies.keep(&content), admission });
+        Ok(())
+    }
+
+    pub(crate) fn outcomes(&mut self, id: MessageId, outcomes: Vec<AttemptOutcome>) -> Result<()> {
+        let entry = records::outcomes(Kind::Outcomes, id, &outcomes)?;
+        self.push(entry, Effect::Outcomes { id, outcomes });
+        Ok(())
+    }
+
+    pub(crate) fn started(&mut self, head: StartedHead) -> Result<()> {
+        let entry = records::head_only(Kind::Started, &head)?;
+        self.push(entry, Effect::Started(head));
+        Ok(())
+    }
+
+    pub(crate) fn operator(&mut self, head: OperatorHead) -> Result<()> {
+        let entry = records::head_only(Kind::Operator, &head)?;
+        self.push(entry, Effect::Operator(head));
+        Ok(())
+    }
+
+    pub(crate) fn mark(&mut self, mark: Mark) -> Result<()> {
+        self.push(records::head_only(Kind::Mark, &mark)?, Effect::Mark);
+        Ok(())
+    }
+
+    pub(crate) fn snapshot(&mut self, id: MessageId, row: &Row, last: &[AttemptOutcome], body: Bytes) -> Result<()> {
+        let entry = records::snapshot(id, row, body)?;
+        self.push(entry, Effect::Snapshot { id });
+        if !last.is_empty() {
+            let entry = records::outcomes(Kind::Copied, id, last)?;
+            let then = row.clone();
+            self.push(entry, Effect::Copied { id, then });
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry, effect: Effect) {
+        self.entries.push(entry);
+        self.effects.push(effect);
+    }
+
+    fn ids(&self) -> impl Iterator<Item = MessageId> + '_ {
+        ids(&self.effects)
+    }
+
+    /// Hands the batch to the log. What it changes happens when the log has
+    /// it, also when the caller stops waiting.
+    pub(crate) async fn commit(self, shared: &Arc<Shared>, durability: Durability) -> Result<Lsn> {
+        shared.check_open()?;
+        let pending = {
+            let mut state = shared.state.lock();
+            self.submit(shared, &mut state, durability)
+        };
+        pending.done().await
+    }
+
+    /// The first half of [`Batch::commit`], for callers that hold the lock.
+    pub(crate) fn submit(self, shared: &Arc<Shared>, state: &mut State, durability: Durability) -> Pending {
+        state.begin(self.ids());
+        let answer = Box::pin(shared.log.submit(self.entries, durability));
+        Pending { shared: Arc::clone(shared), rest: Some((self.effects, answer)) }
+    }
+}
+
+/// The messages that effects are about.
+fn ids(effects: &[Effect]) -> impl Iterator<Item = MessageId> + '_ {
+    let ids = |effect: &Effect| -> (Option<MessageId>, Vec<MessageId>) {
+        match effect {
+            Effect::Accepted { record, .. } => (Some(record.id), Vec::new()),
+            Effect::Outcomes { id, .. } | Effect::Snapshot { id } => (Some(*id), Vec::new()),
+            Effect::Started(head) => (Some(head.id), Vec::new()),
+            Effect::Operator(wish) => (None, wish.ids()),
+            Effect::Copied { .. } | Effect::Mark => (None, Vec::new()),
+        }
+    };
+    effects.iter().flat_map(move |effect| {
+        let (one, many) = ids(effect);
+        one.into_iter().chain(many)
+    })
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Committed, postrider_wal::Error>> + Send>>;
+
+/// A batch that the log has not confirmed yet. Dropped, it goes on without
+/// its caller.
+pub(crate) struct Pending {
+    shared: Arc<Shared>,
+    rest: Option<(Vec<Effect>, Answer)>,
+}
+
+impl Pending {
+    /// Waits for the log, then takes the effects in.
+    pub(crate) async fn done(mut self) -> Result<Lsn> {
+        let Some((_, answer)) = &mut self.rest else {
+            unreachable!("only this function takes the rest, and it consumes the batch")
+        };
+        let result = answer.await;
+        let effects = self.rest.take().map(|(effects, _)| effects);
+        settle(&self.shared, effects.unwrap_or_default(), result)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            let pending = Self { shared: Arc::clone(&self.shared), rest: Some(rest) };
+            if let Err(mpsc::error::SendError(mut pending)) = self.shared.orphans.send(pending) {
+                // Nobody is left to care; the log knows.
+                pending.rest = None;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let effects = self.rest.as_ref().map(|(effects, _)| effects);
+        f.debug_struct("Pending").field("effects", &effects).finish()
+    }
+}
+
+fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, result: Result<Committed, postrider_wal::Error>) -> Result<Lsn> {
+    let committed = match result {
+        Ok(committed) => committed,
+        Err(error) => {
+            shared.update(|state, _| state.finish(ids(&effects)));
+            return Err(error.into());
+        }
+    };
+    if let Some(location) = committed.locations.first() {
+        shared.saw_segment(location.segment);
+    }
+    shared.recent.put(committed.lsn, &effects);
+    let first_young = shared.update(|state, now| {
+        state.finish(ids(&effects));
+        let mut first_young = false;
+        for (effect, location) in effects.into_iter().zip(committed.locations) {
+            first_young |= apply(state, effect, location, now);
+        }
+        first_young
+    });
+    if first_young {
+        shared.young.notify_one();
+    }
+    Ok(committed.lsn)
+}
+
+/// Whether a message became young while none was.
+fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) -> bool {
+    match effect {
+        Effect::Accepted { record, body, admission } => {
+            admission.keep();
+            return state.accepted(record, location, body, now);
+        }
+        Effect::Outcomes { id, outcomes } => {
+            let states: Vec<_> = outcomes.iter().map(OutcomeState::from).collect();
+            state.change(id, now, |active| {
+                active.row.settle(&states, location);
+                active.remember(outcomes);
+            });
+        }
+        Effect::Started(StartedHead { id, attempts }) => {
+            if let Some(active) = state.messages.get_mut(&id) {
+                active.row.started(&attempts);
+            }
+        }
+        Effect::Operator(wish) => operator(state, wish, location, now),
+        Effect::Snapshot { id } => {
+            state.change(id, now, |active| active.row.location = location);
+        }
+        Effect::Copied { id, then } => {
+            state.change(id, now, |active| active.row.copied_since(&then, location));
+        }
+        Effect::Mark => {}
+    }
+    false
+}
+
+fn operator(state: &mut State, wish: OperatorHead, location: Location, now: Timestamp) {
+    let mut hold = |ids: Vec<MessageId>, held| {
+        for id in ids {
+            state.change(id, now, |active| active.row.held = held);
+        }
+    };
+    match wish {
+        OperatorHead::Hold(ids) => hold(ids, true),
+        OperatorHead::Release(ids) => hold(ids, false),
+        OperatorHead::Retry { at, parts } => {
+            for (id, domain) in parts {
+                state.change(id, now, |active| active.row.hasten(domain.as_ref(), at));
+            }
+        }
+        OperatorHead::Holds(holds) => {
+            state.holds_segment = Some(location.segment);
+            state.due.set_holds(holds, now);
+        }
+    }
+}
+
+impl Active {
+    /// Keeps what these attempts said, while their recipients wait.
+    fn remember(&mut self, outcomes: Vec<AttemptOutcome>) {
+        for outcome in outcomes {
+            self.last.retain(|known| known.recipient != outcome.recipient);
+            if !outcome.disposition.is_terminal() {
+                self.last.push(outcome);
+            }
+        }
+    }
+}
+
+/// What a batch tells the feeds.
+pub(crate) fn feed_records(effects: &[Effect]) -> Vec<(u16, FeedRecord)> {
+    let records = (0..).zip(effects).filter_map(|(index, effect)| {
+        let record = match effect {
+            Effect::Accepted { record, .. } => FeedRecord::Accepted(Arc::clone(record)),
+            Effect::Outcomes { id, outcomes } => FeedRecord::Outcomes { id: *id, outcomes: outcomes.clone() },
+            _ => return None,
+        };
+        Some((index, record))
+    });
+    records.collect()
+}
+
+/// Takes in what callers no longer wait for, until the spool is closed.
+pub(crate) async fn adopt(mut orphans: mpsc::UnboundedReceiver<Pending>, scope: Scope) {
+    loop {
+        let pending = tokio::select! {
+            pending = orphans.recv() => pending,
+            () = scope.cancelled() => None,
+        };
+        let Some(pending) = pending else { return };
+        if let Err(error) = pending.done().await {
+            tracing::warn!(%error, "a record was not written");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Which message is next: queues in turn, oldest due first within each.
+//!
+//! A queue keeps in memory its fresh messages (they are nowhere else) and a
+//! window of the waiting ones in the index: the earliest, up to a bound. What
+//! lies beyond the window is read when the window is used up, so that memory
+//! does not grow with the queue. A queue that is parked or held stands
+//! neither in the ready ring nor among the timers, whatever it holds.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use postrider_base::Timestamp;
+use postrider_mail::MessageId;
+
+use crate::message::QueueKey;
+use crate::records::Holds;
+use crate::row::NEVER;
+
+/// A message's place in a queue. Order is the order of delivery.
+pub(crate) type Slot = (Timestamp, MessageId);
+
+/// The next part of the index that a queue needs.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Refill {
+    pub queue: QueueKey,
+    /// Read what comes after this.
+    pub after: Option<Slot>,
+    /// Read up to this many that are due, and one that is not.
+    pub limit: usize,
+    pub now: Timestamp,
+}
+
+/// All queues.
+#[derive(Debug)]
+pub(crate) struct Due {
+    queues: HashMap<QueueKey, Queue>,
+    /// Queues with something due, in turn.
+    ready: VecDeque<QueueKey>,
+    /// Queues whose first message is due later.
+    timers: BTreeSet<(Timestamp, QueueKey)>,
+    /// What to ask the index for.
+    refills: Vec<Refill>,
+    /// Bound of a queue's window.
+    batch: usize,
+    holds: Holds,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    fresh: BTreeSet<Slot>,
+    window: BTreeSet<Slot>,
+    /// The index may have slots after `covered` that the window lacks.
+    more: bool,
+    covered: Option<Slot>,
+    /// A refill is under way; slots added to the index meanwhile.
+    refilling: bool,
+    added: Vec<Slot>,
+    claimed: BTreeSet<MessageId>,
+    /// Messages, claimed ones included.
+    waiting: u64,
+    parked: bool,
+    held: bool,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Place {
+    #[default]
+    Nowhere,
+    Ready,
+    Timer(Timestamp),
+}
+
+/// A queue in numbers, as far as memory knows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QueueState {
+    pub key: QueueKey,
+    pub waiting: u64,
+    pub claimed: u64,
+    pub parked: bool,
+    pub held: bool,
+}
+
+impl Due {
+    pub(crate) fn new(batch: usize, holds: Holds) -> Self {
+        Self {
+            queues: HashMap::new(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            refills: Vec::new(),
+            batch,
+            holds,
+        }
+    }
+
+    /// A message that is in the index, at the start.
+    pub(crate) fn restore(&mut self, key: &QueueKey, slot: Slot) {
+        let queue = entry(&mut self.queues, &self.holds, key);
+        queue.waiting += 1;
+        match queue.window.first() {
+            Some(first) if *first <= slot => queue.more = true,
+            first => {
+                queue.more |= first.is_some();
+                queue.window = BTreeSet::from([slot]);
+            }
+        }
+        queue.covered = queue.window.first().copied();
+    }
+
+    /// Schedules every queue, after they were restored.
+    pub(crate) fn start(&mut self, now: Timestamp) {
+        let keys: Vec<_> = self.queues.keys().cloned().collect();
+        keys.iter().for_each(|key| self.schedule(key, now));
+    }
+
+    /// A message that is only in memory joins a queue.
+    pub(crate) fn add_fresh(&mut self, key: &QueueKey, slot: Slot, now: Timestamp) {
+        let queue = entry(&mut self.queues, &self.holds, key);
+        queue.waiting += 1;
+        queue.fresh.insert(slot);
+        self.schedule(key, now);
+    }
+
+    /// A message's due time changed, or it went from memory to the index
+    /// (the same slot, then). It is in the index afterwards.
+    pub(crate) fn reslot(&mut self, key: &QueueKey, old: Slot, new: Slot, now: Timestamp) {
+        let batch = self.batch;
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.fresh.remove(&old);
+        queue.window.remove(&old);
+        if !queue.claimed.contains(&new.1) {
+            queue.insert(new, batch);
+        }
+        self.schedule(key, now);
+    }
+
+    /// A message leaves a queue.
+    pub(crate) fn end(&mut self, key: &QueueKey, slot: Slot, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.fresh.remove(&slot);
+        queue.window.remove(&slot);
+        queue.waiting = queue.waiting.saturating_sub(1);
+        self.schedule(key, now);
+    }
+
+    /// Claims up to `max` due slots, one from each queue in turn.
+    pub(crate) fn take(&mut self, max: usize, now: Timestamp) -> Vec<(QueueKey, Slot)> {
+        self.wake(now);
+        let mut taken = Vec::with_capacity(max.min(self.ready.len()));
+        while taken.len() < max
+            && let Some(key) = self.ready.pop_front()
+        {
+            let Some(queue) = self.queues.get_mut(&key) else { continue };
+            queue.place = Place::Nowhere;
+            if let Some(slot) = queue.pop(now) {
+                queue.claimed.insert(slot.1);
+                taken.push((key.clone(), slot));
+            }
+            self.schedule(&key, now);
+        }
+        taken
+    }
+
+    /// A claim ends; `slot` is where its message now waits, if it does.
+    pub(crate) fn give_back(&mut self, key: &QueueKey, id: MessageId, slot: Option<Slot>, fresh: bool, now: Timestamp) {
+        let batch = self.batch;
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.claimed.remove(&id);
+        match slot {
+            Some(slot) if fresh => drop(queue.fresh.insert(slot)),
+            Some(slot) => queue.insert(slot, batch),
+            None => {}
+        }
+        self.schedule(key, now);
+    }
+
+    /// What a refill read, in order, and whether the index has no more.
+    pub(crate) fn refilled(&mut self, key: &QueueKey, slots: &[Slot], end: bool, now: Timestamp) {
+        let batch = self.batch;
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.refilling = false;
+        queue.more = !end;
+        queue.covered = slots.last().copied().max(queue.covered);
+        let claimed = &queue.claimed;
+        let free = slots.iter().filter(|slot| !claimed.contains(&slot.1));
+        queue.window.extend(free);
+        for slot in std::mem::take(&mut queue.added) {
+            queue.insert(slot, batch);
+        }
+        self.schedule(key, now);
+    }
+
+    /// The index was made anew: windows are to be read again.
+    pub(crate) fn forget_windows(&mut self, now: Timestamp) {
+        for queue in self.queues.values_mut() {
+            queue.window.clear();
+            queue.added.clear();
+            queue.covered = None;
+            queue.more = true;
+            queue.refilling = false;
+        }
+        self.start(now);
+    }
+
+    /// Refills asked for since the last call.
+    pub(crate) fn refills(&mut self) -> Vec<Refill> {
+        std::mem::take(&mut self.refills)
+    }
+
+    pub(crate) fn park(&mut self, key: &QueueKey, parked: bool, now: Timestamp) {
+        entry(&mut self.queues, &self.holds, key).parked = parked;
+        self.schedule(key, now);
+    }
+
+    pub(crate) fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    pub(crate) fn set_holds(&mut self, holds: Holds, now: Timestamp) {
+        for (key, queue) in &mut self.queues {
+            queue.held = holds.covers(key);
+        }
+        self.holds = holds;
+        self.start(now);
+    }
+
+    /// Whether something is due now.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next message of a queue that may be handed out is due.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn is_claimed(&self, key: &QueueKey, id: MessageId) -> bool {
+        self.queues.get(key).is_some_and(|queue| queue.claimed.contains(&id))
+    }
+
+    pub(crate) fn states(&self) -> impl Iterator<Item = QueueState> + '_ {
+        self.queues.iter().map(|(key, queue)| QueueState {
+            key: key.clone(),
+            waiting: queue.waiting,
+            claimed: queue.claimed.len() as u64,
+            parked: queue.parked,
+            held: queue.held,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Moves queues whose time has come into the ring.
+    fn wake(&mut self, now: Timestamp) {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.timers.pop_first()
+        {
+            if let Some(queue) = self.queues.get_mut(&key) {
+                queue.place = Place::Ready;
+                self.ready.push_back(key);
+            }
+        }
+    }
+
+    /// Puts a queue where its first message says.
+    fn schedule(&mut self, key: &QueueKey, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        if queue.is_empty() && queue.place != Place::Ready {
+            if let Place::Timer(at) = queue.place {
+                self.timers.remove(&(at, key.clone()));
+            }
+            self.queues.remove(key);
+            return;
+        }
+        if queue.wants_refill() {
+            queue.refilling = true;
+            self.refills.push(Refill { queue: key.clone(), after: queue.covered, limit: self.batch, now });
+        }
+        let place = queue.wanted_place(now);
+        if queue.place == place {
+            return;
+        }
+        match (queue.place, place) {
+            // A queue leaves the ring by its turn only, to keep its place.
+            (Place::Ready, _) => return,
+            (Place::Timer(at), _) => drop(self.timers.remove(&(at, key.clone()))),
+            (Place::Nowhere, _) => {}
+        }
+        queue.place = place;
+        match place {
+            Place::Ready => self.ready.push_back(key.clone()),
+            Place::Timer(at) => drop(self.timers.insert((at, key.clone()))),
+            Place::Nowhere => {}
+        }
+    }
+}
+
+impl Queue {
+    fn blocked(&self) -> bool {
+        self.parked || self.held
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting == 0 && self.claimed.is_empty() && !self.parked && !self.refilling
+    }
+
+    fn wants_refill(&self) -> bool {
+        self.window.is_empty() && self.more && !self.refilling && !self.blocked()
+    }
+
+    fn head(&self) -> Option<Slot> {
+        let heads = [self.fresh.first(), self.window.first()];
+        heads.into_iter().flatten().min().copied()
+    }
+
+    fn wanted_place(&self, now: Timestamp) -> Place {
+        match self.head() {
+            Some(_) if self.blocked() => Place::Nowhere,
+            Some((at, _)) if at <= now => Place::Ready,
+            Some((NEVER, _)) | None => Place::Nowhere,
+            Some((at, _)) => Place::Timer(at),
+        }
+    }
+
+    fn pop(&mut self, now: Timestamp) -> Option<Slot> {
+        let slot = self.head().filter(|(at, _)| *at <= now && !self.blocked())?;
+        let _ = self.fresh.remove(&slot) || self.window.remove(&slot);
+        Some(slot)
+    }
+
+    /// Takes in a slot that is in the index, if the window reaches so far.
+    fn insert(&mut self, slot: Slot, bound: usize) {
+        if self.refilling {
+            return self.added.push(slot);
+        }
+        if self.more && self.covered < Some(slot) {
+            return;
+        }
+        self.window.insert(slot);
+        if self.window.len() > 2 * bound {
+            while self.window.len() > bound {
+                self.window.pop_last();
+            }
+            self.more = true;
+            self.covered = self.window.last().copied();
+        }
+    }
+}
+
+fn entry<'a>(queues: &'a mut HashMap<QueueKey, Queue>, holds: &Holds, key: &QueueKey) -> &'a mut Queue {
+    if !queues.contains_key(key) {
+        let queue = Queue { held: holds.covers(key), ..Queue::default() };
+        queues.insert(key.clone(), queue);
+    }
+    queues.get_mut(key).expect("it was inserted just now")
+}

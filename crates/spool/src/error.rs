@@ -1,0 +1,43 @@
+//! What can go wrong, whose fault it is, and whether it passes.
+
+use postrider_mail::MessageId;
+
+/// Why the spool refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A bound of the settings or the disk's space is reached. Nobody's
+    /// fault; passes when messages leave. SMTP: 452.
+    #[error("the spool is full: {0}")]
+    Full(&'static str),
+    /// A write or sync failed earlier: the log accepts nothing any more and
+    /// the process must be restarted. The machine's fault. SMTP: 451.
+    #[error("the spool's log failed and must be reopened")]
+    Poisoned,
+    /// The spool is closed. Passes with the restart. SMTP: 421 or 451.
+    #[error("the spool is closed")]
+    Closed,
+    /// The message and its envelope do not fit a record. The sender's fault;
+    /// does not pass.
+    #[error("the message does not fit a record: {0}")]
+    TooLarge(&'static str),
+    /// Such a message is already queued. The caller's fault; does not pass.
+    #[error("message {0} is already queued")]
+    Duplicate(MessageId),
+    /// No such message waits here (any more). Nobody's fault.
+    #[error("message {0} is not queued")]
+    Unknown(MessageId),
+    /// A stored record cannot be read back; it was put into quarantine. The
+    /// disk's fault; does not pass.
+    #[error("the stored record of message {0} is damaged")]
+    Damaged(MessageId),
+    /// The log refuses for another reason.
+    #[error(transparent)]
+    Log(postrider_wal::Error),
+    /// A file could not be reached. The machine's fault.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// What spool functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

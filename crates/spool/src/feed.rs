@@ -1,0 +1,256 @@
+//! The feed: what the log's synced batches say, in order, for those who
+//! derive something from it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use postrider_mail::{AttemptOutcome, MessageId};
+use postrider_wal::{Log, Lsn, Replayed};
+use tokio::sync::watch;
+
+use crate::commit::{Effect, feed_records};
+use crate::error::{Error, Result};
+use crate::message::AcceptedRecord;
+use crate::records::{Kind, OutcomeHead, decode_head, decode_message, decode_outcomes};
+use crate::shared::Shared;
+
+/// One reader's place in the log. Nothing that it has not acknowledged is
+/// reclaimed, also while it is not open.
+#[derive(Debug)]
+pub struct Feed {
+    shared: Arc<Shared>,
+    name: &'static str,
+    synced: watch::Receiver<Lsn>,
+    next: Lsn,
+}
+
+/// A record of a synced batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedItem {
+    /// Number of the batch; grows.
+    pub lsn: Lsn,
+    /// Place in the batch; grows within it.
+    pub index: u16,
+    /// What happened.
+    pub record: FeedRecord,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum FeedRecord {
+    /// A message was accepted.
+    Accepted(Arc<AcceptedRecord>),
+    /// Attempts ended, or an operator deleted recipients. A recipient may
+    /// come to an end twice: deleted while it was being delivered.
+    Outcomes {
+        /// Of this message.
+        id: MessageId,
+        /// One for each recipient concerned.
+        outcomes: Vec<AttemptOutcome>,
+    },
+}
+
+/// Batches handed out at once.
+const MAX_BATCHES: usize = 1024;
+/// Bytes of heads read from the log at once.
+const MAX_BYTES: usize = 1 << 20;
+
+impl Feed {
+    pub(crate) fn new(shared: &Arc<Shared>, name: &'static str, from: Lsn) -> Self {
+        let next = from.max(Lsn::new(1));
+        shared.feeds.open(name, Lsn::new(next.get() - 1));
+        Self { shared: Arc::clone(shared), name, synced: shared.log.committed(), next }
+    }
+
+    /// The next records, at least one; waits for them. Batches are never
+    /// split: an acknowledged batch was seen whole.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when everything that was synced before the spool was
+    /// closed has been handed out; [`Error::Log`] when the log cannot be read.
+    pub async fn next(&mut self) -> Result<Vec<FeedItem>> {
+        loop {
+            let synced = *self.synced.borrow_and_update();
+            if self.next > synced {
+                if self.shared.scope.is_cancelled() {
+                    return Err(Error::Closed);
+                }
+                tokio::select! {
+                    changed = self.synced.changed() => changed.map_err(|_| Error::Closed)?,
+                    () = self.shared.scope.cancelled() => {}
+                }
+                // Those who committed get to say what they did.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let (items, last) = self.read(synced).await?;
+            self.next = last.next();
+            self.shared.feeds.handed(self.name, &items, last);
+            if !items.is_empty() {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Everything up to and with this batch is dealt with and need not be
+    /// kept for this reader.
+    pub fn ack(&self, lsn: Lsn) {
+        self.shared.feeds.ack(self.name, lsn);
+        self.shared.reclaim.notify_one();
+    }
+
+    /// Items from `next` on, and the last batch that they cover.
+    async fn read(&self, synced: Lsn) -> Result<(Vec<FeedItem>, Lsn)> {
+        let shared = &self.shared;
+        let only = shared.feeds.len() == 1;
+        if let Some(found) = shared.recent.read(self.next, synced, only) {
+            return Ok(found);
+        }
+        let (shared, from) = (Arc::clone(shared), self.next);
+        let read = move || read_log(&shared, from, synced);
+        tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?
+    }
+}
+
+fn read_log(shared: &Shared, from: Lsn, synced: Lsn) -> Result<(Vec<FeedItem>, Lsn)> {
+    let records = shared.log.read_from(from, MAX_BYTES)?;
+    // Nothing from here on: what there was is damaged, and reported.
+    let last = records.last().map_or(synced, |record| record.lsn);
+    let mut items = Vec::with_capacity(records.len());
+    for record in &records {
+        let Replayed { lsn, index, .. } = *record;
+        match decode(&shared.log, record) {
+            Ok(Some(record)) => items.push(FeedItem { lsn, index, record }),
+            Ok(None) => {}
+            Err(what) => shared.quarantine.note(&format!("feed-{lsn}-{index}"), &what, &record.head),
+        }
+    }
+    Ok((items, last))
+}
+
+fn decode(log: &Log, record: &Replayed) -> Result<Option<FeedRecord>, String> {
+    let body = || log.read(record.location).map_err(|error| error.to_string());
+    let unreadable = || "the record cannot be read".to_owned();
+    match Kind::from_byte(record.kind) {
+        Some(Kind::Accepted) => {
+            let (message, _) = decode_message(&body()?).ok_or_else(unreadable)?;
+            Ok(Some(FeedRecord::Accepted(message)))
+        }
+        Some(Kind::Outcomes) => {
+            let head: OutcomeHead = decode_head(&record.head).ok_or_else(unreadable)?;
+            let outcomes = decode_outcomes(&body()?).ok_or_else(unreadable)?;
+            Ok(Some(FeedRecord::Outcomes { id: head.id, outcomes }))
+        }
+        Some(_) => Ok(None),
+        None => Err(unreadable()),
+    }
+}
+
+/// How far each reader is.
+#[derive(Debug)]
+pub(crate) struct Feeds(Mutex<HashMap<&'static str, Place>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    acked: Lsn,
+    /// The last batch with something for the reader.
+    handed: Lsn,
+    /// The last batch looked at.
+    seen: Lsn,
+}
+
+impl Place {
+    /// Up to here nothing is needed any more.
+    fn done(&self) -> Lsn {
+        match self.acked >= self.handed {
+            true => self.acked.max(self.seen),
+            false => self.acked,
+        }
+    }
+}
+
+impl Feeds {
+    /// With readers that are expected.
+    pub(crate) fn new(names: &[&'static str]) -> Self {
+        let places = names.iter().map(|name| (*name, Place::default()));
+        Self(Mutex::new(places.collect()))
+    }
+
+    /// Up to here every reader is done.
+    pub(crate) fn done(&self) -> Lsn {
+        let places = self.0.lock();
+        places.values().map(Place::done).min().unwrap_or(Lsn::new(u64::MAX))
+    }
+
+    pub(crate) fn places(&self) -> Vec<(String, u64)> {
+        let places = self.0.lock();
+        let places = places.iter().map(|(name, place)| ((*name).to_owned(), place.done().get()));
+        places.collect()
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    fn open(&self, name: &'static str, done: Lsn) {
+        let place = Place { acked: done, handed: done, seen: done };
+        self.0.lock().insert(name, place);
+    }
+
+    fn handed(&self, name: &'static str, items: &[FeedItem], seen: Lsn) {
+        let mut places = self.0.lock();
+        let place = places.entry(name).or_default();
+        place.seen = seen;
+        if let Some(last) = items.last() {
+            place.handed = last.lsn;
+        }
+    }
+
+    fn ack(&self, name: &'static str, lsn: Lsn) {
+        let mut places = self.0.lock();
+        let place = places.entry(name).or_default();
+        place.acked = place.acked.max(lsn);
+    }
+}
+
+/// What the last batches say, so that a reader at the end of the log decodes
+/// nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(Mutex<BTreeMap<Lsn, Vec<(u16, FeedRecord)>>>);
+
+impl Recent {
+    /// Batches kept.
+    const BOUND: usize = 4096;
+
+    pub(crate) fn put(&self, lsn: Lsn, effects: &[Effect]) {
+        let records = feed_records(effects);
+        let mut recent = self.0.lock();
+        recent.insert(lsn, records);
+        while recent.len() > Self::BOUND {
+            recent.pop_first();
+        }
+    }
+
+    /// Items of batches from `from` on without a gap, and the last of those
+    /// batches; none when the first is not here. They are forgotten when
+    /// nobody else will ask.
+    fn read(&self, from: Lsn, synced: Lsn, forget: bool) -> Option<(Vec<FeedItem>, Lsn)> {
+        let mut recent = self.0.lock();
+        let (mut items, mut last, mut next) = (Vec::new(), None, from);
+        for _ in 0..MAX_BATCHES {
+            let records = match forget {
+                _ if next > synced => None,
+                true => recent.remove(&next),
+                false => recent.get(&next).cloned(),
+            };
+            let Some(records) = records else { break };
+            let item = |(index, record)| FeedItem { lsn: next, index, record };
+            items.extend(records.into_iter().map(item));
+            last = Some(next);
+            next = next.next();
+        }
+        last.map(|last| (items, last))
+    }
+}

@@ -1,0 +1,331 @@
+//! The index of waiting messages: two trees behind the log.
+//!
+//! `messages`: id -> [`Row`]. `queue`: account, domain, due time, id -> nothing;
+//! the order of the keys is the order of delivery. In sled, which is never
+//! trusted: its files can be deleted at any time, its errors and panics end
+//! as [`Broken`], and the caller makes the index anew from the log. Or in
+//! memory, when there is no directory or sled cannot be had.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use postrider_base::Timestamp;
+use postrider_mail::{AccountId, MessageId};
+
+use crate::due::Slot;
+use crate::message::QueueKey;
+use crate::row::Row;
+use crate::view::IndexKind;
+
+/// The index failed, with what it said.
+#[derive(Debug, thiserror::Error)]
+#[error("the index failed: {0}")]
+pub(crate) struct Broken(String);
+
+/// A change of the index. Idempotent: the last change of a message wins.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// The state of a message, and the places it left and took.
+    Put { id: MessageId, row: Row, left: Vec<(QueueKey, Timestamp)>, took: Vec<(QueueKey, Timestamp)> },
+    /// The message has ended; the places it left.
+    Remove { id: MessageId, left: Vec<(QueueKey, Timestamp)> },
+}
+
+/// The trees. A cheap handle.
+#[derive(Clone, Debug)]
+pub(crate) enum Index {
+    Sled { db: sled::Db, messages: sled::Tree, queue: sled::Tree },
+    Memory(Arc<RwLock<Memory>>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    messages: BTreeMap<MessageId, Row>,
+    queue: BTreeSet<Vec<u8>>,
+}
+
+/// Cache of sled, shared by both trees.
+const CACHE_BYTES: u64 = 32 << 20;
+/// Changes applied as one sled batch.
+const BATCH: usize = 1024;
+
+impl Index {
+    pub(crate) fn memory() -> Self {
+        Self::Memory(Arc::default())
+    }
+
+    /// Opens or makes the trees in a directory.
+    pub(crate) fn open(dir: &Path) -> Result<Self, Broken> {
+        guard(|| {
+            let db = sled::Config::new()
+                .path(dir)
+                .cache_capacity(CACHE_BYTES)
+                .mode(sled::Mode::HighThroughput)
+                .flush_every_ms(Some(1000))
+                .open()?;
+            let (messages, queue) = (db.open_tree("messages")?, db.open_tree("queue")?);
+            Ok(Self::Sled { db, messages, queue })
+        })
+    }
+
+    pub(crate) fn kind(&self) -> IndexKind {
+        match self {
+            Self::Sled { .. } => IndexKind::Sled,
+            Self::Memory(_) => IndexKind::Memory,
+        }
+    }
+
+    /// Applies changes in order.
+    pub(crate) fn apply(&self, changes: &[Change]) -> Result<(), Broken> {
+        match self {
+            Self::Memory(memory) => {
+                let mut memory = memory.write();
+                changes.iter().for_each(|change| memory.apply(change));
+                Ok(())
+            }
+            Self::Sled { messages, queue, .. } => guard(|| {
+                for changes in changes.chunks(BATCH) {
+                    let (mut rows, mut places) = (sled::Batch::default(), sled::Batch::default());
+                    for change in changes {
+                        change.add_to(&mut rows, &mut places);
+                    }
+                    messages.apply_batch(rows)?;
+                    queue.apply_batch(places)?;
+                }
+                Ok(())
+            }),
+        }
+    }
+
+    /// The state of a message.
+    pub(crate) fn get(&self, id: MessageId) -> Result<Option<Row>, Broken> {
+        match self {
+            Self::Memory(memory) => Ok(memory.read().messages.get(&id).cloned()),
+            Self::Sled { messages, .. } => {
+                let value = guard(|| messages.get(id.to_bytes()))?;
+                value.map(|value| decode_row(&value)).transpose()
+            }
+        }
+    }
+
+    /// Up to `limit` places of a queue, or of all, after `after`, in order.
+    pub(crate) fn places(
+        &self,
+        queue: Option<&QueueKey>,
+        after: Option<&(QueueKey, Slot)>,
+        limit: usize,
+    ) -> Result<Vec<(QueueKey, Slot)>, Broken> {
+        let prefix = queue.map(prefix).unwrap_or_default();
+        let start = match after {
+            Some((queue, (due, id))) => place(queue, *due, *id),
+            None => prefix.clone(),
+        };
+        let wanted = |key: &[u8]| key.starts_with(&prefix) && key != start;
+        let keys: Vec<Vec<u8>> = match self {
+            Self::Memory(memory) => {
+                let memory = memory.read();
+                let keys = memory.queue.range(start.clone()..);
+                let keys = keys.take_while(|key| key.starts_with(&prefix));
+                keys.filter(|key| wanted(key)).take(limit).cloned().collect()
+            }
+            Self::Sled { queue, .. } => guard(|| {
+                let mut keys = Vec::new();
+                for entry in queue.range(start.clone()..) {
+                    let (key, _) = entry?;
+                    if keys.len() == limit || !key.starts_with(&prefix) {
+                        break;
+                    }
+                    if wanted(&key) {
+                        keys.push(key.to_vec());
+                    }
+                }
+                Ok(keys)
+            })?,
+        };
+        let parsed = keys.iter().map(|key| parse_place(key));
+        parsed.collect::<Option<_>>().ok_or_else(|| Broken("a key is damaged".into()))
+    }
+
+    /// Makes the trees say what `rows` say; how many entries had to change.
+    pub(crate) fn reconcile(&self, rows: &HashMap<MessageId, Row>) -> Result<u64, Broken> {
+        match self {
+            Self::Memory(memory) => {
+                let mut memory = memory.write();
+                *memory = Memory::default();
+                rows.iter().for_each(|(id, row)| memory.apply(&put(*id, row)));
+                Ok(0)
+            }
+            Self::Sled { messages, queue, .. } => guard(|| {
+                let repairs = reconcile_places(queue, rows)?;
+                Ok(repairs + reconcile_rows(messages, rows)?)
+            }),
+        }
+    }
+
+    /// Writes what sled holds back; for a clean stop.
+    pub(crate) fn flush(&self) -> Result<(), Broken> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Sled { db, .. } => guard(|| db.flush().map(drop)),
+        }
+    }
+}
+
+fn reconcile_rows(tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::Result<u64> {
+    let (mut batch, mut repairs, mut right) = (sled::Batch::default(), 0, 0);
+    for entry in tree {
+        let (key, value) = entry?;
+        let row = parse_id(&key).and_then(|id| rows.get(&id));
+        match row.map(|row| encode_row(row) == *value) {
+            None => batch.remove(key),
+            Some(true) => {
+                right += 1;
+                continue;
+            }
+            Some(false) => continue,
+        }
+        repairs += 1;
+    }
+    if right < rows.len() {
+        for (id, row) in rows {
+            batch.insert(&id.to_bytes(), encode_row(row));
+        }
+        repairs += (rows.len() - right) as u64;
+    }
+    tree.apply_batch(batch)?;
+    Ok(repairs)
+}
+
+fn reconcile_places(tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::Result<u64> {
+    let (mut batch, mut repairs, mut right) = (sled::Batch::default(), 0, 0);
+    for entry in tree {
+        let (key, _) = entry?;
+        let is_right = parse_place(&key).is_some_and(|(queue, (due, id))| {
+            let row = rows.get(&id).filter(|row| row.account == queue.account);
+            row.and_then(|row| row.due(&queue.domain)) == Some(due)
+        });
+        match is_right {
+            true => right += 1,
+            false => {
+                batch.remove(key);
+                repairs += 1;
+            }
+        }
+    }
+    let wanted: u64 = rows.values().map(|row| row.units.len() as u64).sum();
+    if right < wanted {
+        for (id, row) in rows {
+            for (queue, due) in row.places() {
+                batch.insert(place(&queue, due, *id), &[]);
+            }
+        }
+        repairs += wanted - right;
+    }
+    tree.apply_batch(batch)?;
+    Ok(repairs)
+}
+
+/// A message that is not in the index yet.
+pub(crate) fn put(id: MessageId, row: &Row) -> Change {
+    Change::Put { id, row: row.clone(), left: Vec::new(), took: row.places().collect() }
+}
+
+impl Change {
+    fn add_to(&self, rows: &mut sled::Batch, places: &mut sled::Batch) {
+        let (id, left) = match self {
+            Self::Put { id, row, left, took } => {
+                rows.insert(&id.to_bytes(), encode_row(row));
+                for (queue, due) in left {
+                    places.remove(place(queue, *due, *id));
+                }
+                for (queue, due) in took {
+                    places.insert(place(queue, *due, *id), &[]);
+                }
+                return;
+            }
+            Self::Remove { id, left } => (id, left),
+        };
+        rows.remove(&id.to_bytes());
+        for (queue, due) in left {
+            places.remove(place(queue, *due, *id));
+        }
+    }
+}
+
+impl Memory {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put { id, row, left, took } => {
+                for (queue, due) in left {
+                    self.queue.remove(&place(queue, *due, *id));
+                }
+                let took = took.iter().map(|(queue, due)| place(queue, *due, *id));
+                self.queue.extend(took);
+                self.messages.insert(*id, row.clone());
+            }
+            Change::Remove { id, left } => {
+                for (queue, due) in left {
+                    self.queue.remove(&place(queue, *due, *id));
+                }
+                self.messages.remove(id);
+            }
+        }
+    }
+}
+
+/// sled reports damage by errors and by panics; both end here.
+fn guard<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, Broken> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| Broken(error.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Broken(format!("panic: {}", text.unwrap_or("without a message"))))
+        }
+    }
+}
+
+fn encode_row(row: &Row) -> Vec<u8> {
+    postcard::to_allocvec(row).expect("a row has no type that postcard refuses")
+}
+
+fn decode_row(value: &[u8]) -> Result<Row, Broken> {
+    postcard::from_bytes(value).map_err(|_| Broken("a row is damaged".into()))
+}
+
+/// What all keys of a queue begin with. A domain has no NUL.
+fn prefix(queue: &QueueKey) -> Vec<u8> {
+    let domain = queue.domain.as_str().as_bytes();
+    let mut key = Vec::with_capacity(8 + domain.len() + 1 + 8 + 24);
+    key.extend(queue.account.get().to_be_bytes());
+    key.extend(domain);
+    key.push(0);
+    key
+}
+
+fn place(queue: &QueueKey, due: Timestamp, id: MessageId) -> Vec<u8> {
+    let mut key = prefix(queue);
+    key.extend(due.as_millis().to_be_bytes());
+    key.extend(id.to_bytes());
+    key
+}
+
+fn parse_place(key: &[u8]) -> Option<(QueueKey, Slot)> {
+    let (account, rest) = key.split_first_chunk::<8>()?;
+    let (rest, id) = rest.split_last_chunk::<24>()?;
+    let (rest, due) = rest.split_last_chunk::<8>()?;
+    let (nul, domain) = rest.split_last()?;
+    let queue = QueueKey {
+        account: AccountId::new(u64::from_be_bytes(*account))?,
+        domain: str::from_utf8(domain).ok()?.parse().ok()?,
+    };
+    let due = Timestamp::from_millis(u64::from_be_bytes(*due));
+    (*nul == 0).then_some((queue, (due, MessageId::from_bytes(*id))))
+}
+
+fn parse_id(key: &[u8]) -> Option<MessageId> {
+    Some(MessageId::from_bytes(key.try_into().ok()?))
+}

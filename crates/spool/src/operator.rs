@@ -1,0 +1,329 @@
+//! What operators do with the queue, and what they see of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postrider_base::Timestamp;
+use postrider_mail::{AttemptOutcome, Delays, Disposition, Domain, EmailAddress, EnhancedStatus, MessageId};
+use postrider_wal::Durability;
+
+use crate::claim::Loads;
+use crate::commit::Batch;
+use crate::due::Slot;
+use crate::error::{Error, Result};
+use crate::index::{Broken, Index};
+use crate::message::QueueKey;
+use crate::records::OperatorHead;
+use crate::row::{NEVER, Unit};
+use crate::shared::Shared;
+use crate::state::{Active, State, last_of};
+use crate::view::{MessageView, QueueEntry, QueueSummary, RecipientView, Selector};
+
+/// Places dealt with at once.
+const STEP: usize = 128;
+
+pub(crate) async fn hold(shared: &Arc<Shared>, selector: &Selector) -> Result<()> {
+    if let Selector::Message(id) = selector {
+        return one(shared, *id, OperatorHead::Hold(vec![*id])).await;
+    }
+    change_holds(shared, |holds| holds.add(selector)).await
+}
+
+pub(crate) async fn release(shared: &Arc<Shared>, selector: &Selector) -> Result<()> {
+    if let Selector::Message(id) = selector {
+        return one(shared, *id, OperatorHead::Release(vec![*id])).await;
+    }
+    change_holds(shared, |holds| holds.remove(selector)).await?;
+    let held = |_: &QueueKey, slot: &Slot| slot.0 == NEVER;
+    each_step(shared, selector, held, async |places| {
+        let ids = places.iter().map(|(_, slot)| slot.1).collect();
+        let mut batch = Batch::default();
+        batch.operator(OperatorHead::Release(ids))?;
+        batch.commit(shared, Durability::Synced).await?;
+        Ok(places.len() as u64)
+    })
+    .await
+    .map(drop)
+}
+
+pub(crate) async fn retry(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {
+    let at = shared.clock.now();
+    let later = |_: &QueueKey, slot: &Slot| slot.0 > at && slot.0 != NEVER;
+    each_step(shared, selector, later, async |places| {
+        let parts = places.iter().map(|(queue, slot)| (slot.1, Some(queue.domain.clone())));
+        let parts = parts.collect();
+        let mut batch = Batch::default();
+        batch.operator(OperatorHead::Retry { at, parts })?;
+        batch.commit(shared, Durability::Synced).await?;
+        Ok(places.len() as u64)
+    })
+    .await
+}
+
+pub(crate) async fn delete(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {
+    each_step(
+        shared,
+        selector,
+        |_, _| true,
+        async |places| {
+            let mut batch = Batch::default();
+            let mut deleted = 0;
+            for (queue, (_, id)) in &places {
+                let outcomes = {
+                    let state = shared.state.lock();
+                    let active = state.messages.get(id);
+                    active.map(|active| deletions(active, &queue.domain, shared.clock.now()))
+                };
+                if let Some(outcomes) = outcomes.filter(|outcomes| !outcomes.is_empty()) {
+                    batch.outcomes(*id, outcomes)?;
+                    deleted += 1;
+                }
+            }
+            batch.commit(shared, Durability::Synced).await?;
+            Ok(deleted)
+        },
+    )
+    .await
+}
+
+fn deletions(active: &Active, domain: &Domain, at: Timestamp) -> Vec<AttemptOutcome> {
+    let unit = active.row.unit(domain).into_iter();
+    let waiting = unit.flat_map(|unit| &unit.waiting);
+    let deleted = waiting.map(|waiting| AttemptOutcome {
+        recipient: waiting.recipient,
+        at,
+        attempt: waiting.attempts,
+        disposition: Disposition::Deleted,
+        status: EnhancedStatus::new(5, 0, 0),
+        diagnostic: "deleted by the operator".into(),
+        remote: None,
+        tls: None,
+        delays: Delays::default(),
+        next_attempt: None,
+    });
+    deleted.collect()
+}
+
+/// A wish about one message.
+async fn one(shared: &Arc<Shared>, id: MessageId, wish: OperatorHead) -> Result<()> {
+    let loads = Loads::begin(shared, vec![id]).await?;
+    if loads.ids().is_empty() {
+        return Err(Error::Unknown(id));
+    }
+    let mut batch = Batch::default();
+    batch.operator(wish)?;
+    batch.commit(shared, Durability::Synced).await.map(drop)
+}
+
+async fn change_holds(shared: &Arc<Shared>, change: impl FnOnce(&mut crate::records::Holds)) -> Result<()> {
+    let _turn = shared.operator.lock().await;
+    let mut holds = shared.state.lock().due.holds().clone();
+    change(&mut holds);
+    let mut batch = Batch::default();
+    batch.operator(OperatorHead::Holds(holds))?;
+    batch.commit(shared, Durability::Synced).await.map(drop)
+}
+
+/// Does something with every place that the selector means, a few at a time,
+/// with their messages in memory.
+async fn each_step(
+    shared: &Arc<Shared>,
+    selector: &Selector,
+    wanted: impl Fn(&QueueKey, &Slot) -> bool,
+    step: impl AsyncFn(Vec<(QueueKey, Slot)>) -> Result<u64>,
+) -> Result<u64> {
+    let mut places = Places::new(shared, selector).await?;
+    let mut done = 0;
+    loop {
+        let found = places.next(STEP).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        let mut found: Vec<_> = found;
+        found.retain(|(queue, slot)| wanted(queue, slot));
+        let ids = found.iter().map(|(_, slot)| slot.1).collect();
+        let loads = Loads::begin(shared, ids).await?;
+        found.retain(|(_, slot)| loads.ids().contains(&slot.1));
+        if !found.is_empty() {
+            done += step(found).await?;
+        }
+        shared.indexer.room().await;
+    }
+}
+
+/// Places in queues: those in memory first, then those in the index.
+struct Places {
+    index: Index,
+    selector: Selector,
+    young: Vec<(QueueKey, Slot)>,
+    queues: Vec<QueueKey>,
+    after: Option<(QueueKey, Slot)>,
+}
+
+impl Places {
+    async fn new(shared: &Arc<Shared>, selector: &Selector) -> Result<Self> {
+        let (mut young, mut queues) = {
+            let state = shared.state.lock();
+            (in_memory(&state, selector), selected(&state, selector))
+        };
+        if let Selector::Message(id) = selector {
+            let loads = Loads::begin(shared, vec![*id]).await?;
+            let state = shared.state.lock();
+            let active = loads.ids().first().and_then(|id| state.messages.get(id));
+            young = active.map(|active| places_of(*id, active)).unwrap_or_default();
+            queues = Vec::new();
+        }
+        let index = shared.indexer.settled().await?;
+        young.sort_unstable();
+        queues.sort_unstable_by(|one, other| other.cmp(one));
+        let (selector, after) = (selector.clone(), None);
+        Ok(Self { index, selector, young, queues, after })
+    }
+
+    /// Up to `limit` places; none when there are no more.
+    async fn next(&mut self, limit: usize) -> Result<Vec<(QueueKey, Slot)>> {
+        if !self.young.is_empty() {
+            let count = limit.min(self.young.len());
+            return Ok(self.young.drain(..count).collect());
+        }
+        while let Some(queue) = self.queues.last().cloned() {
+            let (index, after) = (self.index.clone(), self.after.clone());
+            let read = move || index.places(Some(&queue), after.as_ref(), limit);
+            let read = tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?;
+            // A broken index is found out and repaired by the indexer.
+            let places = read.unwrap_or_else(|error: Broken| {
+                tracing::warn!(%error, selector = ?self.selector, "incomplete answer");
+                Vec::new()
+            });
+            self.after = places.last().cloned();
+            if !places.is_empty() {
+                return Ok(places);
+            }
+            self.queues.pop();
+        }
+        Ok(Vec::new())
+    }
+}
+
+fn selected(state: &State, selector: &Selector) -> Vec<QueueKey> {
+    let queues = state.due.states().map(|queue| queue.key);
+    queues.filter(|key| selector.covers(key)).collect()
+}
+
+fn in_memory(state: &State, selector: &Selector) -> Vec<(QueueKey, Slot)> {
+    let young = state.messages.iter().filter(|(_, active)| active.young);
+    let places = young.flat_map(|(id, active)| places_of(*id, active));
+    places.filter(|(queue, _)| selector.covers(queue)).collect()
+}
+
+fn places_of(id: MessageId, active: &Active) -> Vec<(QueueKey, Slot)> {
+    let places = active.row.places();
+    places.map(|(queue, due)| (queue, (due, id))).collect()
+}
+
+pub(crate) async fn summary(shared: &Arc<Shared>) -> Result<Vec<QueueSummary>> {
+    let now = shared.clock.now();
+    let mut places = Places::new(shared, &Selector::All).await?;
+    let mut summaries: BTreeMap<QueueKey, QueueSummary> = BTreeMap::new();
+    for queue in shared.state.lock().due.states() {
+        let summary = QueueSummary {
+            account: queue.key.account,
+            domain: queue.key.domain.clone(),
+            messages: queue.waiting,
+            due_now: 0,
+            in_delivery: queue.claimed,
+            oldest: None,
+            next_due: None,
+            held: queue.held,
+            parked: queue.parked,
+        };
+        summaries.insert(queue.key, summary);
+    }
+    loop {
+        let found = places.next(4096).await?;
+        if found.is_empty() {
+            break;
+        }
+        for (queue, (due, id)) in found {
+            let Some(summary) = summaries.get_mut(&queue) else { continue };
+            let accepted = id.timestamp();
+            summary.oldest = Some(summary.oldest.map_or(accepted, |known| known.min(accepted)));
+            summary.due_now += u64::from(due <= now);
+            if due != NEVER {
+                summary.next_due = Some(summary.next_due.map_or(due, |known| known.min(due)));
+            }
+        }
+    }
+    Ok(summaries.into_values().filter(|summary| summary.messages > 0 || summary.parked).collect())
+}
+
+pub(crate) async fn list(shared: &Arc<Shared>, selector: &Selector, limit: usize) -> Result<Vec<QueueEntry>> {
+    let mut places = Places::new(shared, selector).await?;
+    let mut entries = Vec::new();
+    while entries.len() < limit {
+        let found = places.next(STEP.min(limit - entries.len())).await?;
+        if found.is_empty() {
+            break;
+        }
+        let ids = found.iter().map(|(_, slot)| slot.1).collect();
+        let _loads = Loads::begin(shared, ids).await?;
+        let state = shared.state.lock();
+        let listed = found.iter().filter_map(|(queue, (_, id))| entry(&state, queue, *id));
+        entries.extend(listed);
+    }
+    let order = |entry: &QueueEntry| (entry.account, entry.domain.clone(), entry.next_attempt, entry.id);
+    entries.sort_by_cached_key(order);
+    Ok(entries)
+}
+
+fn entry(state: &State, queue: &QueueKey, id: MessageId) -> Option<QueueEntry> {
+    let active = state.messages.get(&id)?;
+    let unit = active.row.unit(&queue.domain)?;
+    let first = unit.waiting.first()?;
+    let due = active.row.due(&queue.domain).filter(|due| *due != NEVER);
+    Some(QueueEntry {
+        id,
+        account: queue.account,
+        domain: queue.domain.clone(),
+        sender: active.record.envelope.sender.clone(),
+        recipients: addresses(active, unit),
+        size: active.record.size,
+        accepted_at: active.row.accepted_at,
+        next_attempt: due,
+        attempts: unit.waiting.iter().map(|w| w.attempts).max().unwrap_or(0),
+        held: active.row.held || state.due.holds().covers(queue),
+        in_delivery: state.due.is_claimed(queue, id),
+        last: last_of(&active.last, first.recipient).cloned(),
+    })
+}
+
+fn addresses(active: &Active, unit: &Unit) -> Vec<EmailAddress> {
+    let recipients = &active.record.envelope.recipients;
+    let waiting = unit.waiting.iter();
+    let found = waiting.filter_map(|w| recipients.get(usize::from(w.recipient)));
+    found.map(|recipient| recipient.address.clone()).collect()
+}
+
+pub(crate) async fn show(shared: &Arc<Shared>, id: MessageId) -> Result<Option<MessageView>> {
+    let _loads = Loads::begin(shared, vec![id]).await?;
+    let state = shared.state.lock();
+    let Some(active) = state.messages.get(&id) else { return Ok(None) };
+    let recipients = (0u16..).zip(&active.record.envelope.recipients);
+    let recipients = recipients.map(|(index, recipient)| {
+        let waiting = active.row.waiting().find(|w| w.recipient == index);
+        let queue = active.row.queue(recipient.address.domain());
+        RecipientView {
+            address: recipient.address.clone(),
+            done: waiting.is_none(),
+            in_delivery: waiting.is_some() && state.due.is_claimed(&queue, id),
+            attempts: waiting.map_or(0, |w| w.attempts),
+            next_attempt: waiting.filter(|_| !active.row.held).map(|w| w.due),
+            last: last_of(&active.last, index).cloned(),
+        }
+    });
+    Ok(Some(MessageView {
+        message: Arc::clone(&active.record),
+        held: active.row.held,
+        recipients: recipients.collect(),
+    }))
+}

@@ -1,0 +1,231 @@
+//! The records of the log: how heads and bodies are written and read.
+//!
+//! A head has what recovery needs, behind a byte with the version of its
+//! format. A message's body is its [`AcceptedRecord`] behind the record's
+//! length, then the bytes of the message; an outcome's body is its
+//! [`AttemptOutcome`]s.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use postrider_base::Timestamp;
+use postrider_mail::{AttemptOutcome, Domain, MessageId};
+use postrider_wal::Entry;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::message::{AcceptedRecord, Content, QueueKey};
+use crate::row::Row;
+use crate::view::Selector;
+
+/// The format of heads and bodies written here, and the only one read.
+const VERSION: u8 = 1;
+
+/// What an entry of the log is. The numbers are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A message; head [`AcceptedHead`].
+    Accepted = 1,
+    /// What became of recipients; head [`OutcomeHead`].
+    Outcomes = 2,
+    /// Attempts begin; head [`StartedHead`].
+    Started = 3,
+    /// An operator's wish; head [`OperatorHead`].
+    Operator = 4,
+    /// A message with its present state, copied when the segment that it lay
+    /// in was reclaimed; head [`SnapshotHead`], body as of `Accepted`.
+    Snapshot = 5,
+    /// Outcomes copied beside a snapshot; as `Outcomes`, but nothing new.
+    Copied = 6,
+    /// A place in the log; head [`Mark`].
+    Mark = 7,
+}
+
+impl Kind {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        use Kind::{Accepted, Copied, Mark, Operator, Outcomes, Snapshot, Started};
+        [Accepted, Outcomes, Started, Operator, Snapshot, Copied, Mark].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// Head of an accepted message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AcceptedHead {
+    pub id: MessageId,
+    pub row: Row,
+}
+
+/// Head of outcomes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OutcomeHead {
+    pub id: MessageId,
+    pub outcomes: Vec<OutcomeState>,
+}
+
+/// What an outcome means for the queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OutcomeState {
+    pub recipient: u16,
+    pub attempt: u32,
+    /// When to try again; none when the recipient has come to an end.
+    pub next: Option<Timestamp>,
+}
+
+impl From<&AttemptOutcome> for OutcomeState {
+    fn from(outcome: &AttemptOutcome) -> Self {
+        let next = match outcome.disposition.is_terminal() {
+            true => None,
+            false => Some(outcome.next_attempt.unwrap_or(outcome.at)),
+        };
+        Self { recipient: outcome.recipient, attempt: outcome.attempt, next }
+    }
+}
+
+/// Head of begun attempts: recipients and the number of the attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StartedHead {
+    pub id: MessageId,
+    pub attempts: Vec<(u16, u32)>,
+}
+
+/// Head of an operator's wish.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum OperatorHead {
+    /// All holds of queues, domains and everything, as they are from now on.
+    Holds(Holds),
+    /// These messages wait for their release.
+    Hold(Vec<MessageId>),
+    /// These messages no longer do.
+    Release(Vec<MessageId>),
+    /// These messages are due, at the latest at a time.
+    Retry { at: Timestamp, parts: Vec<(MessageId, Option<Domain>)> },
+}
+
+impl OperatorHead {
+    /// The single messages that it is about.
+    pub(crate) fn ids(&self) -> Vec<MessageId> {
+        match self {
+            Self::Holds(_) => Vec::new(),
+            Self::Hold(ids) | Self::Release(ids) => ids.clone(),
+            Self::Retry { parts, .. } => parts.iter().map(|(id, _)| *id).collect(),
+        }
+    }
+}
+
+/// Head of a copied message.
+pub(crate) type SnapshotHead = AcceptedHead;
+
+/// Head of a place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Mark {
+    /// The spool was closed in order.
+    CleanStop,
+    /// Everything before is synced when this is.
+    Barrier,
+}
+
+/// Which queues an operator holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Holds {
+    pub all: bool,
+    pub domains: BTreeSet<Domain>,
+    pub queues: BTreeSet<QueueKey>,
+}
+
+impl Holds {
+    pub(crate) fn covers(&self, queue: &QueueKey) -> bool {
+        self.all || self.domains.contains(&queue.domain) || self.queues.contains(queue)
+    }
+
+    /// Adds a hold; single messages are not kept here.
+    pub(crate) fn add(&mut self, selector: &Selector) {
+        match selector {
+            Selector::Message(_) => {}
+            Selector::Queue(queue) => drop(self.queues.insert(queue.clone())),
+            Selector::Domain(domain) => drop(self.domains.insert(domain.clone())),
+            Selector::All => self.all = true,
+        }
+    }
+
+    /// Takes every hold away that lies within the selector.
+    pub(crate) fn remove(&mut self, selector: &Selector) {
+        match selector {
+            Selector::Message(_) => {}
+            Selector::Queue(queue) => drop(self.queues.remove(queue)),
+            Selector::Domain(domain) => {
+                self.domains.remove(domain);
+                self.queues.retain(|queue| queue.domain != *domain);
+            }
+            Selector::All => *self = Self::default(),
+        }
+    }
+}
+
+/// An entry that is all head.
+pub(crate) fn head_only<T: Serialize>(kind: Kind, head: &T) -> Result<Entry> {
+    Ok(Entry::head_only(kind as u8, encode_head(head)?))
+}
+
+/// The entry of a new message.
+pub(crate) fn accepted(record: &AcceptedRecord, content: &Content) -> Result<Entry> {
+    let head = AcceptedHead { id: record.id, row: Row::fresh(record, postrider_wal::Location::default()) };
+    let encoded = encode(record)?;
+    let length = u32::try_from(encoded.len()).map_err(|_| Error::TooLarge("record"))?;
+    let mut prefix = BytesMut::with_capacity(4 + encoded.len());
+    prefix.put_u32(length);
+    prefix.put_slice(&encoded);
+    let mut body = Vec::with_capacity(1 + content.chunks().len());
+    body.push(prefix.freeze());
+    body.extend_from_slice(content.chunks());
+    Ok(Entry { kind: Kind::Accepted as u8, head: encode_head(&head)?, body })
+}
+
+/// The entry of a message copied with its state; `body` as it was read.
+pub(crate) fn snapshot(id: MessageId, row: &Row, body: Bytes) -> Result<Entry> {
+    let mut row = row.clone();
+    row.forget_last();
+    let head = SnapshotHead { id, row };
+    Ok(Entry { kind: Kind::Snapshot as u8, head: encode_head(&head)?, body: vec![body] })
+}
+
+/// The entry of outcomes, new (`Outcomes`) or `Copied`.
+pub(crate) fn outcomes(kind: Kind, id: MessageId, outcomes: &[AttemptOutcome]) -> Result<Entry> {
+    let head = OutcomeHead { id, outcomes: outcomes.iter().map(OutcomeState::from).collect() };
+    Ok(Entry { kind: kind as u8, head: encode_head(&head)?, body: vec![encode(&outcomes)?.into()] })
+}
+
+/// Reads a head; `None` when it is damaged or of another version.
+pub(crate) fn decode_head<T: DeserializeOwned>(head: &[u8]) -> Option<T> {
+    match head.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).ok(),
+        _ => None,
+    }
+}
+
+/// Takes a message's body apart.
+pub(crate) fn decode_message(body: &Bytes) -> Option<(Arc<AcceptedRecord>, Content)> {
+    let length: [u8; 4] = body.get(..4)?.try_into().ok()?;
+    let end = 4usize.checked_add(usize::try_from(u32::from_be_bytes(length)).ok()?)?;
+    let record = postcard::from_bytes(body.get(4..end)?).ok()?;
+    Some((Arc::new(record), Content::from(body.slice(end..))))
+}
+
+/// Reads the body of outcomes.
+pub(crate) fn decode_outcomes(body: &[u8]) -> Option<Vec<AttemptOutcome>> {
+    postcard::from_bytes(body).ok()
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    postcard::to_allocvec(value).map_err(|_| Error::TooLarge("record"))
+}
+
+fn encode_head<T: Serialize>(head: &T) -> Result<Bytes> {
+    let encoded = postcard::to_extend(head, vec![VERSION]).map_err(|_| Error::TooLarge("head"))?;
+    match encoded.len() <= Entry::MAX_HEAD {
+        true => Ok(encoded.into()),
+        false => Err(Error::TooLarge("head")),
+    }
+}

@@ -1,0 +1,73 @@
+//! The spool's bounds.
+
+use postrider_base::{Period, Size};
+use serde::{Deserialize, Serialize};
+
+/// Bounds of the spool. At a bound senders get a transient refusal; nothing
+/// that was accepted is ever dropped for one.
+#[derive(Deserialize, Serialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Bytes of queued messages at which new ones are refused until some have
+    /// left. The log may take up to twice as much on disk.
+    pub max_bytes: Size,
+    /// Queued messages at which new ones are refused until some have left.
+    pub max_messages: u64,
+    /// Free disk space below which new messages are refused, so that there
+    /// is always room to record what became of the accepted ones.
+    pub min_free_bytes: Size,
+    /// Memory for the bodies of messages that were just accepted, so that
+    /// their first delivery reads nothing from disk. Beyond it bodies are
+    /// read back when they are delivered.
+    pub body_memory: Size,
+    /// How long an outcome may wait for company before it is synced alone:
+    /// after a power cut, what was delivered within this time is delivered
+    /// again.
+    pub outcome_sync: Period,
+    /// Age at which a message that is still queued moves from memory to the
+    /// index on disk.
+    pub index_after: Period,
+    /// Waiting messages that each queue (account and recipient domain) keeps
+    /// at hand in memory when it has messages due.
+    pub ready_batch: usize,
+    /// Changes that may wait for the index on disk before outcomes of
+    /// deliveries are held back.
+    pub index_backlog: usize,
+    /// Size of one file of the log.
+    pub segment_bytes: Size,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_bytes: Size::from_bytes(20_000_000_000),
+            max_messages: 2_000_000,
+            min_free_bytes: Size::from_bytes(1_000_000_000),
+            body_memory: Size::from_bytes(256_000_000),
+            outcome_sync: Period::from_millis(100),
+            index_after: Period::from_secs(2),
+            ready_batch: 64,
+            index_backlog: 16_384,
+            segment_bytes: Size::from_bytes(64 << 20),
+        }
+    }
+}
+
+impl Settings {
+    /// Checks what types cannot; the error names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        let least = |key: &str, ok: bool, what: &str| match ok {
+            true => Ok(()),
+            false => Err(format!("{key}: must be at least {what}")),
+        };
+        least("max_bytes", self.max_bytes.bytes() >= 1_000_000, "1MB")?;
+        least("max_messages", self.max_messages >= 1, "1")?;
+        least("ready_batch", self.ready_batch >= 1, "1")?;
+        least("index_backlog", self.index_backlog >= 1, "1")?;
+        least("segment_bytes", self.segment_bytes.bytes() >= 1 << 20, "1MiB")?;
+        match self.outcome_sync.as_duration().as_secs() {
+            0..=9 => Ok(()),
+            _ => Err("outcome_sync: must be below 10s".into()),
+        }
+    }
+}

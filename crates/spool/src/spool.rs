@@ -1,0 +1,315 @@
+//! The handle that everybody holds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_base::{Clock, Disk, Metrics};
+use postrider_mail::{AttemptOutcome, MessageId};
+use postrider_wal::{Driver, Durability, Lsn};
+
+use crate::admission::Admission;
+use crate::claim::{self, Claim, Loads};
+use crate::commit::Batch;
+use crate::error::{Error, Result};
+use crate::feed::Feed;
+use crate::message::{NewMessage, QueueKey};
+use crate::open;
+use crate::operator;
+use crate::records::Mark;
+use crate::settings::Settings;
+use crate::shared::{Shared, gauge};
+use crate::view::{MessageView, OpenReport, QueueEntry, QueueSummary, Selector, Stat};
+
+/// What a spool is opened with.
+#[derive(Clone, Debug)]
+pub struct SpoolOptions {
+    /// Where the log is kept.
+    pub disk: Arc<dyn Disk>,
+    /// Directory of the log on that disk.
+    pub dir: PathBuf,
+    /// Directory of the index, on the real file system; removed and made
+    /// anew at will. Without one the index is kept in memory.
+    pub index_dir: Option<PathBuf>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Bounds.
+    pub settings: Settings,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// Names of the feeds that will be read: nothing is reclaimed before
+    /// each of them has acknowledged it.
+    pub feeds: &'static [&'static str],
+    /// Hold everything until an operator releases it: for a spool that was
+    /// restored or copied from another machine.
+    pub start_held: bool,
+    /// Go on although files of the log are missing.
+    pub accept_loss: bool,
+    /// Who writes the log: a thread, or for simulated time a task.
+    pub driver: Driver,
+}
+
+/// The durable queue. A cheap handle; when the last one is dropped, the tasks
+/// behind it end, without the mark of a clean stop.
+#[derive(Clone, Debug)]
+pub struct Spool(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    report: OpenReport,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.scope.cancel();
+    }
+}
+
+/// A part of an atomic batch.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// What became of some recipients of a queued message.
+    Outcomes {
+        /// The message.
+        id: MessageId,
+        /// One for each recipient concerned.
+        outcomes: Vec<AttemptOutcome>,
+    },
+    /// A new message.
+    Message(NewMessage),
+}
+
+/// How long tasks may take to end.
+const CLOSE: Duration = Duration::from_secs(10);
+
+impl Spool {
+    /// Opens or makes a spool: reads the log, brings the index into
+    /// agreement with it, starts the tasks. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Log`] when segments are missing or of another version,
+    /// [`Error::Io`].
+    pub async fn open(options: SpoolOptions) -> Result<Self> {
+        let (shared, report) = open::open(options).await?;
+        Ok(Self(Arc::new(Handle { shared, report })))
+    }
+
+    /// How opening went.
+    pub fn report(&self) -> &OpenReport {
+        &self.0.report
+    }
+
+    /// Reserves room for a message of this length, so that a client hears
+    /// early that there is none. [`Spool::accept`] makes its own reservation:
+    /// drop this one before.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at a bound, [`Error::Poisoned`], [`Error::Closed`].
+    pub fn admit(&self, bytes: u64) -> Result<Admission> {
+        let shared = &self.0.shared;
+        shared.check_open()?;
+        if shared.log.is_full() {
+            shared.metrics.spool_full.inc();
+            return Err(Error::Full("disk space"));
+        }
+        shared.admissions.admit(bytes).inspect_err(|_| {
+            shared.metrics.spool_full.inc();
+        })
+    }
+
+    /// Takes a message. `Ok` means that it is synced. Not cancelled by a
+    /// dropped future: what was handed to the log is queued when it commits.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::TooLarge`], [`Error::Closed`]: the message
+    /// was not taken. [`Error::Poisoned`]: it may have been.
+    pub async fn accept(&self, message: NewMessage) -> Result<()> {
+        let shared = &self.0.shared;
+        shared.check_open()?;
+        if shared.log.is_full() {
+            shared.metrics.spool_full.inc();
+            return Err(Error::Full("disk space"));
+        }
+        let began = shared.clock.instant();
+        let mut batch = Batch::default();
+        batch.accept(shared, message, true).inspect_err(|_| {
+            shared.metrics.spool_full.inc();
+        })?;
+        batch.commit(shared, Durability::Synced).await?;
+        let took = shared.clock.instant().saturating_duration_since(began);
+        shared.metrics.commit_duration.observe(took);
+        Ok(())
+    }
+
+    /// Writes records as one atomic batch. Messages in it are taken beyond
+    /// the bounds: they are consequences of what was accepted before.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] when outcomes are about a message that does not
+    /// wait; nothing is written then. Others as [`Spool::accept`].
+    pub async fn commit(&self, records: Vec<Record>, durability: Durability) -> Result<Lsn> {
+        let shared = &self.0.shared;
+        let about = records.iter().filter_map(|record| match record {
+            Record::Outcomes { id, .. } => Some(*id),
+            Record::Message(_) => None,
+        });
+        let about: Vec<MessageId> = about.collect();
+        let loads = Loads::begin(shared, about.clone()).await?;
+        if let Some(id) = about.iter().find(|id| !loads.ids().contains(id)) {
+            return Err(Error::Unknown(*id));
+        }
+        let mut batch = Batch::default();
+        for record in records {
+            match record {
+                Record::Outcomes { id, outcomes } => batch.outcomes(id, outcomes)?,
+                Record::Message(message) => batch.accept(shared, message, false)?,
+            }
+        }
+        batch.commit(shared, durability).await
+    }
+
+    /// Waits until something is due and claims up to `max` parts of messages,
+    /// in turn from every queue that has due ones, oldest first within a
+    /// queue. Never returns an empty list; after [`Spool::failed`] or
+    /// [`Spool::close`] never returns. Dropping the future claims nothing.
+    pub async fn take_due(&self, max: usize) -> Vec<Claim> {
+        claim::take_due(&self.0.shared, max).await
+    }
+
+    /// Hands out nothing more of a queue until [`Spool::unpark`]. Not
+    /// remembered across restarts.
+    pub fn park(&self, queue: &QueueKey) {
+        self.0.shared.update(|state, now| state.due.park(queue, true, now));
+    }
+
+    /// Hands out from a parked queue again.
+    pub fn unpark(&self, queue: &QueueKey) {
+        self.0.shared.update(|state, now| state.due.park(queue, false, now));
+    }
+
+    /// Keeps messages from being delivered, across restarts. Holding a queue,
+    /// a domain or everything also holds what comes later. What is in
+    /// delivery stays so.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a single message that does not wait.
+    pub async fn hold(&self, selector: &Selector) -> Result<()> {
+        operator::hold(&self.0.shared, selector).await
+    }
+
+    /// Ends every hold that lies within the selector, and those of single
+    /// messages in it. A wider hold stays.
+    ///
+    /// # Errors
+    /// As [`Spool::hold`].
+    pub async fn release(&self, selector: &Selector) -> Result<()> {
+        operator::release(&self.0.shared, selector).await
+    }
+
+    /// Makes waiting messages due now, held ones apart; how many parts of
+    /// messages, by recipient domain.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub async fn retry(&self, selector: &Selector) -> Result<u64> {
+        operator::retry(&self.0.shared, selector).await
+    }
+
+    /// Ends waiting messages without delivery and without a bounce; how many
+    /// parts of messages, by recipient domain. What is in delivery may still
+    /// arrive.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub async fn delete(&self, selector: &Selector) -> Result<u64> {
+        operator::delete(&self.0.shared, selector).await
+    }
+
+    /// Every queue in numbers, ordered by account and domain. Reads the whole
+    /// index.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn summary(&self) -> Result<Vec<QueueSummary>> {
+        operator::summary(&self.0.shared).await
+    }
+
+    /// Up to `limit` entries of the queues selected, ordered by account,
+    /// domain and due time.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn list(&self, selector: &Selector, limit: usize) -> Result<Vec<QueueEntry>> {
+        operator::list(&self.0.shared, selector, limit).await
+    }
+
+    /// A queued message; `None` when it has ended or never was.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn show(&self, id: MessageId) -> Result<Option<MessageView>> {
+        operator::show(&self.0.shared, id).await
+    }
+
+    /// The spool in numbers; also brings the gauges up to date.
+    pub fn stat(&self) -> Stat {
+        let shared = &self.0.shared;
+        let (messages, bytes) = shared.admissions.counts();
+        let usage = shared.log.usage();
+        shared.metrics.spool_messages.set(gauge(messages));
+        shared.metrics.spool_bytes.set(gauge(usage.bytes));
+        shared.metrics.spool_segments.set(gauge(usage.segments));
+        let state = shared.state.lock();
+        Stat {
+            messages,
+            bytes,
+            young: state.messages.values().filter(|active| active.young).count() as u64,
+            queues: state.due.len() as u64,
+            in_delivery: state.due.states().map(|queue| queue.claimed).sum(),
+            body_memory: shared.bodies.held(),
+            disk_bytes: usage.bytes,
+            segments: usage.segments,
+            index: shared.indexer.kind(),
+            index_backlog: shared.indexer.backlog(),
+            quarantined: shared.quarantine.count(),
+            feeds: shared.feeds.places(),
+            synced: shared.log.synced(),
+        }
+    }
+
+    /// Starts reading with the batch `from`: the one after the last that the
+    /// reader has dealt with, or [`Lsn::ZERO`] for everything that is there.
+    /// What is before `from` counts as acknowledged.
+    pub fn feed(&self, name: &'static str, from: Lsn) -> Feed {
+        Feed::new(&self.0.shared, name, from)
+    }
+
+    /// Resolves when the log has failed: the process must end and be
+    /// restarted, which recovers.
+    pub async fn failed(&self) {
+        self.0.shared.log.poison_event().await;
+    }
+
+    /// Syncs, marks the stop as clean, and ends the tasks. What is claimed
+    /// is due again at the next start.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`] the second time.
+    pub async fn close(&self) -> Result<()> {
+        let shared = &self.0.shared;
+        shared.check_open()?;
+        let index = shared.indexer.settled().await?;
+        let flushed = tokio::task::spawn_blocking(move || index.flush()).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "the index was not flushed");
+        }
+        let mut batch = Batch::default();
+        batch.mark(Mark::CleanStop)?;
+        batch.commit(shared, Durability::Synced).await?;
+        if let Err(late) = shared.scope.clone().close(CLOSE).await {
+            tracing::warn!(?late, "tasks of the spool did not end in time");
+        }
+        shared.log.close().await.map_err(Error::from)
+    }
+}

@@ -1,0 +1,376 @@
+//! Messages in memory, and how each record changes what waits where.
+//!
+//! A message is in memory while it is young (then it is nowhere else but in
+//! the log) and while somebody deals with it. Everything here happens under
+//! one lock that is held for microseconds; changes for the index are
+//! collected and handed on in the same order.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_base::Timestamp;
+use postrider_mail::{AttemptOutcome, Domain, MessageId};
+use postrider_wal::Location;
+
+use crate::admission::{Admissions, Body};
+use crate::claim::DueRecipient;
+use crate::due::{Due, Slot};
+use crate::index::{Change, put};
+use crate::message::{AcceptedRecord, QueueKey};
+use crate::row::Row;
+
+/// A message in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Active {
+    pub record: Arc<AcceptedRecord>,
+    pub row: Row,
+    pub body: Option<Arc<Body>>,
+    /// What the last attempts said, one for each recipient that had one.
+    pub last: Vec<AttemptOutcome>,
+    /// Not in the index.
+    pub young: bool,
+    /// The log does not give it back; never handed out.
+    pub damaged: bool,
+    /// How many deal with it. An old message leaves memory with the last.
+    pub pins: u32,
+}
+
+/// What lives in a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Live {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// What is known of messages right now.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub messages: HashMap<MessageId, Active>,
+    pub due: Due,
+    pub segments: BTreeMap<u64, Live>,
+    /// Segment of the record that says which queues are held.
+    pub holds_segment: Option<u64>,
+    /// Changes for the index, to be sent before the lock is released.
+    pub changes: Vec<Change>,
+    /// Messages with records handed to the log and not taken in yet.
+    under_way: HashMap<MessageId, u32>,
+    /// Messages being read from the index and the log, how often, and whether
+    /// they ended meanwhile.
+    loading: HashMap<MessageId, (u32, bool)>,
+    /// Young messages by age; some have left.
+    ages: VecDeque<(Timestamp, MessageId)>,
+    admissions: Arc<Admissions>,
+}
+
+/// What of a message is handed out for delivery.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub record: Arc<AcceptedRecord>,
+    pub body: Option<Arc<Body>>,
+    pub location: Location,
+    pub recipients: Vec<DueRecipient>,
+    /// Whether the log knows of attempts, or will not take the acceptance
+    /// for one.
+    pub fresh: bool,
+}
+
+/// Bytes that a message takes in a segment beside its body, roughly.
+const OVERHEAD: u64 = 256;
+
+impl State {
+    pub(crate) fn new(due: Due, holds_segment: Option<u64>, admissions: Arc<Admissions>) -> Self {
+        Self {
+            messages: HashMap::new(),
+            due,
+            segments: BTreeMap::new(),
+            holds_segment,
+            changes: Vec::new(),
+            under_way: HashMap::new(),
+            loading: HashMap::new(),
+            ages: VecDeque::new(),
+            admissions,
+        }
+    }
+
+    /// A message that the log and the index know, at the start.
+    pub(crate) fn restore(&mut self, id: MessageId, row: &Row) {
+        for (queue, due) in row.places() {
+            self.due.restore(&queue, (due, id));
+        }
+        self.admissions.admit_anyway(size(row.location)).keep();
+        self.count(row.location);
+    }
+
+    /// A message was accepted. Whether it is the first young one.
+    pub(crate) fn accepted(
+        &mut self,
+        record: Arc<AcceptedRecord>,
+        location: Location,
+        body: Option<Arc<Body>>,
+        now: Timestamp,
+    ) -> bool {
+        let (id, row) = (record.id, Row::fresh(&record, location));
+        if row.is_done() || self.messages.contains_key(&id) {
+            self.admissions.release(size(location));
+            return false;
+        }
+        for (queue, due) in row.places() {
+            self.due.add_fresh(&queue, (due, id), now);
+        }
+        self.count(location);
+        let active = Active { record, row, body, last: Vec::new(), young: true, damaged: false, pins: 0 };
+        self.messages.insert(id, active);
+        self.ages.push_back((now, id));
+        self.ages.len() == 1
+    }
+
+    /// Changes what is left to do for a message in memory, and everything
+    /// that follows from it. Whether there is such a message.
+    pub(crate) fn change(&mut self, id: MessageId, now: Timestamp, change: impl FnOnce(&mut Active)) -> bool {
+        let Some(active) = self.messages.get_mut(&id) else { return false };
+        let before: Vec<_> = active.row.places().collect();
+        let location = active.row.location;
+        change(active);
+        let after: Vec<_> = active.row.places().collect();
+        if active.row.location != location {
+            let moved = active.row.location;
+            self.uncount(location);
+            self.count(moved);
+        }
+        match after.is_empty() {
+            true => self.ended(id, before, now),
+            false => self.shifted(id, before, after, now),
+        }
+        true
+    }
+
+    fn ended(&mut self, id: MessageId, before: Vec<(QueueKey, Timestamp)>, now: Timestamp) {
+        let Some(active) = self.messages.remove(&id) else { return };
+        for (queue, due) in &before {
+            self.due.end(queue, (*due, id), now);
+        }
+        self.uncount(active.row.location);
+        self.admissions.release(size(active.row.location));
+        if let Some((_, ended)) = self.loading.get_mut(&id) {
+            *ended = true;
+        }
+        if !active.young {
+            self.changes.push(Change::Remove { id, left: before });
+        }
+    }
+
+    fn shifted(
+        &mut self,
+        id: MessageId,
+        before: Vec<(QueueKey, Timestamp)>,
+        after: Vec<(QueueKey, Timestamp)>,
+        now: Timestamp,
+    ) {
+        let mut deferred = false;
+        for (queue, due) in &before {
+            match after.iter().find(|(key, _)| key == queue) {
+                None => self.due.end(queue, (*due, id), now),
+                Some((_, new)) if new == due => {}
+                Some(_) => deferred = true,
+            }
+        }
+        let Some(active) = self.messages.get_mut(&id) else { return };
+        if active.young && !deferred {
+            return;
+        }
+        let was_young = std::mem::take(&mut active.young);
+        let row = active.row.clone();
+        let (left, took) = match was_young {
+            true => {
+                active.body = None;
+                (Vec::new(), after.clone())
+            }
+            false => {
+                let left = before.iter().filter(|place| !after.contains(place));
+                let took = after.iter().filter(|place| !before.contains(place));
+                (left.cloned().collect(), took.cloned().collect())
+            }
+        };
+        self.changes.push(Change::Put { id, row, left, took });
+        for (queue, new) in &after {
+            let old = before.iter().find(|(key, _)| key == queue);
+            let old = old.map_or(*new, |(_, due)| *due);
+            if was_young || old != *new {
+                self.due.reslot(queue, (old, id), (*new, id), now);
+            }
+        }
+    }
+
+    /// Moves young messages that are older than `age` to the index, up to
+    /// `max`. When the next one will be, if any.
+    pub(crate) fn age(&mut self, age: Duration, max: usize, now: Timestamp) -> Option<Timestamp> {
+        for _ in 0..max {
+            let (since, id) = *self.ages.front()?;
+            let at = since.saturating_add(age);
+            if at > now {
+                return Some(at);
+            }
+            self.ages.pop_front();
+            if let Some(active) = self.messages.get_mut(&id)
+                && std::mem::take(&mut active.young)
+            {
+                active.body = None;
+                self.changes.push(put(id, &active.row));
+                for (queue, due) in active.row.places() {
+                    self.due.reslot(&queue, (due, id), (due, id), now);
+                }
+                self.forget_if_idle(id);
+            }
+        }
+        self.ages.front().map(|(since, _)| since.saturating_add(age))
+    }
+
+    /// What is due of a message that is in memory, pinned for one claim.
+    pub(crate) fn parcel(&mut self, id: MessageId, domain: &Domain, now: Timestamp) -> Option<Parcel> {
+        let active = self.messages.get_mut(&id)?;
+        if active.row.held || active.damaged {
+            return None;
+        }
+        let waiting = active.row.unit(domain)?.waiting.iter();
+        let due = waiting.filter(|waiting| waiting.due <= now);
+        let recipients: Vec<_> = due
+            .map(|waiting| DueRecipient {
+                index: waiting.recipient,
+                attempts: waiting.attempts,
+                last: last_of(&active.last, waiting.recipient).cloned(),
+            })
+            .collect();
+        if recipients.is_empty() {
+            return None;
+        }
+        active.pins += 1;
+        Some(Parcel {
+            record: Arc::clone(&active.record),
+            body: active.body.clone(),
+            location: active.row.location,
+            fresh: active.young && recipients.iter().all(|recipient| recipient.attempts == 0),
+            recipients,
+        })
+    }
+
+    /// A claim ends. `slot` is where its message waited when it was claimed,
+    /// for one that never came into memory.
+    pub(crate) fn give_back(&mut self, queue: &QueueKey, slot: Slot, pinned: bool, now: Timestamp) {
+        let id = slot.1;
+        let active = self.messages.get(&id);
+        let young = active.is_some_and(|active| active.young);
+        let slot = match active {
+            Some(active) => active.row.due(&queue.domain).map(|due| (due, id)),
+            None if pinned => None,
+            None => Some(slot),
+        };
+        self.due.give_back(queue, id, slot, young, now);
+        if pinned {
+            self.unpin(id);
+        }
+    }
+
+    /// A claim ends whose message turned out not to wait in its queue.
+    pub(crate) fn discard(&mut self, queue: &QueueKey, id: MessageId, now: Timestamp) {
+        let active = self.messages.get(&id);
+        let young = active.is_some_and(|active| active.young);
+        let usable = active.filter(|active| !active.damaged || active.row.held);
+        let slot = usable.and_then(|active| Some((active.row.due(&queue.domain)?, id)));
+        self.due.give_back(queue, id, slot, young, now);
+    }
+
+    /// Keeps a message in memory, if it is there.
+    pub(crate) fn pin(&mut self, id: MessageId) -> bool {
+        let active = self.messages.get_mut(&id);
+        active.map(|active| active.pins += 1).is_some()
+    }
+
+    pub(crate) fn unpin(&mut self, id: MessageId) {
+        if let Some(active) = self.messages.get_mut(&id) {
+            active.pins = active.pins.saturating_sub(1);
+        }
+        self.forget_if_idle(id);
+    }
+
+    /// A message is about to be read from the index and the log.
+    pub(crate) fn load_begins(&mut self, id: MessageId) {
+        self.loading.entry(id).or_default().0 += 1;
+    }
+
+    /// A message was read, or was not found. What is in memory is newer.
+    pub(crate) fn load_ends(&mut self, id: MessageId, loaded: Option<Active>) {
+        let Some((count, ended)) = self.loading.get_mut(&id) else { return };
+        let ended = *ended;
+        *count -= 1;
+        if *count == 0 {
+            self.loading.remove(&id);
+        }
+        if let Some(active) = loaded
+            && !ended
+        {
+            self.messages.entry(id).or_insert(active);
+        }
+    }
+
+    /// Takes messages that nobody deals with out of memory again.
+    pub(crate) fn forget_if_idle(&mut self, id: MessageId) {
+        let idle = |active: &Active| active.pins == 0 && !active.young;
+        if self.messages.get(&id).is_some_and(idle) && !self.loading.contains_key(&id) {
+            self.messages.remove(&id);
+        }
+    }
+
+    /// Records of these messages are handed to the log.
+    pub(crate) fn begin(&mut self, ids: impl Iterator<Item = MessageId>) {
+        for id in ids {
+            *self.under_way.entry(id).or_default() += 1;
+        }
+    }
+
+    /// Those records are taken in, or failed.
+    pub(crate) fn finish(&mut self, ids: impl Iterator<Item = MessageId>) {
+        for id in ids {
+            if let Some(count) = self.under_way.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.under_way.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_under_way(&self, id: MessageId) -> bool {
+        self.under_way.contains_key(&id)
+    }
+
+    /// Messages that do not belong into the index now.
+    pub(crate) fn not_indexed(&self) -> HashSet<MessageId> {
+        let young = self.messages.iter().filter(|(_, active)| active.young);
+        let accepting = self.under_way.keys().filter(|id| !self.messages.contains_key(id));
+        young.map(|(id, _)| *id).chain(accepting.copied()).collect()
+    }
+
+    fn count(&mut self, location: Location) {
+        let live = self.segments.entry(location.segment).or_default();
+        live.messages += 1;
+        live.bytes += size(location) + OVERHEAD;
+    }
+
+    fn uncount(&mut self, location: Location) {
+        if let Some(live) = self.segments.get_mut(&location.segment) {
+            live.messages = live.messages.saturating_sub(1);
+            live.bytes = live.bytes.saturating_sub(size(location) + OVERHEAD);
+        }
+    }
+}
+
+/// Bytes of a message as the bounds count them.
+fn size(location: Location) -> u64 {
+    u64::from(location.len)
+}
+
+/// What the last attempt of a recipient said.
+pub(crate) fn last_of(last: &[AttemptOutcome], recipient: u16) -> Option<&AttemptOutcome> {
+    last.iter().find(|outcome| outcome.recipient == recipient)
+}
