@@ -1,1 +1,36 @@
-//! What the spool's feed turns into: SES event records in the journal, the mail log, statistics.
+//! What the spool's feed turns into: event records in SES's JSON in the journal, and the mail log. Not on the way of a message: nothing waits for it.
+//!
+//! One consumer reads every synced batch of the spool. For each accepted
+//! message and each outcome it appends one or more records to the journal, a
+//! log of its own, and writes one line to the mail log. Journal records carry
+//! the place in the feed that they come from: after a crash reading goes on
+//! behind the highest one, so that the journal has each outcome exactly once.
+//!
+//! What survives: a record is in the journal for good once its batch is
+//! synced, and only then is the spool told that it need not keep the source.
+//! The mail log is written after the journal and before that sync; in a crash
+//! its last lines can be missing or repeated.
+
+mod addresses;
+mod consumer;
+mod digest;
+mod error;
+mod event;
+mod journal;
+mod live;
+mod mail_log;
+mod reader;
+mod record;
+#[cfg(test)]
+mod samples;
+mod settings;
+mod suppression;
+mod view;
+
+pub use error::{Error, Result};
+pub use journal::{Events, EventsOptions, Issuer, OpenReport};
+pub use mail_log::{FileSink, MailSink, TracingSink};
+pub use postrider_wal::Driver;
+pub use reader::{Reader, Start};
+pub use record::{Acceptance, Cursor, Kind, LifeEntry, Line};
+pub use settings::Settings;

@@ -1,0 +1,98 @@
+//! The task that reads the spool's feed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_base::Scope;
+use postrider_base::metrics::FeedName;
+use postrider_spool::{Feed, FeedItem};
+use postrider_wal::Lsn;
+
+use crate::error::{Error, Result};
+use crate::journal::{Journal, blocking};
+use crate::mail_log::MailSink;
+
+/// How often old segments are looked for.
+const RETIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// Reads until the scope ends or the journal fails.
+pub(crate) async fn run(journal: Arc<Journal>, feed: Feed, mail_log: Arc<dyn MailSink>, scope: Scope) {
+    let mut consumer = Consumer { seen: Lsn::ZERO, waiting: VecDeque::new(), journal, feed, mail_log };
+    tokio::select! {
+        () = scope.cancelled() => {}
+        Err(error) = consumer.read() => match error {
+            Error::Spool(postrider_spool::Error::Closed) => {}
+            error => consumer.journal.fail(&error),
+        },
+    }
+}
+
+struct Consumer {
+    journal: Arc<Journal>,
+    feed: Feed,
+    mail_log: Arc<dyn MailSink>,
+    /// The last batch of the feed that is in the journal.
+    seen: Lsn,
+    /// Batches of the journal that are not known to be synced, each with the
+    /// last batch of the feed that is in it.
+    waiting: VecDeque<(Lsn, Lsn)>,
+}
+
+impl Consumer {
+    async fn read(&mut self) -> Result<()> {
+        let mut synced = self.journal.log.committed();
+        let mut retire = tokio::time::interval(RETIRE_EVERY);
+        loop {
+            tokio::select! {
+                items = self.feed.next() => self.take(items?).await?,
+                _ = synced.changed(), if !self.waiting.is_empty() => {}
+                _ = retire.tick() => self.journal.retire().await?,
+            }
+            self.acknowledge();
+        }
+    }
+
+    async fn take(&mut self, items: Vec<FeedItem>) -> Result<()> {
+        let items = Arc::new(items);
+        let mut done = 0;
+        while done < items.len() {
+            let (journal, rest) = (self.journal.clone(), items.clone());
+            let digest = blocking(move || journal.digest(&rest[done..])).await?;
+            done += digest.items;
+            self.seen = digest.last;
+            if digest.entries.is_empty() {
+                continue;
+            }
+            let committed = self.journal.append(&digest).await?;
+            self.waiting.push_back((committed.lsn, digest.last));
+            let (journal, mail_log) = (self.journal.clone(), self.mail_log.clone());
+            blocking(move || {
+                journal.settle(&digest, &committed)?;
+                if let Err(error) = mail_log.write(&digest.mail_log) {
+                    let lines = digest.mail_log.lines().count() as u64;
+                    journal.metrics.mail_log_lost.inc_by(lines);
+                    tracing::error!("{lines} lines of the mail log are lost: {error}");
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the spool what it need not keep any more.
+    fn acknowledge(&mut self) {
+        let synced = self.journal.log.synced();
+        let mut last = None;
+        while let Some((_, source)) = self.waiting.pop_front_if(|(batch, _)| *batch <= synced) {
+            last = Some(source);
+        }
+        if let Some(source) = last {
+            self.feed.ack(source);
+        }
+        let done = self.waiting.front().map_or(self.seen, |(_, source)| *source);
+        let lag = i64::try_from(self.seen.get() - done.get()).unwrap_or(i64::MAX);
+        self.journal.metrics.feed_lag.of(FeedName::Events).set(lag);
+    }
+}

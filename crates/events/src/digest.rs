@@ -1,0 +1,323 @@
+//! From items of the spool's feed to journal records and lines of the mail
+//! log.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use postrider_mail::{AttemptOutcome, BounceKind, DelayType, Disposition, MessageId};
+use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, OriginKind};
+use postrider_wal::{Entry, Lsn};
+
+use crate::error::Result;
+use crate::event::{self, Mail};
+use crate::journal::Issuer;
+use crate::live::{Known, Live};
+use crate::mail_log;
+use crate::record::{Acceptance, Body, Cuts, Head, Kind, LifeRef};
+
+/// One batch for the journal, with what belongs to it.
+#[derive(Debug, Default)]
+pub(crate) struct Digest {
+    pub(crate) entries: Vec<Entry>,
+    /// Of each entry.
+    pub(crate) heads: Vec<Head>,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) mail_log: String,
+    /// Items of the feed that are in it.
+    pub(crate) items: usize,
+    /// The last batch of the feed that is in it.
+    pub(crate) last: Lsn,
+    bytes: usize,
+    buffer: BytesMut,
+}
+
+/// How events are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) issuer: &'a Issuer,
+    pub(crate) delay_interval: Duration,
+}
+
+/// Finds a message in the journal that is not in memory.
+pub(crate) type Recall<'a> = dyn Fn(MessageId) -> Result<Option<Known>> + 'a;
+
+impl Digest {
+    /// Digests items of the feed, whole batches only, until the records take
+    /// about `max_bytes`.
+    ///
+    /// # Errors
+    /// When the journal can not be read.
+    pub(crate) fn of(
+        items: &[FeedItem],
+        max_bytes: usize,
+        live: &mut Live,
+        rules: Rules<'_>,
+        recall: &Recall<'_>,
+    ) -> Result<Self> {
+        let mut digest = Self::default();
+        digest.buffer.reserve((items.len() * 2048).min(max_bytes));
+        for item in items {
+            if digest.bytes >= max_bytes && item.lsn != digest.last {
+                break;
+            }
+            match &item.record {
+                FeedRecord::Accepted(record) => {
+                    let known = digest.accepted(item.lsn, record, rules)?;
+                    live.insert(record.id, known);
+                }
+                FeedRecord::Outcomes { id, outcomes } => {
+                    let known = match live.get(id) {
+                        Some(known) => Some(known),
+                        None => recall(*id)?.map(|known| live.insert(*id, known)),
+                    };
+                    digest.outcomes(item, *id, outcomes, known, rules)?;
+                }
+                _ => {}
+            }
+            digest.last = item.lsn;
+            digest.items += 1;
+        }
+        Ok(digest)
+    }
+
+    fn accepted(&mut self, lsn: Lsn, record: &AcceptedRecord, rules: Rules<'_>) -> Result<Known> {
+        let kind = match record.origin.kind {
+            OriginKind::Dsn { .. } => Kind::Internal,
+            _ => Kind::Send,
+        };
+        let (mut mail, mut cuts) = (None, Cuts::default());
+        Body::begin(&mut self.buffer, kind);
+        if kind == Kind::Send {
+            let start = self.buffer.len();
+            cuts = event::write_send(&mut self.buffer, record, rules.issuer)?;
+            mail = Some(Mail::of_send(&self.buffer[start..], cuts)?);
+        }
+        let acceptance = Acceptance::of(record);
+        let life = LifeRef::Accepted { acceptance: &acceptance, cuts };
+        let body = Body::end(&mut self.buffer, &life)?;
+        let head = Head { source: lsn, id: record.id, at: record.accepted_at };
+        self.push(kind, head, body)?;
+        mail_log::write_accepted(&mut self.mail_log, record);
+        Ok(Known::new(record.accepted_at, record.expires_at, acceptance.recipients, mail))
+    }
+
+    fn outcomes(
+        &mut self,
+        item: &FeedItem,
+        id: MessageId,
+        outcomes: &[AttemptOutcome],
+        mut known: Option<&mut Known>,
+        rules: Rules<'_>,
+    ) -> Result<()> {
+        for (group, outcomes) in groups(outcomes, known.as_deref(), rules.delay_interval) {
+            let place = (item.lsn, item.index);
+            let subject = known.as_deref().and_then(|known| known.subject(id, rules.issuer));
+            let kind = match &subject {
+                Some(_) => group.kind(),
+                None => Kind::Internal,
+            };
+            Body::begin(&mut self.buffer, kind);
+            if let Some(subject) = &subject {
+                let out = &mut self.buffer;
+                match group {
+                    Group::Delivered(_) => subject.write_delivery(out, &outcomes)?,
+                    Group::Delayed(delay) => subject.write_delay(out, &outcomes, delay)?,
+                    Group::Bounced(bounce) => subject.write_bounce(out, &outcomes, bounce, place)?,
+                    Group::Complained => subject.write_complaint(out, &outcomes, place)?,
+                    Group::Silent => {}
+                }
+            }
+            let body = Body::end(&mut self.buffer, &LifeRef::Outcomes(&outcomes))?;
+            let head = Head { source: item.lsn, id, at: outcomes[0].at };
+            self.push(kind, head, body)?;
+            if let Some(known) = &mut known {
+                for outcome in &outcomes {
+                    known.apply(outcome, kind == Kind::DeliveryDelay);
+                }
+            }
+        }
+        for outcome in outcomes {
+            let known = known.as_deref();
+            let recipient = known.and_then(|known| known.recipient(outcome));
+            let accepted = known.map_or(id.timestamp(), |known| known.accepted_at);
+            mail_log::write_attempt(&mut self.mail_log, id, recipient, accepted, outcome);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, kind: Kind, head: Head, body: Bytes) -> Result<()> {
+        self.bytes += body.len();
+        self.entries.push(Entry { kind: kind as u8, head: head.encode()?, body: vec![body] });
+        self.heads.push(head);
+        self.kinds.push(kind);
+        Ok(())
+    }
+}
+
+/// Outcomes that one event can report together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Group<'a> {
+    /// With this reply.
+    Delivered(&'a str),
+    Delayed(DelayType),
+    Bounced(BounceKind),
+    Complained,
+    /// For a message's life only.
+    Silent,
+}
+
+impl Group<'_> {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Delivered(_) => Kind::Delivery,
+            Self::Delayed(_) => Kind::DeliveryDelay,
+            Self::Bounced(_) => Kind::Bounce,
+            Self::Complained => Kind::Complaint,
+            Self::Silent => Kind::Internal,
+        }
+    }
+}
+
+fn groups<'a>(
+    outcomes: &'a [AttemptOutcome],
+    known: Option<&Known>,
+    interval: Duration,
+) -> Vec<(Group<'a>, Vec<&'a AttemptOutcome>)> {
+    let mut groups: Vec<(Group<'a>, Vec<&'a AttemptOutcome>)> = Vec::with_capacity(1);
+    for outcome in outcomes {
+        let group = match outcome.disposition {
+            Disposition::Delivered => Group::Delivered(&outcome.diagnostic),
+            Disposition::Deferred(delay) if known.is_some_and(|known| known.is_news(outcome, delay, interval)) => {
+                Group::Delayed(delay)
+            }
+            Disposition::Bounced(kind) => Group::Bounced(kind),
+            Disposition::Suppressed(source) => match event::bounce_of_suppressed(source.list, source.reason) {
+                Some(kind) => Group::Bounced(kind),
+                None => Group::Complained,
+            },
+            Disposition::Deferred(_) | Disposition::Deleted => Group::Silent,
+        };
+        match groups.iter_mut().find(|(g, _)| *g == group) {
+            Some((_, members)) => members.push(outcome),
+            None => groups.push((group, vec![outcome])),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{ACCEPTED, accepted, id, issuer, later, message, outcome, outcomes};
+    use postrider_base::Period;
+    use postrider_mail::{SuppressionList, SuppressionReason, SuppressionSource};
+
+    const INTERVAL: Period = Period::from_hours(4);
+
+    fn digest(items: &[FeedItem], live: &mut Live) -> Digest {
+        let issuer = issuer();
+        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration() };
+        Digest::of(items, 1 << 20, live, rules, &|_| Ok(None)).unwrap()
+    }
+
+    fn deferred(recipient: u16, at: Period, delay: DelayType) -> AttemptOutcome {
+        outcome(recipient, later(at), Disposition::Deferred(delay), "421 later")
+    }
+
+    #[test]
+    fn outcomes_alike_share_an_event() {
+        let recipients = ["a@example.net", "b@example.net", "c@example.net", "d@example.net", "e@example.net"];
+        let suppressed = SuppressionSource { list: SuppressionList::Account, reason: SuppressionReason::Complaint };
+        let bounced = Disposition::Bounced(BounceKind::PermanentNoEmail);
+        let items = [
+            accepted(1, message(1, &recipients)),
+            outcomes(
+                2,
+                1,
+                vec![
+                    outcome(0, ACCEPTED, Disposition::Delivered, "250 ok 1"),
+                    outcome(1, ACCEPTED, bounced, "550 one"),
+                    outcome(2, ACCEPTED, bounced, "550 two"),
+                    outcome(3, ACCEPTED, Disposition::Suppressed(suppressed), "on the list"),
+                    outcome(4, ACCEPTED, Disposition::Deleted, "by the operator"),
+                ],
+            ),
+        ];
+        let digest = digest(&items, &mut Live::new(1 << 20));
+        let kinds = [Kind::Send, Kind::Delivery, Kind::Bounce, Kind::Complaint, Kind::Internal];
+        assert_eq!(digest.kinds, kinds);
+        assert_eq!(digest.heads[2].source, Lsn::new(2));
+        assert_eq!((digest.items, digest.last), (2, Lsn::new(2)));
+        assert_eq!(digest.mail_log.lines().count(), 6);
+        let bounce = Body::parse(&digest.entries[2].body[0]).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&bounce.json).unwrap();
+        assert_eq!(json["bounce"]["bouncedRecipients"].as_array().unwrap().len(), 2);
+        let silent = Body::parse(&digest.entries[4].body[0]).unwrap();
+        assert!(silent.json.is_empty());
+    }
+
+    #[test]
+    fn delays_are_reported_at_first_on_change_and_every_four_hours() {
+        let live = &mut Live::new(1 << 20);
+        digest(&[accepted(1, message(1, &["a@example.net", "b@example.net"]))], live);
+        let mut report = |at, delay| digest(&[outcomes(2, 1, vec![deferred(0, at, delay)])], live).kinds[0];
+        let mins = Period::from_mins;
+        assert_eq!(report(mins(0), DelayType::General), Kind::DeliveryDelay);
+        assert_eq!(report(mins(5), DelayType::General), Kind::Internal);
+        assert_eq!(report(mins(15), DelayType::MailboxFull), Kind::DeliveryDelay);
+        assert_eq!(report(mins(120), DelayType::MailboxFull), Kind::Internal);
+        assert_eq!(report(mins(255), DelayType::MailboxFull), Kind::DeliveryDelay);
+        let other = digest(&[outcomes(3, 1, vec![deferred(1, mins(256), DelayType::MailboxFull)])], live);
+        assert_eq!(other.kinds, [Kind::DeliveryDelay], "the other recipient's first");
+    }
+
+    #[test]
+    fn own_notifications_and_unknown_messages_have_no_events() {
+        let mut notification = message(1, &["a@example.net"]);
+        notification.origin.kind = OriginKind::Dsn { of: id(9) };
+        let delivered = || vec![outcome(0, ACCEPTED, Disposition::Delivered, "250 ok")];
+        let items = [accepted(1, notification), outcomes(2, 1, delivered()), outcomes(3, 2, delivered())];
+        let digest = digest(&items, &mut Live::new(1 << 20));
+        assert_eq!(digest.kinds, [Kind::Internal; 3]);
+        assert!(digest.entries.iter().all(|e| Body::parse(&e.body[0]).unwrap().json.is_empty()));
+        assert!(digest.mail_log.lines().last().unwrap().contains("to=<unknown>"));
+    }
+
+    #[test]
+    fn a_digest_is_bounded_and_splits_no_batch() {
+        let mut items: Vec<FeedItem> = (1..=10).map(|n| accepted(n, message(n.into(), &["a@example.net"]))).collect();
+        items[4].lsn = items[3].lsn;
+        items[4].index = 1;
+        let issuer = issuer();
+        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration() };
+        let one = Digest::of(&items[..1], 1, &mut Live::new(1 << 20), rules, &|_| Ok(None)).unwrap();
+        let bytes = one.bytes * 7 / 2;
+        let four = Digest::of(&items, bytes, &mut Live::new(1 << 20), rules, &|_| Ok(None)).unwrap();
+        assert_eq!((four.items, four.last), (5, Lsn::new(4)));
+    }
+
+    #[test]
+    fn a_message_recalled_from_its_records_goes_on_alike() {
+        let mins = Period::from_mins;
+        let first = [
+            accepted(1, message(1, &["a@example.net", "b@example.net"])),
+            outcomes(2, 1, vec![deferred(0, mins(0), DelayType::General)]),
+        ];
+        let next = [
+            outcomes(3, 1, vec![deferred(0, mins(5), DelayType::General)]),
+            outcomes(4, 1, vec![outcome(1, later(mins(6)), Disposition::Delivered, "250 ok")]),
+        ];
+        let live = &mut Live::new(1 << 20);
+        let bodies = |digest: &Digest| -> Vec<Bytes> { digest.entries.iter().map(|e| e.body[0].clone()).collect() };
+        let records = bodies(&digest(&first, live));
+        let recall = |_| {
+            let records: Vec<Body> = records.iter().map(|bytes| Body::parse(bytes).unwrap()).collect();
+            Known::from_journal(&records)
+        };
+        let issuer = issuer();
+        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration() };
+        let recalled = Digest::of(&next, 1 << 20, &mut Live::new(1 << 20), rules, &recall).unwrap();
+        assert_eq!(recalled.kinds, [Kind::Internal, Kind::Delivery]);
+        assert_eq!(bodies(&recalled), bodies(&digest(&next, live)));
+    }
+}

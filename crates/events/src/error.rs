@@ -1,0 +1,33 @@
+//! What can go wrong, whose fault it is, and whether it passes.
+
+/// Why the journal did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The journal's log refuses. The disk's fault, or the operator's; whether
+    /// it passes is the inner error's to say.
+    #[error("journal: {0}")]
+    Log(#[from] postrider_wal::Error),
+    /// The spool's feed ended. Passes with the restart of the process.
+    #[error("spool: {0}")]
+    Spool(#[from] postrider_spool::Error),
+    /// The view of messages, a cache, could not be made even from nothing.
+    /// The disk's fault.
+    #[error("view of messages: {0}")]
+    View(String),
+    /// A journal record does not read as one. A fault of the disk or of this
+    /// program; does not pass.
+    #[error("a journal record is not readable: {0}")]
+    Record(&'static str),
+    /// A file could not be reached. The machine's fault, or the operator's.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried, with the file's name.
+        action: String,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+}
+
+/// What functions of this crate return.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,360 @@
+//! The journal and its handle.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use postrider_base::{Clock, Disk, Metrics, Scope, Timestamp};
+use postrider_mail::MessageId;
+use postrider_spool::{FeedItem, Spool};
+use postrider_wal::{Committed, Driver, Durability, Location, Log, Lsn, Options};
+use tokio::sync::watch;
+
+use crate::consumer;
+use crate::digest::{Digest, Rules};
+use crate::error::{Error, Result};
+use crate::live::{Known, Live};
+use crate::mail_log::MailSink;
+use crate::reader::{Reader, Start};
+use crate::record::{Body, Head, Life, LifeEntry};
+use crate::settings::Settings;
+use crate::view::{Place, View};
+
+/// What a journal is opened with.
+#[derive(Clone, Debug)]
+pub struct EventsOptions {
+    /// Where the journal is kept.
+    pub disk: Arc<dyn Disk>,
+    /// Directory of the journal on that disk.
+    pub dir: PathBuf,
+    /// Directory of the view that finds messages in the journal, on the real
+    /// file system; removed and made anew at will. Without one it is temporary.
+    pub view_dir: Option<PathBuf>,
+    /// Who runs the log.
+    pub driver: Driver,
+    /// What time it is.
+    pub clock: Clock,
+    /// Bounds.
+    pub settings: Settings,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// As whom events speak.
+    pub issuer: Issuer,
+    /// Go on although a file of the journal is missing.
+    pub accept_loss: bool,
+}
+
+/// As whom events speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// `aws` in `arn:aws:ses:...`.
+    pub partition: String,
+    /// Such as `us-east-1`.
+    pub region: String,
+    /// Name of this host, for `reportingMTA`.
+    pub hostname: String,
+}
+
+/// How opening went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// What the log found.
+    pub log: postrider_wal::OpenReport,
+    /// Whether the view of messages had to be made anew.
+    pub view_rebuilt: bool,
+}
+
+/// The journal. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Events(pub(crate) Arc<Journal>);
+
+impl Events {
+    /// Name of the spool's feed that [`Events::run`] reads.
+    pub const FEED: &'static str = "events";
+
+    /// Opens or makes a journal. Call on a tokio runtime.
+    ///
+    /// # Errors
+    /// When the log can not be opened or the view not be made.
+    pub async fn open(options: EventsOptions) -> Result<Self> {
+        let journal = blocking(move || Journal::open(options)).await?;
+        Ok(Self(Arc::new(journal)))
+    }
+
+    /// How opening went.
+    pub fn report(&self) -> &OpenReport {
+        &self.0.report
+    }
+
+    /// Starts to turn the spool's feed into journal records and lines of the
+    /// mail log, until the scope ends. Call once.
+    pub fn run(&self, spool: &Spool, mail_log: Arc<dyn MailSink>, scope: &Scope) {
+        let feed = spool.feed(Self::FEED, self.0.resume);
+        let task = consumer::run(self.0.clone(), feed, mail_log, scope.clone());
+        scope.spawn("events", task);
+    }
+
+    /// Reads events from a place or time on.
+    pub fn since(&self, start: Start) -> Reader {
+        Reader::new(self.0.clone(), start)
+    }
+
+    /// Reads what is journaled from now on; use [`Reader::follow`].
+    pub fn tail(&self) -> Reader {
+        self.since(Start::Now)
+    }
+
+    /// The life of a message, oldest first: its acceptance, then each attempt
+    /// for each recipient. Empty when the journal has nothing of it (any more).
+    ///
+    /// # Errors
+    /// When the journal can not be read.
+    pub async fn message(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
+        let journal = self.0.clone();
+        blocking(move || journal.life(id)).await
+    }
+
+    /// Resolves when the journal has failed: the process must end and be
+    /// restarted, which recovers.
+    pub async fn failed(&self) {
+        let mut failed = self.0.failed.subscribe();
+        tokio::select! {
+            () = self.0.log.poison_event() => {}
+            _ = failed.wait_for(|failed| *failed) => {}
+        }
+    }
+
+    /// Writes and syncs what was handed in, and closes the journal. End the
+    /// scope of [`Events::run`] first.
+    ///
+    /// # Errors
+    /// When the last sync fails.
+    pub async fn close(&self) -> Result<()> {
+        let journal = self.0.clone();
+        blocking(move || journal.settle_view()).await?;
+        self.0.log.close().await?;
+        let journal = self.0.clone();
+        blocking(move || journal.view.close(journal.log.synced())).await
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub(crate) log: Log,
+    view: View,
+    live: Mutex<Live>,
+    /// The latest time in each segment.
+    ages: Mutex<BTreeMap<u64, Timestamp>>,
+    pub(crate) clock: Clock,
+    settings: Settings,
+    pub(crate) metrics: Metrics,
+    issuer: Issuer,
+    /// The last batch of the feed that the journal had when it was opened.
+    resume: Lsn,
+    report: OpenReport,
+    failed: watch::Sender<bool>,
+}
+
+impl Journal {
+    fn open(options: EventsOptions) -> Result<Self> {
+        let settings = options.settings;
+        let log_options = Options {
+            segment_bytes: settings.segment_bytes.bytes(),
+            spare_segments: 1,
+            accept_loss: options.accept_loss,
+            driver: options.driver,
+            clock: options.clock.clone(),
+            ..Options::default()
+        };
+        let mut resume = Lsn::ZERO;
+        let mut ages = BTreeMap::<u64, Timestamp>::new();
+        let mut replay = |replayed| match Head::decode(&replayed) {
+            Ok(head) => {
+                resume = resume.max(head.source);
+                let age = ages.entry(replayed.location.segment).or_default();
+                *age = head.at.max(*age);
+            }
+            Err(error) => tracing::error!(lsn = %replayed.lsn, "skipping a journal record: {error}"),
+        };
+        let (log, report) = Log::open(options.disk, &options.dir, log_options, &mut replay)?;
+        let (view, view_rebuilt) = View::open(options.view_dir.as_deref(), &log, report.last)?;
+        Ok(Self {
+            live: Mutex::new(Live::new(settings.message_memory.as_usize())),
+            report: OpenReport { log: report, view_rebuilt },
+            ages: Mutex::new(ages),
+            clock: options.clock,
+            metrics: options.metrics,
+            issuer: options.issuer,
+            failed: watch::Sender::new(false),
+            log,
+            view,
+            settings,
+            resume,
+        })
+    }
+
+    /// Turns the first of `items` into records. Blocks.
+    pub(crate) fn digest(&self, items: &[FeedItem]) -> Result<Digest> {
+        let max_bytes = self.settings.segment_bytes.as_usize() / 16;
+        let rules = Rules { issuer: &self.issuer, delay_interval: self.settings.delay_interval.as_duration() };
+        let recall = |id| Known::from_journal(&self.records(id, Vec::new())?);
+        Digest::of(items, max_bytes, &mut self.live.lock(), rules, &recall)
+    }
+
+    /// Takes note of written records. Blocks.
+    pub(crate) fn settle(&self, digest: &Digest, committed: &Committed) -> Result<()> {
+        let now = self.clock.now();
+        let mut rows = Vec::new();
+        let mut live = self.live.lock();
+        for (index, (head, location)) in (0..).zip(digest.heads.iter().zip(&committed.locations)) {
+            let place = Place::new(committed.lsn, index, *location);
+            live.note(head.id, place, now, &mut rows);
+            let mut ages = self.ages.lock();
+            let age = ages.entry(location.segment).or_default();
+            *age = head.at.max(*age);
+        }
+        for head in &digest.heads {
+            live.drop_ended(head.id, &mut rows);
+        }
+        live.tidy(now, &mut rows);
+        self.with_view(|view| view.insert(&rows))?;
+        drop(live);
+        for kind in &digest.kinds {
+            self.metrics.journal_records.of(kind.label()).inc();
+        }
+        Ok(())
+    }
+
+    /// Tells the view what it does not know yet. Blocks.
+    fn settle_view(&self) -> Result<()> {
+        let mut live = self.live.lock();
+        let rows = live.drain();
+        self.with_view(|view| view.insert(&rows))
+    }
+
+    /// Retires segments that are too old or too much.
+    pub(crate) async fn retire(self: &Arc<Self>) -> Result<()> {
+        while let Some(segment) = self.expired() {
+            let journal = self.clone();
+            blocking(move || journal.forget(segment)).await?;
+            self.log.retire_oldest(segment).await?;
+            self.ages.lock().remove(&segment);
+        }
+        let bytes = i64::try_from(self.log.usage().bytes).unwrap_or(i64::MAX);
+        self.metrics.journal_bytes.set(bytes);
+        Ok(())
+    }
+
+    /// Says that the process must be restarted.
+    pub(crate) fn fail(&self, error: &Error) {
+        tracing::error!("the journal of events failed: {error}");
+        self.failed.send_replace(true);
+    }
+
+    /// Appends a digest; waits while there is no room.
+    pub(crate) async fn append(self: &Arc<Self>, digest: &Digest) -> Result<Committed> {
+        loop {
+            let batch = digest.entries.clone();
+            match self.log.commit(batch, Durability::Buffered).await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!("the journal of events waits: {error}");
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    self.retire().await?;
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Where events of this time or later begin, at the earliest.
+    pub(crate) fn first_since(&self, time: Timestamp) -> Lsn {
+        let ages = self.ages.lock();
+        let segments = self.log.segments();
+        let mut late = segments.iter().filter(|s| ages.get(&s.number).is_some_and(|age| *age >= time));
+        late.find_map(|segment| segment.first_lsn).unwrap_or_else(|| self.log.written().next())
+    }
+
+    /// Reads a record; none when it has been retired.
+    pub(crate) fn read(&self, location: Location) -> Result<Option<Body>> {
+        match self.log.read(location) {
+            Ok(bytes) => Body::parse(&bytes).map(Some),
+            Err(postrider_wal::Error::NoSegment(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The oldest segment, when it is to go.
+    fn expired(&self) -> Option<u64> {
+        let oldest = self.log.segments().into_iter().next().filter(|segment| segment.sealed)?;
+        let last = self.ages.lock().get(&oldest.number).copied().unwrap_or_default();
+        let age = self.clock.now().saturating_since(last);
+        let too_old = age > self.settings.retention.as_duration();
+        let too_much = self.log.usage().bytes > self.settings.max_bytes.bytes();
+        (too_old || too_much).then_some(oldest.number)
+    }
+
+    fn forget(&self, segment: u64) -> Result<()> {
+        let mut ids = Vec::new();
+        for replayed in self.log.entries(segment)? {
+            ids.push(Head::decode(&replayed)?.id);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        self.with_view(|view| view.forget(ids.iter().copied(), segment))
+    }
+
+    fn life(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
+        let young = self.live.lock().young(&id).iter().map(|place| place.location).collect();
+        let mut recipients = Vec::new();
+        let mut life = Vec::new();
+        for record in self.records(id, young)? {
+            match record.life()? {
+                Life::Accepted { acceptance, .. } => {
+                    recipients.clone_from(&acceptance.recipients);
+                    life.push(LifeEntry::Accepted(acceptance));
+                }
+                Life::Outcomes(outcomes) => life.extend(outcomes.into_iter().map(|outcome| {
+                    let recipient = recipients.get(usize::from(outcome.recipient)).cloned();
+                    LifeEntry::Attempt { recipient, outcome }
+                })),
+            }
+        }
+        Ok(life)
+    }
+
+    /// The records of a message in order: those that the view knows and the
+    /// young ones.
+    fn records(&self, id: MessageId, young: Vec<Location>) -> Result<Vec<Body>> {
+        let mut locations = self.with_view(|view| view.find(id))?;
+        locations.extend(young);
+        locations.sort_unstable();
+        locations.dedup();
+        let records = locations.into_iter().map(|location| self.read(location));
+        records.filter_map(Result::transpose).collect()
+    }
+
+    /// The view is a cache: what fails on it is tried once more on a new one.
+    fn with_view<T>(&self, work: impl Fn(&View) -> Result<T>) -> Result<T> {
+        match work(&self.view) {
+            Err(Error::View(reason)) => {
+                tracing::error!("making the journal's view of messages anew: {reason}");
+                self.view.rebuild(&self.log)?;
+                work(&self.view)
+            }
+            result => result,
+        }
+    }
+}
+
+/// Runs what blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,232 @@
+//! Messages under way: what their next event needs, in bounded memory.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use postrider_base::Timestamp;
+use postrider_mail::{AttemptOutcome, DelayType, Disposition, EmailAddress, MessageId};
+
+use crate::error::{Error, Result};
+use crate::event::{Mail, Subject};
+use crate::journal::Issuer;
+use crate::record::{Body, Kind, Life};
+use crate::view::{Place, ROW, Row};
+
+/// A message may have this many records that the view does not know yet, for
+/// this long: most messages end before, and take one row.
+const YOUNG: Duration = Duration::from_secs(5);
+
+/// What the events of a message need.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) accepted_at: Timestamp,
+    expires_at: Timestamp,
+    pub(crate) recipients: Vec<EmailAddress>,
+    /// None when its sender gets no events.
+    mail: Option<Mail>,
+    /// Recipients that are still tried.
+    open: Vec<bool>,
+    /// The last reported delay of recipients that had one.
+    delays: Vec<(u16, DelayType, Timestamp)>,
+    /// Records that the view does not know yet.
+    young: Vec<Place>,
+}
+
+impl Known {
+    /// From the acceptance of a message.
+    pub(crate) fn new(
+        accepted_at: Timestamp,
+        expires_at: Timestamp,
+        recipients: Vec<EmailAddress>,
+        mail: Option<Mail>,
+    ) -> Self {
+        Self {
+            accepted_at,
+            expires_at,
+            open: vec![true; recipients.len()],
+            recipients,
+            mail,
+            delays: Vec::new(),
+            young: Vec::new(),
+        }
+    }
+
+    /// From the journal records of a message, oldest first; none when its
+    /// acceptance is not among them.
+    pub(crate) fn from_journal(records: &[Body]) -> Result<Option<Self>> {
+        let Some((first, later)) = records.split_first() else {
+            return Ok(None);
+        };
+        let Life::Accepted { acceptance, cuts } = first.life()? else {
+            return Ok(None);
+        };
+        let mail = match first.kind {
+            Kind::Send => Some(Mail::of_send(&first.json, cuts)?),
+            _ => None,
+        };
+        let (at, expires_at) = (acceptance.at, acceptance.expires_at);
+        let mut known = Self::new(at, expires_at, acceptance.recipients, mail);
+        for record in later {
+            let Life::Outcomes(outcomes) = record.life()? else {
+                return Err(Error::Record("a message was accepted twice"));
+            };
+            for outcome in &outcomes {
+                known.apply(outcome, record.kind == Kind::DeliveryDelay);
+            }
+        }
+        Ok(Some(known))
+    }
+
+    /// The recipient that an outcome is about.
+    pub(crate) fn recipient(&self, outcome: &AttemptOutcome) -> Option<&EmailAddress> {
+        self.recipients.get(usize::from(outcome.recipient))
+    }
+
+    /// What events are written from; none when there are to be none.
+    pub(crate) fn subject<'a>(&'a self, id: MessageId, issuer: &'a Issuer) -> Option<Subject<'a>> {
+        Some(Subject {
+            id,
+            accepted_at: self.accepted_at,
+            expires_at: self.expires_at,
+            recipients: &self.recipients,
+            mail: self.mail.as_ref()?,
+            issuer,
+        })
+    }
+
+    /// Whether a deferral is worth an event: the recipient's first, one for
+    /// another reason, or one `interval` after the last event.
+    pub(crate) fn is_news(&self, outcome: &AttemptOutcome, delay: DelayType, interval: Duration) -> bool {
+        let last = self.delays.iter().find(|(recipient, ..)| *recipient == outcome.recipient);
+        last.is_none_or(|(_, last, at)| *last != delay || outcome.at.saturating_since(*at) >= interval)
+    }
+
+    /// Takes an outcome in; `reported` says whether it got a DeliveryDelay.
+    pub(crate) fn apply(&mut self, outcome: &AttemptOutcome, reported: bool) {
+        if outcome.disposition.is_terminal()
+            && let Some(open) = self.open.get_mut(usize::from(outcome.recipient))
+        {
+            *open = false;
+        }
+        if let (true, Disposition::Deferred(delay)) = (reported, outcome.disposition) {
+            self.delays.retain(|(recipient, ..)| *recipient != outcome.recipient);
+            self.delays.push((outcome.recipient, delay, outcome.at));
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        !self.open.contains(&true)
+    }
+
+    fn bytes(&self) -> usize {
+        let mail = self.mail.as_ref().map_or(0, Mail::len);
+        let addresses: usize = self.recipients.iter().map(|r| 24 + r.as_str().len()).sum();
+        size_of::<Self>() + mail + addresses
+    }
+
+    fn take_row(&mut self, id: MessageId) -> Option<Row> {
+        let places = std::mem::take(&mut self.young);
+        (!places.is_empty()).then_some(Row { id, places })
+    }
+}
+
+/// Messages under way, and records that the view does not know yet.
+#[derive(Debug)]
+pub(crate) struct Live {
+    messages: HashMap<MessageId, Known>,
+    /// Ids in the order of arrival, some of them gone.
+    order: VecDeque<MessageId>,
+    /// Messages with young records, by the time of the first.
+    young: VecDeque<(Timestamp, MessageId)>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Live {
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self { messages: HashMap::new(), order: VecDeque::new(), young: VecDeque::new(), bytes: 0, max_bytes }
+    }
+
+    /// Takes a message in.
+    pub(crate) fn insert(&mut self, id: MessageId, known: Known) -> &mut Known {
+        self.bytes += known.bytes();
+        self.order.push_back(id);
+        match self.messages.entry(id) {
+            Entry::Vacant(slot) => slot.insert(known),
+            Entry::Occupied(slot) => {
+                let slot = slot.into_mut();
+                self.bytes = self.bytes.saturating_sub(slot.bytes());
+                let young = std::mem::replace(slot, known).young;
+                slot.young = young;
+                slot
+            }
+        }
+    }
+
+    pub(crate) fn get(&mut self, id: &MessageId) -> Option<&mut Known> {
+        self.messages.get_mut(id)
+    }
+
+    /// Records of a message that the view does not know yet.
+    pub(crate) fn young(&self, id: &MessageId) -> &[Place] {
+        self.messages.get(id).map_or(&[], |known| &known.young)
+    }
+
+    /// Takes note of a written record; what the view is to know is added to
+    /// `rows`.
+    pub(crate) fn note(&mut self, id: MessageId, place: Place, now: Timestamp, rows: &mut Vec<Row>) {
+        let Some(known) = self.messages.get_mut(&id) else {
+            rows.push(Row { id, places: vec![place] });
+            return;
+        };
+        if known.young.is_empty() {
+            self.young.push_back((now, id));
+        }
+        known.young.push(place);
+        if known.young.len() == ROW {
+            rows.extend(known.take_row(id));
+        }
+    }
+
+    /// Drops a message whose recipients are all done with.
+    pub(crate) fn drop_ended(&mut self, id: MessageId, rows: &mut Vec<Row>) {
+        if self.messages.get(&id).is_some_and(Known::has_ended) {
+            self.remove(id, rows);
+        }
+    }
+
+    /// Moves what is no longer young to `rows` and what is too much out.
+    pub(crate) fn tidy(&mut self, now: Timestamp, rows: &mut Vec<Row>) {
+        while let Some((since, id)) = self.young.front().copied() {
+            if now.saturating_since(since) < YOUNG {
+                break;
+            }
+            self.young.pop_front();
+            if let Some(known) = self.messages.get_mut(&id) {
+                rows.extend(known.take_row(id));
+            }
+        }
+        while self.bytes > self.max_bytes
+            && let Some(id) = self.order.pop_front()
+        {
+            self.remove(id, rows);
+        }
+        if self.order.len() > 2 * self.messages.len() + 1024 {
+            self.order.retain(|id| self.messages.contains_key(id));
+        }
+    }
+
+    /// Everything that the view does not know yet.
+    pub(crate) fn drain(&mut self) -> Vec<Row> {
+        let messages = self.messages.iter_mut();
+        messages.filter_map(|(id, known)| known.take_row(*id)).collect()
+    }
+
+    fn remove(&mut self, id: MessageId, rows: &mut Vec<Row>) {
+        if let Some(mut known) = self.messages.remove(&id) {
+            self.bytes = self.bytes.saturating_sub(known.bytes());
+            rows.extend(known.take_row(id));
+        }
+    }
+}

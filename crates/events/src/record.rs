@@ -1,0 +1,322 @@
+//! Journal records: how they are stored and what readers get.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use postrider_base::Timestamp;
+use postrider_base::metrics::EventKind;
+use postrider_mail::{AccountId, AttemptOutcome, EmailAddress, MessageId};
+use postrider_spool::{AcceptedRecord, OriginKind};
+use postrider_wal::{Lsn, Replayed};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What a journal record reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Kind {
+    /// A message was accepted.
+    Send = 1,
+    /// A recipient's server took it.
+    Delivery = 2,
+    /// It is put off.
+    DeliveryDelay = 3,
+    /// It failed for good.
+    Bounce = 4,
+    /// The recipient complained, now or earlier.
+    Complaint = 5,
+    /// Part of a message's life without an event for its sender.
+    Internal = 6,
+}
+
+impl Kind {
+    /// SES's `eventType`; `Internal` for what is none.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "Send",
+            Self::Delivery => "Delivery",
+            Self::DeliveryDelay => "DeliveryDelay",
+            Self::Bounce => "Bounce",
+            Self::Complaint => "Complaint",
+            Self::Internal => "Internal",
+        }
+    }
+
+    pub(crate) fn label(self) -> EventKind {
+        match self {
+            Self::Send => EventKind::Send,
+            Self::Delivery => EventKind::Delivery,
+            Self::DeliveryDelay => EventKind::DeliveryDelay,
+            Self::Bounce => EventKind::Bounce,
+            Self::Complaint => EventKind::Complaint,
+            Self::Internal => EventKind::Internal,
+        }
+    }
+
+    fn from_u8(byte: u8) -> Result<Self> {
+        Ok(match byte {
+            1 => Self::Send,
+            2 => Self::Delivery,
+            3 => Self::DeliveryDelay,
+            4 => Self::Bounce,
+            5 => Self::Complaint,
+            6 => Self::Internal,
+            _ => return Err(Error::Record("its kind is unknown")),
+        })
+    }
+}
+
+/// A place in the journal. Prints as `batch.index`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Cursor {
+    pub(crate) batch: u64,
+    pub(crate) index: u16,
+}
+
+impl Cursor {
+    /// The first place after this one.
+    pub(crate) fn next(self) -> Self {
+        match self.index.checked_add(1) {
+            Some(index) => Self { index, ..self },
+            None => Self { batch: self.batch.saturating_add(1), index: 0 },
+        }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.batch, self.index)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (batch, index) = text.split_once('.')?;
+            let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+            (digits(batch) && digits(index)).then_some(())?;
+            Some(Self { batch: batch.parse().ok()?, index: index.parse().ok()? })
+        };
+        parse().ok_or(Error::Record("a cursor is two numbers with a dot between"))
+    }
+}
+
+/// One event as readers of the journal get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its place: reading after it goes on with the next.
+    pub cursor: Cursor,
+    /// When what it reports happened.
+    pub at: Timestamp,
+    /// What it reports; never [`Kind::Internal`].
+    pub kind: Kind,
+    /// The message concerned.
+    pub id: MessageId,
+    /// The event in SES's shape: one JSON object, without a line end.
+    pub json: Bytes,
+}
+
+/// One thing that happened in the life of a message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LifeEntry {
+    /// It was accepted.
+    Accepted(Acceptance),
+    /// An attempt ended for one recipient.
+    Attempt {
+        /// The recipient; none when its acceptance is no longer in the journal.
+        recipient: Option<EmailAddress>,
+        /// What was tried and what came of it.
+        outcome: AttemptOutcome,
+    },
+}
+
+/// What was accepted, from whom, for whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// The message.
+    pub id: MessageId,
+    /// Whose message it is.
+    pub account: AccountId,
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// When trying ends.
+    pub expires_at: Timestamp,
+    /// Why it exists; delivery status notifications of the relay's own have
+    /// no events.
+    pub origin: OriginKind,
+    /// The envelope's sender; none for the null reverse-path.
+    pub sender: Option<EmailAddress>,
+    /// The envelope's recipients.
+    pub recipients: Vec<EmailAddress>,
+    /// Length of the final bytes.
+    pub size: u64,
+    /// User name of the credential that submitted it.
+    pub credential: Option<String>,
+    /// Address of the client.
+    pub client_ip: Option<IpAddr>,
+    /// What the client called itself.
+    pub client_name: Option<String>,
+    /// How it came in.
+    pub protocol: String,
+    /// The configuration set it was sent with.
+    pub configuration_set: Option<String>,
+}
+
+impl Acceptance {
+    pub(crate) fn of(record: &AcceptedRecord) -> Self {
+        let origin = &record.origin;
+        let recipients = record.envelope.recipients.iter();
+        Self {
+            id: record.id,
+            account: record.account,
+            at: record.accepted_at,
+            expires_at: record.expires_at,
+            origin: origin.kind,
+            sender: record.envelope.sender.clone(),
+            recipients: recipients.map(|r| r.address.clone()).collect(),
+            size: record.size,
+            credential: origin.credential.clone(),
+            client_ip: origin.client_ip,
+            client_name: origin.client_name.clone(),
+            protocol: origin.protocol.clone(),
+            configuration_set: origin.configuration_set.clone(),
+        }
+    }
+}
+
+/// The head of a record: what opening and finding need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// Batch of the spool that the record comes from.
+    pub(crate) source: Lsn,
+    pub(crate) id: MessageId,
+    pub(crate) at: Timestamp,
+}
+
+impl Head {
+    pub(crate) fn encode(&self) -> Result<Bytes> {
+        let bytes = postcard::to_allocvec(self).map_err(|_| Error::Record("head"))?;
+        Ok(bytes.into())
+    }
+
+    pub(crate) fn decode(replayed: &Replayed) -> Result<Self> {
+        postcard::from_bytes(&replayed.head).map_err(|_| Error::Record("its head is not ours"))
+    }
+}
+
+pub(crate) fn kind_of(replayed: &Replayed) -> Result<Kind> {
+    Kind::from_u8(replayed.kind)
+}
+
+/// The part of a record that is not the event: for a message's life.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "read, used and gone")]
+pub(crate) enum Life {
+    Accepted {
+        acceptance: Acceptance,
+        /// Where the event's `mail` object can be cut; see [`crate::event`].
+        cuts: Cuts,
+    },
+    Outcomes(Vec<AttemptOutcome>),
+}
+
+/// [`Life`] as it is written, without a copy.
+#[derive(Debug, Serialize)]
+pub(crate) enum LifeRef<'a> {
+    Accepted { acceptance: &'a Acceptance, cuts: Cuts },
+    Outcomes(&'a [&'a AttemptOutcome]),
+}
+
+/// Positions in a serialized `mail` object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cuts {
+    /// Where `headers` and `commonHeaders` begin.
+    pub(crate) headers: u32,
+    /// Where `tags` begins.
+    pub(crate) tags: u32,
+}
+
+/// A stored record: kind, length of the JSON, JSON, life.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) kind: Kind,
+    pub(crate) json: Bytes,
+    life: Bytes,
+}
+
+const PREFIX: usize = 5;
+
+impl Body {
+    /// Begins a record in `out`; the JSON follows.
+    pub(crate) fn begin(out: &mut BytesMut, kind: Kind) {
+        out.put_u8(kind as u8);
+        out.put_u32(0);
+    }
+
+    /// Ends the record that begins at the front of `out` and splits it off.
+    pub(crate) fn end(out: &mut BytesMut, life: &LifeRef<'_>) -> Result<Bytes> {
+        let length = u32::try_from(out.len() - PREFIX).map_err(|_| Error::Record("too long"))?;
+        out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+        postcard::to_io(life, out.writer()).map_err(|_| Error::Record("life"))?;
+        Ok(out.split().freeze())
+    }
+
+    pub(crate) fn parse(bytes: &Bytes) -> Result<Self> {
+        const SHORT: Error = Error::Record("it is cut short");
+        let (prefix, rest) = bytes.split_at_checked(PREFIX).ok_or(SHORT)?;
+        let length = prefix[1..].iter().fold(0, |n, b| n << 8 | usize::from(*b));
+        if length > rest.len() {
+            return Err(SHORT);
+        }
+        Ok(Self {
+            kind: Kind::from_u8(prefix[0])?,
+            json: bytes.slice(PREFIX..PREFIX + length),
+            life: bytes.slice(PREFIX + length..),
+        })
+    }
+
+    pub(crate) fn life(&self) -> Result<Life> {
+        postcard::from_bytes(&self.life).map_err(|_| Error::Record("its life is not ours"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn cursors_round_trip_and_refuse_the_rest() {
+        let cursor = Cursor { batch: 17, index: 3 };
+        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        for bad in ["", "1", "1.", ".1", "1.2.3", "+1.2", "1.99999", "a.b"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bodies_round_trip() {
+        let mut out = BytesMut::new();
+        Body::begin(&mut out, Kind::Bounce);
+        out.extend_from_slice(b"{}");
+        let bytes = Body::end(&mut out, &LifeRef::Outcomes(&[])).unwrap();
+        let body = Body::parse(&bytes).unwrap();
+        assert_eq!((body.kind, &body.json[..]), (Kind::Bounce, &b"{}"[..]));
+        assert!(matches!(body.life().unwrap(), Life::Outcomes(o) if o.is_empty()));
+        assert!(out.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bodies_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(body) = Body::parse(&bytes.into()) {
+                let _ = body.life();
+            }
+        }
+    }
+}

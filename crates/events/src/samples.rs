@@ -1,0 +1,97 @@
+//! Messages and outcomes for tests.
+
+use std::sync::Arc;
+
+use postrider_base::{Period, Timestamp};
+use postrider_mail::{
+    AccountId, AttemptOutcome, Delays, Disposition, EnhancedStatus, Envelope, MessageId, Recipient, Remote, Stage,
+};
+use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, Origin, OriginalHeaders};
+use postrider_wal::Lsn;
+
+use crate::journal::Issuer;
+
+/// 2017-08-05T00:40:02.012Z
+pub(crate) const ACCEPTED: Timestamp = Timestamp::from_millis(1_501_893_602_012);
+
+pub(crate) fn issuer() -> Issuer {
+    Issuer { partition: "aws".into(), region: "us-east-1".into(), hostname: "mta.example.com".into() }
+}
+
+pub(crate) fn id(number: u128) -> MessageId {
+    MessageId::new(0x0100, ACCEPTED, number)
+}
+
+pub(crate) fn later(period: Period) -> Timestamp {
+    ACCEPTED.saturating_add(period.as_duration())
+}
+
+/// A message from Jane to these recipients.
+pub(crate) fn message(number: u128, recipients: &[&str]) -> AcceptedRecord {
+    let recipients = recipients.iter().map(|r| Recipient::new(r.parse().unwrap()));
+    let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    AcceptedRecord {
+        id: id(number),
+        account: AccountId::default(),
+        accepted_at: ACCEPTED,
+        expires_at: later(Period::from_days(4)),
+        envelope: Envelope {
+            sender: Some("bounces@mail.example.com".parse().unwrap()),
+            recipients: recipients.collect(),
+            ..Envelope::default()
+        },
+        origin: Origin {
+            credential: Some("AKIAEXAMPLE000000001".into()),
+            client_ip: Some("192.0.2.10".parse().unwrap()),
+            client_name: Some("client.example.com".into()),
+            protocol: "ESMTPSA".into(),
+            configuration_set: Some("ConfigSet".into()),
+            tags: vec![field("campaign", "book"), field("campaign", "two"), field("ses:x", "no")],
+            headers: OriginalHeaders {
+                fields: vec![
+                    field("From", "\"Doe, Jane\" <jane@example.com>"),
+                    field("to", "a@example.net, B <b@example.net>"),
+                    field("Subject", "Say \"hi\"\u{2028}"),
+                    field("Message-ID", "<own@example.com>"),
+                ],
+                truncated: false,
+            },
+            ..Origin::default()
+        },
+        size: 1234,
+    }
+}
+
+pub(crate) fn accepted(lsn: u64, record: AcceptedRecord) -> FeedItem {
+    FeedItem { lsn: Lsn::new(lsn), index: 0, record: FeedRecord::Accepted(Arc::new(record)) }
+}
+
+pub(crate) fn outcomes(lsn: u64, number: u128, outcomes: Vec<AttemptOutcome>) -> FeedItem {
+    FeedItem { lsn: Lsn::new(lsn), index: 0, record: FeedRecord::Outcomes { id: id(number), outcomes } }
+}
+
+pub(crate) fn outcome(recipient: u16, at: Timestamp, disposition: Disposition, diagnostic: &str) -> AttemptOutcome {
+    let status = match disposition {
+        Disposition::Delivered => EnhancedStatus::new(2, 0, 0),
+        Disposition::Deferred(_) => EnhancedStatus::new(4, 4, 1),
+        _ => EnhancedStatus::new(5, 1, 1),
+    };
+    AttemptOutcome {
+        recipient,
+        at,
+        attempt: 1,
+        disposition,
+        status,
+        diagnostic: diagnostic.into(),
+        remote: Some(Remote {
+            host: "mx.example.net".into(),
+            ip: Some("198.51.100.7".parse().unwrap()),
+            port: 25,
+            source_ip: Some("192.0.2.1".parse().unwrap()),
+            stage: Stage::EndOfData,
+        }),
+        tls: None,
+        delays: Delays { before_queue_ms: 10, queue_ms: 20, connect_ms: 300, transmit_ms: 40 },
+        next_attempt: None,
+    }
+}
