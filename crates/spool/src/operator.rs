@@ -34,56 +34,66 @@ pub(crate) async fn release(shared: &Arc<Shared>, selector: &Selector) -> Result
         return one(shared, *id, OperatorHead::Release(vec![*id])).await;
     }
     change_holds(shared, |holds| holds.remove(selector)).await?;
-    let held = |_: &QueueKey, slot: &Slot| slot.0 == NEVER;
-    each_step(shared, selector, held, async |places| {
-        let ids = places.iter().map(|(_, slot)| slot.1).collect();
-        let mut batch = Batch::default();
-        batch.operator(OperatorHead::Release(ids))?;
-        batch.commit(shared, Durability::Synced).await?;
-        Ok(places.len() as u64)
-    })
-    .await
-    .map(drop)
+    each_step(shared, selector, Step::Release).await.map(drop)
 }
 
 pub(crate) async fn retry(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {
-    let at = shared.clock.now();
-    let later = |_: &QueueKey, slot: &Slot| slot.0 > at && slot.0 != NEVER;
-    each_step(shared, selector, later, async |places| {
-        let parts = places.iter().map(|(queue, slot)| (slot.1, Some(queue.domain.clone())));
-        let parts = parts.collect();
-        let mut batch = Batch::default();
-        batch.operator(OperatorHead::Retry { at, parts })?;
-        batch.commit(shared, Durability::Synced).await?;
-        Ok(places.len() as u64)
-    })
-    .await
+    each_step(shared, selector, Step::Retry { at: shared.clock.now() }).await
 }
 
 pub(crate) async fn delete(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {
-    each_step(
-        shared,
-        selector,
-        |_, _| true,
-        async |places| {
-            let mut batch = Batch::default();
-            let mut deleted = 0;
-            for (queue, (_, id)) in &places {
-                let outcomes = {
-                    let state = shared.state.lock();
-                    let active = state.messages.get(id);
-                    active.map(|active| deletions(active, &queue.domain, shared.clock.now()))
-                };
-                if let Some(outcomes) = outcomes.filter(|outcomes| !outcomes.is_empty()) {
-                    batch.outcomes(*id, outcomes)?;
-                    deleted += 1;
-                }
+    each_step(shared, selector, Step::Delete).await
+}
+
+/// What is done with places of the queue. An enum, because the future of a
+/// generic async closure cannot be shown to be `Send`.
+#[derive(Clone, Copy)]
+enum Step {
+    Delete,
+    Release,
+    Retry { at: Timestamp },
+}
+
+impl Step {
+    fn wants(self, slot: &Slot) -> bool {
+        match self {
+            Self::Delete => true,
+            Self::Release => slot.0 == NEVER,
+            Self::Retry { at } => slot.0 > at && slot.0 != NEVER,
+        }
+    }
+
+    /// How many of the places it changed.
+    async fn take(self, shared: &Arc<Shared>, places: Vec<(QueueKey, Slot)>) -> Result<u64> {
+        let mut batch = Batch::default();
+        let mut changed = places.len() as u64;
+        match self {
+            Self::Delete => changed = delete_all(shared, &places, &mut batch)?,
+            Self::Release => batch.operator(OperatorHead::Release(places.iter().map(|(_, slot)| slot.1).collect()))?,
+            Self::Retry { at } => {
+                let parts = places.iter().map(|(queue, slot)| (slot.1, Some(queue.domain.clone())));
+                batch.operator(OperatorHead::Retry { at, parts: parts.collect() })?;
             }
-            batch.commit(shared, Durability::Synced).await?;
-            Ok(deleted)
-        },
-    )
-    .await
+        }
+        batch.commit(shared, Durability::Synced).await?;
+        Ok(changed)
+    }
+}
+
+fn delete_all(shared: &Arc<Shared>, places: &[(QueueKey, Slot)], batch: &mut Batch) -> Result<u64> {
+    let mut deleted = 0;
+    for (queue, (_, id)) in places {
+        let outcomes = {
+            let state = shared.state.lock();
+            let active = state.messages.get(id);
+            active.map(|active| deletions(active, &queue.domain, shared.clock.now()))
+        };
+        if let Some(outcomes) = outcomes.filter(|outcomes| !outcomes.is_empty()) {
+            batch.outcomes(*id, outcomes)?;
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
 }
 
 fn deletions(active: &Active, domain: &Domain, at: Timestamp) -> Vec<AttemptOutcome> {
@@ -126,12 +136,7 @@ async fn change_holds(shared: &Arc<Shared>, change: impl FnOnce(&mut crate::reco
 
 /// Does something with every place that the selector means, a few at a time,
 /// with their messages in memory.
-async fn each_step(
-    shared: &Arc<Shared>,
-    selector: &Selector,
-    wanted: impl Fn(&QueueKey, &Slot) -> bool,
-    step: impl AsyncFn(Vec<(QueueKey, Slot)>) -> Result<u64>,
-) -> Result<u64> {
+async fn each_step(shared: &Arc<Shared>, selector: &Selector, step: Step) -> Result<u64> {
     let mut places = Places::new(shared, selector).await?;
     let mut done = 0;
     loop {
@@ -140,12 +145,12 @@ async fn each_step(
             return Ok(done);
         }
         let mut found: Vec<_> = found;
-        found.retain(|(queue, slot)| wanted(queue, slot));
+        found.retain(|(_, slot)| step.wants(slot));
         let ids = found.iter().map(|(_, slot)| slot.1).collect();
         let loads = Loads::begin(shared, ids).await?;
         found.retain(|(_, slot)| loads.ids().contains(&slot.1));
         if !found.is_empty() {
-            done += step(found).await?;
+            done += step.take(shared, found).await?;
         }
         shared.indexer.room().await;
     }

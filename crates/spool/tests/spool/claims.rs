@@ -1,0 +1,180 @@
+use std::time::Duration;
+
+use postrider_mail::{DelayType, Disposition};
+use postrider_spool::{Durability, Error, Record};
+
+use crate::rig::{BOUNCED, HOUR, Rig, assert_intact, defer, deliver, drain, due_now, outcome, outcomes};
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_accepted_claimed_delivered_and_gone() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    let id = rig.accept(&spool, &["a@example.org", "b@example.org"]).await;
+    let mut claims = spool.take_due(10).await;
+    assert_eq!(claims.len(), 1);
+    let mut claim = claims.pop().unwrap();
+    assert_eq!(claim.id, id);
+    assert_eq!(claim.recipients.len(), 2);
+    assert_eq!(claim.recipients[0].attempts, 0);
+    assert!(claim.recipients[0].last.is_none());
+    assert_intact(&claim).await;
+    claim.register().await.unwrap();
+    assert!(due_now(&spool, 10).await.is_empty());
+    deliver(claim).await;
+    assert!(due_now(&spool, 10).await.is_empty());
+    let stat = spool.stat();
+    assert_eq!((stat.messages, stat.bytes, stat.in_delivery, stat.body_memory), (0, 0, 0, 0));
+    assert_eq!((stat.queues, stat.young), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_domain_is_a_claim_of_its_own() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    let to = ["a@one.example", "b@two.example", "c@one.example"];
+    rig.accept(&spool, &to).await;
+    let mut claims = spool.take_due(10).await;
+    claims.sort_by_key(|claim| claim.queue.clone());
+    let found: Vec<Vec<u16>> =
+        claims.iter().map(|claim| claim.recipients.iter().map(|due| due.index).collect()).collect();
+    assert_eq!(found, [vec![0, 2], vec![1]]);
+    let two = claims.pop().unwrap();
+    deliver(two).await;
+    assert_eq!(spool.stat().messages, 1);
+    defer(claims.pop().unwrap(), &rig.clock, HOUR).await;
+    tokio::time::sleep(HOUR).await;
+    let claim = spool.take_due(10).await.pop().unwrap();
+    assert_eq!(claim.queue.domain.as_str(), "one.example");
+    assert_eq!(claim.recipients.len(), 2);
+    deliver(claim).await;
+    assert_eq!(spool.stat().messages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_claim_is_due_again_at_its_old_place() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    let first = rig.accept(&spool, &["a@example.org"]).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let second = rig.accept(&spool, &["a@example.org"]).await;
+    let claims = spool.take_due(1).await;
+    assert_eq!(claims[0].id, first);
+    drop(claims);
+    assert_eq!(drain(&spool).await, [first, second]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recipients_without_an_outcome_stay_due() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org", "b@example.org"]).await;
+    let mut claim = spool.take_due(1).await.pop().unwrap();
+    let at = rig.clock.now();
+    let first = outcome(&claim, 0, Disposition::Delivered, at);
+    claim.record(vec![first], Vec::new()).await.unwrap();
+    assert_eq!(claim.recipients.len(), 1);
+    drop(claim);
+    let claim = spool.take_due(1).await.pop().unwrap();
+    assert_eq!(claim.recipients.len(), 1);
+    assert_eq!(claim.recipients[0].index, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deferred_recipient_remembers_its_last_attempt() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org"]).await;
+    for attempts in 0..3u32 {
+        let mut claim = spool.take_due(1).await.pop().unwrap();
+        assert_eq!(claim.recipients[0].attempts, attempts);
+        let last = claim.recipients[0].last.as_ref();
+        let said = last.map(|last| last.diagnostic.clone());
+        let expected = (attempts > 0).then(|| format!("450 try {attempts}"));
+        assert_eq!(said, expected);
+        assert_intact(&claim).await;
+        claim.register().await.unwrap();
+        defer(claim, &rig.clock, 5 * HOUR).await;
+        assert!(due_now(&spool, 1).await.is_empty());
+        assert_eq!(spool.stat().body_memory, 0);
+    }
+    assert_eq!(spool.stat().young, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bounce_and_its_notification_are_one_batch() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org"]).await;
+    let claim = spool.take_due(1).await.pop().unwrap();
+    let dsn = rig.message(&["sender@example.com"]);
+    let id = dsn.id;
+    let bounced = outcomes(&claim, BOUNCED, rig.clock.now());
+    claim.finish(bounced, vec![dsn]).await.unwrap();
+    assert_eq!(drain(&spool).await, [id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accept_that_nobody_waits_for_still_counts() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    let message = rig.message(&["a@example.org"]);
+    let id = message.id;
+    {
+        let mut accept = Box::pin(spool.accept(message));
+        let poll = std::future::poll_fn(|cx| {
+            let _ = accept.as_mut().poll(cx);
+            std::task::Poll::Ready(())
+        });
+        poll.await;
+    }
+    assert_eq!(spool.take_due(1).await[0].id, id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_a_claim() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    let id = rig.accept(&spool, &["a@example.org"]).await;
+    let claim = spool.take_due(1).await.pop().unwrap();
+    let delivered = outcomes(&claim, Disposition::Delivered, rig.clock.now());
+    drop(claim);
+    rig.grow_old(&spool).await;
+    let record = || Record::Outcomes { id, outcomes: delivered.clone() };
+    let other = rig.message(&["b@example.org"]);
+    let batch = vec![record(), Record::Message(other.clone())];
+    spool.commit(batch, Durability::Synced).await.unwrap();
+    assert_eq!(drain(&spool).await, [other.id]);
+    let again = spool.commit(vec![record()], Durability::Synced).await;
+    assert!(matches!(again, Err(Error::Unknown(unknown)) if unknown == id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_beyond_the_memory_are_read_back() {
+    let mut rig = Rig::new();
+    rig.settings.body_memory = postrider_base::Size::from_bytes(1);
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org"]).await;
+    assert_eq!(spool.stat().body_memory, 0);
+    let claim = spool.take_due(1).await.pop().unwrap();
+    assert_intact(&claim).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_taken_claim_survives_the_end_of_its_youth() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@one.example", "b@two.example"]).await;
+    let mut claims = spool.take_due(2).await;
+    rig.grow_old(&spool).await;
+    let at = rig.clock.now();
+    let claim = claims.pop().unwrap();
+    assert_intact(&claim).await;
+    let mut deferred = outcomes(&claim, Disposition::Deferred(DelayType::General), at);
+    deferred[0].next_attempt = Some(at.saturating_add(HOUR));
+    claim.finish(deferred, Vec::new()).await.unwrap();
+    drop(claims);
+    assert_eq!(drain(&spool).await.len(), 1);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(drain(&spool).await.len(), 1);
+    assert_eq!(spool.stat().messages, 0);
+}
