@@ -1,1 +1,25 @@
-//! Sockets, TLS and limits: drives SMTP sessions for submission.
+//! Sockets, TLS and limits: takes connections, drives an SMTP session on each
+//! for [`Submission`](postrider_submission::Submission). It knows no rule of
+//! mail: the protocol is in `postrider_smtp`, acceptance in
+//! `postrider_submission`.
+//!
+//! [`Listeners::start`] binds every [`Listen`] and runs until its scope is
+//! cancelled; [`Listeners::drain`] stops in order: no new connections, every
+//! session finishes the message that it is in, then gets 421.
+
+mod address;
+mod admission;
+mod certificate;
+mod connection;
+mod error;
+mod listeners;
+mod self_signed;
+mod session;
+mod settings;
+mod tls;
+
+pub use address::ListenAddress;
+pub use certificate::CertificateError;
+pub use error::Error;
+pub use listeners::{Deps, Listeners};
+pub use settings::{BareLineFeeds, Listen, ListenRole, ListenTls, Settings, TlsSettings};

@@ -1,0 +1,193 @@
+//! One connection: reading, writing, TLS and time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postrider_base::metrics::{Held, Listener};
+use postrider_base::{Clock, Metrics, Scope};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::Settings;
+use crate::admission::Admitted;
+use crate::session::{Dialogue, Need};
+use crate::tls::{Tls, info};
+
+/// Room for commands. A buffer of it is all that a waiting connection holds.
+const COMMAND_BUFFER: usize = 4 * 1024;
+/// Most room for content at a time.
+const MAX_BUFFER: usize = 64 * 1024;
+/// RFC 5321 section 3.8: a server that has to stop says 421.
+const STOPPING: &str = "Service shutting down, try again later";
+/// Time for the last words to leave.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// A connection and everything that bounds it.
+pub(crate) struct Connection {
+    pub(crate) dialogue: Dialogue,
+    pub(crate) peer: SocketAddr,
+    pub(crate) kind: Listener,
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) metrics: Metrics,
+    /// Cancelled: finish the message under way, then say goodbye.
+    pub(crate) scope: Scope,
+    pub(crate) clock: Clock,
+    /// When the client must have authenticated.
+    pub(crate) auth_by: Instant,
+    pub(crate) input: BytesMut,
+    /// The last read was for content.
+    pub(crate) in_content: bool,
+    pub(crate) _place: Admitted,
+    pub(crate) _open: Held,
+}
+
+/// Why a connection is over without a goodbye.
+#[derive(Debug, thiserror::Error)]
+enum Gone {
+    #[error("closed by the client")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("TLS handshake: {0}")]
+    Handshake(io::Error),
+    #[error("the client does not read")]
+    Stuck,
+    #[error("stopping")]
+    Stopping,
+}
+
+impl Connection {
+    /// Runs the connection to its end. `wrapped`: it begins with TLS.
+    pub(crate) async fn run(mut self, stream: TcpStream, wrapped: bool) {
+        tracing::debug!(session = self.dialogue.session.id(), peer = %self.peer, "connected");
+        let result = match wrapped {
+            true => self.inside_tls(stream).await,
+            false => self.in_clear(stream).await,
+        };
+        match result {
+            Ok(()) => tracing::debug!(session = self.dialogue.session.id(), "ended"),
+            // Port probes and clients that hang up are daily business.
+            Err(gone) => tracing::debug!(session = self.dialogue.session.id(), "ended: {gone}"),
+        }
+    }
+
+    async fn in_clear(&mut self, mut stream: TcpStream) -> Result<(), Gone> {
+        match self.talk(&mut stream).await? {
+            Need::Tls => self.inside_tls(stream).await,
+            _ => self.close(&mut stream).await,
+        }
+    }
+
+    async fn inside_tls(&mut self, stream: TcpStream) -> Result<(), Gone> {
+        // Boxed: the handshake's state must not stay in the connection's.
+        let mut stream = Box::pin(self.handshake(stream)).await?;
+        self.dialogue.tls_started(info(stream.get_ref().1));
+        self.talk(&mut stream).await?;
+        self.close(&mut stream).await
+    }
+
+    async fn handshake(&mut self, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>, Gone> {
+        let accept = TlsAcceptor::from(self.tls.config()).accept(stream);
+        let limit = self.settings.handshake.as_duration();
+        let accepted = tokio::select! {
+            biased;
+            accepted = timeout(limit, accept) => accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            () = self.scope.cancelled() => return Err(Gone::Stopping),
+        };
+        let counter = if accepted.is_ok() { &self.metrics.tls_handshakes } else { &self.metrics.tls_failures };
+        counter.of(self.kind).inc();
+        accepted.map(Box::new).map_err(Gone::Handshake)
+    }
+
+    /// The dialogue, until it is over or wants TLS.
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<Need, Gone> {
+        loop {
+            let need = self.dialogue.go_on(&mut self.input).await;
+            self.write(stream).await?;
+            match need {
+                Need::Input => self.read(stream).await?,
+                Need::Flush => {}
+                Need::Tls | Need::Close => return Ok(need),
+            }
+        }
+    }
+
+    async fn write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<(), Gone> {
+        let output = self.dialogue.session.output();
+        if output.is_empty() {
+            return Ok(());
+        }
+        let writing = async {
+            stream.write_all(output).await?;
+            stream.flush().await
+        };
+        timeout(self.settings.idle.as_duration(), writing).await.map_err(|_| Gone::Stuck)??;
+        output.clear();
+        Ok(())
+    }
+
+    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Result<(), Gone> {
+        let interruptible = self.dialogue.session.is_between_messages();
+        if interruptible && self.scope.is_cancelled() {
+            self.dialogue.end(421, STOPPING);
+            return Ok(());
+        }
+        self.make_room();
+        let session = &self.dialogue.session;
+        let idle = match session.is_authenticated() {
+            true => self.settings.idle,
+            false => self.settings.idle_before_auth,
+        };
+        let mut deadline = self.clock.instant() + idle.as_duration();
+        if !session.is_authenticated() {
+            deadline = deadline.min(self.auth_by);
+        }
+        tokio::select! {
+            biased;
+            read = timeout_at(deadline, stream.read_buf(&mut self.input)) => match read {
+                Ok(Ok(0)) => return Err(Gone::Closed),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    self.metrics.connections_timed_out.of(self.kind).inc();
+                    self.dialogue.end(451, "Timeout waiting for data from client");
+                }
+            },
+            () = self.scope.cancelled(), if interruptible => self.dialogue.end(421, STOPPING),
+        }
+        Ok(())
+    }
+
+    /// Room in the buffer for the next read: little for commands, more for content.
+    fn make_room(&mut self) {
+        let content = self.dialogue.session.is_receiving_content();
+        if self.input.is_empty() && content != self.in_content {
+            // A buffer of the right size for what comes now. The old one may
+            // belong to a message: do not hold on to its rest.
+            self.input = BytesMut::new();
+        }
+        let room = match (content, self.in_content) {
+            (false, _) => COMMAND_BUFFER,
+            (true, false) => self.dialogue.expected_content().clamp(COMMAND_BUFFER, MAX_BUFFER),
+            (true, true) => (self.dialogue.room * 2).min(MAX_BUFFER),
+        };
+        self.in_content = content;
+        if self.input.capacity() - self.input.len() < COMMAND_BUFFER / 2 {
+            self.input.reserve(room);
+            self.dialogue.room = room;
+        }
+    }
+
+    /// Says goodbye: close_notify inside TLS, and the end of the stream.
+    async fn close<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<(), Gone> {
+        timeout(GOODBYE, stream.shutdown()).await.map_err(|_| Gone::Stuck)??;
+        Ok(())
+    }
+}

@@ -1,0 +1,6 @@
+//! Listeners on loopback sockets, with real TLS.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as tests do")]
+
+mod certificates;
+mod sessions;
+mod support;
