@@ -331,7 +331,7 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let len = self.0.known.read().len();
-        f.debug_struct("Credentials").field("len", &len).finish()
+        f.debug_struct("Credentials").field("len", &len).finish_non_exhaustive()
     }
 }
 

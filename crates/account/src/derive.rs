@@ -21,8 +21,11 @@ const OLD_VERSION: u8 = 0x02;
 /// Length of a secret access key, in characters.
 const SECRET_KEY_LEN: usize = 40;
 
-/// Length of an SMTP password, in characters: base64 of 33 bytes, no padding.
+/// Length of an SMTP password, in characters: base64 without padding.
 const SMTP_PASSWORD_LEN: usize = 44;
+
+/// Length of a decoded SMTP password: the version and an HMAC-SHA256.
+const DECODED_LEN: usize = 33;
 
 /// Derives the SMTP password that belongs to a secret access key in `region`,
 /// exactly as SES does: any script that users already have for SES gives the
@@ -66,14 +69,16 @@ impl ImportedSecret {
             SECRET_KEY_LEN if text.bytes().all(is_base64) => Ok(Self::SecretKey(SecretString::from(text))),
             SECRET_KEY_LEN => invalid("a secret access key has only letters, digits, '+' and '/' in it"),
             SMTP_PASSWORD_LEN => match STANDARD.decode(text).map(Zeroizing::new) {
-                Ok(bytes) if bytes.first() == Some(&VERSION) => Ok(Self::SmtpPassword(SecretString::from(text))),
-                Ok(bytes) if bytes.first() == Some(&OLD_VERSION) => invalid(
+                Ok(bytes) if bytes.len() == DECODED_LEN && bytes[0] == VERSION => {
+                    Ok(Self::SmtpPassword(SecretString::from(text)))
+                }
+                Ok(bytes) if bytes.len() == DECODED_LEN && bytes[0] == OLD_VERSION => invalid(
                     "this SMTP password has signature version 2 (made before January 2019), which \
                      is not accepted; derive a new one from the secret access key",
                 ),
                 Ok(_) => invalid(
-                    "44 characters long like an SMTP password, but without its version byte: \
-                     an SMTP password begins with 'B'",
+                    "44 characters long like an SMTP password, but not one: it must begin with 'B' \
+                     and not end in '='",
                 ),
                 Err(_) => invalid("44 characters long like an SMTP password, but not base64"),
             },
@@ -177,11 +182,11 @@ mod tests {
             ("   \n", "empty"),
             ("hunter2", "has 7"),
             (old.as_str(), "version 2"),
-            (unversioned.as_str(), "begins with 'B'"),
-            ("BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGW==", "begins with 'B'"),
+            (unversioned.as_str(), "begin with 'B'"),
+            ("BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWI=", "begin with 'B'"),
             ("BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLG???", "not base64"),
             ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEK Y", "only letters"),
-            ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE\u{e9}", "only letters"),
+            ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEK\u{e9}", "only letters"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains(part), "{text:?} gave {message}");

@@ -37,8 +37,4 @@ pub enum Error {
     /// The machine's: the store could not read or write. The store says whether it passes.
     #[error(transparent)]
     Store(#[from] postrider_store::Error),
-    /// The machine's or the operator's: an export or import could not write or
-    /// read its stream (file full, pipe closed). Passes with its cause.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
 }

@@ -54,3 +54,6 @@ impl Accounts {
         &self.suppression
     }
 }
+
+#[cfg(test)]
+mod tests;

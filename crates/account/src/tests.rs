@@ -1,10 +1,10 @@
-//! Account state over a store in memory, as the daemon uses it.
+//! Account state over a store, as the daemon uses it.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_account::{
+use crate::{
     Accounts, AuthError, Error, Filter, Format, ImportEntry, ImportedSecret, NewCredential, RecipientOverflow,
     Settings, derive_smtp_password, export,
 };
@@ -32,7 +32,7 @@ impl World {
             index_dir: Some(index.path().to_owned()),
             ..postrider_store::Options::default()
         };
-        let disk = Arc::new(SimDisk::new(1));
+        let disk = Arc::new(SimDisk::new());
         let store = Store::open_with(disk, Path::new("/store"), options).unwrap();
         Self { store, clock: Clock::simulated(START), _index: index }
     }
@@ -75,7 +75,7 @@ async fn a_created_credential_authenticates_and_shows_its_secret_once() {
         let who = accounts.credentials().authenticate(user, password.as_bytes()).unwrap();
         assert_eq!((who.account, &who.user_name), (ME(), user));
         let listed = accounts.credentials().list();
-        assert_eq!(listed, [issued.credential.clone()]);
+        assert_eq!(listed, std::slice::from_ref(&issued.credential));
         let shown = format!("{listed:?} {accounts:?}");
         assert!(!shown.contains(password) && !shown.contains(issued.secret_access_key.expose_secret()));
     }
@@ -142,7 +142,7 @@ async fn credentials_are_refused_with_the_reason() {
         ("ASIAIOSFODNN7EXAMPLE", "temporary"),
         ("BKIAIOSFODNN7EXAMPLE", "AKIA"),
         ("AKIAIOSFODNN7example", "A-Z"),
-        ("AKIA\r\nSFODNN7EXAMPL", "A-Z"),
+        ("AKIA\r\nSFODNN7EXAMPLE", "A-Z"),
     ] {
         let error = credentials.import(user, imported(SECRET), new("")).await.unwrap_err().to_string();
         assert!(error.contains(part) && !error.contains('\n'), "{error}");

@@ -17,7 +17,11 @@ mod submit;
 mod trace;
 
 pub use own::OwnMessage;
+pub use postrider_account::{Authenticated, RecipientOverflow};
 pub use refusal::Refusal;
 pub use sasl::{AuthStep, SaslExchange};
 pub use settings::{Preserve, Settings};
 pub use submit::{Client, Submission, SubmissionDeps, SubmissionRequest};
+
+#[cfg(test)]
+mod tests;

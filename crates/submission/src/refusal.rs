@@ -20,9 +20,6 @@ pub enum Refusal {
     /// The client's: a mechanism that was not announced. Does not pass.
     #[error("unknown authentication mechanism")]
     UnknownMechanism,
-    /// The client's: it gave up the exchange.
-    #[error("authentication was cancelled")]
-    AuthCancelled,
     /// The client's: the message is over the bound of the settings. Does not pass.
     #[error("the message is too long")]
     TooLong,
@@ -65,7 +62,6 @@ impl Refusal {
             Self::Disabled => (535, (5, 7, 13), "Account not subscribed to SES".into()),
             Self::AuthFault => (454, (4, 7, 0), "Temporary authentication failure".into()),
             Self::UnknownMechanism => (504, (5, 5, 4), "Unrecognized authentication type".into()),
-            Self::AuthCancelled => (501, (5, 7, 0), "Authentication cancelled".into()),
             Self::TooLong => (552, (5, 3, 4), "Message is too long.".into()),
             Self::TooManyRecipients(max) => {
                 (554, (5, 5, 3), format!("Transaction failed: Recipient count exceeds {max}."))

@@ -81,11 +81,10 @@ impl SaslExchange {
         self.advance(Some(&response))
     }
 
-    /// The client gave up with `*` (RFC 4954 section 4).
-    pub fn cancel(&mut self) -> Refusal {
+    /// The client gave up, with `*` (RFC 4954 section 4) or by sending nonsense.
+    pub fn cancel(&mut self) {
         self.session = None;
         self.metrics.auth.of(AuthResult::Aborted).inc();
-        Refusal::AuthCancelled
     }
 
     fn advance(&mut self, input: Option<&[u8]>) -> AuthStep {
@@ -117,7 +116,7 @@ impl SaslExchange {
                 AuthStep::Success(authenticated)
             }
             Err(error) => {
-                tracing::warn!(client = %self.client, user = checked.user, "authentication failed: {error}");
+                tracing::info!(client = %self.client, user = checked.user, "authentication failed: {error}");
                 let result = match error {
                     AuthError::Disabled => AuthResult::Disabled,
                     _ => AuthResult::Invalid,

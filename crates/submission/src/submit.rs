@@ -1,5 +1,6 @@
 //! The way of a message into the spool.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,15 +32,14 @@ pub struct SubmissionDeps {
 }
 
 /// Accepts mail. A cheap handle; clones are the same.
-#[derive(Clone, Debug)]
-pub struct Submission(pub(crate) Arc<Inner>);
+#[derive(Clone)]
+pub struct Submission(Arc<Inner>);
 
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) spool: Spool,
-    pub(crate) clock: Clock,
-    pub(crate) random: Random,
-    pub(crate) settings: Settings,
+struct Inner {
+    spool: Spool,
+    clock: Clock,
+    random: Random,
+    settings: Settings,
     metrics: Metrics,
     message_id_domain: String,
     sasl: Arc<SASLConfig>,
@@ -124,11 +124,7 @@ impl Submission {
         let message = self.prepare(request)?;
         let (id, size) = (message.id, message.content.len());
         let recipients = message.envelope.recipients.len() as u64;
-        let accepted = match self.0.spool.admit(size) {
-            Ok(_room) => self.0.spool.accept(message).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = accepted {
+        if let Err(error) = self.0.spool.accept(message).await {
             tracing::warn!(%id, %error, "message not accepted");
             return Err(error.into());
         }
@@ -213,6 +209,12 @@ impl Submission {
     #[must_use]
     pub fn message_id_domain(&self) -> &str {
         &self.0.message_id_domain
+    }
+}
+
+impl fmt::Debug for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submission").field("settings", &self.0.settings).finish_non_exhaustive()
     }
 }
 
