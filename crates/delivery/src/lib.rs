@@ -1,1 +1,208 @@
-//! From the spool to remote hosts: routing, sites, connections, TLS, classification of replies, retry, bounces.
+//! From the spool to remote hosts: routing, sites, connections, TLS,
+//! classification of replies, retry, bounces. It accepts no mail and keeps no
+//! state of its own: what is to be done and what was done is the spool's.
+//!
+//! The way of a claim (one message, the recipients of one domain):
+//!
+//! 1. [`route`]: the domain's route, as the operator wrote it down;
+//! 2. a *site*: the hosts that share the route's connections (a domain's sorted
+//!    MX set, the smarthost, the host of a static route), with a bounded ready
+//!    queue;
+//! 3. a connection of the site, opened along demand and kept for the next
+//!    message, which runs the transaction;
+//! 4. [`classify`]: what each reply means; then the outcomes go back to the
+//!    spool, together with the bounce message that they cause.
+//!
+//! Delivery is at least once: an outcome is written after the remote host took
+//! the message. A crash in between, or a final reply that never came (RFC 1047),
+//! repeats the delivery.
+
+mod attempt;
+mod bounce;
+pub mod classify;
+mod config;
+mod connection;
+mod dispatch;
+mod finding;
+pub mod route;
+mod schedule;
+pub mod settings;
+mod settle;
+mod site;
+mod target;
+mod tls;
+mod walk;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use postrider_account::Accounts;
+use postrider_base::{Clock, Dialer, Metrics, Random, Scope, Timestamp};
+use postrider_dns::Resolver;
+use postrider_spool::Spool;
+use postrider_submission::Submission;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use config::Config;
+use site::{Site, Sites};
+
+pub use settings::Settings;
+
+/// What delivery works with.
+pub struct Deps {
+    /// Where claims come from and outcomes go to.
+    pub spool: Spool,
+    /// Whose suppression lists are asked before each RCPT.
+    pub accounts: Accounts,
+    /// Takes the bounce messages, and knows the relay's host name: for EHLO unless
+    /// the settings have another, and for finding loops.
+    pub submission: Submission,
+    /// Finds hosts; expected to cache.
+    pub resolver: Arc<dyn Resolver>,
+    /// Opens connections to hosts.
+    pub dialer: Arc<dyn Dialer>,
+    /// Destinations inside this process, by the name that routes give them
+    /// (`inbox`); whatever address is dialled, they answer.
+    pub built_in: BTreeMap<String, Arc<dyn Dialer>>,
+    /// Time.
+    pub clock: Clock,
+    /// Jitter, and the order of hosts with the same preference.
+    pub random: Random,
+    /// Where it is counted.
+    pub metrics: Metrics,
+    /// What the operator says.
+    pub settings: Settings,
+}
+
+/// The running delivery. A cheap handle; it ends with the scope it was started
+/// in.
+#[derive(Clone)]
+pub struct Delivery(Arc<Shared>);
+
+impl Delivery {
+    /// Starts to take claims, on a tokio runtime, until `scope` is closed. Then
+    /// transactions past their final dot are waited for, and everything else
+    /// goes back to the spool at once.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] and [`Error::File`].
+    pub fn start(deps: Deps, scope: &Scope) -> Result<Self, Error> {
+        let hostname = deps.submission.settings().hostname();
+        let config = Config::new(0, deps.settings, hostname, &deps.built_in, &deps.clock)?;
+        let limits = &config.settings.limits;
+        let shared = Arc::new(Shared {
+            sites: Sites::new(deps.spool.clone()),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            ready: Arc::new(Semaphore::new(limits.ready)),
+            lookups: Semaphore::new(limits.lookups),
+            spool: deps.spool,
+            accounts: deps.accounts,
+            submission: deps.submission,
+            resolver: deps.resolver,
+            dialer: deps.dialer,
+            built_in: deps.built_in,
+            clock: deps.clock,
+            random: deps.random,
+            metrics: deps.metrics,
+            scope: scope.child("delivery"),
+            config: ArcSwap::from_pointee(config),
+        });
+        shared.scope.spawn("dispatch", dispatch::run(shared.clone()));
+        Ok(Self(shared))
+    }
+
+    /// Every site that has something ready or a connection, by name.
+    pub fn sites(&self) -> Vec<SiteView> {
+        self.0.sites.views()
+    }
+
+    /// Takes new settings, and reads the files that they name again. They hold
+    /// from the next claim on; connections that are open keep what they were
+    /// opened with. `limits.connections`, `limits.ready` and `limits.lookups`
+    /// hold from the next start.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] and [`Error::File`]; the settings in force stay.
+    pub fn reload(&self, settings: Settings) -> Result<(), Error> {
+        let shared = &self.0;
+        let generation = shared.config.load().generation + 1;
+        let hostname = shared.submission.settings().hostname();
+        let config = Config::new(generation, settings, hostname, &shared.built_in, &shared.clock)?;
+        shared.config.store(Arc::new(config));
+        Ok(())
+    }
+}
+
+/// What all tasks of delivery share.
+struct Shared {
+    spool: Spool,
+    accounts: Accounts,
+    submission: Submission,
+    resolver: Arc<dyn Resolver>,
+    dialer: Arc<dyn Dialer>,
+    built_in: BTreeMap<String, Arc<dyn Dialer>>,
+    clock: Clock,
+    random: Random,
+    metrics: Metrics,
+    scope: Scope,
+    config: ArcSwap<Config>,
+    sites: Sites,
+    /// A place for each open connection.
+    connections: Arc<Semaphore>,
+    /// A place for each claim.
+    ready: Arc<Semaphore>,
+    /// A place for each lookup.
+    lookups: Semaphore,
+}
+
+impl Shared {
+    /// Starts the task of a connection that `site` has counted.
+    fn start_worker(self: &Arc<Self>, site: Arc<Site>) {
+        self.scope.spawn("connection", worker::run(self.clone(), site));
+    }
+}
+
+/// What goes on at one site.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SiteView {
+    /// `smtp://10.0.0.5:25`, `smarthost`, `inbox:` or the MX hosts in their
+    /// order, equal ones joined with commas.
+    pub name: String,
+    /// Messages that wait for a connection.
+    pub ready: usize,
+    /// Queues that wait because the site has enough ready.
+    pub parked: usize,
+    /// Connections that are open or being opened.
+    pub connections: usize,
+    /// Of those, the ones without a message.
+    pub idle: usize,
+    /// Connections that may be open.
+    pub limit: usize,
+    /// Messages taken since the site was last unused.
+    pub delivered: u64,
+    /// The last reply that was not a success, and when it came.
+    pub last_refusal: Option<(Timestamp, String)>,
+}
+
+/// Why delivery does not start or does not take new settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The settings are wrong; the text names the key and what was expected.
+    /// The operator's fault; does not pass by itself.
+    #[error("{0}")]
+    Settings(String),
+    /// A file that the settings name cannot be used. The operator's fault.
+    #[error("{key}: {path}: {reason}")]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

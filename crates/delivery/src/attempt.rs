@@ -1,0 +1,382 @@
+//! One attempt: a claim's recipients, named to one host after the other until
+//! one of them decides.
+
+use std::sync::Arc;
+
+use postrider_base::Timestamp;
+use postrider_mail::{
+    AttemptOutcome, BodyType, BounceKind, Delays, Envelope, Recipient, Severity, Stage, SuppressionSource,
+};
+use postrider_smtp::{LocalRefusal, RecipientResult, Transaction, TransactionResult};
+use postrider_spool::{Content, DueRecipient};
+use tokio::time::Instant;
+
+use crate::Shared;
+use crate::classify::Verdict;
+use crate::config::Config;
+use crate::connection::{Connection, Stop, Stopped};
+use crate::finding::{Circumstances, Finding, Judge, millis};
+use crate::site::{Job, Site};
+use crate::walk::{Halt, Refused, Walk};
+use crate::worker::Connected;
+
+/// How an attempt ended.
+pub(crate) enum Reach {
+    /// Every recipient has an outcome.
+    Done(Job, Vec<AttemptOutcome>),
+    /// No host of the site took a connection.
+    Unreachable(Job, Refused),
+    /// The relay stops; the claim has gone back.
+    Stopped,
+}
+
+/// One attempt for the recipients of one claim.
+pub(crate) struct Attempt<'a> {
+    shared: &'a Shared,
+    site: &'a Arc<Site>,
+    config: Arc<Config>,
+    job: Job,
+    started_at: Timestamp,
+    started: Instant,
+    connect_ms: u32,
+    /// Who has no outcome yet.
+    pending: Vec<DueRecipient>,
+    outcomes: Vec<AttemptOutcome>,
+}
+
+/// What a transaction left to do.
+enum Turn {
+    /// Its recipients have outcomes.
+    Decided,
+    /// The host does not take the message from us; another may.
+    NextHost(Finding),
+    /// The kept connection had been closed in the meantime.
+    Reconnect,
+}
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn new(shared: &'a Shared, site: &'a Arc<Site>, job: Job) -> Self {
+        Self {
+            shared,
+            site,
+            config: shared.config.load_full(),
+            started_at: shared.clock.now(),
+            started: shared.clock.instant(),
+            connect_ms: 0,
+            pending: job.claim.recipients.clone(),
+            outcomes: Vec::with_capacity(job.claim.recipients.len()),
+            job,
+        }
+    }
+
+    /// Runs the attempt over `connected`, or over a connection that is left
+    /// there for the next one.
+    pub(crate) async fn run(mut self, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
+        self.set_suppressed_aside();
+        if self.pending.is_empty() {
+            return self.done();
+        }
+        if let Err(error) = self.job.claim.register().await {
+            tracing::warn!(id = %self.job.claim.id, %error, "no attempt can be recorded, so none is made");
+            tokio::select! {
+                () = tokio::time::sleep(NO_RECORD_PAUSE) => {}
+                () = stop.wait() => {}
+            }
+            return Reach::Stopped;
+        }
+        // What cannot be read is held for the operator by the spool.
+        let content = match self.job.claim.content().await {
+            Ok(content) => content,
+            Err(error) => {
+                tracing::error!(id = %self.job.claim.id, %error, "message cannot be read");
+                return self.done();
+            }
+        };
+        self.shared.metrics.attempts.inc();
+        let (shared, started) = (self.shared, self.started);
+        let reach = self.walk(&content, connected, stop).await;
+        shared.metrics.attempt_duration.observe(shared.clock.instant().duration_since(started));
+        reach
+    }
+
+    /// Gives everybody the outcome of not having reached anybody.
+    pub(crate) fn refuse(mut self, refused: &Refused) -> (Job, Vec<AttemptOutcome>) {
+        self.set_suppressed_aside();
+        self.conclude_all(refused);
+        (self.job, self.outcomes)
+    }
+
+    /// From host to host, transaction after transaction, until nobody is left.
+    async fn walk(mut self, content: &Content, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
+        let (shared, site) = (self.shared, self.site);
+        let mut walk = Walk::new(shared, self.config.clone(), &site.target);
+        let mut is_kept = connected.is_some();
+        let mut has_spoken = false;
+        if is_kept {
+            shared.metrics.outbound_reused.inc();
+        }
+        while !self.pending.is_empty() {
+            if connected.is_none() {
+                match self.connect(&mut walk, stop).await {
+                    Ok(connection) => *connected = Some(connection),
+                    Err(Halt::Stopped) => return Reach::Stopped,
+                    Err(Halt::Refused(refused)) if has_spoken => {
+                        self.conclude_all(&refused);
+                        break;
+                    }
+                    Err(Halt::Refused(refused)) => return Reach::Unreachable(self.job, refused),
+                }
+            }
+            let Some(current) = connected.as_mut() else { continue };
+            match self.transact(content, current, is_kept, stop).await {
+                Err(Stopped) => return Reach::Stopped,
+                Ok(Turn::Decided) => {
+                    has_spoken = true;
+                    if !self.pending.is_empty() && !current.connection.settle_down(stop).await {
+                        *connected = None;
+                    }
+                }
+                Ok(Turn::Reconnect) => *connected = None,
+                Ok(Turn::NextHost(finding)) => {
+                    has_spoken = true;
+                    walk.turned_away(&current.connection.remote, finding);
+                    if let Some(refusing) = connected.take() {
+                        refusing.connection.quit(stop).await;
+                    }
+                }
+            }
+            is_kept = false;
+        }
+        self.done()
+    }
+
+    async fn connect(&mut self, walk: &mut Walk<'_>, stop: &mut Stop) -> Result<Connected, Halt> {
+        let began = self.shared.clock.instant();
+        let connection = walk.next(stop).await;
+        let took = self.shared.clock.instant().duration_since(began);
+        self.connect_ms = self.connect_ms.saturating_add(millis(took));
+        connection.map(|connection| Connected { connection, messages: 0 })
+    }
+
+    /// One transaction for as many recipients as go into one.
+    async fn transact(
+        &mut self,
+        content: &Content,
+        connected: &mut Connected,
+        is_kept: bool,
+        stop: &mut Stop,
+    ) -> Result<Turn, Stopped> {
+        let connection = &mut connected.connection;
+        let message = &self.job.claim.message;
+        let count = self.pending.len().min(self.config.settings.limits.recipients_per_transaction);
+        let is_eight_bit = message.envelope.body != BodyType::SevenBit;
+        if is_eight_bit && self.config.settings.strict_8bitmime && !connection.conversation.features().eight_bit_mime {
+            let finding = refusal_of_eight_bit();
+            self.conclude_all(&Refused { finding, remote: Some(connection.remote.clone()) });
+            return Ok(Turn::Decided);
+        }
+        let transaction = Transaction { envelope: self.envelope(count), content: content.chunks().to_vec() };
+        let mut vetoes: Vec<SuppressionSource> = Vec::new();
+        let (suppression, account) = (self.shared.accounts.suppression(), message.account);
+        // The last look, with nothing between it and the RCPT.
+        let mut gate = |_: usize, recipient: &Recipient| match suppression.check(account, &recipient.address) {
+            Some(source) => {
+                vetoes.push(source);
+                false
+            }
+            None => true,
+        };
+        let began = self.shared.clock.instant();
+        connected.messages += 1;
+        let result = connection.transact(message.id, transaction, &mut gate, stop).await?;
+        let Some(result) = result else {
+            let loss = connection.loss(Stage::MailFrom);
+            return Ok(if is_kept { Turn::Reconnect } else { Turn::NextHost(loss) });
+        };
+        if let Some(turn) = refusal_of_us(&result, connection, is_kept) {
+            return Ok(turn);
+        }
+        let took = self.shared.clock.instant().duration_since(began);
+        self.conclude(count, result, vetoes, connection, millis(took));
+        Ok(Turn::Decided)
+    }
+
+    /// The envelope of a transaction for the first `count` that are pending.
+    fn envelope(&self, count: usize) -> Envelope {
+        let whole = &self.job.claim.message.envelope;
+        let pending = self.pending.iter().take(count);
+        let recipients = pending.filter_map(|due| whole.recipients.get(usize::from(due.index)).cloned()).collect();
+        Envelope {
+            sender: whole.sender.clone(),
+            recipients,
+            body: whole.body,
+            smtp_utf8: whole.smtp_utf8,
+            ret: whole.ret,
+            envid: whole.envid.clone(),
+            require_tls: whole.require_tls,
+        }
+    }
+
+    /// Turns a transaction's results into outcomes.
+    fn conclude(
+        &mut self,
+        count: usize,
+        result: TransactionResult,
+        vetoes: Vec<SuppressionSource>,
+        connection: &Connection,
+        transmit_ms: u32,
+    ) {
+        let around = Circumstances {
+            remote: Some(connection.remote.clone()),
+            tls: connection.tls.clone(),
+            delays: Delays { transmit_ms, ..self.delays() },
+        };
+        let mut vetoes = vetoes.into_iter();
+        let mut delivered = false;
+        let concerned: Vec<_> = self.pending.drain(..count).collect();
+        for (due, result) in concerned.iter().zip(result.recipients) {
+            let finding = match result {
+                RecipientResult::Vetoed => {
+                    let outcome = vetoes.next().map(|source| self.judge().suppressed(due, source));
+                    self.outcomes.extend(outcome);
+                    continue;
+                }
+                RecipientResult::Refused(refusal) => refusal_of_message(refusal),
+                RecipientResult::Replied { stage, reply } => Finding::reply(stage, &reply),
+                RecipientResult::Lost { stage } => connection.loss(stage),
+            };
+            delivered |= finding.verdict == Verdict::Delivered;
+            self.note(&finding);
+            let outcome = self.judge().outcome(due, &finding, &around);
+            self.outcomes.push(outcome);
+        }
+        if delivered {
+            self.site.delivered();
+        }
+    }
+
+    /// The same for everybody who is left.
+    fn conclude_all(&mut self, refused: &Refused) {
+        self.note(&refused.finding);
+        let around = Circumstances { remote: refused.remote.clone(), tls: None, delays: self.delays() };
+        for due in std::mem::take(&mut self.pending) {
+            let outcome = self.judge().outcome(&due, &refused.finding, &around);
+            self.outcomes.push(outcome);
+        }
+    }
+
+    /// Suppressed recipients need no connection.
+    fn set_suppressed_aside(&mut self) {
+        let message = self.job.claim.message.clone();
+        for due in std::mem::take(&mut self.pending) {
+            let recipient = message.envelope.recipients.get(usize::from(due.index));
+            let check = |r: &Recipient| self.shared.accounts.suppression().check(message.account, &r.address);
+            match recipient.and_then(check) {
+                Some(source) => {
+                    let outcome = self.judge().suppressed(&due, source);
+                    self.outcomes.push(outcome);
+                }
+                None => self.pending.push(due),
+            }
+        }
+    }
+
+    /// Keeps what a site says against us for the operator, once as long as it
+    /// says the same.
+    fn note(&self, finding: &Finding) {
+        if finding.verdict == Verdict::Delivered {
+            return;
+        }
+        let is_new = self.site.refused(self.shared.clock.now(), &finding.diagnostic);
+        if is_new && finding.about_us {
+            let (site, reply) = (&self.site.target.name, &finding.diagnostic);
+            tracing::warn!(%site, stage = finding.stage.as_str(), %reply, "a host refuses this relay");
+        }
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            schedule: &self.config.schedule,
+            random: &self.shared.random,
+            now: self.shared.clock.now(),
+            message: &self.job.claim.message,
+        }
+    }
+
+    fn delays(&self) -> Delays {
+        let queued = self.started_at.saturating_since(self.job.claim.message.accepted_at);
+        Delays { before_queue_ms: 0, queue_ms: millis(queued), connect_ms: self.connect_ms, transmit_ms: 0 }
+    }
+
+    fn done(self) -> Reach {
+        Reach::Done(self.job, self.outcomes)
+    }
+}
+
+/// The outcomes of a claim that has no way.
+pub(crate) fn refuse_unrouted(shared: &Shared, job: &Job, finding: &Finding) -> Vec<AttemptOutcome> {
+    let config = shared.config.load();
+    let claim = &job.claim;
+    let (message, now) = (&*claim.message, shared.clock.now());
+    let judge = Judge { schedule: &config.schedule, random: &shared.random, now, message };
+    let delays = Delays { queue_ms: judge.queue_ms(), ..Delays::default() };
+    let around = Circumstances { delays, ..Circumstances::default() };
+    let suppression = shared.accounts.suppression();
+    let outcome = |due: &DueRecipient| {
+        let recipient = message.envelope.recipients.get(usize::from(due.index))?;
+        Some(match suppression.check(message.account, &recipient.address) {
+            Some(source) => judge.suppressed(due, source),
+            None => judge.outcome(due, finding, &around),
+        })
+    };
+    claim.recipients.iter().filter_map(outcome).collect()
+}
+
+/// Whether the host refused before it heard of any recipient. That is about
+/// us, and another host may see it otherwise; not so a plain 4yz, which asks us
+/// to come back.
+fn refusal_of_us(result: &TransactionResult, connection: &Connection, is_kept: bool) -> Option<Turn> {
+    let decided = result.recipients.iter().find(|result| !matches!(result, RecipientResult::Vetoed))?;
+    match decided {
+        RecipientResult::Lost { stage: Stage::MailFrom } if is_kept => Some(Turn::Reconnect),
+        RecipientResult::Lost { stage: Stage::MailFrom } => Some(Turn::NextHost(connection.loss(Stage::MailFrom))),
+        RecipientResult::Replied { stage: Stage::MailFrom, reply } => {
+            if reply.code == 421 && is_kept {
+                return Some(Turn::Reconnect);
+            }
+            let finding = Finding::reply(Stage::MailFrom, reply);
+            let is_ours = reply.severity() == Severity::Permanent && matches!(finding.verdict, Verdict::Deferred(_));
+            (is_ours || reply.code == 421).then_some(Turn::NextHost(finding))
+        }
+        _ => None,
+    }
+}
+
+/// What the host's announcement says about the message.
+fn refusal_of_message(refusal: LocalRefusal) -> Finding {
+    match refusal {
+        LocalRefusal::TooLarge { limit } => Finding::unsupported(
+            BounceKind::TransientMessageTooLarge,
+            (5, 3, 4),
+            &format!("Message too large: the host takes {limit} bytes"),
+        ),
+        // RFC 6531 section 3.5
+        LocalRefusal::SmtpUtf8NotOffered => Finding::unsupported(
+            BounceKind::TransientGeneral,
+            (5, 6, 7),
+            "The host does not take international addresses (SMTPUTF8)",
+        ),
+        // RFC 8689 section 5
+        LocalRefusal::RequireTlsNotOffered => {
+            Finding::unsupported(BounceKind::TransientGeneral, (5, 7, 30), "The host does not offer REQUIRETLS")
+        }
+    }
+}
+
+fn refusal_of_eight_bit() -> Finding {
+    let text = "The host does not take 8-bit content (8BITMIME)";
+    Finding::unsupported(BounceKind::TransientContentRejected, (5, 6, 3), text)
+}
+
+/// The wait before asking again for room to record an attempt.
+const NO_RECORD_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);

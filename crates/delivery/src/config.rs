@@ -1,0 +1,88 @@
+//! The settings in force, made ready for use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postrider_base::{Clock, Dialer};
+use postrider_smtp::{Credentials, Timeouts};
+
+use crate::Error;
+use crate::route::RouteTable;
+use crate::schedule::RetrySchedule;
+use crate::settings::Settings;
+use crate::target::Target;
+use crate::tls::TlsClient;
+
+/// The settings in force. Replaced as a whole when they change.
+pub(crate) struct Config {
+    /// Counts the changes.
+    pub(crate) generation: u64,
+    pub(crate) settings: Settings,
+    pub(crate) routes: RouteTable,
+    pub(crate) schedule: RetrySchedule,
+    pub(crate) tls: TlsClient,
+    pub(crate) ehlo_name: String,
+    pub(crate) smarthost: Option<Arc<Target>>,
+    /// For the smarthost.
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) timeouts: Timeouts,
+}
+
+impl Config {
+    /// Checks `settings` and reads the files that they name.
+    pub(crate) fn new(
+        generation: u64,
+        settings: Settings,
+        hostname: &str,
+        built_in: &BTreeMap<String, Arc<dyn Dialer>>,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        settings.validate().map_err(Error::Settings)?;
+        let routes = RouteTable::parse(&settings.routes, settings.smarthost.is_some()).map_err(Error::Settings)?;
+        if let Some(unknown) = routes.built_ins().find(|name| !built_in.contains_key(*name)) {
+            let known = built_in.keys().map(|name| format!(", {name}:")).collect::<String>();
+            return Err(Error::Settings(format!(
+                "routes: expected mx:, smarthost:, hold:{known} or an address such as smtp://HOST:PORT, \
+                 found \"{unknown}:\""
+            )));
+        }
+        Ok(Self {
+            generation,
+            routes,
+            schedule: RetrySchedule::new(&settings),
+            tls: TlsClient::new(&settings, clock)?,
+            ehlo_name: settings.ehlo_name.clone().unwrap_or_else(|| hostname.to_owned()),
+            smarthost: settings.smarthost.as_ref().and_then(Target::of_smarthost).map(Arc::new),
+            credentials: read_credentials(&settings)?,
+            timeouts: timeouts(&settings),
+            settings,
+        })
+    }
+}
+
+fn read_credentials(settings: &Settings) -> Result<Option<Credentials>, Error> {
+    let Some(smarthost) = &settings.smarthost else { return Ok(None) };
+    let (Some(user), Some(path)) = (&smarthost.user, &smarthost.password_file) else { return Ok(None) };
+    let error =
+        |reason: String| Error::File { key: "smarthost.password_file", path: path.display().to_string(), reason };
+    let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
+    let password = text.lines().next().unwrap_or_default();
+    if password.is_empty() {
+        return Err(error("expected the password on the first line".to_owned()));
+    }
+    Ok(Some(Credentials { user: user.clone(), password: password.to_owned() }))
+}
+
+fn timeouts(settings: &Settings) -> Timeouts {
+    let timeouts = &settings.timeouts;
+    Timeouts {
+        banner: timeouts.banner.as_duration(),
+        hello: timeouts.ehlo.as_duration(),
+        mail: timeouts.mail.as_duration(),
+        rcpt: timeouts.rcpt.as_duration(),
+        data: timeouts.data.as_duration(),
+        block: timeouts.data_block.as_duration(),
+        end: timeouts.end_of_data.as_duration(),
+        reset: timeouts.reset.as_duration(),
+    }
+}

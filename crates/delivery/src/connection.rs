@@ -1,0 +1,230 @@
+//! One connection to one host: a thin loop between the socket and the
+//! conversation, which knows the protocol.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use postrider_base::metrics::Held;
+use postrider_base::{BoxStream, Scope};
+use postrider_mail::{MessageId, Remote, Stage, TlsInfo};
+use postrider_smtp::{Action, Conversation, Ended, Gate, Transaction, TransactionResult};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+
+use crate::finding::Finding;
+
+/// Room for the replies to a pipelined group.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// How long to look for a last reply after a host stopped reading.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Most slices in one write: what systems take at once.
+const MAX_SLICES: usize = 64;
+
+/// A connection to a host.
+pub(crate) struct Connection {
+    pub(crate) stream: BoxStream,
+    pub(crate) conversation: Conversation,
+    pub(crate) remote: Remote,
+    pub(crate) tls: Option<TlsInfo>,
+    pub(crate) opened: Instant,
+    final_dot: FinalDot,
+    input: BytesMut,
+    timed_out: bool,
+    _counted: Held,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Between a message's final dot and the reply to it nobody knows what became
+/// of it.
+#[derive(Default)]
+struct FinalDot {
+    message: Option<MessageId>,
+    waits: bool,
+}
+
+impl Drop for FinalDot {
+    fn drop(&mut self) {
+        if let (true, Some(id)) = (self.waits, self.message) {
+            tracing::warn!(%id, "outcome unknown: stopped before the reply to the final dot; it will be sent again");
+        }
+    }
+}
+
+/// The relay stops: the connection was left as it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stopped;
+
+/// Says when the relay stops. One for each task, because asking the scope anew
+/// for each reply would be work for a lock that all tasks share.
+pub(crate) struct Stop(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Stop {
+    pub(crate) fn new(scope: Scope) -> Self {
+        Self(Some(Box::pin(async move { scope.cancelled().await })))
+    }
+
+    /// Resolves when the relay stops, and at once when it has.
+    pub(crate) async fn wait(&mut self) {
+        if let Some(stopped) = &mut self.0 {
+            stopped.await;
+            self.0 = None;
+        }
+    }
+}
+
+impl Connection {
+    /// On a fresh stream; the host has not greeted yet.
+    pub(crate) fn new(
+        stream: BoxStream,
+        conversation: Conversation,
+        remote: Remote,
+        opened: Instant,
+        counted: Held,
+        slot: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            stream,
+            conversation,
+            remote,
+            tls: None,
+            opened,
+            final_dot: FinalDot::default(),
+            input: BytesMut::with_capacity(READ_BUFFER),
+            timed_out: false,
+            _counted: counted,
+            _slot: slot,
+        }
+    }
+
+    /// Runs the conversation until it wants something that is not bytes.
+    pub(crate) async fn drive(&mut self, gate: &mut (dyn Gate + Send), stop: &mut Stop) -> Result<Action, Stopped> {
+        loop {
+            match self.conversation.advance(&mut self.input, gate) {
+                Action::NeedInput => self.exchange(stop).await?,
+                action => {
+                    self.final_dot.waits = false;
+                    return Ok(action);
+                }
+            }
+        }
+    }
+
+    /// Runs one transaction. The connection may have ended with it: see
+    /// [`Connection::settle_down`].
+    pub(crate) async fn transact(
+        &mut self,
+        id: MessageId,
+        transaction: Transaction,
+        gate: &mut (dyn Gate + Send),
+        stop: &mut Stop,
+    ) -> Result<Option<TransactionResult>, Stopped> {
+        if self.conversation.begin(transaction).is_err() {
+            return Ok(None);
+        }
+        self.final_dot.message = Some(id);
+        match self.drive(gate, stop).await? {
+            Action::Done(result) => Ok(Some(result)),
+            Action::NeedInput | Action::StartTls | Action::Ready | Action::Closed(_) => Ok(None),
+        }
+    }
+
+    /// Finishes what a transaction left to say. True when the host is ready
+    /// for another one.
+    pub(crate) async fn settle_down(&mut self, stop: &mut Stop) -> bool {
+        let mut nobody = |_: usize, _: &postrider_mail::Recipient| false;
+        matches!(self.drive(&mut nobody, stop).await, Ok(Action::Ready))
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn quit(mut self, stop: &mut Stop) {
+        self.conversation.quit();
+        self.settle_down(stop).await;
+        // The end of TLS and of the stream; nobody waits for it.
+        let _ = timeout(self.conversation.timeout(), self.stream.shutdown()).await;
+    }
+
+    /// What the end of the conversation says about the attempt.
+    pub(crate) fn ending(&self, ended: &Ended) -> Finding {
+        match ended {
+            Ended::Refused { stage, reply } => Finding::reply(*stage, reply),
+            Ended::TlsNotOffered => Finding::no_tls("the host does not offer STARTTLS"),
+            Ended::AuthNotOffered => Finding::no_auth(),
+            Ended::BadReply { stage } => Finding::not_smtp(*stage),
+            Ended::Lost { stage } => self.loss(*stage),
+            Ended::Quit => self.loss(Stage::MailFrom),
+        }
+    }
+
+    /// What a lost connection says about the attempt.
+    pub(crate) fn loss(&self, stage: Stage) -> Finding {
+        if self.timed_out { Finding::timed_out(stage) } else { Finding::lost(stage) }
+    }
+
+    /// Writes what there is to write, then reads what there is to read.
+    async fn exchange(&mut self, stop: &mut Stop) -> Result<(), Stopped> {
+        let output = self.conversation.take_output();
+        let mut patience = self.conversation.timeout();
+        if !output.is_empty() {
+            let limit = self.conversation.write_timeout();
+            let written = tokio::select! {
+                biased;
+                written = write_all(&mut self.stream, output, limit) => written,
+                () = stop.wait() => return Err(Stopped),
+            };
+            match written {
+                Ok(()) => self.final_dot.waits = self.conversation.stage() == Stage::EndOfData,
+                // A host that refuses in the middle of the content may have
+                // said why.
+                Err(_) => patience = LAST_WORDS.min(patience),
+            }
+        }
+        self.read(patience, stop).await
+    }
+
+    async fn read(&mut self, patience: Duration, stop: &mut Stop) -> Result<(), Stopped> {
+        self.input.reserve(READ_BUFFER);
+        let reading = timeout(patience, self.stream.read_buf(&mut self.input));
+        let read = tokio::select! {
+            biased;
+            read = reading => read,
+            () = stop.wait(), if !self.final_dot.waits => return Err(Stopped),
+        };
+        match read {
+            Ok(Ok(count)) if count > 0 => {}
+            Ok(_) => self.conversation.lost(),
+            Err(_) => {
+                self.timed_out = true;
+                self.conversation.lost();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes all of `chunks`; each step must get on within `limit`.
+async fn write_all(stream: &mut BoxStream, chunks: Vec<Bytes>, limit: Duration) -> io::Result<()> {
+    let too_slow = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let mut chunks = std::collections::VecDeque::from(chunks);
+    while !chunks.is_empty() {
+        let slices: Vec<IoSlice<'_>> = chunks.iter().take(MAX_SLICES).map(|chunk| IoSlice::new(chunk)).collect();
+        let mut written = timeout(limit, stream.write_vectored(&slices)).await.map_err(too_slow)??;
+        if written == 0 && chunks.iter().any(|chunk| !chunk.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(first) = chunks.front_mut() {
+            if first.len() > written {
+                first.advance(written);
+                break;
+            }
+            written -= first.len();
+            chunks.pop_front();
+        }
+    }
+    timeout(limit, stream.flush()).await.map_err(too_slow)?
+}

@@ -1,0 +1,234 @@
+//! From the spool's queues to the sites: takes what is due, finds its route and
+//! hands it on. One task; the only one that takes claims.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use postrider_mail::Domain;
+use postrider_spool::{QueueKey, Selector};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::Shared;
+use crate::attempt::refuse_unrouted;
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::route::Route;
+use crate::settle::Settling;
+use crate::site::Job;
+use crate::target::{Target, find_mx};
+
+/// Claims taken at once.
+const BATCH: usize = 256;
+
+/// Domains whose way is remembered. Beyond, all are forgotten and found again:
+/// a relay that sends to more domains within an hour looks up most of them
+/// anyway.
+const MOST_PLANS: usize = 100_000;
+
+/// Runs until the relay stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let (found_sender, found) = mpsc::unbounded_channel();
+    let generation = shared.config.load().generation;
+    let dispatcher =
+        Dispatcher { shared, generation, plans: HashMap::new(), found_sender, found, settling: Settling::default() };
+    dispatcher.run().await;
+}
+
+struct Dispatcher {
+    shared: Arc<Shared>,
+    /// Of the settings that the plans were made by.
+    generation: u64,
+    plans: HashMap<Domain, Plan>,
+    /// One entry for each lookup under way, which the settings bound.
+    found_sender: mpsc::UnboundedSender<Found>,
+    found: mpsc::UnboundedReceiver<Found>,
+    settling: Settling,
+}
+
+/// The way of a domain.
+enum Plan {
+    /// Known, until the DNS may say otherwise.
+    Known { target: Arc<Target>, until: Option<Instant> },
+    /// Being looked up; these wait for it.
+    Sought { jobs: Vec<Job>, parked: Vec<QueueKey> },
+}
+
+/// The end of a lookup.
+struct Found {
+    domain: Domain,
+    answer: Result<(Target, std::time::Duration), Finding>,
+}
+
+impl Dispatcher {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        let mut failed = std::pin::pin!(shared.spool.failed());
+        loop {
+            // Only the waiting is raced; what was taken is dispatched whole.
+            let step = async {
+                tokio::select! {
+                    biased;
+                    () = shared.scope.cancelled() => Step::Stop,
+                    () = &mut failed => Step::Failed,
+                    Some(found) = self.found.recv() => Step::Found(found),
+                    jobs = take(&shared) => Step::Jobs(jobs),
+                }
+            };
+            match self.settling.along(step).await {
+                Step::Jobs(jobs) => {
+                    for job in jobs {
+                        self.dispatch(job);
+                    }
+                }
+                Step::Found(found) => self.arrive(found),
+                Step::Stop => break,
+                Step::Failed => {
+                    tracing::error!("the spool has failed: no delivery starts any more");
+                    shared.scope.cancel();
+                    break;
+                }
+            }
+            self.settling.make_room().await;
+        }
+        self.plans.clear();
+        shared.sites.clear();
+        self.settling.finish().await;
+    }
+
+    fn dispatch(&mut self, job: Job) {
+        let config = self.shared.config.load_full();
+        if config.generation != self.generation {
+            self.generation = config.generation;
+            self.plans.retain(|_, plan| matches!(plan, Plan::Sought { .. }));
+        }
+        let domain = &job.claim.queue.domain;
+        match self.plans.get_mut(domain) {
+            Some(Plan::Known { target, until }) if until.is_none_or(|until| self.shared.clock.instant() < until) => {
+                let target = target.clone();
+                self.send(&config, &target, job);
+            }
+            Some(Plan::Sought { jobs, parked }) => {
+                if jobs.len() < config.settings.limits.ready_per_site {
+                    jobs.push(job);
+                } else {
+                    self.shared.spool.park(&job.claim.queue);
+                    parked.push(job.claim.queue.clone());
+                }
+            }
+            Some(Plan::Known { .. }) | None => self.find(&config, job),
+        }
+    }
+
+    /// Finds the way of a domain by its route.
+    fn find(&mut self, config: &Arc<Config>, job: Job) {
+        let domain = job.claim.queue.domain.clone();
+        let target = match config.routes.lookup(&domain) {
+            Route::Mx => return self.seek(domain, job),
+            Route::Hold => return self.hold(job),
+            Route::Static(route) => Some(Arc::new(Target::of_route(route))),
+            Route::Smarthost => config.smarthost.clone(),
+            Route::BuiltIn(name) => {
+                let dialer = self.shared.built_in.get(&**name).cloned();
+                dialer.map(|dialer| Arc::new(Target::of_built_in(name, dialer)))
+            }
+        };
+        match target {
+            Some(target) => {
+                self.remember(domain, Plan::Known { target: target.clone(), until: None });
+                self.send(config, &target, job);
+            }
+            // The settings were checked: their routes lead somewhere.
+            None => self.refuse(vec![job], &Finding::internal("the route leads nowhere")),
+        }
+    }
+
+    /// Asks the DNS.
+    fn seek(&mut self, domain: Domain, job: Job) {
+        self.remember(domain.clone(), Plan::Sought { jobs: vec![job], parked: Vec::new() });
+        let (shared, found) = (self.shared.clone(), self.found_sender.clone());
+        self.shared.scope.spawn("lookup", async move {
+            let look_up = async {
+                let _turn = shared.lookups.acquire().await;
+                find_mx(&*shared.resolver, &domain, shared.submission.settings().hostname()).await
+            };
+            tokio::select! {
+                answer = look_up => drop(found.send(Found { domain: domain.clone(), answer })),
+                () = shared.scope.cancelled() => {}
+            }
+        });
+    }
+
+    /// A lookup has ended: those that waited for it go on.
+    fn arrive(&mut self, Found { domain, answer }: Found) {
+        let Some(Plan::Sought { jobs, parked }) = self.plans.remove(&domain) else { return };
+        let config = self.shared.config.load_full();
+        match answer {
+            Ok((target, holds)) => {
+                let target = Arc::new(target);
+                let until = Some(self.shared.clock.instant() + holds);
+                self.remember(domain, Plan::Known { target: target.clone(), until });
+                for job in jobs {
+                    self.send(&config, &target, job);
+                }
+            }
+            Err(finding) => self.refuse(jobs, &finding),
+        }
+        for queue in parked {
+            self.shared.spool.unpark(&queue);
+        }
+    }
+
+    fn send(&self, config: &Config, target: &Arc<Target>, job: Job) {
+        let site = self.shared.sites.push(config.generation, target, &config.settings.limits, job);
+        if let Some(site) = site {
+            self.shared.start_worker(site);
+        }
+    }
+
+    fn refuse(&mut self, jobs: Vec<Job>, finding: &Finding) {
+        for job in jobs {
+            let outcomes = refuse_unrouted(&self.shared, &job, finding);
+            self.settling.settle(&self.shared, job, outcomes);
+        }
+    }
+
+    /// Leaves the queue in the spool, where operators see that it is held.
+    fn hold(&self, job: Job) {
+        let shared = self.shared.clone();
+        let queue = job.claim.queue.clone();
+        // Nothing more of it is handed out until the hold is on disk.
+        shared.spool.park(&queue);
+        self.shared.scope.spawn("hold", async move {
+            tracing::info!(account = %queue.account, domain = %queue.domain, "held, because its route is hold:");
+            if let Err(error) = shared.spool.hold(&Selector::Queue(queue.clone())).await {
+                tracing::error!(domain = %queue.domain, %error, "cannot hold the queue");
+            }
+            drop(job);
+            shared.spool.unpark(&queue);
+        });
+    }
+
+    fn remember(&mut self, domain: Domain, plan: Plan) {
+        if self.plans.len() >= MOST_PLANS {
+            self.plans.retain(|_, plan| matches!(plan, Plan::Sought { .. }));
+        }
+        self.plans.insert(domain, plan);
+    }
+}
+
+enum Step {
+    Jobs(Vec<Job>),
+    Found(Found),
+    Stop,
+    Failed,
+}
+
+/// Takes what is due, as far as there is room for it.
+async fn take(shared: &Shared) -> Vec<Job> {
+    let room = shared.ready.available_permits().clamp(1, BATCH);
+    let permits = u32::try_from(room).unwrap_or(1);
+    let Ok(mut rooms) = shared.ready.clone().acquire_many_owned(permits).await else { return Vec::new() };
+    let claims = shared.spool.take_due(room).await;
+    claims.into_iter().filter_map(|claim| Some(Job { claim, room: rooms.split(1)? })).collect()
+}

@@ -1,0 +1,291 @@
+//! What an attempt found out about a recipient, and what follows from it.
+
+use postrider_base::Random;
+use postrider_mail::{
+    AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Remote, SmtpReply, Stage,
+    SuppressionReason, SuppressionSource, TlsInfo, sanitize_text,
+};
+use postrider_spool::{DueRecipient, Message};
+
+use crate::classify::{Verdict, classify};
+use crate::schedule::RetrySchedule;
+
+/// The longest diagnostic that is kept.
+const MAX_DIAGNOSTIC: usize = 1_000;
+
+/// What an attempt found out about a recipient.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Finding {
+    pub(crate) verdict: Verdict,
+    /// How far the attempt had come.
+    pub(crate) stage: Stage,
+    pub(crate) status: EnhancedStatus,
+    /// One line: the reply, or words of our own in its form.
+    pub(crate) diagnostic: String,
+    /// Somebody should look: see [`crate::classify::Classification::about_us`].
+    pub(crate) about_us: bool,
+}
+
+impl Finding {
+    /// A remote host has spoken.
+    pub(crate) fn reply(stage: Stage, reply: &SmtpReply) -> Self {
+        let found = classify(stage, reply);
+        Self {
+            verdict: found.verdict,
+            stage,
+            status: reply.enhanced.unwrap_or_else(|| usual_status(found.verdict)),
+            diagnostic: sanitize_text(reply.one_line(), MAX_DIAGNOSTIC),
+            about_us: found.about_us,
+        }
+    }
+
+    /// Nobody knows the domain, or nobody says.
+    pub(crate) fn no_dns(name: &str) -> Self {
+        let text = format!("421 4.4.0 Unable to lookup DNS for {name}");
+        Self::communication(Stage::Route, (4, 4, 0), text)
+    }
+
+    /// The host does not take connections.
+    pub(crate) fn no_connection() -> Self {
+        Self::communication(Stage::Connect, (4, 4, 1), "421 4.4.1 Failed to establish connection".to_owned())
+    }
+
+    /// The host is silent.
+    pub(crate) fn timed_out(stage: Stage) -> Self {
+        Self::communication(stage, (4, 4, 2), "421 4.4.2 Connection timed out".to_owned())
+    }
+
+    /// The connection broke.
+    pub(crate) fn lost(stage: Stage) -> Self {
+        Self::communication(stage, (4, 4, 2), "421 4.4.2 Connection lost".to_owned())
+    }
+
+    /// The domain says that it takes no mail.
+    pub(crate) fn null_mx(domain: &str) -> Self {
+        // RFC 7505 section 4.2
+        let text = format!("556 5.1.10 {domain} does not accept mail (null MX)");
+        Self::own(Verdict::Bounced(BounceKind::PermanentNoEmail), (5, 1, 10), text)
+    }
+
+    /// The domain cannot exist.
+    pub(crate) fn bad_domain(domain: &str) -> Self {
+        let text = format!("553 5.1.2 {domain} is not a valid domain name");
+        Self::own(Verdict::Bounced(BounceKind::PermanentNoEmail), (5, 1, 2), text)
+    }
+
+    /// The domain's mail leads back here.
+    pub(crate) fn looped(domain: &str) -> Self {
+        let text = format!("554 5.4.6 Mail for {domain} loops back to this relay");
+        Self { about_us: true, ..Self::own(Verdict::Bounced(BounceKind::TransientGeneral), (5, 4, 6), text) }
+    }
+
+    /// All the domain's hosts have addresses that must not be dialled.
+    pub(crate) fn forbidden(host: &str) -> Self {
+        let text = format!("421 4.4.4 {host} has no address that may be dialled");
+        Self::own(Verdict::Deferred(DelayType::TransientCommunicationFailure), (4, 4, 4), text)
+    }
+
+    /// TLS is wanted and there is none.
+    pub(crate) fn no_tls(reason: &str) -> Self {
+        let text = format!("454 4.7.5 No acceptable TLS: {reason}");
+        let finding = Self::own(Verdict::Deferred(DelayType::General), (4, 7, 5), text);
+        Self { stage: Stage::StartTls, about_us: true, ..finding }
+    }
+
+    /// A password is wanted and the host takes none.
+    pub(crate) fn no_auth() -> Self {
+        let text = "454 4.7.0 The host offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
+        let finding = Self::own(Verdict::Deferred(DelayType::InternalFailure), (4, 7, 0), text);
+        Self { stage: Stage::Auth, about_us: true, ..finding }
+    }
+
+    /// The host says what no mail host says.
+    pub(crate) fn not_smtp(stage: Stage) -> Self {
+        let text = "421 4.5.0 The host does not speak SMTP".to_owned();
+        Self { stage, ..Self::own(Verdict::Deferred(DelayType::RecipientServerError), (4, 5, 0), text) }
+    }
+
+    /// The relay itself is in trouble.
+    pub(crate) fn internal(reason: &str) -> Self {
+        let text = format!("451 4.3.0 {reason}");
+        Self { about_us: true, ..Self::own(Verdict::Deferred(DelayType::InternalFailure), (4, 3, 0), text) }
+    }
+
+    /// The message needs something of the host that the host does not offer.
+    pub(crate) fn unsupported(kind: BounceKind, status: (u8, u16, u16), text: &str) -> Self {
+        let (class, subject, detail) = status;
+        let text = format!("554 {class}.{subject}.{detail} {text}");
+        Self { stage: Stage::MailFrom, ..Self::own(Verdict::Bounced(kind), status, text) }
+    }
+
+    fn communication(stage: Stage, status: (u8, u16, u16), text: String) -> Self {
+        let verdict = Verdict::Deferred(DelayType::TransientCommunicationFailure);
+        Self { stage, ..Self::own(verdict, status, text) }
+    }
+
+    fn own(verdict: Verdict, (class, subject, detail): (u8, u16, u16), text: String) -> Self {
+        Self {
+            verdict,
+            stage: Stage::Route,
+            status: EnhancedStatus::new(class, subject, detail),
+            diagnostic: sanitize_text(text, MAX_DIAGNOSTIC),
+            about_us: false,
+        }
+    }
+}
+
+/// The status for a reply that has none.
+fn usual_status(verdict: Verdict) -> EnhancedStatus {
+    let (class, subject, detail) = match verdict {
+        Verdict::Delivered => (2, 0, 0),
+        Verdict::Deferred(DelayType::MailboxFull) => (4, 2, 2),
+        Verdict::Deferred(DelayType::RecipientServerError) => (4, 3, 0),
+        Verdict::Deferred(_) => (4, 0, 0),
+        Verdict::Bounced(BounceKind::PermanentNoEmail) => (5, 1, 1),
+        Verdict::Bounced(BounceKind::TransientMailboxFull) => (5, 2, 2),
+        Verdict::Bounced(BounceKind::TransientMessageTooLarge) => (5, 3, 4),
+        Verdict::Bounced(BounceKind::TransientContentRejected | BounceKind::TransientAttachmentRejected) => (5, 6, 0),
+        Verdict::Bounced(_) => (5, 0, 0),
+    };
+    EnhancedStatus::new(class, subject, detail)
+}
+
+/// What the recipients of one attempt have in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Circumstances {
+    /// Whom the attempt spoke to; its stage is the finding's.
+    pub(crate) remote: Option<Remote>,
+    pub(crate) tls: Option<TlsInfo>,
+    pub(crate) delays: Delays,
+}
+
+/// Turns findings into outcomes: decides between another attempt and the end.
+pub(crate) struct Judge<'a> {
+    pub(crate) schedule: &'a RetrySchedule,
+    pub(crate) random: &'a Random,
+    pub(crate) now: postrider_base::Timestamp,
+    pub(crate) message: &'a Message,
+}
+
+impl Judge<'_> {
+    /// The outcome of an attempt for `due`.
+    pub(crate) fn outcome(&self, due: &DueRecipient, finding: &Finding, around: &Circumstances) -> AttemptOutcome {
+        let attempt = due.attempts.saturating_add(1);
+        let remote = around.remote.clone().map(|remote| Remote { stage: finding.stage, ..remote });
+        let outcome = AttemptOutcome {
+            recipient: due.index,
+            at: self.now,
+            attempt,
+            disposition: Disposition::Delivered,
+            status: finding.status,
+            diagnostic: finding.diagnostic.clone(),
+            remote,
+            tls: around.tls.clone(),
+            delays: around.delays,
+            next_attempt: None,
+        };
+        match finding.verdict {
+            Verdict::Delivered => outcome,
+            Verdict::Bounced(kind) => AttemptOutcome { disposition: Disposition::Bounced(kind), ..outcome },
+            Verdict::Deferred(delay) => {
+                match self.schedule.next(attempt, self.now, self.message.expires_at, self.random) {
+                    next @ Some(_) => {
+                        AttemptOutcome { disposition: Disposition::Deferred(delay), next_attempt: next, ..outcome }
+                    }
+                    None => self.expired(delay, outcome),
+                }
+            }
+        }
+    }
+
+    /// The outcome for `due`, who is on a suppression list.
+    pub(crate) fn suppressed(&self, due: &DueRecipient, source: SuppressionSource) -> AttemptOutcome {
+        let why = match source.reason {
+            SuppressionReason::Bounce => "mail to it bounced before",
+            SuppressionReason::Complaint => "its owner complained before",
+        };
+        let list = source.list.as_str();
+        AttemptOutcome {
+            recipient: due.index,
+            at: self.now,
+            attempt: due.attempts.saturating_add(1),
+            disposition: Disposition::Suppressed(source),
+            status: EnhancedStatus::new(5, 1, 1),
+            diagnostic: format!("550 5.1.1 Not sent: the address is on the suppression list ({list}) because {why}"),
+            remote: None,
+            tls: None,
+            delays: Delays { queue_ms: self.queue_ms(), ..Delays::default() },
+            next_attempt: None,
+        }
+    }
+
+    /// How long the message has been in the queue.
+    pub(crate) fn queue_ms(&self) -> u32 {
+        millis(self.now.saturating_since(self.message.accepted_at))
+    }
+
+    /// The message's time is over: the soft failure becomes final.
+    fn expired(&self, delay: DelayType, outcome: AttemptOutcome) -> AttemptOutcome {
+        let life = self.message.expires_at.saturating_since(self.message.accepted_at);
+        let minutes = life.as_secs() / 60;
+        let last = &outcome.diagnostic;
+        let kind = match delay {
+            DelayType::MailboxFull => BounceKind::TransientMailboxFull,
+            _ => BounceKind::TransientGeneral,
+        };
+        AttemptOutcome {
+            disposition: Disposition::Bounced(kind),
+            status: EnhancedStatus::new(4, 4, 7),
+            diagnostic: format!("550 4.4.7 Message expired: unable to deliver in {minutes} minutes.<{last}>"),
+            next_attempt: None,
+            ..outcome
+        }
+    }
+}
+
+/// Whole milliseconds, at most `u32::MAX`.
+pub(crate) fn millis(span: std::time::Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(stage: Stage, code: u16, text: &str) -> Finding {
+        Finding::reply(stage, &SmtpReply::new(code, text))
+    }
+
+    #[test]
+    fn a_reply_without_a_status_gets_the_usual_one() {
+        assert_eq!(of(Stage::EndOfData, 250, "ok").status, EnhancedStatus::new(2, 0, 0));
+        assert_eq!(of(Stage::RcptTo, 550, "no such user").status, EnhancedStatus::new(5, 1, 1));
+        assert_eq!(of(Stage::RcptTo, 550, "5.1.6 moved").status, EnhancedStatus::new(5, 1, 6));
+        assert_eq!(of(Stage::RcptTo, 452, "mailbox full").status, EnhancedStatus::new(4, 2, 2));
+    }
+
+    #[test]
+    fn words_of_our_own_have_the_form_of_a_reply() {
+        for finding in [
+            Finding::no_dns("example.com"),
+            Finding::no_connection(),
+            Finding::timed_out(Stage::Banner),
+            Finding::lost(Stage::RcptTo),
+            Finding::null_mx("example.com"),
+            Finding::bad_domain("example..com"),
+            Finding::looped("example.com"),
+            Finding::forbidden("mx.example.com"),
+            Finding::no_tls("none offered"),
+            Finding::no_auth(),
+            Finding::not_smtp(Stage::Banner),
+            Finding::internal("cannot read"),
+        ] {
+            let (code, rest) = finding.diagnostic.split_once(' ').unwrap();
+            let status = rest.split_once(' ').unwrap().0;
+            assert_eq!(status, finding.status.to_string(), "{finding:?}");
+            let soft = matches!(finding.verdict, Verdict::Deferred(_));
+            assert_eq!(code.starts_with('4'), soft, "{finding:?}");
+            assert_eq!(finding.status.class == 4, soft, "{finding:?}");
+        }
+    }
+}

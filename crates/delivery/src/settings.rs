@@ -1,0 +1,381 @@
+//! What an operator can say about delivery, with the built-in defaults.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use postrider_base::Period;
+use serde::{Deserialize, Serialize};
+
+use crate::route::RouteTable;
+
+/// Everything about how mail leaves.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The name given in EHLO. Without it the relay's host name is given.
+    /// Receivers look this name up: it should resolve to the sending address.
+    pub ehlo_name: Option<String>,
+    /// Where mail for a recipient domain goes: `"example.com"` for the domain
+    /// itself, `".example.com"` for everything below it, `"*"` for all the
+    /// rest. A target is `smtp://HOST:PORT` (STARTTLS when offered),
+    /// `smtp+starttls://HOST:PORT` (STARTTLS or nothing), `smtps://HOST:PORT`
+    /// (TLS from the first byte), `mx:` (the domain's MX hosts), `smarthost:`
+    /// (the host below), `hold:` (kept in the queue) or the name of a built-in
+    /// destination such as `inbox:`. Without `"*"` the rest goes to the
+    /// smarthost if there is one, and to the MX hosts otherwise.
+    pub routes: BTreeMap<String, String>,
+    /// The host that takes all mail without a route of its own.
+    pub smarthost: Option<Smarthost>,
+    /// The waits between attempts; the last one repeats until the message
+    /// expires.
+    pub retry: Vec<Period>,
+    /// By how much a wait is varied at random in both directions, in percent,
+    /// so that mail deferred together does not come back together.
+    pub retry_jitter_percent: u8,
+    /// Dial IPv4 addresses of a host before its IPv6 addresses. Large
+    /// receivers refuse IPv6 sources without matching reverse DNS.
+    pub prefer_ipv4: bool,
+    /// Dial MX hosts whose addresses are private (RFC 1918, RFC 4193, link
+    /// local). Static routes and the smarthost may always be private.
+    pub allow_private_mx: bool,
+    /// Addresses by which others reach this machine. MX records that lead to
+    /// them are loops and are never dialled.
+    pub own_addresses: Vec<IpAddr>,
+    /// Write a bounce message (RFC 3464) to the sender when a recipient fails
+    /// for good.
+    pub feedback_forwarding: bool,
+    /// Bounce 8-bit content (5.6.3) at a next host without 8BITMIME instead of
+    /// sending it as it is.
+    pub strict_8bitmime: bool,
+    /// TLS on the way out.
+    pub tls: Tls,
+    /// Bounds of connections and queues.
+    pub limits: Limits,
+    /// How long each step of a session may take.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let minutes = [2, 5, 10, 20, 40, 60, 120, 240];
+        Self {
+            ehlo_name: None,
+            routes: BTreeMap::new(),
+            smarthost: None,
+            retry: minutes.map(Period::from_mins).to_vec(),
+            retry_jitter_percent: 10,
+            prefer_ipv4: true,
+            allow_private_mx: false,
+            own_addresses: Vec::new(),
+            feedback_forwarding: true,
+            strict_8bitmime: false,
+            tls: Tls::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Checks what serde cannot. The error names the key and what was expected.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.retry.is_empty() {
+            return Err("retry: expected at least one wait, such as [\"2m\", \"1h\"]".to_owned());
+        }
+        if self.retry.iter().any(|wait| wait.as_duration().is_zero()) {
+            return Err("retry: expected waits longer than zero".to_owned());
+        }
+        if self.retry_jitter_percent > 50 {
+            return Err("retry_jitter_percent: expected 0 to 50".to_owned());
+        }
+        if let Some(name) = &self.ehlo_name
+            && !is_host_name(name)
+        {
+            return Err(format!("ehlo_name: expected a host name, found {name:?}"));
+        }
+        if let Some(smarthost) = &self.smarthost {
+            smarthost.validate()?;
+        }
+        self.limits.validate()?;
+        RouteTable::parse(&self.routes, self.smarthost.is_some()).map(drop)
+    }
+}
+
+/// The host that mail without a route of its own is handed to.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Smarthost {
+    /// Host name or address. A name's A and AAAA records are dialled, never
+    /// its MX records.
+    pub host: String,
+    /// Port, 587 by default.
+    pub port: u16,
+    /// How the session is encrypted.
+    pub tls: SmarthostTls,
+    /// Check the host's certificate; turn it off only for a host that cannot
+    /// have a proper one.
+    pub verify: bool,
+    /// PEM file with the authorities that the host's certificate is checked
+    /// against, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// User name for AUTH. Needs TLS that is not optional.
+    pub user: Option<String>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for Smarthost {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            port: 587,
+            tls: SmarthostTls::Starttls,
+            verify: true,
+            ca_file: None,
+            user: None,
+            password_file: None,
+        }
+    }
+}
+
+impl Smarthost {
+    fn validate(&self) -> Result<(), String> {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        if bare.parse::<IpAddr>().is_err() && !is_host_name(&self.host) {
+            return Err(format!("smarthost.host: expected a host name or an address, found {:?}", self.host));
+        }
+        if self.port == 0 {
+            return Err("smarthost.port: expected 1 to 65535".to_owned());
+        }
+        if self.user.is_some() != self.password_file.is_some() {
+            return Err("smarthost.user: expected together with smarthost.password_file".to_owned());
+        }
+        let optional = matches!(self.tls, SmarthostTls::None | SmarthostTls::Opportunistic);
+        if self.user.is_some() && optional {
+            return Err("smarthost.tls: expected \"starttls\" or \"wrapper\" beside smarthost.user, \
+                 so that the password never travels in clear"
+                .to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// How a session with the smarthost is encrypted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SmarthostTls {
+    /// Never.
+    None,
+    /// STARTTLS where it is offered, in clear otherwise.
+    Opportunistic,
+    /// STARTTLS or no session.
+    #[default]
+    Starttls,
+    /// TLS from the first byte (port 465).
+    Wrapper,
+}
+
+/// TLS on the way out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file with the authorities that certificates of MX hosts are
+    /// compared with for the record, instead of the system's. Mail to an MX
+    /// host is encrypted whoever signed its certificate.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Bounds of connections and queues.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections to all sites together.
+    pub connections: usize,
+    /// Connections to one site found by MX lookup, at most.
+    pub connections_per_site: usize,
+    /// Connections to such a site at first; grows by one with every ten
+    /// messages that it took.
+    pub initial_connections_per_site: usize,
+    /// Connections to the smarthost, or to the host of one static route.
+    pub connections_per_route: usize,
+    /// Messages over one connection to an MX host.
+    pub messages_per_connection: u32,
+    /// Messages over one connection to the smarthost or a static route's host.
+    pub messages_per_route_connection: u32,
+    /// How long a connection may wait for its next message.
+    pub connection_idle: Period,
+    /// How old a connection may get before it takes no further message.
+    pub connection_age: Period,
+    /// Recipients named in one transaction (RFC 5321 section 4.5.3.1.8 makes
+    /// hosts take 100).
+    pub recipients_per_transaction: usize,
+    /// Addresses dialled for one attempt.
+    pub addresses_per_attempt: usize,
+    /// Hosts that greeted us and then refused, for one attempt.
+    pub greetings_per_attempt: usize,
+    /// Messages claimed from the queue for one site; at this bound the queues
+    /// that lead to the site wait.
+    pub ready_per_site: usize,
+    /// Messages claimed from the queue for all sites together.
+    pub ready: usize,
+    /// Recipient domains whose hosts are looked up at the same time.
+    pub lookups: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2_000,
+            connections_per_site: 20,
+            initial_connections_per_site: 5,
+            connections_per_route: 20,
+            messages_per_connection: 100,
+            messages_per_route_connection: 10_000,
+            connection_idle: Period::from_secs(10),
+            connection_age: Period::from_mins(10),
+            recipients_per_transaction: 100,
+            addresses_per_attempt: 5,
+            greetings_per_attempt: 2,
+            ready_per_site: 1_000,
+            ready: 20_000,
+            lookups: 200,
+        }
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), String> {
+        let positive = [
+            ("connections", self.connections),
+            ("connections_per_site", self.connections_per_site),
+            ("initial_connections_per_site", self.initial_connections_per_site),
+            ("connections_per_route", self.connections_per_route),
+            ("messages_per_connection", self.messages_per_connection as usize),
+            ("messages_per_route_connection", self.messages_per_route_connection as usize),
+            ("recipients_per_transaction", self.recipients_per_transaction),
+            ("addresses_per_attempt", self.addresses_per_attempt),
+            ("greetings_per_attempt", self.greetings_per_attempt),
+            ("ready_per_site", self.ready_per_site),
+            ("ready", self.ready),
+            ("lookups", self.lookups),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(format!("limits.{key}: expected 1 or more")),
+            None if self.initial_connections_per_site > self.connections_per_site => Err(format!(
+                "limits.initial_connections_per_site: expected at most \
+                 limits.connections_per_site ({})",
+                self.connections_per_site
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How long each step of a session may take. The defaults are those of
+/// RFC 5321 section 4.5.3.2, where it has one.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// From dialling to an open connection.
+    pub connect: Period,
+    /// Until the host's greeting.
+    pub banner: Period,
+    /// Until the reply to EHLO, HELO, STARTTLS or a step of AUTH.
+    pub ehlo: Period,
+    /// For the TLS handshake.
+    pub handshake: Period,
+    /// Until the reply to MAIL.
+    pub mail: Period,
+    /// Until the reply to RCPT.
+    pub rcpt: Period,
+    /// Until the reply to DATA.
+    pub data: Period,
+    /// For each write of a part of the message.
+    pub data_block: Period,
+    /// From the final dot to its reply.
+    pub end_of_data: Period,
+    /// Until the reply to RSET or QUIT.
+    pub reset: Period,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Period::from_secs(30),
+            // RFC 5321 section 4.5.3.2.1
+            banner: Period::from_mins(5),
+            ehlo: Period::from_mins(5),
+            handshake: Period::from_mins(1),
+            // RFC 5321 section 4.5.3.2.2
+            mail: Period::from_mins(5),
+            // RFC 5321 section 4.5.3.2.3
+            rcpt: Period::from_mins(5),
+            // RFC 5321 section 4.5.3.2.4
+            data: Period::from_mins(2),
+            // RFC 5321 section 4.5.3.2.5
+            data_block: Period::from_mins(3),
+            // RFC 5321 section 4.5.3.2.6
+            end_of_data: Period::from_mins(10),
+            reset: Period::from_secs(5),
+        }
+    }
+}
+
+/// True for what can stand in EHLO and in a route: letters, digits, hyphens
+/// and dots, no empty label.
+pub(crate) fn is_host_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    !name.is_empty()
+        && name.len() <= 255
+        && name.split('.').all(|label| !label.is_empty() && label.len() <= 63 && label.chars().all(allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        type Spoil = Box<dyn Fn(&mut Settings)>;
+        let cases: Vec<(Spoil, &str)> = vec![
+            (Box::new(|s| s.retry.clear()), "retry:"),
+            (Box::new(|s| s.retry_jitter_percent = 51), "retry_jitter_percent:"),
+            (Box::new(|s| s.ehlo_name = Some("a b".into())), "ehlo_name:"),
+            (Box::new(|s| s.limits.ready = 0), "limits.ready:"),
+            (Box::new(|s| s.limits.initial_connections_per_site = 21), "limits.initial"),
+            (Box::new(|s| s.smarthost = Some(Smarthost::default())), "smarthost.host:"),
+            (
+                Box::new(|s| {
+                    s.smarthost =
+                        Some(Smarthost { host: "mail.example".into(), user: Some("u".into()), ..Smarthost::default() });
+                }),
+                "smarthost.user:",
+            ),
+            (
+                Box::new(|s| {
+                    s.smarthost = Some(Smarthost {
+                        host: "mail.example".into(),
+                        user: Some("u".into()),
+                        password_file: Some("/p".into()),
+                        tls: SmarthostTls::Opportunistic,
+                        ..Smarthost::default()
+                    });
+                }),
+                "smarthost.tls:",
+            ),
+            (Box::new(|s| drop(s.routes.insert("a.example".into(), "ftp://x".into()))), "routes.\"a.example\":"),
+        ];
+        for (spoil, key) in cases {
+            let mut settings = Settings::default();
+            spoil(&mut settings);
+            let error = settings.validate().expect_err(key);
+            assert!(error.starts_with(key), "{error} should start with {key}");
+        }
+    }
+}

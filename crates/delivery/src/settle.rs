@@ -1,0 +1,96 @@
+//! The end of a claim: outcomes, and the bounce message that they cause, go
+//! back to the spool as one batch.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use postrider_base::metrics::Outcome;
+use postrider_mail::{AttemptOutcome, Disposition};
+use postrider_spool::{Claim, NewMessage};
+
+use crate::Shared;
+use crate::bounce;
+use crate::site::Job;
+
+/// Most claims of one task that wait to be written. Reached only when the disk
+/// is slower than the network.
+const MOST_WRITING: usize = 64;
+
+/// Writing that goes on while its task works on.
+#[derive(Default)]
+pub(crate) struct Settling(FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Settling {
+    /// Ends a job with these outcomes, in the background of
+    /// [`Settling::along`].
+    pub(crate) fn settle(&mut self, shared: &std::sync::Arc<Shared>, job: Job, outcomes: Vec<AttemptOutcome>) {
+        let shared = shared.clone();
+        self.0.push(Box::pin(async move {
+            settle(&shared, job.claim, outcomes).await;
+            drop(job.room);
+        }));
+    }
+
+    /// Awaits `work` while the writing goes on.
+    pub(crate) async fn along<F: Future>(&mut self, work: F) -> F::Output {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut work => return output,
+                Some(()) = self.0.next(), if !self.0.is_empty() => {}
+            }
+        }
+    }
+
+    /// Waits until there is not too much to be written.
+    pub(crate) async fn make_room(&mut self) {
+        while self.0.len() >= MOST_WRITING {
+            self.0.next().await;
+        }
+    }
+
+    /// Waits until all is written.
+    pub(crate) async fn finish(&mut self) {
+        while self.0.next().await.is_some() {}
+    }
+}
+
+async fn settle(shared: &Shared, claim: Claim, outcomes: Vec<AttemptOutcome>) {
+    for outcome in &outcomes {
+        shared.metrics.outcomes.of(label(&outcome.disposition)).inc();
+    }
+    let bounces = bounces(shared, &claim, &outcomes).await;
+    let id = claim.id;
+    if let Err(error) = claim.finish(outcomes, bounces).await {
+        // The spool's failure stops the relay; a repeated delivery is the
+        // documented price.
+        tracing::error!(%id, %error, "outcome not recorded: the attempt will be repeated");
+    }
+}
+
+async fn bounces(shared: &Shared, claim: &Claim, outcomes: &[AttemptOutcome]) -> Vec<NewMessage> {
+    if !shared.config.load().settings.feedback_forwarding {
+        return Vec::new();
+    }
+    let failures = bounce::to_report(&claim.message, outcomes);
+    if failures.is_empty() {
+        return Vec::new();
+    }
+    // A message that cannot be read any more is still reported.
+    let original = claim.content().await.map(|content| content.chunks().to_vec()).unwrap_or_default();
+    let composed = bounce::compose(&shared.submission, shared.random.u128(), &claim.message, &failures, &original);
+    composed.into_iter().collect()
+}
+
+fn label(disposition: &Disposition) -> Outcome {
+    match disposition {
+        Disposition::Delivered => Outcome::Delivered,
+        Disposition::Deferred(_) => Outcome::Deferred,
+        Disposition::Bounced(_) => Outcome::Bounced,
+        Disposition::Suppressed(_) => Outcome::Suppressed,
+        Disposition::Deleted => Outcome::Deleted,
+    }
+}

@@ -1,0 +1,259 @@
+//! Where a site's connections go: the hosts in their order, and which of their
+//! addresses may be dialled.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_base::{Dialer, Random};
+use postrider_dns::{DnsError, Mx, Resolver};
+use postrider_mail::Domain;
+
+use crate::finding::Finding;
+use crate::route::{Host, StaticRoute, TlsUse};
+use crate::settings::{Settings, Smarthost, SmarthostTls};
+
+/// The port of mail hosts (RFC 5321 section 4.5.4.2).
+const SMTP_PORT: u16 = 25;
+
+/// The hosts of a site.
+pub(crate) struct Target {
+    /// The site's name: equal names share connections.
+    pub(crate) name: Arc<str>,
+    /// Best preference first; hosts with the same preference together.
+    pub(crate) hosts: Vec<Vec<Host>>,
+    pub(crate) port: u16,
+    pub(crate) tls: TlsUse,
+    pub(crate) kind: Kind,
+}
+
+/// Who named the hosts of a target.
+pub(crate) enum Kind {
+    /// The DNS: nobody that is trusted.
+    Mx,
+    /// The operator.
+    Route,
+    /// The operator; certificate and password belong to it.
+    Smarthost(Smarthost),
+    /// The operator; it is inside this process.
+    BuiltIn(Arc<dyn Dialer>),
+}
+
+impl Target {
+    /// A static route's host.
+    pub(crate) fn of_route(route: &StaticRoute) -> Self {
+        Self {
+            name: route.to_string().into(),
+            hosts: vec![vec![route.host.clone()]],
+            port: route.port,
+            tls: route.tls,
+            kind: Kind::Route,
+        }
+    }
+
+    /// The smarthost. `None` for a host that validation refuses.
+    pub(crate) fn of_smarthost(smarthost: &Smarthost) -> Option<Self> {
+        let tls = match smarthost.tls {
+            SmarthostTls::None => TlsUse::Never,
+            SmarthostTls::Opportunistic => TlsUse::Opportunistic,
+            SmarthostTls::Starttls => TlsUse::Required,
+            SmarthostTls::Wrapper => TlsUse::Implicit,
+        };
+        let host = Host::parse(&smarthost.host)?;
+        Some(Self {
+            name: format!("smarthost {host}:{}", smarthost.port).into(),
+            hosts: vec![vec![host]],
+            port: smarthost.port,
+            tls,
+            kind: Kind::Smarthost(smarthost.clone()),
+        })
+    }
+
+    /// A destination inside this process.
+    pub(crate) fn of_built_in(name: &str, dialer: Arc<dyn Dialer>) -> Self {
+        Self {
+            name: format!("{name}:").into(),
+            hosts: vec![vec![Host::Address(std::net::Ipv4Addr::LOCALHOST.into())]],
+            port: SMTP_PORT,
+            tls: TlsUse::Never,
+            kind: Kind::BuiltIn(dialer),
+        }
+    }
+
+    /// The hosts that the DNS, or an address literal, names.
+    fn of_hosts(hosts: Vec<Vec<Host>>) -> Self {
+        let group = |hosts: &Vec<Host>| hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(",");
+        let name = hosts.iter().map(group).collect::<Vec<_>>().join(" ");
+        Self { name: name.into(), hosts, port: SMTP_PORT, tls: TlsUse::Opportunistic, kind: Kind::Mx }
+    }
+
+    /// Whether strangers named the hosts.
+    pub(crate) fn is_found_by_dns(&self) -> bool {
+        matches!(self.kind, Kind::Mx)
+    }
+
+    /// The hosts in the order of one attempt: by preference, at random among
+    /// equals (RFC 5321 section 5.1).
+    pub(crate) fn order(&self, random: &Random) -> Vec<(usize, &Host)> {
+        let mut order = Vec::new();
+        for (rank, group) in self.hosts.iter().enumerate() {
+            let start = order.len();
+            order.extend(group.iter().map(|host| (rank, host)));
+            shuffle(&mut order[start..], random);
+        }
+        order
+    }
+}
+
+fn shuffle<T>(items: &mut [T], random: &Random) {
+    for last in (1..items.len()).rev() {
+        let other = usize::try_from(random.below(last as u64 + 1)).unwrap_or(last);
+        items.swap(last, other);
+    }
+}
+
+/// How long a target found by DNS holds at least and at most, whatever its
+/// records say.
+const HOLDS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+
+/// Asks the DNS for the hosts of `domain` (RFC 5321 section 5.1), and for how
+/// long the answer holds.
+pub(crate) async fn find_mx(
+    resolver: &dyn Resolver,
+    domain: &Domain,
+    hostname: &str,
+) -> Result<(Target, Duration), Finding> {
+    if let Some(address) = domain.literal() {
+        return Ok((Target::of_hosts(vec![vec![Host::Address(address)]]), HOLDS.1));
+    }
+    let (hosts, ttl) = match resolver.mx(domain).await {
+        Ok(answer) if answer.is_null_mx() => return Err(Finding::null_mx(domain.as_str())),
+        Ok(answer) => (groups(answer.value, hostname).ok_or_else(|| Finding::looped(domain.as_str()))?, answer.ttl),
+        // The domain itself is the host then.
+        Err(DnsError::NoRecords { ttl }) => (vec![vec![Host::Name(domain.as_str().into())]], ttl),
+        Err(DnsError::Invalid) => return Err(Finding::bad_domain(domain.as_str())),
+        // A domain that does not exist may be one whose registration lapsed,
+        // or a mistake in its zone: retried like a failing server.
+        Err(error) => {
+            tracing::debug!(%domain, %error, "no MX");
+            return Err(Finding::no_dns(domain.as_str()));
+        }
+    };
+    Ok((Target::of_hosts(hosts), ttl.clamp(HOLDS.0, HOLDS.1)))
+}
+
+/// The hosts by preference. Our own name drops itself and everything that is
+/// not better (RFC 5321 section 5.1); `None` when nothing is left.
+fn groups(mut records: Vec<Mx>, hostname: &str) -> Option<Vec<Vec<Host>>> {
+    records.retain(|mx| !mx.exchange.is_empty());
+    let own = |mx: &&Mx| mx.exchange.eq_ignore_ascii_case(hostname);
+    if let Some(limit) = records.iter().filter(own).map(|mx| mx.preference).min() {
+        records.retain(|mx| mx.preference < limit);
+    }
+    let mut by_preference: BTreeMap<u16, Vec<Host>> = BTreeMap::new();
+    for mx in records {
+        let host = Host::parse(&mx.exchange).unwrap_or_else(|| Host::Name(mx.exchange.as_str().into()));
+        by_preference.entry(mx.preference).or_default().push(host);
+    }
+    for group in by_preference.values_mut() {
+        group.sort_by_cached_key(Host::to_string);
+        group.dedup();
+    }
+    (!by_preference.is_empty()).then(|| by_preference.into_values().collect())
+}
+
+/// Whether an address may be dialled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Permission {
+    /// It may.
+    Granted,
+    /// It leads nowhere or where mail has no business.
+    Denied,
+    /// It is this relay.
+    Own,
+}
+
+/// Looks at an address that strangers named. What the operator names is never
+/// asked about.
+pub(crate) fn permission(address: IpAddr, settings: &Settings) -> Permission {
+    let address = address.to_canonical();
+    if settings.own_addresses.iter().any(|own| own.to_canonical() == address) {
+        return Permission::Own;
+    }
+    let nowhere = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    let private = match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    if nowhere || (private && !settings.allow_private_mx) { Permission::Denied } else { Permission::Granted }
+}
+
+/// The addresses in the order of the operator's preference of families.
+pub(crate) fn by_family(mut addresses: Vec<IpAddr>, prefer_ipv4: bool) -> Vec<IpAddr> {
+    addresses.sort_by_key(|address| address.is_ipv4() != prefer_ipv4);
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mx(preference: u16, exchange: &str) -> Mx {
+        Mx { preference, exchange: exchange.to_owned() }
+    }
+
+    fn shown(records: &[(u16, &str)]) -> Option<String> {
+        let records = records.iter().map(|(preference, exchange)| mx(*preference, exchange)).collect();
+        groups(records, "relay.example.net").map(|hosts| Target::of_hosts(hosts).name.to_string())
+    }
+
+    #[test]
+    fn the_name_of_a_site_is_its_sorted_mx_set() {
+        let one = shown(&[(20, "c.example"), (10, "b.example"), (10, "a.example")]);
+        assert_eq!(one.as_deref(), Some("a.example,b.example c.example"));
+        assert_eq!(one, shown(&[(5, "a.example"), (5, "b.example"), (5, "b.example"), (9, "c.example")]));
+    }
+
+    #[test]
+    fn our_own_name_drops_itself_and_what_is_not_better() {
+        let some = [(10, "a.example"), (20, "Relay.example.net"), (20, "b.example"), (30, "c.example")];
+        assert_eq!(shown(&some).as_deref(), Some("a.example"));
+        assert_eq!(shown(&[(10, "relay.example.net"), (20, "c.example")]), None);
+    }
+
+    #[test]
+    fn equals_are_shuffled_and_others_are_not() {
+        let hosts = groups(vec![mx(1, "a"), mx(1, "b"), mx(1, "c"), mx(2, "z")], "relay").unwrap();
+        let target = Target::of_hosts(hosts);
+        let mut firsts = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let order = target.order(&Random::seeded(seed));
+            assert_eq!(order.len(), 4);
+            assert_eq!(order[3].1.to_string(), "z");
+            firsts.insert(order[0].1.to_string());
+        }
+        assert_eq!(firsts.len(), 3);
+    }
+
+    #[test]
+    fn strangers_do_not_make_us_dial_inside() {
+        let mut settings = Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..Settings::default() };
+        let mut ask = |address: &str, allow: bool| {
+            settings.allow_private_mx = allow;
+            permission(address.parse().unwrap(), &settings)
+        };
+        for never in ["127.0.0.1", "0.0.0.0", "::", "::1", "224.0.0.1", "ff02::1", "::ffff:127.0.0.1"] {
+            assert_eq!(ask(never, true), Permission::Denied, "{never}");
+        }
+        for private in ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.1.1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"]
+        {
+            assert_eq!(ask(private, false), Permission::Denied, "{private}");
+            assert_eq!(ask(private, true), Permission::Granted, "{private}");
+        }
+        assert_eq!(ask("198.51.100.1", false), Permission::Granted);
+        assert_eq!(ask("2001:db8::1", false), Permission::Granted);
+        assert_eq!(ask("192.0.2.1", true), Permission::Own);
+        assert_eq!(ask("::ffff:192.0.2.1", true), Permission::Own);
+    }
+}

@@ -1,0 +1,127 @@
+//! The task of one connection of a site: takes jobs while there are any, opens
+//! the connection when the first one needs it, and ends after a while without.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Shared;
+use crate::attempt::{Attempt, Reach};
+use crate::connection::{Connection, Stop};
+use crate::settle::Settling;
+use crate::site::{Job, Site};
+use crate::walk::Refused;
+
+/// Runs until the site has nothing for it, or the relay stops.
+pub(crate) async fn run(shared: Arc<Shared>, site: Arc<Site>) {
+    let counted = Counted { shared: shared.clone(), site: site.clone() };
+    let stop = Stop::new(shared.scope.clone());
+    let mut worker = Worker { shared, site, stop, connection: None, settling: Settling::default() };
+    worker.work().await;
+    // Before the farewell, which takes time.
+    drop(counted);
+    worker.close().await;
+    worker.settling.finish().await;
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    site: Arc<Site>,
+    stop: Stop,
+    connection: Option<Connected>,
+    settling: Settling,
+}
+
+/// The site counts this task. However it ends, what is ready is not forgotten.
+struct Counted {
+    shared: Arc<Shared>,
+    site: Arc<Site>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.site.left() {
+            self.shared.start_worker(self.site.clone());
+        } else {
+            self.shared.sites.tidy(&self.site);
+        }
+    }
+}
+
+/// A connection that is ready for mail.
+pub(crate) struct Connected {
+    pub(crate) connection: Connection,
+    /// Transactions begun over it.
+    pub(crate) messages: u32,
+}
+
+impl Worker {
+    async fn work(&mut self) {
+        while let Some(job) = self.next_job().await {
+            let (shared, site) = (self.shared.clone(), self.site.clone());
+            let attempt = Attempt::new(&shared, &site, job);
+            match self.settling.along(attempt.run(&mut self.connection, &mut self.stop)).await {
+                Reach::Done(job, outcomes) => self.settling.settle(&self.shared, job, outcomes),
+                Reach::Unreachable(job, refused) => match self.site.take_back(job) {
+                    None => return,
+                    Some(job) => self.refuse_all(job, &refused).await,
+                },
+                Reach::Stopped => return,
+            }
+            self.settling.make_room().await;
+            self.tidy_connection().await;
+        }
+    }
+
+    /// The next job, or `None` when this task has to end.
+    async fn next_job(&mut self) -> Option<Job> {
+        let idle = match &self.connection {
+            Some(_) => self.shared.config.load().settings.limits.connection_idle.as_duration(),
+            None => Duration::ZERO,
+        };
+        let next = async {
+            tokio::select! {
+                biased;
+                () = self.stop.wait() => None,
+                job = self.site.next(idle) => job,
+            }
+        };
+        self.settling.along(next).await
+    }
+
+    /// The site cannot be reached: that holds for all that is ready.
+    async fn refuse_all(&mut self, job: Job, refused: &Refused) {
+        let mut jobs = self.site.drain();
+        jobs.push_front(job);
+        for job in jobs {
+            let outcomes = Attempt::new(&self.shared, &self.site, job).refuse(refused);
+            self.settling.settle(&self.shared, outcomes.0, outcomes.1);
+            self.settling.make_room().await;
+        }
+    }
+
+    /// Keeps the connection for the next job, if it is fit for one.
+    async fn tidy_connection(&mut self) {
+        let Some(connected) = &mut self.connection else { return };
+        let is_ready = self.settling.along(connected.connection.settle_down(&mut self.stop)).await;
+        if !is_ready {
+            self.connection = None;
+            return;
+        }
+        let config = self.shared.config.load();
+        let limits = &config.settings.limits;
+        let most = match self.site.target.is_found_by_dns() {
+            true => limits.messages_per_connection,
+            false => limits.messages_per_route_connection,
+        };
+        let age = self.shared.clock.instant().duration_since(connected.connection.opened);
+        if connected.messages >= most || age >= limits.connection_age.as_duration() {
+            self.close().await;
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(connected) = self.connection.take() {
+            self.settling.along(connected.connection.quit(&mut self.stop)).await;
+        }
+    }
+}

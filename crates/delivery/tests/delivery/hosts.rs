@@ -1,0 +1,249 @@
+//! Which hosts are dialled, in which order, and what happens without any.
+
+use postrider_dns::zones::Failure;
+use postrider_mail::{BounceKind, DelayType, Disposition};
+
+use crate::rig::{Rig, is_delivered, routes};
+use crate::server::{Say, Server};
+
+#[tokio::test(start_paused = true)]
+async fn the_next_host_is_tried_when_the_first_does_not_take_mail() {
+    type Speech = fn() -> Say;
+    let bad: [(&str, Speech); 5] = [
+        ("", || Say::Reply("554 5.7.1 not you")),
+        ("", || Say::Reply("421 4.3.2 busy")),
+        ("EHLO", || Say::Reply("550 5.7.1 not you")),
+        ("MAIL", || Say::Reply("550 5.7.1 not you")),
+        ("MAIL", || Say::Close),
+    ];
+    for (at, say) in bad {
+        let mut rig = Rig::new().await;
+        rig.zones.add_mx("example.com", 10, "a.example").add_mx("example.com", 20, "b.example");
+        rig.zones.add_address("a.example", "198.51.100.1").add_address("b.example", "198.51.100.2");
+        let first = Server::scripted(&rig.net, "198.51.100.1:25", move |moment| {
+            // A second EHLO does not come: HELO follows a refused one.
+            let hit = if at.is_empty() { moment.line.is_empty() } else { moment.line.starts_with(at) };
+            let helo = at == "EHLO" && moment.line.starts_with("HELO");
+            if hit || helo { say() } else { Say::Usual }
+        });
+        Server::start(&rig.net, "198.51.100.2:25");
+        rig.deliver(routes(&[]));
+        let id = rig.send(&["ann@example.com"]).await;
+        let outcome = rig.outcome(id).await;
+        assert!(is_delivered(&outcome), "{at}: {outcome:?}");
+        assert_eq!(outcome.remote.unwrap().host, "b.example");
+        assert_eq!(first.seen().connections, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_4yz_at_rcpt_defers_and_does_not_go_on() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 10, "a.example").add_mx("example.com", 20, "b.example");
+    rig.zones.add_address("a.example", "198.51.100.1").add_address("b.example", "198.51.100.2");
+    Server::scripted(&rig.net, "198.51.100.1:25", |moment| match moment.line.starts_with("RCPT") {
+        true => Say::Reply("450 4.2.0 later"),
+        false => Say::Usual,
+    });
+    let second = Server::start(&rig.net, "198.51.100.2:25");
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    assert_eq!(rig.outcome(id).await.disposition, Disposition::Deferred(DelayType::General));
+    assert_eq!(second.seen().connections, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_attempt_dials_five_addresses_at_most() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 10, "a.example");
+    for n in 1..=8 {
+        rig.zones.add_address("a.example", &format!("198.51.100.{n}"));
+    }
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    let outcome = rig.outcome(id).await;
+    assert_eq!(outcome.diagnostic, "421 4.4.1 Failed to establish connection");
+    assert_eq!(rig.net.dials(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_attempt_ends_after_two_hosts_that_greeted() {
+    let mut rig = Rig::new().await;
+    let mut servers = Vec::new();
+    for n in 1..=4 {
+        let (host, ip) = (format!("mx{n}.example"), format!("198.51.100.{n}"));
+        rig.zones.add_mx("example.com", n, &host).add_address(&host, &ip);
+        servers.push(Server::scripted(&rig.net, &format!("{ip}:25"), |moment| match moment.line.starts_with("MAIL") {
+            true => Say::Reply("550 5.7.1 we do not like you"),
+            false => Say::Usual,
+        }));
+    }
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    assert_eq!(rig.outcome(id).await.diagnostic, "550 5.7.1 we do not like you");
+    let connections: Vec<_> = servers.iter().map(|server| server.seen().connections).collect();
+    assert_eq!(connections, [1, 1, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_host_times_out_and_the_next_takes_over() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 10, "a.example").add_mx("example.com", 20, "b.example");
+    rig.zones.add_address("a.example", "198.51.100.1").add_address("b.example", "198.51.100.2");
+    rig.net.silence("198.51.100.1:25".parse().unwrap());
+    Server::start(&rig.net, "198.51.100.2:25");
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    let outcome = rig.outcome(id).await;
+    assert!(is_delivered(&outcome));
+    assert!(outcome.delays.connect_ms >= 30_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_mx_the_domain_itself_is_the_host() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_address("example.com", "198.51.100.1");
+    Server::start(&rig.net, "198.51.100.1:25");
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    let outcome = rig.outcome(id).await;
+    assert!(is_delivered(&outcome));
+    assert_eq!(outcome.remote.unwrap().host, "example.com");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_literal_is_dialled() {
+    let mut rig = Rig::new().await;
+    Server::start(&rig.net, "198.51.100.9:25");
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@[198.51.100.9]"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    let inside = rig.send(&["ann@[127.0.0.1]"]).await;
+    assert_eq!(rig.outcome(inside).await.status.to_string(), "4.4.4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ipv4_comes_first_unless_told_otherwise() {
+    for (prefer_ipv4, expected) in [(true, "198.51.100.1"), (false, "2001:db8::1")] {
+        let mut rig = Rig::new().await;
+        rig.zones.add_mx("example.com", 10, "mx.example");
+        rig.zones.add_address("mx.example", "2001:db8::1").add_address("mx.example", "198.51.100.1");
+        Server::start(&rig.net, "198.51.100.1:25");
+        Server::start(&rig.net, "[2001:db8::1]:25");
+        rig.deliver(postrider_delivery::Settings { prefer_ipv4, ..routes(&[]) });
+        let id = rig.send(&["ann@example.com"]).await;
+        assert_eq!(rig.outcome(id).await.remote.unwrap().ip.unwrap().to_string(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_null_mx_ends_the_recipient_at_once() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_null_mx("example.com");
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    let outcome = rig.outcome(id).await;
+    assert_eq!(outcome.disposition, Disposition::Bounced(BounceKind::PermanentNoEmail));
+    assert_eq!(outcome.status.to_string(), "5.1.10");
+    assert_eq!(rig.net.dials(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_domain_and_a_failing_server_both_defer() {
+    let mut rig = Rig::new().await;
+    rig.zones.fail("broken.example", Failure::ServFail);
+    rig.deliver(routes(&[]));
+    for domain in ["missing.example", "broken.example"] {
+        let id = rig.send(&[&format!("ann@{domain}")]).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.disposition, Disposition::Deferred(DelayType::TransientCommunicationFailure));
+        assert_eq!(outcome.diagnostic, format!("421 4.4.0 Unable to lookup DNS for {domain}"));
+    }
+    // The zone comes back.
+    rig.mx("missing.example", "mx.example", "198.51.100.1");
+    Server::start(&rig.net, "198.51.100.1:25");
+    let id = rig.send(&["bob@missing.example"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_inside_are_not_dialled_because_the_dns_says_so() {
+    let mut rig = Rig::new().await;
+    rig.mx("loop.example", "a.example", "127.0.0.1");
+    rig.mx("inside.example", "b.example", "10.0.0.1");
+    Server::start(&rig.net, "10.0.0.1:25");
+    let delivery = rig.deliver(routes(&[]));
+    for domain in ["loop.example", "inside.example"] {
+        let id = rig.send(&[&format!("ann@{domain}")]).await;
+        assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.4");
+    }
+    assert_eq!(rig.net.dials(), 0);
+    delivery.reload(postrider_delivery::Settings { allow_private_mx: true, ..routes(&[]) }).unwrap();
+    let id = rig.send(&["bob@inside.example"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_that_leads_back_here_is_a_loop() {
+    let mut rig = Rig::new().await;
+    // By name, by address, and only behind a better host.
+    rig.mx("name.example", "relay.example.net", "198.51.100.1");
+    rig.mx("address.example", "other.example", "192.0.2.1");
+    rig.zones.add_mx("backup.example", 5, "first.example").add_mx("backup.example", 10, "relay.example.net");
+    rig.zones.add_address("first.example", "198.51.100.2");
+    rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
+    for domain in ["name.example", "address.example"] {
+        let id = rig.send(&[&format!("ann@{domain}")]).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.status.to_string(), "5.4.6", "{domain}");
+        assert!(outcome.disposition.is_terminal());
+    }
+    let id = rig.send(&["ann@backup.example"]).await;
+    assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.1");
+    assert_eq!(rig.net.dials(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_operators_routes_go_before_the_dns() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_address("mail.inside", "10.0.0.2");
+    Server::start(&rig.net, "10.0.0.1:2525");
+    Server::start(&rig.net, "10.0.0.2:25");
+    rig.deliver(routes(&[("example.com", "smtp://10.0.0.1:2525"), (".example.com", "smtp://mail.inside")]));
+    for (to, port, ip) in [("ann@example.com", 2525, "10.0.0.1"), ("ann@a.example.com", 25, "10.0.0.2")] {
+        let id = rig.send(&[to]).await;
+        let outcome = rig.outcome(id).await;
+        assert!(is_delivered(&outcome));
+        let remote = outcome.remote.unwrap();
+        assert_eq!((remote.port, remote.ip.unwrap().to_string().as_str()), (port, ip));
+    }
+    assert_eq!(rig.zones.queries("example.com"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_route_leaves_the_mail_in_the_queue_visibly() {
+    let mut rig = Rig::new().await;
+    let inbox = postrider_base::SimNet::new();
+    Server::start(&inbox, "127.0.0.1:25");
+    rig.built_in.insert("inbox".into(), std::sync::Arc::new(inbox));
+    rig.deliver(routes(&[("*", "hold:"), ("inbox.example", "inbox:")]));
+    rig.send(&["ann@example.com"]).await;
+    let id = rig.send(&["ann@inbox.example"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    loop {
+        let summary = rig.spool.summary().await.unwrap();
+        if summary.iter().any(|queue| queue.held && queue.in_delivery == 0) {
+            assert_eq!(summary.len(), 1);
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.net.dials(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_built_in_route_is_refused_at_start() {
+    let rig = Rig::new().await;
+    let error = postrider_delivery::Delivery::start(rig.deps(routes(&[("*", "nowhere:")])), &rig.scope);
+    assert!(error.err().unwrap().to_string().contains("\"nowhere:\""));
+}

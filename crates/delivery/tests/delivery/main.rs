@@ -1,0 +1,13 @@
+//! Delivery against scripted hosts on a simulated network, in simulated time.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+mod bounces;
+mod hosts;
+mod replies;
+mod rig;
+mod server;
+mod shutdown;
+mod sites;
+mod suppression;
+mod tls;

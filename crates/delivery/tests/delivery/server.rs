@@ -1,0 +1,276 @@
+//! A mail host that says what a test tells it to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use postrider_base::{BoxStream, SimNet};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+
+/// What the host does at some point.
+#[derive(Clone, Debug)]
+pub enum Say {
+    /// What a well-behaved host says.
+    Usual,
+    /// This, line by line.
+    Reply(&'static str),
+    /// This, then it closes.
+    Last(&'static str),
+    /// Nothing; it closes.
+    Close,
+    /// Nothing at all.
+    Silence,
+}
+
+/// Where a host stands when its script is asked.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// `""` for the banner, `"."` for the end of the data, else the line.
+    pub line: String,
+    /// Connections before this one.
+    pub connection: usize,
+    /// Messages taken over this connection before.
+    pub taken: usize,
+    /// Recipients taken in this transaction.
+    pub named: usize,
+}
+
+type Script = dyn Fn(&Moment) -> Say + Send + Sync;
+
+/// A running host.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    script: Box<Script>,
+    extensions: Vec<&'static str>,
+    acceptor: Option<TlsAcceptor>,
+    implicit: bool,
+    seen: Mutex<Seen>,
+    changed: Notify,
+}
+
+/// What a host has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub connections: usize,
+    /// Open now, and the most at the same time.
+    pub open: (usize, usize),
+    /// All commands, over all connections.
+    pub lines: Vec<String>,
+    /// The messages taken, as they came over the wire, dots unstuffed.
+    pub messages: Vec<String>,
+}
+
+impl Seen {
+    /// The commands that begin with `verb`.
+    pub fn with(&self, verb: &str) -> Vec<&str> {
+        self.lines.iter().filter(|line| line.starts_with(verb)).map(String::as_str).collect()
+    }
+}
+
+/// How to set a host up.
+pub struct Setup {
+    pub extensions: Vec<&'static str>,
+    pub acceptor: Option<TlsAcceptor>,
+    /// TLS from the first byte.
+    pub implicit: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { extensions: vec!["PIPELINING", "8BITMIME", "SIZE 1000000", "DSN"], acceptor: None, implicit: false }
+    }
+}
+
+impl Server {
+    /// A well-behaved host.
+    pub fn start(net: &SimNet, address: &str) -> Self {
+        Self::scripted(net, address, |_| Say::Usual)
+    }
+
+    /// A host with this script.
+    pub fn scripted(net: &SimNet, address: &str, script: impl Fn(&Moment) -> Say + Send + Sync + 'static) -> Self {
+        Self::with(net, address, Setup::default(), script)
+    }
+
+    pub fn with(
+        net: &SimNet,
+        address: &str,
+        setup: Setup,
+        script: impl Fn(&Moment) -> Say + Send + Sync + 'static,
+    ) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        let mut listener = net.listen(address);
+        let server = Self(Arc::new(Inner {
+            script: Box::new(script),
+            extensions: setup.extensions,
+            acceptor: setup.acceptor,
+            implicit: setup.implicit,
+            seen: Mutex::default(),
+            changed: Notify::new(),
+        }));
+        let accepting = server.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await;
+                tokio::spawn(accepting.clone().serve(stream));
+            }
+        });
+        server
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.0.seen.lock().clone()
+    }
+
+    /// Waits until what was seen fulfils `condition`.
+    pub async fn until(&self, condition: impl Fn(&Seen) -> bool) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if condition(&self.0.seen.lock()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.0.seen.lock());
+        self.0.changed.notify_waiters();
+    }
+
+    async fn serve(self, stream: BoxStream) {
+        let mut connection = 0;
+        self.note(|seen| {
+            connection = seen.connections;
+            seen.connections += 1;
+            seen.open.0 += 1;
+            seen.open.1 = seen.open.1.max(seen.open.0);
+        });
+        let mut moment = Moment { line: String::new(), connection, taken: 0, named: 0 };
+        let stream = match (&self.0.acceptor, self.0.implicit) {
+            (Some(acceptor), true) => acceptor.accept(stream).await.map(|tls| Box::new(tls) as BoxStream).ok(),
+            _ => Some(stream),
+        };
+        if let Some(stream) = stream {
+            let rest = self.talk(stream, &mut moment, self.0.implicit).await;
+            if let (Some(stream), Some(acceptor)) = (rest, &self.0.acceptor)
+                && let Ok(tls) = acceptor.accept(stream).await
+            {
+                moment.line = "TLS".to_owned();
+                self.talk(Box::new(tls), &mut moment, true).await;
+            }
+        }
+        self.note(|seen| seen.open.0 -= 1);
+    }
+
+    /// Talks until the end, or gives the stream back for STARTTLS.
+    async fn talk(&self, stream: BoxStream, moment: &mut Moment, is_tls: bool) -> Option<BoxStream> {
+        let mut stream = BufReader::new(stream);
+        if (!is_tls || self.0.implicit) && !self.say(&mut stream, moment, "220 mx ESMTP").await {
+            return None;
+        }
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            moment.line = line.trim_end().to_owned();
+            self.note(|seen| seen.lines.push(moment.line.clone()));
+            let verb = moment.line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+            let usual = match verb.as_str() {
+                "DATA" if moment.named == 0 => "554 5.5.1 no valid recipients".to_owned(),
+                "EHLO" => self.greeting(is_tls),
+                "STARTTLS" => "220 go".to_owned(),
+                "AUTH" => "235 ok".to_owned(),
+                "DATA" => "354 go".to_owned(),
+                "QUIT" => "221 bye".to_owned(),
+                _ => "250 ok".to_owned(),
+            };
+            if !self.say(&mut stream, moment, &usual).await || verb == "QUIT" {
+                return None;
+            }
+            if verb == "STARTTLS" && !matches!((self.0.script)(moment), Say::Reply(_)) {
+                return Some(stream.into_inner());
+            }
+            let is_usual = matches!((self.0.script)(moment), Say::Usual);
+            match verb.as_str() {
+                "MAIL" => moment.named = 0,
+                "RCPT" if is_usual => moment.named += 1,
+                _ => {}
+            }
+            if verb == "DATA" && is_usual && moment.named > 0 {
+                self.take(&mut stream, moment).await?;
+            }
+        }
+    }
+
+    fn greeting(&self, is_tls: bool) -> String {
+        let starttls = (self.0.acceptor.is_some() && !is_tls).then_some("STARTTLS");
+        let mut lines = vec!["mx"];
+        lines.extend(self.0.extensions.iter().copied().chain(starttls));
+        let last = lines.len() - 1;
+        let line = |(at, text): (usize, &&str)| format!("250{}{text}", if at == last { ' ' } else { '-' });
+        lines.iter().enumerate().map(line).collect::<Vec<_>>().join("\r\n")
+    }
+
+    async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut BufReader<S>,
+        moment: &mut Moment,
+    ) -> Option<()> {
+        let mut message = String::new();
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            if line == ".\r\n" {
+                break;
+            }
+            message.push_str(line.strip_prefix('.').unwrap_or(&line));
+        }
+        moment.line = ".".to_owned();
+        if matches!((self.0.script)(moment), Say::Usual) {
+            moment.taken += 1;
+            self.note(|seen| seen.messages.push(message));
+            return self.write(stream, "250 2.0.0 taken").await;
+        }
+        self.note(|seen| seen.lines.push(".".to_owned()));
+        self.say(stream, moment, "").await.then_some(())
+    }
+
+    /// Says what the script wants; false when the connection ends with it.
+    async fn say<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut BufReader<S>,
+        moment: &Moment,
+        usual: &str,
+    ) -> bool {
+        match (self.0.script)(moment) {
+            Say::Usual => self.write(stream, usual).await.is_some(),
+            Say::Reply(text) => self.write(stream, text).await.is_some(),
+            Say::Last(text) => {
+                self.write(stream, text).await;
+                false
+            }
+            Say::Close => false,
+            Say::Silence => {
+                // Until the other side gives up.
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+                false
+            }
+        }
+    }
+
+    async fn write<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut BufReader<S>, text: &str) -> Option<()> {
+        stream.get_mut().write_all(format!("{text}\r\n").as_bytes()).await.ok()?;
+        stream.get_mut().flush().await.ok()
+    }
+}

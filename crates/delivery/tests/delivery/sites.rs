@@ -1,0 +1,181 @@
+//! Connections and ready queues.
+
+use std::time::Duration;
+
+use crate::rig::{Rig, is_delivered, routes};
+use crate::server::{Say, Server};
+
+const HOST: &str = "198.51.100.1:25";
+
+async fn rig() -> Rig {
+    let rig = Rig::new().await;
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    rig
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_kept_for_the_next_message_and_closed_when_idle() {
+    let mut rig = rig().await;
+    let server = Server::start(&rig.net, HOST);
+    let delivery = rig.deliver(routes(&[]));
+    for _ in 0..3 {
+        let id = rig.send(&["ann@example.com"]).await;
+        assert!(is_delivered(&rig.outcome(id).await));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(server.seen().connections, 1);
+    let sites = delivery.sites();
+    assert_eq!(sites.len(), 1);
+    assert_eq!((sites[0].name.as_str(), sites[0].connections, sites[0].idle), ("mx.example.com", 1, 1));
+    server.until(|seen| seen.open.0 == 0).await;
+    assert_eq!(server.seen().with("QUIT").len(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(delivery.sites(), []);
+    assert_eq!(rig.metrics.outbound_open.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_takes_only_so_many_messages() {
+    let mut rig = rig().await;
+    let server = Server::start(&rig.net, HOST);
+    let mut settings = routes(&[]);
+    settings.limits.messages_per_connection = 2;
+    rig.deliver(settings);
+    for _ in 0..5 {
+        let id = rig.send(&["ann@example.com"]).await;
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
+    assert_eq!(server.seen().connections, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_that_died_costs_nothing() {
+    for goodbye in [Say::Close, Say::Last("421 4.4.2 idle for too long")] {
+        let mut rig = rig().await;
+        let server = Server::scripted(&rig.net, HOST, move |moment| {
+            let again = moment.taken > 0 && moment.line.starts_with("MAIL");
+            if again { goodbye.clone() } else { Say::Usual }
+        });
+        rig.deliver(routes(&[]));
+        for _ in 0..2 {
+            let id = rig.send(&["ann@example.com"]).await;
+            let outcome = rig.outcome(id).await;
+            assert!(is_delivered(&outcome), "{outcome:?}");
+        }
+        assert_eq!(server.seen().connections, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_grow_with_success_up_to_the_limit() {
+    let mut rig = rig().await;
+    let server = Server::start(&rig.net, HOST);
+    let mut settings = routes(&[]);
+    settings.limits.initial_connections_per_site = 2;
+    settings.limits.connections_per_site = 4;
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        ids.push(rig.send(&["ann@example.com"]).await);
+    }
+    rig.deliver(settings);
+    for id in ids {
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
+    let seen = server.seen();
+    assert_eq!(seen.messages.len(), 200);
+    assert!((2..=4).contains(&seen.open.1), "{:?}", seen.open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_takes_few_connections_gets_few() {
+    let mut rig = rig().await;
+    // The third connection and later ones are turned away.
+    let server = Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "" if moment.connection >= 2 => Say::Last("421 4.7.0 too many connections"),
+        _ => Say::Usual,
+    });
+    let mut ids = Vec::new();
+    for _ in 0..50 {
+        ids.push(rig.send(&["ann@example.com"]).await);
+    }
+    rig.deliver(routes(&[]));
+    for id in ids {
+        let outcome = rig.outcome(id).await;
+        assert!(is_delivered(&outcome), "{outcome:?}");
+    }
+    assert_eq!(server.seen().messages.len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_site_defers_what_is_ready_at_once() {
+    let mut rig = rig().await;
+    rig.net.silence(HOST.parse().unwrap());
+    let mut ids = Vec::new();
+    for _ in 0..30 {
+        ids.push(rig.send(&["ann@example.com"]).await);
+    }
+    rig.deliver(routes(&[]));
+    let began = rig.clock.now();
+    for id in ids {
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.diagnostic, "421 4.4.2 Connection timed out");
+        assert_eq!(outcome.attempt, 1);
+    }
+    assert!(rig.clock.now().saturating_since(began) < Duration::from_secs(40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_site_parks_its_queues_and_nobody_elses() {
+    let mut rig = rig().await;
+    rig.mx("other.example", "mx.other.example", "198.51.100.2");
+    let slow = Server::scripted(&rig.net, HOST, |moment| match moment.line.starts_with("MAIL") {
+        true => Say::Silence,
+        false => Say::Usual,
+    });
+    Server::start(&rig.net, "198.51.100.2:25");
+    let mut settings = routes(&[]);
+    settings.limits.ready_per_site = 10;
+    for _ in 0..500 {
+        rig.send(&["ann@example.com"]).await;
+    }
+    let delivery = rig.deliver(settings);
+    slow.until(|seen| seen.with("MAIL").len() == 5).await;
+    let id = rig.send(&["bob@other.example"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    let site = delivery.sites().into_iter().find(|site| site.name == "mx.example.com").unwrap();
+    assert_eq!((site.ready, site.parked, site.connections), (10, 1, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_queues_go_on_when_there_is_room() {
+    let mut rig = rig().await;
+    for n in 0..20 {
+        rig.zones.add_mx(&format!("d{n}.example"), 10, "mx.example.com");
+    }
+    let server = Server::start(&rig.net, HOST);
+    let mut settings = routes(&[]);
+    settings.limits.ready_per_site = 3;
+    let mut ids = Vec::new();
+    for n in 0..400 {
+        ids.push(rig.send(&[&format!("ann@d{}.example", n % 20)]).await);
+    }
+    rig.deliver(settings);
+    for id in ids {
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
+    assert_eq!(server.seen().messages.len(), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_routes_hold_from_the_next_message_on() {
+    let mut rig = rig().await;
+    let (first, second) = (Server::start(&rig.net, HOST), Server::start(&rig.net, "10.0.0.1:25"));
+    let delivery = rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert!(delivery.reload(routes(&[("*", "bad route")])).is_err());
+    delivery.reload(routes(&[("*", "smtp://10.0.0.1")])).unwrap();
+    let id = rig.send(&["ann@example.com"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert_eq!((first.seen().messages.len(), second.seen().messages.len()), (1, 1));
+}
