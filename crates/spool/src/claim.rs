@@ -109,7 +109,8 @@ impl Claim {
 
     /// Records outcomes of some of the recipients and the messages that they
     /// cause, as one batch, and keeps the claim for the rest. On return they
-    /// are written; the sync follows within `outcome_sync`.
+    /// are written; the sync follows within `outcome_sync`. While the disk is
+    /// full this waits.
     ///
     /// # Errors
     /// [`Error::Poisoned`]: what the outcomes say may have to be done again.
@@ -125,7 +126,7 @@ impl Claim {
         for dsn in dsns {
             batch.accept(shared, dsn, false)?;
         }
-        batch.commit(shared, Durability::Buffered).await?;
+        batch.commit_patiently(shared, Durability::Buffered).await?;
         self.recipients.retain(|recipient| !done.contains(&recipient.index));
         Ok(())
     }
@@ -176,13 +177,18 @@ impl Drop for Lease {
     }
 }
 
+/// What was taken from the queues: what is in memory is a claim at once.
+enum Taken {
+    Claim(Claim),
+    Unread(Lease),
+}
+
 /// Waits until something is due and claims it.
 pub(crate) async fn take_due(shared: &Arc<Shared>, max: usize) -> Vec<Claim> {
-    let max = max.max(1);
     loop {
         let changed = shared.due.notified();
-        let (claims, leases, next) = take_now(shared, max);
-        let claims = fetch(shared, claims, leases).await;
+        let (taken, next) = take_now(shared, max.max(1));
+        let claims = fetch(shared, taken).await;
         if !claims.is_empty() {
             return claims;
         }
@@ -199,25 +205,21 @@ pub(crate) async fn take_due(shared: &Arc<Shared>, max: usize) -> Vec<Claim> {
     }
 }
 
-/// What is in memory as claims, the rest as leases, and when more is due.
-fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Claim>, Vec<Lease>, Option<Timestamp>) {
+/// Takes what is due now; also says when more will be.
+fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Taken>, Option<Timestamp>) {
     if shared.check_open().is_err() {
-        return (Vec::new(), Vec::new(), None);
+        return (Vec::new(), None);
     }
-    let (taken, next) = shared.update(|state, now| {
-        let slots = state.due.take(max, now);
-        let taken: Vec<_> = slots
-            .into_iter()
-            .map(|(queue, slot)| {
-                let known = state.messages.contains_key(&slot.1);
-                let parcel = state.parcel(slot.1, &queue.domain, now);
-                (queue, slot, known, parcel)
-            })
-            .collect();
-        (taken, state.due.next())
+    let (slots, next) = shared.update(|state, now| {
+        let slots = state.due.take(max, now).into_iter();
+        let slots = slots.map(|(queue, slot)| {
+            let known = state.messages.contains_key(&slot.1);
+            let parcel = state.parcel(slot.1, &queue.domain, now);
+            (queue, slot, known, parcel)
+        });
+        (slots.collect::<Vec<_>>(), state.due.next())
     });
-    let (mut claims, mut leases) = (Vec::with_capacity(taken.len()), Vec::new());
-    for (queue, slot, known, parcel) in taken {
+    let taken = slots.into_iter().filter_map(|(queue, slot, known, parcel)| {
         let lease = Lease {
             shared: Arc::clone(shared),
             queue,
@@ -226,36 +228,46 @@ fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Claim>, Vec<Lease>, Option
             void: known && parcel.is_none(),
         };
         match parcel {
-            Some(parcel) => claims.push(Claim::new(lease, parcel)),
-            None if known => drop(lease),
-            None => leases.push(lease),
+            Some(parcel) => Some(Taken::Claim(Claim::new(lease, parcel))),
+            None if known => None,
+            None => Some(Taken::Unread(lease)),
         }
-    }
-    (claims, leases, next)
+    });
+    (taken.collect(), next)
 }
 
-/// Reads the messages of leases back and makes claims of them.
-async fn fetch(shared: &Arc<Shared>, mut claims: Vec<Claim>, leases: Vec<Lease>) -> Vec<Claim> {
-    if leases.is_empty() {
-        return claims;
+/// Reads the messages back that are not in memory. The order stays.
+async fn fetch(shared: &Arc<Shared>, taken: Vec<Taken>) -> Vec<Claim> {
+    let unread = taken.iter().filter_map(|taken| match taken {
+        Taken::Claim(_) => None,
+        Taken::Unread(lease) => Some(lease.slot.1),
+    });
+    let unread: Vec<_> = unread.collect();
+    let mut claims = Vec::with_capacity(taken.len());
+    let mut loads = None;
+    if !unread.is_empty() {
+        loads = Loads::begin(shared, unread).await.ok();
     }
-    let ids = leases.iter().map(|lease| lease.slot.1).collect();
-    let Ok(loads) = Loads::begin(shared, ids).await else { return claims };
-    for mut lease in leases {
-        let id = lease.slot.1;
-        if let Some(what) = loads.damaged(id) {
-            shared.damaged(id, what);
-            hold_damaged(shared, id).await;
-        }
-        match shared.update(|state, now| state.parcel(id, &lease.queue.domain, now)) {
-            Some(parcel) => {
-                lease.pinned = true;
-                claims.push(Claim::new(lease, parcel));
-            }
-            None => lease.void = true,
+    for taken in taken {
+        match (taken, &loads) {
+            (Taken::Claim(claim), _) => claims.push(claim),
+            (Taken::Unread(lease), Some(loads)) => claims.extend(read(lease, loads).await),
+            (Taken::Unread(_), None) => {}
         }
     }
     claims
+}
+
+async fn read(mut lease: Lease, loads: &Loads) -> Option<Claim> {
+    let (shared, id) = (Arc::clone(&lease.shared), lease.slot.1);
+    if let Some(what) = loads.damaged(id) {
+        shared.damaged(id, what);
+        hold_damaged(&shared, id).await;
+    }
+    let parcel = shared.update(|state, now| state.parcel(id, &lease.queue.domain, now));
+    lease.pinned = parcel.is_some();
+    lease.void = parcel.is_none();
+    parcel.map(|parcel| Claim::new(lease, parcel))
 }
 
 /// Messages being read into memory; there until this is dropped.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_base::{Scope, Timestamp};
@@ -12,7 +13,7 @@ use postrider_wal::{Committed, Durability, Entry, Location, Lsn};
 use tokio::sync::mpsc;
 
 use crate::admission::{Admission, Body};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::FeedRecord;
 use crate::message::{AcceptedRecord, NewMessage};
 use crate::records::{self, Kind, Mark, OperatorHead, OutcomeState, StartedHead};
@@ -115,11 +116,28 @@ impl Batch {
     /// it, also when the caller stops waiting.
     pub(crate) async fn commit(self, shared: &Arc<Shared>, durability: Durability) -> Result<Lsn> {
         shared.check_open()?;
-        let pending = {
-            let mut state = shared.state.lock();
-            self.submit(shared, &mut state, durability)
-        };
-        pending.done().await
+        let pending = self.submit(shared, &mut shared.state.lock(), durability);
+        pending.done().await.map_err(|(error, _)| error)
+    }
+
+    /// As [`Batch::commit`], for what has happened and cannot be refused:
+    /// while the disk is full it waits.
+    pub(crate) async fn commit_patiently(mut self, shared: &Arc<Shared>, durability: Durability) -> Result<Lsn> {
+        let entries = self.entries.clone();
+        loop {
+            shared.check_open()?;
+            let pending = self.submit(shared, &mut shared.state.lock(), durability);
+            let effects = match pending.done().await {
+                Ok(lsn) => return Ok(lsn),
+                Err((Error::Full(what), effects)) => {
+                    tracing::warn!(what, "an outcome waits for space");
+                    effects
+                }
+                Err((error, _)) => return Err(error),
+            };
+            tokio::time::sleep(FULL).await;
+            self = Self { entries: entries.clone(), effects };
+        }
     }
 
     /// The first half of [`Batch::commit`], for callers that hold the lock.
@@ -129,6 +147,9 @@ impl Batch {
         Pending { shared: Arc::clone(shared), rest: Some((self.effects, answer)) }
     }
 }
+
+/// How long to wait before trying again while the disk is full.
+const FULL: Duration = Duration::from_secs(1);
 
 /// The messages that effects are about.
 fn ids(effects: &[Effect]) -> impl Iterator<Item = MessageId> + '_ {
@@ -157,14 +178,22 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Waits for the log, then takes the effects in.
-    pub(crate) async fn done(mut self) -> Result<Lsn> {
+    /// Waits for the log, then takes the effects in; hands them back when the
+    /// log did not take the batch.
+    pub(crate) async fn done(mut self) -> Result<Lsn, (Error, Vec<Effect>)> {
         let Some((_, answer)) = &mut self.rest else {
             unreachable!("only this function takes the rest, and it consumes the batch")
         };
         let result = answer.await;
         let effects = self.rest.take().map(|(effects, _)| effects);
-        settle(&self.shared, effects.unwrap_or_default(), result)
+        let effects = effects.unwrap_or_default();
+        match result {
+            Ok(committed) => Ok(settle(&self.shared, effects, committed)),
+            Err(error) => {
+                self.shared.update(|state, _| state.finish(ids(&effects)));
+                Err((error.into(), effects))
+            }
+        }
     }
 }
 
@@ -187,14 +216,7 @@ impl fmt::Debug for Pending {
     }
 }
 
-fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, result: Result<Committed, postrider_wal::Error>) -> Result<Lsn> {
-    let committed = match result {
-        Ok(committed) => committed,
-        Err(error) => {
-            shared.update(|state, _| state.finish(ids(&effects)));
-            return Err(error.into());
-        }
-    };
+fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, committed: Committed) -> Lsn {
     if let Some(location) = committed.locations.first() {
         shared.saw_segment(location.segment);
     }
@@ -210,7 +232,7 @@ fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, result: Result<Committed, 
     if first_young {
         shared.young.notify_one();
     }
-    Ok(committed.lsn)
+    committed.lsn
 }
 
 /// Whether a message became young while none was.
@@ -298,7 +320,7 @@ pub(crate) async fn adopt(mut orphans: mpsc::UnboundedReceiver<Pending>, scope: 
             () = scope.cancelled() => None,
         };
         let Some(pending) = pending else { return };
-        if let Err(error) = pending.done().await {
+        if let Err((error, _)) = pending.done().await {
             tracing::warn!(%error, "a record was not written");
         }
     }

@@ -277,7 +277,7 @@ fn rebuild(shared: &Arc<Shared>, dir: Option<&Path>) -> Index {
         (state.not_indexed(), pending)
     };
     let runtime = tokio::runtime::Handle::current();
-    let synced = barrier.and_then(|pending| runtime.block_on(pending.done()));
+    let synced = barrier.and_then(|pending| runtime.block_on(pending.done()).map_err(|(error, _)| error));
     let rows = synced.and_then(|until| Ok(replay_until(shared, until)?.into_live(&except)));
     let rows = match rows {
         Ok(rows) => rows,

@@ -142,7 +142,8 @@ async fn assemble(
     let SpoolOptions { disk, dir, index_dir, clock, settings, metrics, .. } = options;
     let admissions = Admissions::new(&settings, disk, dir, clock.clone());
     let due = Due::new(settings.ready_batch, holds);
-    let mut state = State::new(due, holds_segment, Arc::clone(&admissions));
+    let thin = settings.segment_bytes.bytes() / reclaim::MOSTLY_DEAD;
+    let mut state = State::new(due, holds_segment, thin, Arc::clone(&admissions));
     rows.iter().for_each(|(id, row)| state.restore(*id, row));
     let (indexer, commands) = Indexer::new(index, settings.index_backlog);
     let (orphans, adopted) = mpsc::unbounded_channel();

@@ -24,7 +24,7 @@ use crate::state::{Live, State};
 const STEP: usize = 32;
 const STEP_BYTES: u64 = 4 << 20;
 /// A segment of which less than a quarter lives is worth emptying.
-const MOSTLY_DEAD: u64 = 4;
+pub(crate) const MOSTLY_DEAD: u64 = 4;
 /// How long to wait for records of a message that are being written.
 const UNDER_WAY: Duration = Duration::from_millis(20);
 /// How long to wait after the log refused.
@@ -173,7 +173,7 @@ async fn copy(shared: &Arc<Shared>, segment: u64, ids: &[MessageId]) -> Result<(
             }
         };
         match pending {
-            Some(pending) => drop(pending.done().await?),
+            Some(pending) => drop(pending.done().await.map_err(|(error, _)| error)?),
             None if left.is_empty() => {}
             None => tokio::time::sleep(UNDER_WAY).await,
         }

@@ -66,7 +66,11 @@ impl Shared {
             (next, _) => next.is_some(),
         };
         let wake = sooner || state.due.is_ready();
+        let thinned = std::mem::take(&mut state.thinned);
         drop(state);
+        if thinned {
+            self.reclaim.notify_one();
+        }
         if wake {
             self.due.notify_one();
         }

@@ -68,6 +68,7 @@ impl Drop for Handle {
 
 /// A part of an atomic batch.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "batches are short and not kept")]
 pub enum Record {
     /// What became of some recipients of a queued message.
     Outcomes {

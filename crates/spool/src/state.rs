@@ -51,6 +51,10 @@ pub(crate) struct State {
     pub segments: BTreeMap<u64, Live>,
     /// Segment of the record that says which queues are held.
     pub holds_segment: Option<u64>,
+    /// A segment has become worth reclaiming.
+    pub thinned: bool,
+    /// Live bytes below which one is.
+    thin: u64,
     /// Changes for the index, to be sent before the lock is released.
     pub changes: Vec<Change>,
     /// Messages with records handed to the log and not taken in yet.
@@ -79,12 +83,14 @@ pub(crate) struct Parcel {
 const OVERHEAD: u64 = 256;
 
 impl State {
-    pub(crate) fn new(due: Due, holds_segment: Option<u64>, admissions: Arc<Admissions>) -> Self {
+    pub(crate) fn new(due: Due, holds_segment: Option<u64>, thin: u64, admissions: Arc<Admissions>) -> Self {
         Self {
             messages: HashMap::new(),
             due,
             segments: BTreeMap::new(),
             holds_segment,
+            thinned: false,
+            thin,
             changes: Vec::new(),
             under_way: HashMap::new(),
             loading: HashMap::new(),
@@ -140,7 +146,7 @@ impl State {
         }
         match after.is_empty() {
             true => self.ended(id, before, now),
-            false => self.shifted(id, before, after, now),
+            false => self.shifted(id, &before, &after, now),
         }
         true
     }
@@ -163,12 +169,12 @@ impl State {
     fn shifted(
         &mut self,
         id: MessageId,
-        before: Vec<(QueueKey, Timestamp)>,
-        after: Vec<(QueueKey, Timestamp)>,
+        before: &[(QueueKey, Timestamp)],
+        after: &[(QueueKey, Timestamp)],
         now: Timestamp,
     ) {
         let mut deferred = false;
-        for (queue, due) in &before {
+        for (queue, due) in before {
             match after.iter().find(|(key, _)| key == queue) {
                 None => self.due.end(queue, (*due, id), now),
                 Some((_, new)) if new == due => {}
@@ -184,7 +190,7 @@ impl State {
         let (left, took) = match was_young {
             true => {
                 active.body = None;
-                (Vec::new(), after.clone())
+                (Vec::new(), after.to_vec())
             }
             false => {
                 let left = before.iter().filter(|place| !after.contains(place));
@@ -193,7 +199,7 @@ impl State {
             }
         };
         self.changes.push(Change::Put { id, row, left, took });
-        for (queue, new) in &after {
+        for (queue, new) in after {
             let old = before.iter().find(|(key, _)| key == queue);
             let old = old.map_or(*new, |(_, due)| *due);
             if was_young || old != *new {
@@ -358,9 +364,16 @@ impl State {
     }
 
     fn uncount(&mut self, location: Location) {
-        if let Some(live) = self.segments.get_mut(&location.segment) {
-            live.messages = live.messages.saturating_sub(1);
-            live.bytes = live.bytes.saturating_sub(size(location) + OVERHEAD);
+        let newest = self.segments.last_key_value().map(|(number, _)| *number);
+        let Some(live) = self.segments.get_mut(&location.segment) else {
+            return;
+        };
+        let before = live.bytes;
+        live.messages = live.messages.saturating_sub(1);
+        live.bytes = live.bytes.saturating_sub(size(location) + OVERHEAD);
+        let crossed = before >= self.thin && live.bytes < self.thin;
+        if newest != Some(location.segment) && (crossed || live.messages == 0) {
+            self.thinned = true;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The spool as its users see it, on a simulated disk in simulated time.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod bounds;
 mod claims;
 mod crash;
