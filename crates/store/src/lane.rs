@@ -28,8 +28,8 @@ const MAX_ROUND: usize = 256;
 pub(crate) enum Request {
     /// One atomic record.
     Write(Write),
-    /// The view failed a reader.
-    Rebuild,
+    /// This view failed a reader.
+    Rebuild(Arc<View>),
     /// The end.
     Close(oneshot::Sender<Result<(), Error>>),
 }
@@ -72,7 +72,7 @@ impl Lane {
                     Request::Write(late) => {
                         let _ = late.done.send(Err(postrider_wal::Error::Closed.into()));
                     }
-                    Request::Rebuild => rebuild = true,
+                    Request::Rebuild(failed) => rebuild |= self.is_shown(&failed),
                     Request::Close(done) => close = Some(done),
                 }
             }
@@ -88,6 +88,10 @@ impl Lane {
                 tracing::warn!("the store was not compacted: {error}");
             }
         }
+    }
+
+    fn is_shown(&self, view: &Arc<View>) -> bool {
+        self.shown.read().as_ref().is_some_and(|shown| Arc::ptr_eq(shown, view))
     }
 
     async fn write(&mut self, writes: Vec<Write>) {

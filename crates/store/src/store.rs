@@ -36,7 +36,6 @@ impl Default for Options {
             segment_bytes: 4 << 20,
             spare_segments: 1,
             recent_bytes: 0,
-            max_waiting_bytes: 64 << 20,
             ..postrider_wal::Options::default()
         };
         Self { index_dir: None, log }
@@ -223,11 +222,11 @@ impl Store {
 
     /// Asks the view; when it fails, has it made anew.
     pub(crate) fn view<T>(&self, ask: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
-        let view = self.inner.shown.read().clone();
-        let result = ask(&*view.ok_or(postrider_wal::Error::Closed)?);
+        let view = self.inner.shown.read().clone().ok_or(postrider_wal::Error::Closed)?;
+        let result = ask(&view);
         if let Err(Error::Index(_)) = &result {
-            // A full queue has another one in it, or the next reader asks.
-            let _ = self.inner.lane.try_send(Request::Rebuild);
+            // When the queue is full, the next reader asks again.
+            let _ = self.inner.lane.try_send(Request::Rebuild(view));
         }
         result
     }

@@ -27,7 +27,7 @@ struct Person {
 }
 
 fn person(age: u32) -> Person {
-    Person { name: format!("person {age}"), age, tags: vec![("tag".into(), age % 2 == 0)] }
+    Person { name: format!("person {age}"), age, tags: vec![("tag".into(), age.is_multiple_of(2))] }
 }
 
 fn dir() -> &'static Path {

@@ -5,7 +5,10 @@ use crate::{Driver, Lsn};
 use postrider_base::RealDisk;
 
 fn open(dir: &Path) -> (Log, Vec<Replayed>) {
-    let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+    open_with(dir, Options { segment_bytes: 64 << 10, ..Options::default() })
+}
+
+fn open_with(dir: &Path, options: Options) -> (Log, Vec<Replayed>) {
     let mut replayed = Vec::new();
     let disk = Arc::new(RealDisk);
     let opened = Log::open(disk, dir, options, &mut |it| replayed.push(it));
@@ -54,6 +57,29 @@ async fn many_writers_share_groups() {
         let seed: u64 = std::str::from_utf8(&it.head[5..]).unwrap().parse().unwrap();
         check(&log, it, &entry(seed, 300));
     }
+    log.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_more_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) =
+        open_with(dir.path(), Options { adaptive_wait: true, segment_bytes: 64 << 10, ..Options::default() });
+    let writers: Vec<_> = (0..10u64)
+        .map(|writer| {
+            let log = log.clone();
+            // Uneven: near the end fewer come back than the writer hopes for.
+            tokio::spawn(async move {
+                for at in 0..2 * writer {
+                    log.commit(vec![entry(at, 100)], Durability::Synced).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(log.usage().batches, 90);
     log.close().await.unwrap();
 }
 
