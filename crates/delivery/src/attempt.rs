@@ -109,7 +109,9 @@ impl<'a> Attempt<'a> {
     /// From host to host, transaction after transaction, until nobody is left.
     async fn walk(mut self, content: &Content, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
         let (shared, site) = (self.shared, self.site);
-        let mut walk = Walk::new(shared, self.config.clone(), &site.target);
+        let config = self.config.clone();
+        let begin = || Walk::new(shared, config.clone(), &site.target);
+        let mut walk = None;
         let mut is_kept = connected.is_some();
         let mut has_spoken = false;
         if is_kept {
@@ -117,7 +119,7 @@ impl<'a> Attempt<'a> {
         }
         while !self.pending.is_empty() {
             if connected.is_none() {
-                match self.connect(&mut walk, stop).await {
+                match self.connect(walk.get_or_insert_with(begin), stop).await {
                     Ok(connection) => *connected = Some(connection),
                     Err(Halt::Stopped) => return Reach::Stopped,
                     Err(Halt::Refused(refused)) if has_spoken => {
@@ -139,7 +141,7 @@ impl<'a> Attempt<'a> {
                 Ok(Turn::Reconnect) => *connected = None,
                 Ok(Turn::NextHost(finding)) => {
                     has_spoken = true;
-                    walk.turned_away(&current.connection.remote, finding);
+                    walk.get_or_insert_with(begin).turned_away(&current.connection.remote, finding);
                     if let Some(refusing) = connected.take() {
                         refusing.connection.quit(stop).await;
                     }

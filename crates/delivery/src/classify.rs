@@ -4,13 +4,15 @@
 //! server sends it. A rule names a *cause*; what a cause means follows from the
 //! severity of the reply and from the stage it came at.
 
+mod rule;
 mod rules;
 #[cfg(test)]
 mod samples;
 
 use postrider_mail::{BounceKind, DelayType, Severity, SmtpReply, Stage};
 
-use rules::{RULES, Rule};
+use rule::Rule;
+use rules::RULES;
 
 /// What a reply means for the recipients that it is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -190,6 +192,8 @@ fn text_matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::samples::{SAMPLES, reply};
     use super::*;
 
@@ -250,6 +254,21 @@ mod tests {
         assert_eq!(at_rcpt("550 no such user"), no_email);
         for text in ["550 rejected", "550 5.7.1 rejected", "550 mailbox unavailable", "550 5.2.1 disabled"] {
             assert_ne!(at_rcpt(text), no_email, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_host_says_a_4yz_defers_and_a_2yz_is_taken(code in 200u16..600, text: String) {
+            let reply = SmtpReply::new(code, &text);
+            for stage in [Stage::Banner, Stage::MailFrom, Stage::RcptTo, Stage::Data, Stage::EndOfData] {
+                let verdict = classify(stage, &reply).verdict;
+                match code / 100 {
+                    2 => prop_assert_eq!(verdict, Verdict::Delivered),
+                    3 | 4 => prop_assert!(matches!(verdict, Verdict::Deferred(_))),
+                    _ => prop_assert!(verdict != Verdict::Delivered),
+                }
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! From the spool's queues to the sites: takes what is due, finds its route and
 //! hands it on. One task; the only one that takes claims.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_mail::Domain;
 use postrider_spool::{QueueKey, Selector};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::Shared;
 use crate::attempt::refuse_unrouted;
@@ -28,10 +29,17 @@ const MOST_PLANS: usize = 100_000;
 
 /// Runs until the relay stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let (found_sender, found) = mpsc::unbounded_channel();
+    let (news_sender, news) = mpsc::unbounded_channel();
     let generation = shared.config.load().generation;
-    let dispatcher =
-        Dispatcher { shared, generation, plans: HashMap::new(), found_sender, found, settling: Settling::default() };
+    let dispatcher = Dispatcher {
+        shared,
+        generation,
+        plans: HashMap::new(),
+        holding: HashSet::new(),
+        news_sender,
+        news,
+        settling: Settling::default(),
+    };
     dispatcher.run().await;
 }
 
@@ -40,9 +48,11 @@ struct Dispatcher {
     /// Of the settings that the plans were made by.
     generation: u64,
     plans: HashMap<Domain, Plan>,
-    /// One entry for each lookup under way, which the settings bound.
-    found_sender: mpsc::UnboundedSender<Found>,
-    found: mpsc::UnboundedReceiver<Found>,
+    /// Queues that are being held; their claims are dropped.
+    holding: HashSet<QueueKey>,
+    /// At most one entry for each claim, which the settings bound.
+    news_sender: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedReceiver<News>,
     settling: Settling,
 }
 
@@ -54,10 +64,12 @@ enum Plan {
     Sought { jobs: Vec<Job>, parked: Vec<QueueKey> },
 }
 
-/// The end of a lookup.
-struct Found {
-    domain: Domain,
-    answer: Result<(Target, std::time::Duration), Finding>,
+/// What tasks report back.
+enum News {
+    /// A lookup has ended.
+    Found { domain: Domain, answer: Result<(Target, Duration), Finding> },
+    /// The hold of a queue is on disk, or cannot be.
+    Held(QueueKey),
 }
 
 impl Dispatcher {
@@ -71,7 +83,7 @@ impl Dispatcher {
                     biased;
                     () = shared.scope.cancelled() => Step::Stop,
                     () = &mut failed => Step::Failed,
-                    Some(found) = self.found.recv() => Step::Found(found),
+                    Some(news) = self.news.recv() => Step::News(news),
                     jobs = take(&shared) => Step::Jobs(jobs),
                 }
             };
@@ -81,7 +93,11 @@ impl Dispatcher {
                         self.dispatch(job);
                     }
                 }
-                Step::Found(found) => self.arrive(found),
+                Step::News(News::Found { domain, answer }) => self.arrive(domain, answer),
+                Step::News(News::Held(queue)) => {
+                    self.holding.remove(&queue);
+                    shared.spool.unpark(&queue);
+                }
                 Step::Stop => break,
                 Step::Failed => {
                     tracing::error!("the spool has failed: no delivery starts any more");
@@ -124,7 +140,7 @@ impl Dispatcher {
     fn find(&mut self, config: &Arc<Config>, job: Job) {
         let domain = job.claim.queue.domain.clone();
         let target = match config.routes.lookup(&domain) {
-            Route::Mx => return self.seek(domain, job),
+            Route::Mx => return self.seek(config, domain, job),
             Route::Hold => return self.hold(job),
             Route::Static(route) => Some(Arc::new(Target::of_route(route))),
             Route::Smarthost => config.smarthost.clone(),
@@ -144,23 +160,28 @@ impl Dispatcher {
     }
 
     /// Asks the DNS.
-    fn seek(&mut self, domain: Domain, job: Job) {
+    fn seek(&mut self, config: &Config, domain: Domain, job: Job) {
         self.remember(domain.clone(), Plan::Sought { jobs: vec![job], parked: Vec::new() });
-        let (shared, found) = (self.shared.clone(), self.found_sender.clone());
+        let (shared, news) = (self.shared.clone(), self.news_sender.clone());
+        let limit = config.settings.timeouts.lookup.as_duration();
         self.shared.scope.spawn("lookup", async move {
             let look_up = async {
                 let _turn = shared.lookups.acquire().await;
-                find_mx(&*shared.resolver, &domain, shared.submission.settings().hostname()).await
+                let finding = find_mx(&*shared.resolver, &domain, shared.submission.settings().hostname());
+                let found = timeout(limit, finding).await;
+                found.unwrap_or_else(|_| Err(Finding::no_dns(domain.as_str())))
             };
             tokio::select! {
-                answer = look_up => drop(found.send(Found { domain: domain.clone(), answer })),
+                biased;
+                // Nobody is there to hear it when the relay stops.
+                answer = look_up => drop(news.send(News::Found { domain: domain.clone(), answer })),
                 () = shared.scope.cancelled() => {}
             }
         });
     }
 
     /// A lookup has ended: those that waited for it go on.
-    fn arrive(&mut self, Found { domain, answer }: Found) {
+    fn arrive(&mut self, domain: Domain, answer: Result<(Target, Duration), Finding>) {
         let Some(Plan::Sought { jobs, parked }) = self.plans.remove(&domain) else { return };
         let config = self.shared.config.load_full();
         match answer {
@@ -194,18 +215,22 @@ impl Dispatcher {
     }
 
     /// Leaves the queue in the spool, where operators see that it is held.
-    fn hold(&self, job: Job) {
-        let shared = self.shared.clone();
+    fn hold(&mut self, job: Job) {
         let queue = job.claim.queue.clone();
+        if !self.holding.insert(queue.clone()) {
+            return;
+        }
         // Nothing more of it is handed out until the hold is on disk.
-        shared.spool.park(&queue);
+        self.shared.spool.park(&queue);
+        let (shared, news) = (self.shared.clone(), self.news_sender.clone());
         self.shared.scope.spawn("hold", async move {
             tracing::info!(account = %queue.account, domain = %queue.domain, "held, because its route is hold:");
             if let Err(error) = shared.spool.hold(&Selector::Queue(queue.clone())).await {
                 tracing::error!(domain = %queue.domain, %error, "cannot hold the queue");
             }
             drop(job);
-            shared.spool.unpark(&queue);
+            // Nobody is there to hear it when the relay stops.
+            drop(news.send(News::Held(queue)));
         });
     }
 
@@ -219,7 +244,7 @@ impl Dispatcher {
 
 enum Step {
     Jobs(Vec<Job>),
-    Found(Found),
+    News(News),
     Stop,
     Failed,
 }

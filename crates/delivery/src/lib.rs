@@ -43,7 +43,7 @@ use postrider_base::{Clock, Dialer, Metrics, Random, Scope, Timestamp};
 use postrider_dns::Resolver;
 use postrider_spool::Spool;
 use postrider_submission::Submission;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use config::Config;
@@ -166,7 +166,7 @@ impl Shared {
 }
 
 /// What goes on at one site.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct SiteView {
     /// `smtp://10.0.0.5:25`, `smarthost`, `inbox:` or the MX hosts in their
     /// order, equal ones joined with commas.

@@ -207,6 +207,8 @@ fn is_built_in_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn table(entries: &[(&str, &str)]) -> Result<RouteTable, String> {
@@ -283,6 +285,14 @@ mod tests {
         for pattern in ["", ".", "a..b", "exa mple.com", "*.example.com"] {
             let error = table(&[(pattern, "mx:")]).expect_err(pattern);
             assert!(error.starts_with("routes."), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(pattern: String, target: String) {
+            let _ = table(&[(&pattern, &target)]);
+            let _ = table(&[("*", &format!("smtp://{target}"))]);
         }
     }
 }

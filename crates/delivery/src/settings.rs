@@ -277,6 +277,8 @@ impl Limits {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
+    /// For the answer to a question to the DNS.
+    pub lookup: Period,
     /// From dialling to an open connection.
     pub connect: Period,
     /// Until the host's greeting.
@@ -302,6 +304,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            lookup: Period::from_secs(30),
             connect: Period::from_secs(30),
             // RFC 5321 section 4.5.3.2.1
             banner: Period::from_mins(5),

@@ -38,9 +38,10 @@ impl Settling {
         let mut work = pin!(work);
         loop {
             tokio::select! {
+                // The writing first: work that is always ready must not hold it up.
                 biased;
-                output = &mut work => return output,
                 Some(()) = self.0.next(), if !self.0.is_empty() => {}
+                output = &mut work => return output,
             }
         }
     }

@@ -101,7 +101,12 @@ impl<'a> Walk<'a> {
     /// Goes on to the next host that takes mail.
     pub(crate) async fn next(&mut self, stop: &mut Stop) -> Result<Connection, Halt> {
         while self.greetings_left > 0 && self.addresses_left > 0 {
-            let Some((host, ip)) = self.next_address().await else { break };
+            let found = tokio::select! {
+                biased;
+                found = self.next_address() => found,
+                () = stop.wait() => return Err(Halt::Stopped),
+            };
+            let Some((host, ip)) = found else { break };
             if self.avoid == Some(ip) {
                 continue;
             }
@@ -138,10 +143,9 @@ impl<'a> Walk<'a> {
             let (rank, host) = self.hosts.pop_front()?;
             let addresses = match &host {
                 Host::Address(address) => vec![*address],
-                Host::Name(name) => match self.shared.resolver.addresses(name).await {
-                    Ok(answer) => answer.value,
-                    Err(error) => {
-                        tracing::debug!(host = %name, %error, "no address");
+                Host::Name(name) => match self.look_up(name).await {
+                    Some(addresses) => addresses,
+                    None => {
                         self.note(Finding::no_dns(name));
                         continue;
                     }
@@ -152,6 +156,18 @@ impl<'a> Walk<'a> {
             self.addresses.extend(allowed.into_iter().map(|address| (host.clone(), address)));
         }
         self.addresses.pop_front()
+    }
+
+    async fn look_up(&self, host: &str) -> Option<Vec<IpAddr>> {
+        let limit = self.config.settings.timeouts.lookup.as_duration();
+        match timeout(limit, self.shared.resolver.addresses(host)).await {
+            Ok(Ok(answer)) => Some(answer.value),
+            Ok(Err(error)) => {
+                tracing::debug!(%host, %error, "no address");
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     /// The addresses that may be dialled. Where one is our own, that host and
@@ -183,11 +199,13 @@ impl<'a> Walk<'a> {
     /// Dials one address and goes through the greetings.
     async fn open(&self, remote: &Remote, ip: IpAddr, tls: TlsUse, stop: &mut Stop) -> Result<Connection, Closed> {
         let slot = tokio::select! {
+            biased;
             slot = self.shared.connections.clone().acquire_owned() => slot.map_err(|_| Closed::Stopped)?,
             () = stop.wait() => return Err(Closed::Stopped),
         };
         let opened = self.shared.clock.instant();
         let stream = tokio::select! {
+            biased;
             stream = self.dial(ip) => stream.map_err(|finding| Closed::Refused { finding, greeted: false })?,
             () = stop.wait() => return Err(Closed::Stopped),
         };
@@ -260,6 +278,7 @@ impl<'a> Walk<'a> {
         let host = connection.remote.host.clone();
         let shaking = timeout(limit, self.config.tls.handshake(connection.stream, &host, ip, proof));
         let shaken = tokio::select! {
+            biased;
             shaken = shaking => shaken.unwrap_or_else(|_| Err("the handshake timed out".to_owned())),
             () = stop.wait() => return Err(Closed::Stopped),
         };

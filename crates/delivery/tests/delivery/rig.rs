@@ -15,30 +15,30 @@ use postrider_spool::{
 use postrider_store::Store;
 use postrider_submission::{Submission, SubmissionDeps};
 
-pub const HOUR: Duration = Duration::from_secs(3600);
-pub const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything below the delivery, and the delivery when it runs.
-pub struct Rig {
-    pub net: SimNet,
-    pub zones: Zones,
-    pub clock: Clock,
-    pub random: Random,
-    pub metrics: Metrics,
-    pub spool: Spool,
-    pub accounts: Accounts,
-    pub submission: Submission,
-    pub scope: Scope,
-    pub built_in: BTreeMap<String, Arc<dyn Dialer>>,
+pub(crate) struct Rig {
+    pub(crate) net: SimNet,
+    pub(crate) zones: Zones,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) metrics: Metrics,
+    pub(crate) spool: Spool,
+    pub(crate) accounts: Accounts,
+    pub(crate) submission: Submission,
+    pub(crate) scope: Scope,
+    pub(crate) built_in: BTreeMap<String, Arc<dyn Dialer>>,
     feed: Feed,
     /// Read from the feed and not asked for yet.
     outcomes: Vec<(MessageId, AttemptOutcome)>,
-    pub accepted: Vec<Arc<AcceptedRecord>>,
+    pub(crate) accepted: Vec<Arc<AcceptedRecord>>,
     _state: tempfile::TempDir,
 }
 
 impl Rig {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let clock = Clock::simulated(Timestamp::from_millis(1_700_000_000_000));
         let (random, metrics) = (Random::seeded(7), Metrics::new());
         let state = tempfile::tempdir().unwrap();
@@ -93,11 +93,11 @@ impl Rig {
     }
 
     /// Starts the delivery.
-    pub fn deliver(&self, settings: Settings) -> Delivery {
+    pub(crate) fn deliver(&self, settings: Settings) -> Delivery {
         Delivery::start(self.deps(settings), &self.scope).unwrap()
     }
 
-    pub fn deps(&self, settings: Settings) -> Deps {
+    pub(crate) fn deps(&self, settings: Settings) -> Deps {
         Deps {
             spool: self.spool.clone(),
             accounts: self.accounts.clone(),
@@ -113,7 +113,7 @@ impl Rig {
     }
 
     /// A message of an authenticated sender.
-    pub fn message(&self, recipients: &[&str]) -> NewMessage {
+    pub(crate) fn message(&self, recipients: &[&str]) -> NewMessage {
         let now = self.clock.now();
         NewMessage {
             id: self.submission.new_id(),
@@ -130,18 +130,18 @@ impl Rig {
         }
     }
 
-    pub async fn accept(&self, message: NewMessage) -> MessageId {
+    pub(crate) async fn accept(&self, message: NewMessage) -> MessageId {
         let id = message.id;
         self.spool.accept(message).await.unwrap();
         id
     }
 
-    pub async fn send(&self, recipients: &[&str]) -> MessageId {
+    pub(crate) async fn send(&self, recipients: &[&str]) -> MessageId {
         self.accept(self.message(recipients)).await
     }
 
     /// The next outcome of this message.
-    pub async fn outcome(&mut self, id: MessageId) -> AttemptOutcome {
+    pub(crate) async fn outcome(&mut self, id: MessageId) -> AttemptOutcome {
         loop {
             if let Some(at) = self.outcomes.iter().position(|(of, _)| *of == id) {
                 return self.outcomes.remove(at).1;
@@ -152,7 +152,7 @@ impl Rig {
 
     /// The next outcomes of this message, as many as it has recipients, in
     /// their order.
-    pub async fn outcomes(&mut self, id: MessageId, count: usize) -> Vec<AttemptOutcome> {
+    pub(crate) async fn outcomes(&mut self, id: MessageId, count: usize) -> Vec<AttemptOutcome> {
         let mut outcomes = Vec::new();
         for _ in 0..count {
             outcomes.push(self.outcome(id).await);
@@ -162,7 +162,7 @@ impl Rig {
     }
 
     /// Outcomes of this message up to the final one.
-    pub async fn until_final(&mut self, id: MessageId) -> Vec<AttemptOutcome> {
+    pub(crate) async fn until_final(&mut self, id: MessageId) -> Vec<AttemptOutcome> {
         let mut outcomes = Vec::new();
         loop {
             outcomes.push(self.outcome(id).await);
@@ -173,7 +173,7 @@ impl Rig {
     }
 
     /// Waits for the next message that the relay itself writes.
-    pub async fn own_message(&mut self) -> Arc<AcceptedRecord> {
+    pub(crate) async fn own_message(&mut self) -> Arc<AcceptedRecord> {
         loop {
             let own = self.accepted.iter().position(|record| matches!(record.origin.kind, OriginKind::Dsn { .. }));
             match own {
@@ -199,17 +199,17 @@ impl Rig {
     }
 
     /// One MX host for a domain.
-    pub fn mx(&self, domain: &str, host: &str, ip: &str) {
+    pub(crate) fn mx(&self, domain: &str, host: &str, ip: &str) {
         self.zones.add_mx(domain, 10, host).add_address(host, ip);
     }
 }
 
 /// Settings with these routes.
-pub fn routes(routes: &[(&str, &str)]) -> Settings {
+pub(crate) fn routes(routes: &[(&str, &str)]) -> Settings {
     let routes = routes.iter().map(|(pattern, target)| ((*pattern).to_owned(), (*target).to_owned())).collect();
     Settings { routes, ..Settings::default() }
 }
 
-pub fn is_delivered(outcome: &AttemptOutcome) -> bool {
+pub(crate) fn is_delivered(outcome: &AttemptOutcome) -> bool {
     outcome.disposition == Disposition::Delivered
 }

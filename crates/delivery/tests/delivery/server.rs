@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// What the host does at some point.
 #[derive(Clone, Debug)]
-pub enum Say {
+pub(crate) enum Say {
     /// What a well-behaved host says.
     Usual,
     /// This, line by line.
@@ -26,22 +26,22 @@ pub enum Say {
 
 /// Where a host stands when its script is asked.
 #[derive(Clone, Debug)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// `""` for the banner, `"."` for the end of the data, else the line.
-    pub line: String,
+    pub(crate) line: String,
     /// Connections before this one.
-    pub connection: usize,
+    pub(crate) connection: usize,
     /// Messages taken over this connection before.
-    pub taken: usize,
+    pub(crate) taken: usize,
     /// Recipients taken in this transaction.
-    pub named: usize,
+    pub(crate) named: usize,
 }
 
 type Script = dyn Fn(&Moment) -> Say + Send + Sync;
 
 /// A running host.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub(crate) struct Server(Arc<Inner>);
 
 struct Inner {
     script: Box<Script>,
@@ -54,29 +54,29 @@ struct Inner {
 
 /// What a host has seen.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    pub connections: usize,
+pub(crate) struct Seen {
+    pub(crate) connections: usize,
     /// Open now, and the most at the same time.
-    pub open: (usize, usize),
+    pub(crate) open: (usize, usize),
     /// All commands, over all connections.
-    pub lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
     /// The messages taken, as they came over the wire, dots unstuffed.
-    pub messages: Vec<String>,
+    pub(crate) messages: Vec<String>,
 }
 
 impl Seen {
     /// The commands that begin with `verb`.
-    pub fn with(&self, verb: &str) -> Vec<&str> {
+    pub(crate) fn with(&self, verb: &str) -> Vec<&str> {
         self.lines.iter().filter(|line| line.starts_with(verb)).map(String::as_str).collect()
     }
 }
 
 /// How to set a host up.
-pub struct Setup {
-    pub extensions: Vec<&'static str>,
-    pub acceptor: Option<TlsAcceptor>,
+pub(crate) struct Setup {
+    pub(crate) extensions: Vec<&'static str>,
+    pub(crate) acceptor: Option<TlsAcceptor>,
     /// TLS from the first byte.
-    pub implicit: bool,
+    pub(crate) implicit: bool,
 }
 
 impl Default for Setup {
@@ -87,16 +87,20 @@ impl Default for Setup {
 
 impl Server {
     /// A well-behaved host.
-    pub fn start(net: &SimNet, address: &str) -> Self {
+    pub(crate) fn start(net: &SimNet, address: &str) -> Self {
         Self::scripted(net, address, |_| Say::Usual)
     }
 
     /// A host with this script.
-    pub fn scripted(net: &SimNet, address: &str, script: impl Fn(&Moment) -> Say + Send + Sync + 'static) -> Self {
+    pub(crate) fn scripted(
+        net: &SimNet,
+        address: &str,
+        script: impl Fn(&Moment) -> Say + Send + Sync + 'static,
+    ) -> Self {
         Self::with(net, address, Setup::default(), script)
     }
 
-    pub fn with(
+    pub(crate) fn with(
         net: &SimNet,
         address: &str,
         setup: Setup,
@@ -122,12 +126,12 @@ impl Server {
         server
     }
 
-    pub fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         self.0.seen.lock().clone()
     }
 
     /// Waits until what was seen fulfils `condition`.
-    pub async fn until(&self, condition: impl Fn(&Seen) -> bool) {
+    pub(crate) async fn until(&self, condition: impl Fn(&Seen) -> bool) {
         loop {
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
