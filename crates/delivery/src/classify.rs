@@ -1,6 +1,6 @@
 //! What a reply of a remote host means for a recipient.
 //!
-//! The knowledge is data: [`rules::RULES`], each rule beside a reply as a real
+//! The knowledge is data: a table of rules, each beside a reply as a real
 //! server sends it. A rule names a *cause*; what a cause means follows from the
 //! severity of the reply and from the stage it came at.
 

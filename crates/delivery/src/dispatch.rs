@@ -61,7 +61,7 @@ enum Plan {
     /// Known, until the DNS may say otherwise.
     Known { target: Arc<Target>, until: Option<Instant> },
     /// Being looked up; these wait for it.
-    Sought { jobs: Vec<Job>, parked: Vec<QueueKey> },
+    Sought { generation: u64, jobs: Vec<Job>, parked: Vec<QueueKey> },
 }
 
 /// What tasks report back.
@@ -124,7 +124,7 @@ impl Dispatcher {
                 let target = target.clone();
                 self.send(&config, &target, job);
             }
-            Some(Plan::Sought { jobs, parked }) => {
+            Some(Plan::Sought { jobs, parked, .. }) => {
                 if jobs.len() < config.settings.limits.ready_per_site {
                     jobs.push(job);
                 } else {
@@ -161,7 +161,10 @@ impl Dispatcher {
 
     /// Asks the DNS.
     fn seek(&mut self, config: &Config, domain: Domain, job: Job) {
-        self.remember(domain.clone(), Plan::Sought { jobs: vec![job], parked: Vec::new() });
+        self.remember(
+            domain.clone(),
+            Plan::Sought { generation: config.generation, jobs: vec![job], parked: Vec::new() },
+        );
         let (shared, news) = (self.shared.clone(), self.news_sender.clone());
         let limit = config.settings.timeouts.lookup.as_duration();
         self.shared.scope.spawn("lookup", async move {
@@ -182,9 +185,11 @@ impl Dispatcher {
 
     /// A lookup has ended: those that waited for it go on.
     fn arrive(&mut self, domain: Domain, answer: Result<(Target, Duration), Finding>) {
-        let Some(Plan::Sought { jobs, parked }) = self.plans.remove(&domain) else { return };
+        let Some(Plan::Sought { generation, jobs, parked }) = self.plans.remove(&domain) else { return };
         let config = self.shared.config.load_full();
         match answer {
+            // The domain may have another route by now.
+            _ if generation != config.generation => jobs.into_iter().for_each(|job| self.dispatch(job)),
             Ok((target, holds)) => {
                 let target = Arc::new(target);
                 let until = Some(self.shared.clock.instant() + holds);

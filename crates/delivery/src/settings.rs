@@ -98,6 +98,7 @@ impl Settings {
             smarthost.validate()?;
         }
         self.limits.validate()?;
+        self.timeouts.validate()?;
         RouteTable::parse(&self.routes, self.smarthost.is_some()).map(drop)
     }
 }
@@ -260,8 +261,8 @@ impl Limits {
             ("ready", self.ready),
             ("lookups", self.lookups),
         ];
-        match positive.iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(format!("limits.{key}: expected 1 or more")),
+        match positive.iter().find(|(_, value)| !(1..=MOST).contains(value)) {
+            Some((key, _)) => Err(format!("limits.{key}: expected 1 to {MOST}")),
             None if self.initial_connections_per_site > self.connections_per_site => Err(format!(
                 "limits.initial_connections_per_site: expected at most \
                  limits.connections_per_site ({})",
@@ -271,6 +272,9 @@ impl Limits {
         }
     }
 }
+
+/// Beyond this a limit is none, and semaphores refuse.
+const MOST: usize = 10_000_000;
 
 /// How long each step of a session may take. The defaults are those of
 /// RFC 5321 section 4.5.3.2, where it has one.
@@ -325,6 +329,28 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    fn validate(&self) -> Result<(), String> {
+        let all = [
+            ("lookup", self.lookup),
+            ("connect", self.connect),
+            ("banner", self.banner),
+            ("ehlo", self.ehlo),
+            ("handshake", self.handshake),
+            ("mail", self.mail),
+            ("rcpt", self.rcpt),
+            ("data", self.data),
+            ("data_block", self.data_block),
+            ("end_of_data", self.end_of_data),
+            ("reset", self.reset),
+        ];
+        match all.iter().find(|(_, period)| period.is_zero()) {
+            Some((key, _)) => Err(format!("timeouts.{key}: expected more than zero")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// True for what can stand in EHLO and in a route: letters, digits, hyphens
 /// and dots, no empty label.
 pub(crate) fn is_host_name(name: &str) -> bool {
@@ -351,6 +377,8 @@ mod tests {
             (Box::new(|s| s.retry_jitter_percent = 51), "retry_jitter_percent:"),
             (Box::new(|s| s.ehlo_name = Some("a b".into())), "ehlo_name:"),
             (Box::new(|s| s.limits.ready = 0), "limits.ready:"),
+            (Box::new(|s| s.limits.connections = usize::MAX), "limits.connections:"),
+            (Box::new(|s| s.timeouts.mail = Period::from_secs(0)), "timeouts.mail:"),
             (Box::new(|s| s.limits.initial_connections_per_site = 21), "limits.initial"),
             (Box::new(|s| s.smarthost = Some(Smarthost::default())), "smarthost.host:"),
             (

@@ -241,12 +241,12 @@ impl Site {
         jobs
     }
 
-    /// A connection's task ends. True when another one has to take its place,
-    /// which is counted already.
-    pub(crate) fn left(&self) -> bool {
+    /// A connection's task ends. True when another one may and has to take its
+    /// place, which is counted already.
+    pub(crate) fn left(&self, may_be_replaced: bool) -> bool {
         let mut state = self.state.lock();
         state.connections -= 1;
-        let wanted = !state.ready.is_empty() && state.connections < state.limit;
+        let wanted = may_be_replaced && !state.ready.is_empty() && state.connections < state.limit;
         state.connections += usize::from(wanted);
         wanted
     }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::Shared;
 use crate::attempt::{Attempt, Reach};
 use crate::connection::{Connection, Stop};
@@ -39,7 +41,8 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if self.site.left() {
+        let stops = self.shared.scope.is_cancelled() || Handle::try_current().is_err();
+        if self.site.left(!stops) {
             self.shared.start_worker(self.site.clone());
         } else {
             self.shared.sites.tidy(&self.site);

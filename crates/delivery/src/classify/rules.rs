@@ -150,6 +150,12 @@ pub(super) const RULES: &[Rule] = &[
         &["disabled", "inactive", "suspended", "deactivated", "discontinued", "expired"],
         "554 5.1.1 <ann@example.com>: this account has been disabled or discontinued",
     ),
+    both(
+        Cause::MailboxClosed,
+        &[(5, 0)],
+        &["mailbox unavailable"],
+        "550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302).",
+    ),
     status(
         Cause::NoMailbox,
         Stages::Recipient,

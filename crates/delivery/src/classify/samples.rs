@@ -53,11 +53,7 @@ pub(super) const SAMPLES: &[(Stage, &str, Verdict)] = &[
     ),
     (RCPT, "550 5.1.1 <ann@example.com>: Recipient address rejected: User unknown in virtual mailbox table", NO_EMAIL),
     (RCPT, "550 5.1.1 <ann@example.com>: Recipient address rejected: User unknown in local recipient table", NO_EMAIL),
-    (
-        RCPT,
-        "550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302).",
-        hard(BounceKind::TransientGeneral),
-    ),
+    (RCPT, "550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302).", GENERAL),
     (
         RCPT,
         "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient ann@example.com not found by SMTP address lookup",

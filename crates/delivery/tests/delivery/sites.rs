@@ -179,3 +179,18 @@ async fn new_routes_hold_from_the_next_message_on() {
     assert!(is_delivered(&rig.outcome(id).await));
     assert_eq!((first.seen().messages.len(), second.seen().messages.len()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_route_changed_during_a_lookup_holds_for_who_waited() {
+    let mut rig = rig().await;
+    rig.zones.delay("example.com", Duration::from_secs(5));
+    let (found, routed) = (Server::start(&rig.net, HOST), Server::start(&rig.net, "10.0.0.1:25"));
+    let delivery = rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    while rig.zones.queries("example.com") == 0 {
+        tokio::task::yield_now().await;
+    }
+    delivery.reload(routes(&[("*", "smtp://10.0.0.1")])).unwrap();
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert_eq!((found.seen().connections, routed.seen().messages.len()), (0, 1));
+}
