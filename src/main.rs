@@ -1,1 +1,70 @@
-fn main() {}
+//! The command line and the daemon: reads the configuration, wires the rooms, starts and stops
+//! them. Has no mail logic.
+
+mod access;
+mod cli;
+mod command;
+mod config;
+mod logging;
+mod output;
+mod quickstart;
+mod rooms;
+mod serve;
+mod state;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+use postrider_control::Error as ControlError;
+
+use crate::cli::{Cli, Command};
+use crate::config::ConfigError;
+use crate::output::{Output, ReaderGone};
+
+/// Many small allocations on many threads: jemalloc keeps them apart and gives memory back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let mut out = Output::new(cli.json);
+    match cli.command {
+        Command::Serve => serve::run(cli.config.as_deref()),
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Config(command) => command::config::run(&command, cli.config.as_deref(), &mut out),
+        Command::Completions { shell } => command::help::completions(shell, &mut out),
+        Command::Man => command::help::man(&mut out),
+        command => command::operate(command, cli.config.as_deref(), &mut out),
+    }?;
+    out.flush()
+}
+
+/// One line on standard error.
+#[expect(clippy::print_stderr, reason = "this is where errors are shown")]
+fn report(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    eprintln!("postrider: {}", text.lines().map(str::trim).collect::<Vec<_>>().join("; "));
+}
+
+/// The documented exit codes; see `postrider --help`.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() {
+        return 78;
+    }
+    match error.downcast_ref::<ControlError>() {
+        Some(ControlError::NotFound(_)) => 3,
+        Some(ControlError::NoDaemon | ControlError::Forbidden(_)) => 4,
+        _ => 1,
+    }
+}

@@ -1,29 +1,31 @@
 //! From an operation to the room that it is about.
 
+use std::fmt;
 use std::sync::Arc;
 
 use postrider_account::Accounts;
-use postrider_base::{Clock, Timestamp};
+use postrider_base::Timestamp;
+use postrider_delivery::Delivery;
 use postrider_events::Events;
 use postrider_spool::Spool;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Error, Operation, ReloadReport, Response, SpoolStat, Status, credentials, events, message, queue, suppression,
+    Error, Operation, ReloadReport, Response, SiteRow, SpoolStat, Status, credentials, events, message, queue,
+    suppression,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
 pub type ReloadRequest = oneshot::Sender<Result<ReloadReport, String>>;
 
 /// The rooms that operations act on.
-#[derive(Debug)]
 pub struct Deps {
     /// What does not change while the process runs.
     pub about: About,
     /// Credentials and suppression lists.
     pub accounts: Accounts,
-    /// Time for ages in answers.
-    pub clock: Clock,
+    /// The running delivery; none in a command.
+    pub delivery: Option<Delivery>,
     /// The journal; none when only the account tables are open.
     pub events: Option<Events>,
     /// The queue; none when only the account tables are open.
@@ -43,6 +45,8 @@ pub struct About {
     pub region: String,
     /// The node's number.
     pub node: u16,
+    /// The random id that was made with the state directory.
+    pub instance: String,
     /// The state directory.
     pub state_dir: String,
     /// When the daemon started; none in a command.
@@ -52,7 +56,7 @@ pub struct About {
 }
 
 /// Executes operations. Clones share everything.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Control {
     deps: Arc<Deps>,
 }
@@ -78,11 +82,11 @@ impl Control {
             }
             Operation::Events(operation) => return events::execute(self.events()?, operation, &answer).await,
             Operation::Message { id } => {
-                Response::Message(message::life(self.events()?, self.spool()?, id).await?)
+                Response::Message(Box::new(message::life(self.events()?, self.spool()?, id).await?))
             }
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
             Operation::Reload => self.reload().await?,
-            Operation::Sites => todo!(),
+            Operation::Sites => self.sites()?,
             Operation::SpoolStat => Response::SpoolStat(self.spool_stat()?),
             Operation::Status => Response::Status(Box::new(self.status()?)),
             Operation::Suppression(operation) => {
@@ -92,6 +96,11 @@ impl Control {
         // Nobody receives: the asker has gone, and the operation is done all the same.
         let _ = answer.send(response).await;
         Ok(())
+    }
+
+    fn sites(&self) -> Result<Response, Error> {
+        let sites = self.deps.delivery.as_ref().ok_or(Error::NoDaemon)?.sites();
+        Ok(Response::Sites(sites.into_iter().map(SiteRow::from).collect()))
     }
 
     fn events(&self) -> Result<&Events, Error> {
@@ -121,11 +130,18 @@ impl Control {
             hostname: about.hostname.clone(),
             region: about.region.clone(),
             node: format!("{:04x}", about.node),
+            instance: about.instance.clone(),
             state_dir: about.state_dir.clone(),
             running_since: about.running_since,
             pid: about.running_since.map(|_| std::process::id()),
             listeners: about.listeners.clone(),
             spool: self.spool_stat()?,
         })
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("about", &self.deps.about).finish_non_exhaustive()
     }
 }

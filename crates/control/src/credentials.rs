@@ -44,9 +44,7 @@ pub(crate) async fn execute(
                 smtp_password: None,
             }))
         }
-        CredentialOperation::List => {
-            Ok(Response::Credentials(credentials.list().into_iter().map(view).collect()))
-        },
+        CredentialOperation::List => Ok(Response::Credentials(credentials.list().into_iter().map(view).collect())),
     }
 }
 
@@ -67,7 +65,7 @@ impl From<AccountError> for Error {
         let text = error.to_string();
         match error {
             AccountError::NoSuchUser(_) => Error::NotFound(text),
-            AccountError::Store(_) | AccountError::Io(_) => Error::Failed(text),
+            AccountError::Store(_) => Error::Failed(text),
             _ => Error::Invalid(text),
         }
     }

@@ -5,8 +5,6 @@
 //! On the socket each request is one line of JSON and its answer is any number of lines; see
 //! [`Socket`] and [`Client`].
 
-#![allow(clippy::todo)]
-
 mod client;
 mod control;
 mod credentials;
@@ -30,8 +28,8 @@ pub use operation::{
     CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation, SuppressionOperation,
 };
 pub use response::{
-    CredentialView, LifeStep, MessageLife, NewCredential, QueueMessage, QueueRow, QueueSummaryRow, RecipientRow, ReloadReport,
-    Response, SiteRow, SpoolStat, Status,
+    CredentialView, LifeStep, MessageLife, NewCredential, QueueMessage, QueueRow, QueueSummaryRow, RecipientRow,
+    ReloadReport, Response, SiteRow, SpoolStat, Status,
 };
 pub use secret::Secret;
 pub use settings::Settings;

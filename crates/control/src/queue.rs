@@ -1,7 +1,9 @@
 //! Operations on the messages that are waiting.
 
 use postrider_mail::{AttemptOutcome, MessageId};
-use postrider_spool::{Error as SpoolError, IndexKind, MessageView, QueueEntry, QueueSummary, RecipientView, Selector, Spool, Stat};
+use postrider_spool::{
+    Error as SpoolError, IndexKind, MessageView, QueueEntry, QueueSummary, RecipientView, Selector, Spool, Stat,
+};
 
 use crate::{
     Error, LIST_LIMIT, QueueMessage, QueueOperation, QueueRow, QueueSummaryRow, RecipientRow, Response, SpoolStat,
@@ -23,13 +25,12 @@ pub(crate) async fn execute(spool: &Spool, operation: QueueOperation) -> Result<
             Ok(Response::Held { held: false })
         }
         QueueOperation::Retry(selector) => changed(spool, &selector, spool.retry(&selector).await?).await,
-        QueueOperation::Show { id } => show(spool, id)
-            .await?
-            .map(|message| Response::QueueMessage(Box::new(message)))
-            .ok_or_else(|| absent(id)),
+        QueueOperation::Show { id } => {
+            show(spool, id).await?.map(|message| Response::QueueMessage(Box::new(message))).ok_or_else(|| absent(id))
+        }
         QueueOperation::Summary => {
             let queues = spool.summary().await?;
-            Ok(Response::QueueSummary(queues.into_iter().map(summary_row).collect()))
+            Ok(Response::QueueSummary(queues.iter().map(summary_row).collect()))
         }
     }
 }
@@ -51,8 +52,8 @@ pub(crate) fn stat(stat: &Stat) -> SpoolStat {
         disk_bytes: stat.disk_bytes,
         segments: stat.segments,
         index: match stat.index {
-            IndexKind::Sled => "disk".to_owned(),
-            IndexKind::Memory => "memory".to_owned(),
+            IndexKind::Sled => "on disk".to_owned(),
+            IndexKind::Memory => "in memory".to_owned(),
         },
         index_backlog: stat.index_backlog,
         quarantined: stat.quarantined,
@@ -72,7 +73,7 @@ fn absent(id: MessageId) -> Error {
     Error::NotFound(format!("message {id} does not wait here"))
 }
 
-fn summary_row(queue: QueueSummary) -> QueueSummaryRow {
+fn summary_row(queue: &QueueSummary) -> QueueSummaryRow {
     QueueSummaryRow {
         account: queue.account,
         domain: queue.domain.to_string(),
@@ -82,7 +83,7 @@ fn summary_row(queue: QueueSummary) -> QueueSummaryRow {
         held: queue.held,
         parked: queue.parked,
         oldest: queue.oldest,
-        next_due: queue.next_due,
+        next_due: queue.next_due.filter(|_| !queue.held),
     }
 }
 
@@ -96,7 +97,7 @@ fn row(entry: QueueEntry) -> QueueRow {
         domain: entry.domain.to_string(),
         recipients: entry.recipients.iter().map(ToString::to_string).collect(),
         attempts: entry.attempts,
-        next_attempt: entry.next_attempt,
+        next_attempt: entry.next_attempt.filter(|_| !entry.held),
         state: state(entry.held, entry.in_delivery, entry.last.as_ref()).to_owned(),
         last_reply: entry.last.map(|last| last.diagnostic),
     }

@@ -2,6 +2,7 @@
 
 use postrider_account::{RecipientOverflow, Suppressed};
 use postrider_base::Timestamp;
+use postrider_delivery::SiteView;
 use postrider_mail::{AccountId, MessageId};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,7 @@ pub enum Response {
         held: bool,
     },
     /// The life of a message.
-    Message(MessageLife),
+    Message(Box<MessageLife>),
     /// One waiting message.
     QueueMessage(Box<QueueMessage>),
     /// Waiting messages.
@@ -226,17 +227,45 @@ pub struct ReloadReport {
     pub needs_restart: Vec<String>,
 }
 
-/// One site's connections.
+/// What goes on at one destination of delivery.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct SiteRow {
-    /// The site's name.
-    pub site: String,
-    /// Open connections.
-    pub connections: u64,
-    /// Messages claimed for it.
-    pub ready: u64,
-    /// What it is doing.
-    pub state: String,
+    /// The site's name: a route's host, or the MX hosts of its domains.
+    pub name: String,
+    /// Messages that wait for a connection.
+    pub ready: usize,
+    /// Queues that wait because the site has enough ready.
+    pub parked: usize,
+    /// Connections that are open or being opened.
+    pub connections: usize,
+    /// Of those, the ones without a message.
+    pub idle: usize,
+    /// Connections that may be open.
+    pub limit: usize,
+    /// Messages taken since the site was last unused.
+    pub delivered: u64,
+    /// The last reply that was not a success.
+    pub last_refusal: Option<String>,
+    /// When that reply came.
+    #[serde(with = "moment::optional")]
+    pub last_refusal_at: Option<Timestamp>,
+}
+
+impl From<SiteView> for SiteRow {
+    fn from(site: SiteView) -> SiteRow {
+        let (last_refusal_at, last_refusal) = site.last_refusal.unzip();
+        SiteRow {
+            name: site.name,
+            ready: site.ready,
+            parked: site.parked,
+            connections: site.connections,
+            idle: site.idle,
+            limit: site.limit,
+            delivered: site.delivered,
+            last_refusal,
+            last_refusal_at,
+        }
+    }
 }
 
 /// The durable queue's figures.
@@ -258,7 +287,7 @@ pub struct SpoolStat {
     pub disk_bytes: u64,
     /// Files of the log.
     pub segments: u64,
-    /// Where the index of waiting messages is: `disk`, or `memory` after sled failed.
+    /// Where the index of waiting messages is: `on disk`, or `in memory` after sled failed.
     pub index: String,
     /// Changes that the index has not applied yet.
     pub index_backlog: u64,
@@ -279,6 +308,8 @@ pub struct Status {
     pub region: String,
     /// The node's number, in hexadecimal as in its message ids.
     pub node: String,
+    /// The random id that was made with the state directory.
+    pub instance: String,
     /// The state directory.
     pub state_dir: String,
     /// When the daemon started; none when no daemon runs.

@@ -1,0 +1,293 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use postrider_account::RecipientOverflow;
+use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
+
+/// An SMTP relay with Amazon SES's semantics that a company runs itself.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// The configuration file [default: /etc/postrider/postrider.toml, else ./postrider-data/postrider.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "POSTRIDER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print JSON, one document or one line an item, instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0   done
+  1   it failed; one line on stderr says why
+  2   the command line is wrong
+  3   the message, credential or address named does not exist
+  4   no daemon runs, or its control socket is closed to this user
+  78  the configuration is wrong";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the relay
+    Serve,
+    /// Try it: a relay on 127.0.0.1 with a built-in inbox, without any configuration
+    Quickstart(QuickstartArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// SMTP credentials
+    #[command(subcommand)]
+    Credentials(CredentialsCommand),
+    /// The suppression list: addresses that get nothing
+    #[command(subcommand)]
+    Suppression(SuppressionCommand),
+    /// Messages that are waiting
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// The whole life of one message: accepted, each attempt with its reply, outcome
+    Message {
+        /// The id that the final `250 Ok` named
+        id: MessageId,
+    },
+    /// Delivery events, one JSON object a line
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// What this node is and how it fares
+    Status,
+    /// Make the daemon read its configuration and certificates again
+    Reload,
+    /// The destinations that delivery knows at the moment
+    Sites,
+    /// Figures of the durable queue
+    Spool,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QuickstartArgs {
+    /// Where to keep everything
+    #[arg(long, value_name = "DIR", default_value = "./postrider-data")]
+    pub(crate) dir: PathBuf,
+    /// The STARTTLS port on 127.0.0.1
+    #[arg(long, default_value_t = 2587)]
+    pub(crate) starttls_port: u16,
+    /// The TLS wrapper port on 127.0.0.1
+    #[arg(long, default_value_t = 2465)]
+    pub(crate) wrapper_port: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say whether the configuration is right
+    Check,
+    /// Print the configuration in effect, defaults included
+    Show,
+    /// Print the reference of all keys as Markdown
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialsCommand {
+    /// Compute the SMTP password of a secret access key, which is read from stdin or
+    /// POSTRIDER_SECRET_ACCESS_KEY, and print it alone
+    Derive {
+        /// The region that the password is for
+        #[arg(long)]
+        region: String,
+    },
+    /// Make a credential and show its secret, once
+    Create {
+        /// A name for people
+        #[arg(long)]
+        label: Option<String>,
+        /// What a message with more than 50 recipients meets
+        #[arg(long, value_enum, default_value_t)]
+        overflow: Overflow,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// List the credentials
+    List,
+    /// Refuse a credential until it is enabled again
+    Disable {
+        /// Its user name
+        user: String,
+    },
+    /// Accept a disabled credential again
+    Enable {
+        /// Its user name
+        user: String,
+    },
+    /// Remove a credential for good
+    Delete {
+        /// Its user name
+        user: String,
+    },
+    /// Take over an existing credential: its SMTP password or secret access key is read from stdin
+    Import {
+        /// The access key id that clients use as user name
+        #[arg(long, value_name = "AKIA...")]
+        user: String,
+        /// A name for people
+        #[arg(long)]
+        label: Option<String>,
+        /// What a message with more than 50 recipients meets
+        #[arg(long, value_enum, default_value_t)]
+        overflow: Overflow,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Overflow {
+    /// The whole message is refused, as SES does
+    #[default]
+    Reject,
+    /// The recipients beyond the bound get a 4xx; smarthosts send them next
+    Defer,
+}
+
+impl From<Overflow> for RecipientOverflow {
+    fn from(overflow: Overflow) -> RecipientOverflow {
+        match overflow {
+            Overflow::Reject => RecipientOverflow::Reject,
+            Overflow::Defer => RecipientOverflow::Defer,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AccountArg {
+    /// The account [default: the configuration's]
+    #[arg(long)]
+    pub(crate) account: Option<AccountId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SuppressionCommand {
+    /// Put an address on the list
+    Put {
+        /// The address
+        address: EmailAddress,
+        /// Why: BOUNCE or COMPLAINT
+        #[arg(long, default_value = "BOUNCE")]
+        reason: SuppressionReason,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Show an address's entry
+    Get {
+        /// The address
+        address: EmailAddress,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// List the addresses
+    List {
+        /// Only entries with this reason
+        #[arg(long)]
+        reason: Option<SuppressionReason>,
+        /// Only addresses that contain this text
+        #[arg(long = "match", value_name = "TEXT")]
+        matching: Option<String>,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Take an address off the list
+    Delete {
+        /// The address
+        address: EmailAddress,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Add the addresses of a file: CSV (address, reason), JSON lines, or what SES's
+    /// ListSuppressedDestinations prints
+    Import {
+        /// The file; - is stdin
+        file: PathBuf,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Print the list in a form that import reads
+    Export {
+        /// The form
+        #[arg(long, value_enum, default_value_t)]
+        format: ExportFormat,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// ADDRESS,REASON, one a line
+    #[default]
+    Csv,
+    /// One JSON object a line
+    Json,
+    /// One document, as SES's ListSuppressedDestinations prints it
+    Ses,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// One row for each account and recipient domain
+    Summary,
+    /// Waiting messages, oldest first
+    List {
+        /// Only those with an open recipient in this domain
+        #[arg(long)]
+        domain: Option<Domain>,
+        /// Most rows
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// One message with its recipients and their last replies
+    Show {
+        /// The message
+        id: MessageId,
+    },
+    /// Make messages due now
+    Retry(SelectorArgs),
+    /// Give up messages without a bounce
+    Delete(SelectorArgs),
+    /// Keep messages from being delivered until they are released
+    Hold(SelectorArgs),
+    /// Let held messages go on
+    Release(SelectorArgs),
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct SelectorArgs {
+    /// The message
+    pub(crate) id: Option<MessageId>,
+    /// All messages with an open recipient in this domain
+    #[arg(long)]
+    pub(crate) domain: Option<Domain>,
+    /// All messages
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// Events as they happen, until interrupted
+    Tail,
+    /// Events from a time on
+    Since {
+        /// A time as 2026-01-31T12:00:00Z, or an age as 90s, 15m, 2h, 3d
+        time: String,
+    },
+}

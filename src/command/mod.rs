@@ -1,0 +1,53 @@
+//! The operator's commands: from arguments to operations, from answers to tables.
+
+pub(crate) mod config;
+mod credentials;
+mod events;
+pub(crate) mod help;
+mod message;
+mod node;
+mod queue;
+mod suppression;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use postrider_control::Response;
+
+use crate::access::{Access, Need};
+use crate::cli::{Command, CredentialsCommand};
+use crate::output::Output;
+
+/// Runs a command that acts on a node: through its daemon, or in process when none runs.
+pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output) -> Result<()> {
+    if let Command::Credentials(CredentialsCommand::Derive { region }) = &command {
+        return credentials::derive(region, out);
+    }
+    Access::with(config, need(&command), async |access| match command {
+        Command::Credentials(command) => credentials::run(command, access, out).await,
+        Command::Suppression(command) => suppression::run(command, access, out).await,
+        Command::Queue(command) => queue::run(command, access, out).await,
+        Command::Message { id } => message::run(id, access, out).await,
+        Command::Events(command) => events::run(command, access, out).await,
+        Command::Status => node::status(access, out).await,
+        Command::Reload => node::reload(access, out).await,
+        Command::Sites => node::sites(access, out).await,
+        Command::Spool => node::spool(access, out).await,
+        _ => unreachable!("the other commands do not act on a node"),
+    })
+}
+
+/// What must be opened when no daemon runs.
+fn need(command: &Command) -> Need {
+    match command {
+        Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
+        Command::Reload | Command::Sites => Need::Daemon,
+        Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,
+        _ => Need::Everything,
+    }
+}
+
+/// The answer was of another kind than the question: a daemon of another version.
+fn unexpected<T>(response: &Response) -> Result<T> {
+    bail!("the daemon gave an answer to another question ({response:?}): is it of another version?")
+}

@@ -1,0 +1,169 @@
+//! The rooms that hold state, opened in the order in which they need each other. The daemon and
+//! a command without a daemon open the same ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use postrider_account::Accounts;
+use postrider_base::{Clock, Disk, Metrics, Random, RealDisk};
+use postrider_control::{About, Deps, ReloadRequest};
+use postrider_delivery::Delivery;
+use postrider_events::{Driver, Events, EventsOptions, Issuer};
+use postrider_spool::{Spool, SpoolOptions};
+use postrider_store::Store;
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::config::Config;
+use crate::state::StateDir;
+
+/// How long closing may take before what is left is given to the next start's recovery.
+pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How much is opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Open {
+    /// The account tables alone.
+    Accounts,
+    /// The queue and the journal too.
+    Everything,
+}
+
+/// Open rooms. The lock on the state directory is held until they are dropped.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) metrics: Metrics,
+    pub(crate) accounts: Accounts,
+    pub(crate) store: Store,
+    pub(crate) queue: Option<Queue>,
+    pub(crate) state: StateDir,
+}
+
+/// The queue and what reads its feed.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    pub(crate) spool: Spool,
+    pub(crate) events: Events,
+}
+
+/// What only a daemon has.
+pub(crate) struct DaemonLink {
+    pub(crate) delivery: Delivery,
+    pub(crate) listeners: Vec<String>,
+    pub(crate) reload: mpsc::Sender<ReloadRequest>,
+}
+
+impl Rooms {
+    pub(crate) async fn open(config: &Config, open: Open, metrics: Metrics) -> Result<Rooms> {
+        let clock = Clock::system();
+        let random = Random::system();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let state = StateDir::open(&config.server.state_dir, config.server.node.0, &random)?;
+        let store = open_store(Arc::clone(&disk), &state).await?;
+        let accounts =
+            Accounts::open(&store, &clock, &random, &config.account).context("cannot read the account tables")?;
+        let queue = match open {
+            Open::Accounts => None,
+            Open::Everything => Some(open_queue(config, &state, disk, &clock, &metrics).await?),
+        };
+        Ok(Rooms { clock, random, metrics, accounts, store, queue, state })
+    }
+
+    /// What operations act on.
+    pub(crate) fn control_deps(&self, config: &Config, daemon: Option<DaemonLink>) -> Deps {
+        let running_since = daemon.as_ref().map(|_| self.clock.now());
+        let (listeners, delivery, reload) = match daemon {
+            Some(daemon) => (daemon.listeners, Some(daemon.delivery), Some(daemon.reload)),
+            None => (Vec::new(), None, None),
+        };
+        Deps {
+            about: About {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                hostname: config.server.hostname(),
+                region: config.server.region.clone(),
+                node: config.server.node.0,
+                instance: self.state.node().instance.clone(),
+                state_dir: self.state.path().display().to_string(),
+                running_since,
+                listeners,
+            },
+            accounts: self.accounts.clone(),
+            delivery,
+            events: self.queue.as_ref().map(|queue| queue.events.clone()),
+            spool: self.queue.as_ref().map(|queue| queue.spool.clone()),
+            reload,
+        }
+    }
+
+    /// Syncs and closes what is open, the last opened first.
+    pub(crate) async fn close(self, deadline: Duration) -> Result<()> {
+        let closing = async {
+            if let Some(Queue { spool, events }) = &self.queue {
+                events.close().await.context("cannot close the journal")?;
+                spool.close().await.context("cannot close the queue's log")?;
+            }
+            self.store.close().await.context("cannot close the account tables")
+        };
+        tokio::time::timeout(deadline, closing)
+            .await
+            .map_err(|_| anyhow!("the logs were not closed within {deadline:?}; the next start recovers"))?
+    }
+}
+
+async fn open_store(disk: Arc<dyn Disk>, state: &StateDir) -> Result<Store> {
+    let dir = state.room("store");
+    let shown = dir.display().to_string();
+    tokio::task::spawn_blocking(move || Store::open(disk, &dir))
+        .await
+        .context("opening the account tables panicked")?
+        .with_context(|| format!("cannot open the account tables in {shown}"))
+}
+
+async fn open_queue(
+    config: &Config,
+    state: &StateDir,
+    disk: Arc<dyn Disk>,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<Queue> {
+    let dir = state.room("spool");
+    let spool = Spool::open(SpoolOptions {
+        disk: Arc::clone(&disk),
+        index_dir: Some(dir.join("index")),
+        dir: dir.clone(),
+        driver: Driver::Thread,
+        clock: clock.clone(),
+        settings: config.spool.clone(),
+        metrics: metrics.clone(),
+        feeds: &[Events::FEED],
+        start_held: false,
+        accept_loss: config.server.accept_loss,
+    })
+    .await
+    .with_context(|| format!("cannot open the queue in {}", dir.display()))?;
+    let report = spool.report();
+    info!(messages = report.messages, records = report.records, clean_stop = report.clean_stop, "queue open");
+
+    let dir = state.room("journal");
+    let events = Events::open(EventsOptions {
+        disk,
+        view_dir: Some(dir.join("index")),
+        dir: dir.clone(),
+        driver: Driver::Thread,
+        clock: clock.clone(),
+        settings: config.events.clone(),
+        metrics: metrics.clone(),
+        issuer: Issuer {
+            partition: config.server.partition.clone(),
+            region: config.server.region.clone(),
+            hostname: config.server.hostname(),
+        },
+        accept_loss: config.server.accept_loss,
+    })
+    .await
+    .with_context(|| format!("cannot open the journal in {}", dir.display()))?;
+    Ok(Queue { spool, events })
+}

@@ -1,0 +1,198 @@
+//! The rooms that work: who reads the queue's feed, who takes mail, who sends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use postrider_api::{Readiness, Sources};
+use postrider_base::{Clock, RealDisk, Scope};
+use postrider_control::{Control, ReloadRequest, Socket};
+use postrider_delivery::Delivery;
+use postrider_events::{FileSink, MailSink, TracingSink};
+use postrider_listener::Listeners;
+use postrider_submission::{Refusal, Submission, SubmissionDeps};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{World, supervisor};
+use crate::config::Config;
+use crate::rooms::{DaemonLink, Queue, Rooms};
+
+/// Reloads that may wait; further askers wait to ask.
+const RELOADS: usize = 4;
+
+/// What is kept of a drain's time for those who read the queue's feed.
+const READING: Duration = Duration::from_secs(2);
+
+/// Everything that runs. Close it, or its tasks end with the process.
+pub(crate) struct Running {
+    pub(crate) delivery: Delivery,
+    pub(crate) listeners: Listeners,
+    pub(crate) mail_log: Arc<dyn MailSink>,
+    pub(crate) reloads: mpsc::Receiver<ReloadRequest>,
+    scopes: Scopes,
+}
+
+/// In the order in which they end.
+#[derive(Clone)]
+pub(crate) struct Scopes {
+    /// What takes requests: listeners, HTTP, the control socket.
+    intake: Scope,
+    /// What sends mail.
+    outgoing: Scope,
+    /// What reads the queue's feed, and the watchdog.
+    background: Scope,
+}
+
+impl Running {
+    /// Starts everything. Delivery is the last: when a port is taken, nothing has been sent.
+    pub(crate) fn start(
+        config: &Config,
+        rooms: &Rooms,
+        queue: &Queue,
+        world: World,
+        scopes: Scopes,
+    ) -> Result<Running> {
+        supervisor::keep_alive(&scopes.background);
+        let mail_log = mail_log(config)?;
+        queue.events.run(&queue.spool, Arc::clone(&mail_log), &scopes.background);
+        let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &scopes.background);
+        suppression.context("cannot start automatic suppression")?;
+
+        let submission = submission(config, rooms, queue);
+        let listeners = listeners(config, rooms, &submission, &scopes.intake)?;
+        let socket = Socket::bind(&config.control)
+            .with_context(|| format!("cannot listen on the control socket {}", config.control.socket.display()))?;
+        let sources = Sources { metrics: rooms.metrics.clone(), readiness: readiness(&submission, &scopes.intake) };
+        if let Some(address) = postrider_api::start(&config.api, sources, &scopes.intake)? {
+            info!("metrics and health on http://{address}");
+        }
+        let delivery = delivery(config, rooms, queue, &submission, world, &scopes.outgoing)?;
+
+        let (reload, reloads) = mpsc::channel(RELOADS);
+        let addresses = listeners.addresses().map(|(address, listen)| format!("{address} {}", tls_word(&listen)));
+        let link = DaemonLink { listeners: addresses.collect(), delivery: delivery.clone(), reload };
+        let control = Control::new(rooms.control_deps(config, Some(link)));
+        scopes.intake.spawn("control socket", socket.serve(control, scopes.intake.clone()));
+        Ok(Running { delivery, listeners, mail_log, reloads, scopes })
+    }
+
+    /// Stops taking, lets what has begun end, cuts off the rest at the deadline.
+    pub(crate) async fn close(self, deadline: Duration, clock: &Clock) {
+        let reading = READING.min(deadline / 4);
+        let working = clock.instant() + (deadline - reading);
+        let left = || working.saturating_duration_since(clock.instant());
+        if let Err(late) = self.listeners.drain(left()).await {
+            warn!("sessions cut off: {late}");
+        }
+        self.scopes.close_intake(left()).await;
+        self.scopes.close_outgoing(left()).await;
+        drop(self.delivery);
+        self.scopes.close_background(reading).await;
+    }
+}
+
+impl Scopes {
+    pub(crate) fn new() -> Scopes {
+        Scopes { intake: Scope::new("intake"), outgoing: Scope::new("delivery"), background: Scope::new("background") }
+    }
+
+    /// Ends what was started by a start that failed.
+    pub(crate) async fn close(&self, deadline: Duration) {
+        self.close_intake(deadline).await;
+        self.close_outgoing(deadline).await;
+        self.close_background(deadline).await;
+    }
+
+    async fn close_intake(&self, deadline: Duration) {
+        close("requests", &self.intake, deadline).await;
+    }
+
+    async fn close_outgoing(&self, deadline: Duration) {
+        close("deliveries", &self.outgoing, deadline).await;
+    }
+
+    async fn close_background(&self, deadline: Duration) {
+        close("readers of the queue's feed", &self.background, deadline).await;
+    }
+}
+
+async fn close(what: &str, scope: &Scope, deadline: Duration) {
+    if let Err(late) = scope.clone().close(deadline).await {
+        warn!("{what} cut off: {late}; what came of their last step is unknown");
+    }
+}
+
+fn mail_log(config: &Config) -> Result<Arc<dyn MailSink>> {
+    Ok(match &config.events.mail_log {
+        Some(path) => Arc::new(FileSink::open(path.clone()).context("cannot open events.mail_log")?),
+        None => Arc::new(TracingSink),
+    })
+}
+
+fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Submission {
+    let deps = SubmissionDeps {
+        spool: queue.spool.clone(),
+        accounts: rooms.accounts.clone(),
+        clock: rooms.clock.clone(),
+        random: rooms.random.clone(),
+        metrics: rooms.metrics.clone(),
+    };
+    Submission::new(deps, config.submission())
+}
+
+fn listeners(config: &Config, rooms: &Rooms, submission: &Submission, scope: &Scope) -> Result<Listeners> {
+    let deps = postrider_listener::Deps {
+        submission: submission.clone(),
+        clock: rooms.clock.clone(),
+        random: rooms.random.clone(),
+        metrics: rooms.metrics.clone(),
+        disk: Arc::new(RealDisk),
+        keys: rooms.state.room("keys"),
+    };
+    Ok(Listeners::start(&config.listener, &config.sessions, &config.tls, deps, scope)?)
+}
+
+fn delivery(
+    config: &Config,
+    rooms: &Rooms,
+    queue: &Queue,
+    submission: &Submission,
+    world: World,
+    scope: &Scope,
+) -> Result<Delivery> {
+    let deps = postrider_delivery::Deps {
+        spool: queue.spool.clone(),
+        accounts: rooms.accounts.clone(),
+        submission: submission.clone(),
+        resolver: world.resolver,
+        dialer: world.dialer,
+        built_in: world.built_in,
+        clock: rooms.clock.clone(),
+        random: rooms.random.clone(),
+        metrics: rooms.metrics.clone(),
+        settings: config.delivery(),
+    };
+    Delivery::start(deps, scope).context("cannot start delivery")
+}
+
+/// Why `/readyz` says no.
+fn readiness(submission: &Submission, intake: &Scope) -> Readiness {
+    let (submission, intake) = (submission.clone(), intake.clone());
+    Arc::new(move || {
+        let draining = intake.is_cancelled().then(|| "draining".to_owned());
+        let refused = match submission.check_mail(0) {
+            Ok(()) => None,
+            Err(Refusal::NoRoom) => Some("there is no room for more mail".to_owned()),
+            Err(_) => Some("the queue's log has failed".to_owned()),
+        };
+        draining.into_iter().chain(refused).collect()
+    })
+}
+
+fn tls_word(listen: &postrider_listener::Listen) -> &'static str {
+    match listen.tls {
+        postrider_listener::ListenTls::StartTls => "STARTTLS",
+        postrider_listener::ListenTls::TlsWrapper => "TLS wrapper",
+    }
+}

@@ -1,0 +1,257 @@
+//! The state directory: whose it is, that it is ours, and that nobody else uses it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use postrider_base::Random;
+use serde::{Deserialize, Serialize};
+
+/// The layout that this version reads and writes.
+const FORMAT: u32 = 1;
+
+const ROOMS: [&str; 4] = ["spool", "store", "journal", "keys"];
+
+/// An exclusively locked state directory; the lock ends with this value or the process.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    node: NodeFile,
+    _lock: File,
+}
+
+/// `node.toml`: who wrote this directory.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeFile {
+    /// The layout of the directory.
+    pub(crate) format: u32,
+    /// The node's number, part of each message id.
+    pub(crate) node: u16,
+    /// Random, made with the directory: a copy can be told from its original.
+    pub(crate) instance: String,
+}
+
+/// Who owns the directory of a state directory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl StateDir {
+    /// Makes the directory if need be, locks it and reads its `node.toml`.
+    pub(crate) fn open(path: &Path, node: u16, random: &Random) -> Result<StateDir> {
+        let shown = path.display();
+        if !path.exists() {
+            make_private(path, true).with_context(|| format!("cannot make the state directory {shown}"))?;
+        }
+        let metadata = fs::metadata(path).with_context(|| format!("cannot read the state directory {shown}"))?;
+        if !metadata.is_dir() {
+            bail!("the state directory {shown} is not a directory");
+        }
+        let own = rustix::process::geteuid().as_raw();
+        if metadata.uid() != own {
+            bail!(
+                "the state directory {shown} belongs to user {}, and this is user {own}: run as its owner",
+                metadata.uid()
+            );
+        }
+        refuse_foreign(path)?;
+        let lock = lock(path)?;
+        let node = read_or_make_node(path, node, random)?;
+        for room in ROOMS {
+            let room = path.join(room);
+            if !room.exists() {
+                make_private(&room, false).with_context(|| format!("cannot make {}", room.display()))?;
+            }
+        }
+        Ok(StateDir { path: path.to_owned(), node, _lock: lock })
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who wrote it.
+    pub(crate) fn node(&self) -> &NodeFile {
+        &self.node
+    }
+
+    /// One of its rooms.
+    pub(crate) fn room(&self, name: &'static str) -> PathBuf {
+        debug_assert!(ROOMS.contains(&name), "{name} is not in the layout");
+        self.path.join(name)
+    }
+}
+
+/// Who owns the state directory, if it is there.
+pub(crate) fn owner(path: &Path) -> Option<Owner> {
+    fs::metadata(path).ok().map(|metadata| Owner { uid: metadata.uid(), gid: metadata.gid() })
+}
+
+fn make_private(path: &Path, parents: bool) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).recursive(parents).create(path)
+}
+
+/// A directory with somebody else's files is not taken over.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    if path.join("node.toml").exists() {
+        return Ok(());
+    }
+    let entries = fs::read_dir(path).with_context(|| format!("cannot list the state directory {}", path.display()))?;
+    for entry in entries {
+        let name = entry.with_context(|| format!("cannot list the state directory {}", path.display()))?.file_name();
+        let ours = ROOMS.iter().any(|room| name == *room) || name == "lock" || name == "postrider.toml";
+        if !ours {
+            bail!(
+                "{} is not a postrider state directory: it has no node.toml, but holds {}",
+                path.display(),
+                name.to_string_lossy(),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let path = path.join("lock");
+    let shown = path.display();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot write the state directory: {shown}"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let pid = pid.trim();
+            let pid = if pid.is_empty() { "unknown" } else { pid };
+            bail!("the state directory is in use by process {pid} ({shown} is locked)");
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {shown}")),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("cannot write {shown}"))?;
+    Ok(file)
+}
+
+fn read_or_make_node(path: &Path, number: u16, random: &Random) -> Result<NodeFile> {
+    let file = path.join("node.toml");
+    let shown = file.display();
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            let node: NodeFile =
+                toml::from_str(&text).with_context(|| format!("{shown} is not a postrider node file"))?;
+            if node.format != FORMAT {
+                bail!(
+                    "{shown}: format {} of the state directory is not format {FORMAT}, which this version reads",
+                    node.format
+                );
+            }
+            if node.node != number {
+                bail!(
+                    "{shown}: the state directory belongs to node {:04x}, and the configuration says server.node = \"{number:04x}\"",
+                    node.node,
+                );
+            }
+            Ok(node)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let node = NodeFile { format: FORMAT, node: number, instance: format!("{:032x}", random.uuid_v4()) };
+            write_node(&file, &node).with_context(|| format!("cannot write {shown}"))?;
+            Ok(node)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {shown}")),
+    }
+}
+
+/// Written aside and renamed: a crash leaves the whole file or none.
+fn write_node(file: &Path, node: &NodeFile) -> Result<()> {
+    let text = toml::to_string(node)?;
+    let aside = file.with_extension("toml-new");
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&aside, file)?;
+    if let Some(parent) = file.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: u16 = 0x0100;
+
+    fn open(path: &Path) -> Result<StateDir> {
+        StateDir::open(path, NODE, &Random::seeded(1))
+    }
+
+    fn refusal(path: &Path) -> String {
+        format!("{:#}", open(path).unwrap_err())
+    }
+
+    #[test]
+    fn a_new_directory_is_private_and_keeps_its_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let first = open(&path).unwrap();
+        let instance = first.node().instance.clone();
+        for room in ROOMS {
+            assert_eq!(fs::metadata(first.room(room)).unwrap().mode() & 0o777, 0o700);
+        }
+        drop(first);
+        let second = StateDir::open(&path, NODE, &Random::seeded(2)).unwrap();
+        assert_eq!(second.node().instance, instance);
+    }
+
+    #[test]
+    fn a_second_user_of_the_directory_is_told_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let _held = open(&path).unwrap();
+        let refusal = refusal(&path);
+        assert!(refusal.contains(&format!("in use by process {}", std::process::id())), "{refusal}");
+    }
+
+    #[test]
+    fn foreign_and_future_directories_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("holiday.jpg"), "x").unwrap();
+        assert!(refusal(dir.path()).contains("holds holiday.jpg"));
+
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("node.toml"), "format = 9\nnode = 256\ninstance = \"x\"\n").unwrap();
+        assert!(refusal(dir.path()).contains("format 9"));
+
+        fs::write(dir.path().join("node.toml"), "hello").unwrap();
+        assert!(refusal(dir.path()).contains("not a postrider node file"));
+    }
+
+    #[test]
+    fn another_nodes_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        drop(StateDir::open(&path, 0x0200, &Random::seeded(1)).unwrap());
+        assert!(refusal(&path).contains("belongs to node 0200"));
+    }
+
+    #[test]
+    fn a_file_is_not_a_directory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(refusal(file.path()).contains("is not a directory"));
+    }
+}

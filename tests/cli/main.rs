@@ -1,0 +1,11 @@
+//! The real binary, driven as an operator drives it: its commands, its refusals, its signals.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod config;
+mod credentials;
+mod message;
+mod quickstart;
+mod serve;
+mod support;
+mod suppression;
