@@ -34,3 +34,29 @@ impl<const N: usize> Key for [u8; N] {
         bytes.try_into().ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ordered<K: Key + PartialEq + std::fmt::Debug>(keys: &[K]) {
+        assert!(keys.is_sorted_by(|a, b| a.to_bytes() < b.to_bytes()), "{keys:?}");
+        for key in keys {
+            assert_eq!(K::from_bytes(&key.to_bytes()).as_ref(), Some(key));
+        }
+    }
+
+    #[test]
+    fn bytes_sort_as_keys_do() {
+        ordered(&[0, 1, 255, 256, u64::MAX]);
+        ordered(&["", "a", "aa", "b", "é"].map(String::from));
+        ordered(&[[0, 0, 9], [0, 1, 0], [200, 0, 0]]);
+    }
+
+    #[test]
+    fn other_bytes_are_no_keys() {
+        assert_eq!(u64::from_bytes(&[1; 7]), None);
+        assert_eq!(String::from_bytes(&[0xff]), None);
+        assert_eq!(<[u8; 2]>::from_bytes(&[1]), None);
+    }
+}
