@@ -7,6 +7,7 @@
 //! memory, when there is no directory or sled cannot be had.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -111,42 +112,33 @@ impl Index {
         }
     }
 
-    /// Up to `limit` places of a queue, or of all, after `after`, in order.
-    pub(crate) fn places(
-        &self,
-        queue: Option<&QueueKey>,
-        after: Option<&(QueueKey, Slot)>,
-        limit: usize,
-    ) -> Result<Vec<(QueueKey, Slot)>, Broken> {
-        let prefix = queue.map(prefix).unwrap_or_default();
+    /// Up to `limit` slots of a queue after `after`, in order.
+    pub(crate) fn slots(&self, queue: &QueueKey, after: Option<Slot>, limit: usize) -> Result<Vec<Slot>, Broken> {
+        let prefix = prefix(queue);
         let start = match after {
-            Some((queue, (due, id))) => place(queue, *due, *id),
-            None => prefix.clone(),
+            Some((due, id)) => Bound::Excluded(place(queue, due, id)),
+            None => Bound::Included(prefix.clone()),
         };
-        let wanted = |key: &[u8]| key.starts_with(&prefix) && key != start;
-        let keys: Vec<Vec<u8>> = match self {
+        let range = (start, Bound::Unbounded);
+        let slot = |key: &[u8]| key.strip_prefix(&*prefix).map(parse_slot);
+        let slots: Option<Vec<Slot>> = match self {
             Self::Memory(memory) => {
                 let memory = memory.read();
-                let keys = memory.queue.range(start.clone()..);
-                let keys = keys.take_while(|key| key.starts_with(&prefix));
-                keys.filter(|key| wanted(key)).take(limit).cloned().collect()
+                let keys = memory.queue.range(range).map_while(|key| slot(key));
+                keys.take(limit).collect()
             }
             Self::Sled { queue, .. } => guard(|| {
-                let mut keys = Vec::new();
-                for entry in queue.range(start.clone()..) {
-                    let (key, _) = entry?;
-                    if keys.len() == limit || !key.starts_with(&prefix) {
-                        break;
-                    }
-                    if wanted(&key) {
-                        keys.push(key.to_vec());
+                let mut slots = Vec::new();
+                for entry in queue.range(range.clone()).keys().take(limit) {
+                    match slot(&entry?) {
+                        Some(slot) => slots.push(slot),
+                        None => break,
                     }
                 }
-                Ok(keys)
+                Ok(slots.into_iter().collect())
             })?,
         };
-        let parsed = keys.iter().map(|key| parse_place(key));
-        parsed.collect::<Option<_>>().ok_or_else(|| Broken("a key is damaged".into()))
+        slots.ok_or_else(|| Broken("a key is damaged".into()))
     }
 
     /// Makes the trees say what `rows` say; how many entries had to change.
@@ -296,10 +288,13 @@ fn decode_row(value: &[u8]) -> Result<Row, Broken> {
     postcard::from_bytes(value).map_err(|_| Broken("a row is damaged".into()))
 }
 
+/// Length of the due time and id that end a key.
+const SLOT: usize = 8 + 24;
+
 /// What all keys of a queue begin with. A domain has no NUL.
 fn prefix(queue: &QueueKey) -> Vec<u8> {
     let domain = queue.domain.as_str().as_bytes();
-    let mut key = Vec::with_capacity(8 + domain.len() + 1 + 8 + 24);
+    let mut key = Vec::with_capacity(8 + domain.len() + 1 + SLOT);
     key.extend(queue.account.get().to_be_bytes());
     key.extend(domain);
     key.push(0);
@@ -315,15 +310,19 @@ fn place(queue: &QueueKey, due: Timestamp, id: MessageId) -> Vec<u8> {
 
 fn parse_place(key: &[u8]) -> Option<(QueueKey, Slot)> {
     let (account, rest) = key.split_first_chunk::<8>()?;
-    let (rest, id) = rest.split_last_chunk::<24>()?;
-    let (rest, due) = rest.split_last_chunk::<8>()?;
+    let (rest, slot) = rest.split_last_chunk::<SLOT>()?;
     let (nul, domain) = rest.split_last()?;
     let queue = QueueKey {
         account: AccountId::new(u64::from_be_bytes(*account))?,
         domain: str::from_utf8(domain).ok()?.parse().ok()?,
     };
+    (*nul == 0).then_some((queue, parse_slot(slot)?))
+}
+
+fn parse_slot(slot: &[u8]) -> Option<Slot> {
+    let (due, id) = slot.split_first_chunk::<8>()?;
     let due = Timestamp::from_millis(u64::from_be_bytes(*due));
-    (*nul == 0).then_some((queue, (due, MessageId::from_bytes(*id))))
+    Some((due, parse_id(id)?))
 }
 
 fn parse_id(key: &[u8]) -> Option<MessageId> {

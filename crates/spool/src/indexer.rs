@@ -187,10 +187,8 @@ fn apply(shared: &Arc<Shared>, changes: &mut Vec<Change>, dir: Option<&Path>) {
 }
 
 fn read_slots(index: &Index, refill: &Refill) -> Result<(Vec<Slot>, bool), Broken> {
-    let after = refill.after.map(|slot| (refill.queue.clone(), slot));
-    let places = index.places(Some(&refill.queue), after.as_ref(), refill.limit)?;
-    let end = places.len() < refill.limit;
-    let mut slots: Vec<Slot> = places.into_iter().map(|(_, slot)| slot).collect();
+    let mut slots = index.slots(&refill.queue, refill.after, refill.limit)?;
+    let end = slots.len() < refill.limit;
     // What is not due is not needed, but for the time of the first.
     let due = slots.partition_point(|(at, _)| *at <= refill.now);
     let cut = due + 1 < slots.len();

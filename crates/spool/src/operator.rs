@@ -162,7 +162,8 @@ struct Places {
     selector: Selector,
     young: Vec<(QueueKey, Slot)>,
     queues: Vec<QueueKey>,
-    after: Option<(QueueKey, Slot)>,
+    /// Where to go on in the last of the queues.
+    after: Option<Slot>,
 }
 
 impl Places {
@@ -192,17 +193,18 @@ impl Places {
             return Ok(self.young.drain(..count).collect());
         }
         while let Some(queue) = self.queues.last().cloned() {
-            let (index, after) = (self.index.clone(), self.after.clone());
-            let read = move || index.places(Some(&queue), after.as_ref(), limit);
-            let read = tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?;
+            let (index, after) = (self.index.clone(), self.after);
+            let read = move || (index.slots(&queue, after, limit), queue);
+            let read = tokio::task::spawn_blocking(read).await;
+            let (slots, queue) = read.map_err(|_| Error::Closed)?;
             // A broken index is found out and repaired by the indexer.
-            let places = read.unwrap_or_else(|error: Broken| {
+            let slots = slots.unwrap_or_else(|error: Broken| {
                 tracing::warn!(%error, selector = ?self.selector, "incomplete answer");
                 Vec::new()
             });
-            self.after = places.last().cloned();
-            if !places.is_empty() {
-                return Ok(places);
+            self.after = slots.last().copied();
+            if !slots.is_empty() {
+                return Ok(slots.into_iter().map(|slot| (queue.clone(), slot)).collect());
             }
             self.queues.pop();
         }
