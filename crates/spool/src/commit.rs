@@ -116,7 +116,7 @@ impl Batch {
     /// it, also when the caller stops waiting.
     pub(crate) async fn commit(self, shared: &Arc<Shared>, durability: Durability) -> Result<Lsn> {
         shared.check_open()?;
-        let pending = self.submit(shared, &mut shared.state.lock(), durability);
+        let pending = self.hand_in(shared, durability);
         pending.done().await.map_err(|(error, _)| error)
     }
 
@@ -126,7 +126,7 @@ impl Batch {
         let entries = self.entries.clone();
         loop {
             shared.check_open()?;
-            let pending = self.submit(shared, &mut shared.state.lock(), durability);
+            let pending = self.hand_in(shared, durability);
             let effects = match pending.done().await {
                 Ok(lsn) => return Ok(lsn),
                 Err((Error::Full(what), effects)) => {
@@ -140,9 +140,19 @@ impl Batch {
         }
     }
 
-    /// The first half of [`Batch::commit`], for callers that hold the lock.
+    fn hand_in(self, shared: &Arc<Shared>, durability: Durability) -> Pending {
+        shared.state.lock().begin(self.ids());
+        self.under_way(shared, durability)
+    }
+
+    /// The first half of [`Batch::commit`], for callers that hold the lock:
+    /// no other record of these messages comes in between.
     pub(crate) fn submit(self, shared: &Arc<Shared>, state: &mut State, durability: Durability) -> Pending {
         state.begin(self.ids());
+        self.under_way(shared, durability)
+    }
+
+    fn under_way(self, shared: &Arc<Shared>, durability: Durability) -> Pending {
         let answer = Box::pin(shared.log.submit(self.entries, durability));
         Pending { shared: Arc::clone(shared), rest: Some((self.effects, answer)) }
     }

@@ -355,3 +355,95 @@ fn entry<'a>(queues: &'a mut HashMap<QueueKey, Queue>, holds: &Holds, key: &Queu
     }
     queues.get_mut(key).expect("it was inserted just now")
 }
+
+#[cfg(test)]
+mod tests {
+    use postrider_mail::AccountId;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn key(domain: &str) -> QueueKey {
+        QueueKey { account: AccountId::default(), domain: domain.parse().unwrap() }
+    }
+
+    fn slot(due: u64, id: u128) -> Slot {
+        (Timestamp::from_millis(due), MessageId::new(1, NOW, id))
+    }
+
+    fn due() -> Due {
+        Due::new(2, Holds::default())
+    }
+
+    fn taken(due: &mut Due, max: usize) -> Vec<Slot> {
+        due.take(max, NOW).into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    #[test]
+    fn a_queue_is_read_part_by_part_and_in_order() {
+        let (mut due, key) = (due(), key("a.example"));
+        let all: Vec<Slot> = (0..5).map(|n| slot(10 + n, n.into())).collect();
+        all.iter().for_each(|slot| due.restore(&key, *slot));
+        due.start(NOW);
+        assert!(due.refills().is_empty(), "the first is at hand");
+        assert_eq!(taken(&mut due, 9), all[..1]);
+        let refill = due.refills();
+        assert_eq!((refill.len(), refill[0].after, refill[0].limit), (1, Some(all[0]), 2));
+        // Beyond what is read, and before: only the latter is taken in.
+        due.reslot(&key, slot(2_000, 9), slot(3_000, 9), NOW);
+        due.refilled(&key, &all[1..3], false, NOW);
+        assert_eq!(taken(&mut due, 9), all[1..3]);
+        assert_eq!(due.refills()[0].after, Some(all[2]));
+        due.refilled(&key, &all[3..], true, NOW);
+        assert_eq!(taken(&mut due, 9), all[3..]);
+        assert!(due.refills().is_empty());
+    }
+
+    #[test]
+    fn a_window_is_cut_and_read_again() {
+        let (mut due, key) = (due(), key("a.example"));
+        for n in 0..10u8 {
+            due.add_fresh(&key, slot(0, n.into()), NOW);
+            taken(&mut due, 1);
+            due.give_back(&key, slot(0, n.into()).1, Some(slot(500 - u64::from(n), n.into())), false, NOW);
+            due.queues.values().for_each(|queue| assert!(queue.window.len() <= 4));
+        }
+        assert_eq!(taken(&mut due, 1), [slot(491, 9)]);
+        while due.refills.is_empty() {
+            assert_eq!(taken(&mut due, 1).len(), 1);
+        }
+        assert!(taken(&mut due, 1).is_empty(), "the rest is in the index");
+    }
+
+    #[test]
+    fn blocked_queues_stand_nowhere() {
+        let (mut due, key) = (due(), key("a.example"));
+        due.add_fresh(&key, slot(500, 1), NOW);
+        due.add_fresh(&key, slot(5_000, 2), NOW);
+        due.park(&key, true, NOW);
+        assert!(taken(&mut due, 9).is_empty());
+        assert_eq!((due.is_ready(), due.next()), (false, None));
+        due.park(&key, false, NOW);
+        assert_eq!(taken(&mut due, 9), [slot(500, 1)]);
+        assert_eq!(due.next(), Some(Timestamp::from_millis(5_000)));
+        let all = Holds { all: true, ..Holds::default() };
+        due.set_holds(all, NOW);
+        assert_eq!(due.next(), None);
+    }
+
+    #[test]
+    fn an_emptied_queue_keeps_no_second_place() {
+        let (mut due, key) = (due(), key("a.example"));
+        for round in 0..3 {
+            due.add_fresh(&key, slot(1, round), NOW);
+            due.end(&key, slot(1, round), NOW);
+        }
+        due.add_fresh(&key, slot(1, 9), NOW);
+        assert_eq!(due.ready.len(), 1);
+        assert_eq!(taken(&mut due, 9).len(), 1);
+        due.end(&key, slot(1, 9), NOW);
+        due.give_back(&key, slot(1, 9).1, None, true, NOW);
+        assert_eq!((due.len(), due.ready.len(), due.timers.len()), (0, 0, 0));
+    }
+}

@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use postrider_base::Timestamp;
@@ -50,6 +51,9 @@ pub(crate) struct Memory {
 
 /// Cache of sled, shared by both trees.
 const CACHE_BYTES: u64 = 32 << 20;
+/// How often, and how long apart, a locked directory is tried.
+const LOCK_TRIES: u32 = 40;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
 /// Changes applied as one sled batch.
 const BATCH: usize = 1024;
 
@@ -58,8 +62,23 @@ impl Index {
         Self::Memory(Arc::default())
     }
 
-    /// Opens or makes the trees in a directory.
+    /// Opens or makes the trees in a directory. Blocks.
     pub(crate) fn open(dir: &Path) -> Result<Self, Broken> {
+        let mut tries = 1;
+        loop {
+            match Self::open_once(dir) {
+                // sled's threads let go of a directory some time after the
+                // handle that was closed last: real time, whatever the clock.
+                Err(Broken(error)) if error.contains("lock") && tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_WAIT);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn open_once(dir: &Path) -> Result<Self, Broken> {
         guard(|| {
             let db = sled::Config::new()
                 .path(dir)
@@ -181,13 +200,12 @@ fn reconcile_rows(tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::Re
         }
         repairs += 1;
     }
+    tree.apply_batch(batch)?;
     if right < rows.len() {
-        for (id, row) in rows {
-            batch.insert(&id.to_bytes(), encode_row(row));
-        }
+        let entries = rows.iter().map(|(id, row)| (id.to_bytes().to_vec(), encode_row(row)));
+        insert_all(tree, entries)?;
         repairs += (rows.len() - right) as u64;
     }
-    tree.apply_batch(batch)?;
     Ok(repairs)
 }
 
@@ -208,16 +226,26 @@ fn reconcile_places(tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::
         }
     }
     let wanted: u64 = rows.values().map(|row| row.units.len() as u64).sum();
+    tree.apply_batch(batch)?;
     if right < wanted {
-        for (id, row) in rows {
-            for (queue, due) in row.places() {
-                batch.insert(place(&queue, due, *id), &[]);
-            }
-        }
+        let places = |(id, row): (&MessageId, &Row)| {
+            let places: Vec<_> = row.places().map(|(queue, due)| place(&queue, due, *id)).collect();
+            places.into_iter().map(|place| (place, Vec::new()))
+        };
+        insert_all(tree, rows.iter().flat_map(places))?;
         repairs += wanted - right;
     }
-    tree.apply_batch(batch)?;
     Ok(repairs)
+}
+
+fn insert_all(tree: &sled::Tree, entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> sled::Result<()> {
+    let mut entries = entries.peekable();
+    while entries.peek().is_some() {
+        let mut batch = sled::Batch::default();
+        entries.by_ref().take(BATCH).for_each(|(key, value)| batch.insert(key, value));
+        tree.apply_batch(batch)?;
+    }
+    Ok(())
 }
 
 /// A message that is not in the index yet.

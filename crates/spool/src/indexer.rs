@@ -338,3 +338,115 @@ fn numbers(dir: &Path) -> Vec<u64> {
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter_map(|name| name.parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use postrider_base::{Clock, Metrics, Random, SimDisk, Size, Timestamp};
+    use postrider_mail::{AccountId, Delays, Disposition, EnhancedStatus, Recipient};
+    use postrider_wal::Driver;
+
+    use super::*;
+    use crate::claim::Claim;
+    use crate::message::{Content, NewMessage};
+    use crate::settings::Settings;
+    use crate::spool::{Spool, SpoolOptions};
+
+    fn outcomes(claim: &Claim, next: Option<Timestamp>) -> Vec<AttemptOutcome> {
+        let disposition = match next {
+            None => Disposition::Delivered,
+            Some(_) => Disposition::Deferred(postrider_mail::DelayType::General),
+        };
+        let outcome = |due: &crate::claim::DueRecipient| AttemptOutcome {
+            recipient: due.index,
+            at: claim.ready_since,
+            attempt: due.attempts + 1,
+            disposition,
+            status: EnhancedStatus::new(2, 0, 0),
+            diagnostic: String::new(),
+            remote: None,
+            tls: None,
+            delays: Delays::default(),
+            next_attempt: next,
+        };
+        claim.recipients.iter().map(outcome).collect()
+    }
+
+    /// sled refuses every use of a tree that was dropped.
+    fn break_index(shared: &Shared) {
+        let Index::Sled { db, .. } = shared.indexer.index.read().clone() else { panic!("not in sled") };
+        for tree in ["messages", "queue"] {
+            db.drop_tree(tree).unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_index_that_breaks_while_in_use_is_made_anew() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let clock = Clock::simulated(Timestamp::from_millis(1_700_000_000_000));
+        let options = SpoolOptions {
+            disk: Arc::new(SimDisk::new()),
+            dir: "/spool".into(),
+            index_dir: Some(dir.path().to_owned()),
+            clock: clock.clone(),
+            settings: Settings { min_free_bytes: Size::from_bytes(0), ..Settings::default() },
+            metrics: Metrics::new(),
+            feeds: &[],
+            start_held: false,
+            accept_loss: false,
+            driver: Driver::Task,
+        };
+        let spool = Spool::open(options).await.unwrap();
+        let random = Random::seeded(3);
+        let mut expected = BTreeSet::new();
+        for round in 0..5 {
+            for number in 0..30u32 {
+                let id = MessageId::new(1, clock.now(), random.uuid_v4());
+                let recipients = vec![Recipient::new("a@example.org".parse().unwrap())];
+                let message = NewMessage {
+                    id,
+                    account: AccountId::default(),
+                    accepted_at: clock.now(),
+                    expires_at: clock.now(),
+                    envelope: Envelope { recipients, ..Envelope::default() },
+                    origin: Origin::default(),
+                    content: Content::from(vec![b'x'; 100]),
+                };
+                spool.accept(message).await.unwrap();
+                expected.insert(id);
+                if number % 3 == 0 {
+                    let claim = spool.take_due(1).await.pop().unwrap();
+                    let next = clock.now().saturating_add(Duration::from_secs(60));
+                    let outcomes = outcomes(&claim, Some(next));
+                    claim.finish(outcomes, Vec::new()).await.unwrap();
+                }
+            }
+            // Old ones, young ones, claimed ones, ended ones.
+            let mut claims = spool.take_due(5).await;
+            let ended = claims.pop().unwrap();
+            expected.remove(&ended.id);
+            let outcomes = outcomes(&ended, None);
+            ended.finish(outcomes, Vec::new()).await.unwrap();
+            break_index(spool.shared());
+            if round % 2 == 0 {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            drop(claims);
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(spool.stat().index, IndexKind::Sled);
+        assert_eq!(spool.stat().messages, expected.len() as u64);
+        let mut delivered = BTreeSet::new();
+        while delivered.len() < expected.len() {
+            for claim in spool.take_due(50).await {
+                assert!(delivered.insert(claim.id), "delivered twice");
+                let outcomes = outcomes(&claim, None);
+                claim.finish(outcomes, Vec::new()).await.unwrap();
+            }
+        }
+        assert_eq!(delivered, expected);
+        assert_eq!(spool.stat().messages, 0);
+    }
+}

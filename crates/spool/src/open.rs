@@ -150,6 +150,7 @@ async fn assemble(
     let shared = Arc::new(Shared {
         bodies: BodyMemory::new(settings.body_memory.bytes()),
         newest: AtomicU64::new(0),
+        published: Mutex::default(),
         feeds: Feeds::new(options.feeds),
         recent: Recent::default(),
         state: Mutex::new(state),

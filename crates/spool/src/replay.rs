@@ -114,3 +114,117 @@ impl Replay {
 fn head<T: DeserializeOwned>(record: &Replayed) -> Option<T> {
     decode_head(&record.head)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use postrider_base::Timestamp;
+    use postrider_mail::{AccountId, Envelope, Recipient};
+
+    use super::*;
+    use crate::message::{AcceptedRecord, Content, Origin};
+    use crate::records::{self, OutcomeState, head_only};
+
+    fn id() -> MessageId {
+        MessageId::new(1, Timestamp::from_millis(5), 7)
+    }
+
+    fn at(segment: u64) -> Location {
+        Location { segment, ..Location::default() }
+    }
+
+    fn record(kind: u8, head: Bytes, segment: u64) -> Replayed {
+        Replayed { lsn: Lsn::new(segment), index: 0, kind, head, location: at(segment) }
+    }
+
+    fn accepted(segment: u64) -> Replayed {
+        let recipient = |to: &str| Recipient::new(to.parse().unwrap());
+        let record_of = AcceptedRecord {
+            id: id(),
+            account: AccountId::default(),
+            accepted_at: Timestamp::from_millis(5),
+            expires_at: Timestamp::from_millis(9),
+            envelope: Envelope {
+                recipients: vec![recipient("a@one.example"), recipient("b@one.example")],
+                ..Envelope::default()
+            },
+            origin: Origin::default(),
+            size: 0,
+        };
+        let entry = records::accepted(&record_of, &Content::default()).unwrap();
+        record(entry.kind, entry.head, segment)
+    }
+
+    fn outcome(recipient: u16, next: Option<u64>, segment: u64) -> Replayed {
+        let next = next.map(Timestamp::from_millis);
+        let outcomes = vec![OutcomeState { recipient, attempt: 3, next }];
+        let entry = head_only(Kind::Outcomes, &OutcomeHead { id: id(), outcomes }).unwrap();
+        record(entry.kind, entry.head, segment)
+    }
+
+    fn started(attempt: u32) -> Replayed {
+        let head = StartedHead { id: id(), attempts: vec![(0, attempt)] };
+        let entry = head_only(Kind::Started, &head).unwrap();
+        record(entry.kind, entry.head, 1)
+    }
+
+    fn replay(records: &[Replayed]) -> Replay {
+        let mut replay = Replay::default();
+        records.iter().for_each(|record| replay.take(record));
+        replay
+    }
+
+    fn live(records: &[Replayed]) -> Option<Row> {
+        replay(records).into_live(&HashSet::new()).remove(&id())
+    }
+
+    #[test]
+    fn what_has_ended_stays_ended_and_attempts_never_go_back() {
+        let records = [accepted(1), outcome(1, None, 2), started(5), outcome(0, Some(80), 3), started(2)];
+        let row = live(&records).unwrap();
+        let waiting: Vec<_> = row.waiting().collect();
+        assert_eq!(waiting.len(), 1);
+        assert_eq!((waiting[0].recipient, waiting[0].attempts), (0, 5));
+        assert_eq!((waiting[0].due, waiting[0].last), (Timestamp::from_millis(80), Some(at(3))));
+        let again = [&records[..], &[outcome(1, Some(90), 4), accepted(5)]].concat();
+        assert_eq!(live(&again), Some(row));
+        let ended = [&records[..], &[outcome(0, None, 6), outcome(0, Some(9), 7), accepted(8)]].concat();
+        assert_eq!(live(&ended), None);
+    }
+
+    #[test]
+    fn a_snapshot_stands_for_all_before_it() {
+        let row = live(&[accepted(1), outcome(1, None, 2), outcome(0, Some(80), 3)]).unwrap();
+        let copy = records::snapshot(id(), &row, Bytes::new()).unwrap();
+        let copy = record(copy.kind, copy.head, 9);
+        let mut last = outcome(0, Some(1), 9);
+        last.kind = Kind::Copied as u8;
+        // With and without the segments that came before.
+        for before in [vec![], vec![accepted(1), outcome(1, None, 2)]] {
+            let moved = live(&[before, vec![copy.clone(), last.clone()]].concat()).unwrap();
+            assert_eq!(moved.location, at(9));
+            let waiting: Vec<_> = moved.waiting().collect();
+            assert_eq!(waiting.len(), 1);
+            assert_eq!((waiting[0].due, waiting[0].last), (Timestamp::from_millis(80), Some(at(9))));
+        }
+        let ended = [accepted(1), outcome(0, None, 2), outcome(1, None, 2), copy];
+        assert_eq!(live(&ended), None);
+    }
+
+    #[test]
+    fn records_that_are_not_understood_are_kept_apart() {
+        let good = accepted(1);
+        let cut = |length| record(good.kind, good.head.slice(..length), 2);
+        let other_version = {
+            let mut head = good.head.to_vec();
+            head[0] = 9;
+            record(good.kind, head.into(), 2)
+        };
+        let bad = [record(99, good.head.clone(), 2), other_version, cut(0), cut(1), cut(good.head.len() - 1)];
+        for bad in bad {
+            let replay = replay(&[good.clone(), bad]);
+            assert_eq!((replay.damaged.len(), replay.records), (1, 2));
+            assert_eq!(replay.into_live(&HashSet::new()).len(), 1);
+        }
+    }
+}

@@ -71,3 +71,24 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_checked_and_named() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+        let bad = [
+            ("max_bytes", Settings { max_bytes: Size::from_bytes(1), ..Settings::default() }),
+            ("max_messages", Settings { max_messages: 0, ..Settings::default() }),
+            ("ready_batch", Settings { ready_batch: 0, ..Settings::default() }),
+            ("index_backlog", Settings { index_backlog: 0, ..Settings::default() }),
+            ("segment_bytes", Settings { segment_bytes: Size::from_kib(1), ..Settings::default() }),
+            ("outcome_sync", Settings { outcome_sync: Period::from_secs(10), ..Settings::default() }),
+        ];
+        for (key, settings) in bad {
+            assert!(settings.validate().unwrap_err().starts_with(key));
+        }
+    }
+}

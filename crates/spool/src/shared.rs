@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use postrider_base::{Clock, Metrics, Scope, Timestamp};
 use postrider_mail::MessageId;
-use postrider_wal::Log;
+use postrider_wal::{Log, Usage};
 use tokio::sync::{Notify, mpsc};
 
 use crate::admission::{Admissions, BodyMemory};
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub scope: Scope,
     /// The newest segment seen.
     pub newest: AtomicU64,
+    /// What the log's counters were when metrics last heard of them.
+    pub published: Mutex<Usage>,
 }
 
 impl Shared {
@@ -90,10 +92,25 @@ impl Shared {
     pub(crate) fn saw_segment(&self, segment: u64) {
         if self.newest.fetch_max(segment, Ordering::Relaxed) < segment {
             self.reclaim.notify_one();
-            let usage = self.log.usage();
-            self.metrics.spool_bytes.set(gauge(usage.bytes));
-            self.metrics.spool_segments.set(gauge(usage.segments));
+            self.publish();
         }
+    }
+
+    /// Brings gauges and counters up to date.
+    pub(crate) fn publish(&self) {
+        let metrics = &self.metrics;
+        let (messages, _) = self.admissions.counts();
+        metrics.spool_messages.set(gauge(messages));
+        metrics.spool_body_memory_bytes.set(gauge(self.bodies.held()));
+        let mut published = self.published.lock();
+        let usage = self.log.usage();
+        metrics.spool_bytes.set(gauge(usage.bytes));
+        metrics.spool_segments.set(gauge(usage.segments));
+        let news = |now: u64, then: u64| now.saturating_sub(then);
+        metrics.spool_syncs.inc_by(news(usage.syncs, published.syncs));
+        let written = news(usage.bytes_written, published.bytes_written);
+        metrics.spool_written_bytes.inc_by(written);
+        *published = usage;
     }
 
     /// Keeps a copy of a record that does not read back, once.

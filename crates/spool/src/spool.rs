@@ -18,7 +18,7 @@ use crate::open;
 use crate::operator;
 use crate::records::Mark;
 use crate::settings::Settings;
-use crate::shared::{Shared, gauge};
+use crate::shared::Shared;
 use crate::view::{MessageView, OpenReport, QueueEntry, QueueSummary, Selector, Stat};
 
 /// What a spool is opened with.
@@ -253,14 +253,13 @@ impl Spool {
         operator::show(&self.0.shared, id).await
     }
 
-    /// The spool in numbers; also brings the gauges up to date.
+    /// The spool in numbers; also brings its metrics up to date, so call it
+    /// before they are read.
     pub fn stat(&self) -> Stat {
         let shared = &self.0.shared;
         let (messages, bytes) = shared.admissions.counts();
         let usage = shared.log.usage();
-        shared.metrics.spool_messages.set(gauge(messages));
-        shared.metrics.spool_bytes.set(gauge(usage.bytes));
-        shared.metrics.spool_segments.set(gauge(usage.segments));
+        shared.publish();
         let state = shared.state.lock();
         Stat {
             messages,
@@ -312,5 +311,10 @@ impl Spool {
             tracing::warn!(?late, "tasks of the spool did not end in time");
         }
         shared.log.close().await.map_err(Error::from)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::shared::{Shared, gauge};
+use crate::shared::Shared;
 
 /// Messages moved at once.
 const STEP: usize = 256;
@@ -15,9 +15,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         loop {
             shared.indexer.room().await;
             let next = shared.update(|state, now| state.age(age, STEP, now));
-            let (messages, _) = shared.admissions.counts();
-            shared.metrics.spool_messages.set(gauge(messages));
-            shared.metrics.spool_body_memory_bytes.set(gauge(shared.bodies.held()));
             match next {
                 None => shared.young.notified().await,
                 Some(at) => {
