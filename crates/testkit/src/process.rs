@@ -1,6 +1,9 @@
-//! What the kernel counts for a process: processor time, bytes written, memory.
+//! What the kernel counts: processor time and memory of a process, bytes
+//! written to a disk.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// The counts of one process and the children that it has waited for.
@@ -8,8 +11,6 @@ use std::time::Duration;
 pub struct Usage {
     /// User and system time.
     pub cpu: Duration,
-    /// Bytes sent towards storage.
-    pub written: u64,
     /// The largest resident set so far, bytes.
     pub peak_rss: u64,
 }
@@ -21,11 +22,9 @@ impl Usage {
     /// A process that is gone, or a kernel without these files.
     pub fn of(pid: u32) -> io::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let io = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         Ok(Self {
             cpu: cpu(&stat).ok_or_else(|| io::Error::other("unreadable /proc/PID/stat"))?,
-            written: number(&io, "write_bytes:").unwrap_or_default(),
             peak_rss: number(&status, "VmHWM:").unwrap_or_default() * 1024,
         })
     }
@@ -43,7 +42,6 @@ impl Usage {
             for child in children.split_ascii_whitespace().filter_map(|child| child.parse().ok()) {
                 if let Ok(part) = Self::of_tree(child) {
                     total.cpu += part.cpu;
-                    total.written += part.written;
                     total.peak_rss += part.peak_rss;
                 }
             }
@@ -54,12 +52,25 @@ impl Usage {
     /// What was used since `before`; the peak is the later one.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(before.cpu),
-            written: self.written.saturating_sub(before.written),
-            peak_rss: self.peak_rss,
-        }
+        Self { cpu: self.cpu.saturating_sub(before.cpu), peak_rss: self.peak_rss }
     }
+}
+
+/// Bytes that were written so far, by anybody, to the block device that holds
+/// `path`; what is still in memory is written first. (`/proc/PID/io` is no
+/// measure: it counts the whole of a large folio for a change of one byte.)
+///
+/// # Errors
+/// A path on no block device, or a kernel without `/sys/dev/block`.
+pub fn disk_written(path: &Path) -> io::Result<u64> {
+    crate::postfix::run("sync", &[])?;
+    let device = std::fs::metadata(path)?.dev();
+    // As the kernel packs a device number (`new_encode_dev`).
+    let major = (device >> 8) & 0xfff;
+    let minor = (device & 0xff) | ((device >> 12) & 0xfff00);
+    let stat = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat"))?;
+    let sectors = stat.split_ascii_whitespace().nth(6).and_then(|sectors| sectors.parse::<u64>().ok());
+    Ok(sectors.ok_or_else(|| io::Error::other("unreadable disk statistics"))? * 512)
 }
 
 /// Fields 14 to 17 of `/proc/PID/stat`: user, system, and the same of the

@@ -10,7 +10,7 @@ use clap::Parser;
 use postrider_base::Clock;
 use postrider_testkit::client::{Endpoint, Security};
 use postrider_testkit::postfix::{self, Postfix};
-use postrider_testkit::process::Usage;
+use postrider_testkit::process::{Usage, disk_written};
 use postrider_testkit::relay::{Relay, RelayOptions, built_beside};
 use postrider_testkit::{Accept, Authority, Load, Pattern, Report, Sink, authority};
 
@@ -184,6 +184,8 @@ async fn measure(arguments: &Arguments, load: Load, mut sink: Sink, pid: u32, cl
     let warmed = warm.run(clock).await?.accepted;
     sink.wait_for(warmed).await;
 
+    let disk = std::env::temp_dir();
+    let written = disk_written(&disk)?;
     let before = Usage::of_tree(pid)?;
     let start = clock.instant();
     let report = load.run(clock).await?;
@@ -192,11 +194,12 @@ async fn measure(arguments: &Arguments, load: Load, mut sink: Sink, pid: u32, cl
     }
     let last = sink.wait_for(warmed + report.accepted).await;
     let used = Usage::of_tree(pid)?.since(before);
-    Ok(sample(&report, last - start, used))
+    let written = disk_written(&disk)?.saturating_sub(written);
+    Ok(sample(&report, last - start, used, written))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn sample(report: &Report, until_last: Duration, used: Usage) -> Sample {
+fn sample(report: &Report, until_last: Duration, used: Usage, written: u64) -> Sample {
     let messages = report.accepted as f64;
     Sample {
         accepted_rate: messages / report.elapsed.as_secs_f64(),
@@ -204,7 +207,7 @@ fn sample(report: &Report, until_last: Duration, used: Usage) -> Sample {
         p50: Duration::from_micros(report.latency.value_at_quantile(0.5)),
         p99: Duration::from_micros(report.latency.value_at_quantile(0.99)),
         cpu_per_message: used.cpu.div_f64(messages),
-        written_per_message: used.written as f64 / messages,
+        written_per_message: written as f64 / messages,
         peak_rss: used.peak_rss,
     }
 }
