@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use postrider_base::metrics::Gauge;
 use postrider_base::{Clock, Disk, Timestamp};
 
 use crate::error::{Error, Result};
 use crate::message::Content;
 use crate::settings::Settings;
+use crate::shared::gauge;
 
 /// Counts what is in the spool or on its way in, against the bounds.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ pub(crate) struct Admissions {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     clock: Clock,
+    gauge: Gauge,
     /// When free space was looked at, and whether there was enough.
     free: Mutex<Option<(Timestamp, bool)>>,
 }
@@ -39,7 +42,7 @@ pub struct Admission {
 const FREE_FOR: Duration = Duration::from_secs(1);
 
 impl Admissions {
-    pub(crate) fn new(settings: &Settings, disk: Arc<dyn Disk>, dir: PathBuf, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(settings: &Settings, disk: Arc<dyn Disk>, dir: PathBuf, clock: Clock, gauge: Gauge) -> Arc<Self> {
         Arc::new(Self {
             bytes: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -49,6 +52,7 @@ impl Admissions {
             disk,
             dir,
             clock,
+            gauge,
             free: Mutex::new(None),
         })
     }
@@ -74,6 +78,7 @@ impl Admissions {
     pub(crate) fn admit_anyway(self: &Arc<Self>, bytes: u64) -> Admission {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.messages.fetch_add(1, Ordering::Relaxed);
+        self.gauge.inc();
         Admission { book: Arc::clone(self), bytes }
     }
 
@@ -81,6 +86,7 @@ impl Admissions {
     pub(crate) fn release(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
     }
 
     /// Messages and bytes.
@@ -111,6 +117,7 @@ impl Admission {
         // Dropping would give it back now.
         self.book.bytes.fetch_add(self.bytes, Ordering::Relaxed);
         self.book.messages.fetch_add(1, Ordering::Relaxed);
+        self.book.gauge.inc();
     }
 }
 
@@ -125,6 +132,7 @@ impl Drop for Admission {
 pub(crate) struct BodyMemory {
     held: AtomicU64,
     bound: u64,
+    gauge: Gauge,
 }
 
 /// A body in memory, counted until the last holder lets go.
@@ -135,8 +143,8 @@ pub(crate) struct Body {
 }
 
 impl BodyMemory {
-    pub(crate) fn new(bound: u64) -> Arc<Self> {
-        Arc::new(Self { held: AtomicU64::new(0), bound })
+    pub(crate) fn new(bound: u64, gauge: Gauge) -> Arc<Self> {
+        Arc::new(Self { held: AtomicU64::new(0), bound, gauge })
     }
 
     /// Keeps a body if there is room for it.
@@ -147,6 +155,7 @@ impl BodyMemory {
             self.held.fetch_sub(length, Ordering::Relaxed);
             return None;
         }
+        self.gauge.inc_by(gauge(length));
         Some(Arc::new(Body { content: content.clone(), memory: Arc::clone(self) }))
     }
 
@@ -163,7 +172,9 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.memory.held.fetch_sub(self.content.len(), Ordering::Relaxed);
+        let length = self.content.len();
+        self.memory.held.fetch_sub(length, Ordering::Relaxed);
+        self.memory.gauge.dec_by(gauge(length));
     }
 }
 
@@ -175,7 +186,7 @@ mod tests {
 
     fn admissions(settings: &Settings) -> Arc<Admissions> {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
-        Admissions::new(settings, disk, "/spool".into(), Clock::system())
+        Admissions::new(settings, disk, "/spool".into(), Clock::system(), Gauge::default())
     }
 
     #[test]
@@ -201,7 +212,7 @@ mod tests {
 
     #[test]
     fn bodies_are_counted_while_anybody_holds_them() {
-        let memory = BodyMemory::new(10);
+        let memory = BodyMemory::new(10, Gauge::default());
         let content = Content::from(vec![0; 6]);
         let body = memory.keep(&content).unwrap();
         let claim = Arc::clone(&body);

@@ -140,7 +140,7 @@ async fn assemble(
     (holds, holds_segment): (Holds, Option<u64>),
 ) -> Result<Arc<Shared>> {
     let SpoolOptions { disk, dir, index_dir, clock, settings, metrics, .. } = options;
-    let admissions = Admissions::new(&settings, disk, dir, clock.clone());
+    let admissions = Admissions::new(&settings, disk, dir, clock.clone(), metrics.spool_messages.clone());
     let due = Due::new(settings.ready_batch, holds);
     let thin = settings.segment_bytes.bytes() / reclaim::MOSTLY_DEAD;
     let mut state = State::new(due, holds_segment, thin, Arc::clone(&admissions));
@@ -148,7 +148,7 @@ async fn assemble(
     let (indexer, commands) = Indexer::new(index, settings.index_backlog);
     let (orphans, adopted) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
-        bodies: BodyMemory::new(settings.body_memory.bytes()),
+        bodies: BodyMemory::new(settings.body_memory.bytes(), metrics.spool_body_memory_bytes.clone()),
         newest: AtomicU64::new(0),
         published: Mutex::default(),
         feeds: Feeds::new(options.feeds),

@@ -6,15 +6,15 @@
 //! end of the log with its present state. A few messages at a time, so that
 //! those who come in do not wait.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use postrider_mail::MessageId;
-use postrider_wal::{Durability, SegmentInfo};
+use postrider_wal::{Durability, Location, SegmentInfo};
 
 use crate::claim::Loads;
-use crate::commit::Batch;
+use crate::commit::{Batch, Pending};
 use crate::error::{Error, Result};
 use crate::records::{AcceptedHead, Kind, OperatorHead, decode_head};
 use crate::shared::Shared;
@@ -121,64 +121,68 @@ async fn settled(shared: &Shared, ids: &[MessageId]) {
 /// Copies those of the messages that live in the segment.
 async fn copy(shared: &Arc<Shared>, segment: u64, ids: &[MessageId]) -> Result<()> {
     let loads = Loads::begin(shared, ids.to_vec()).await?;
-    let mut left: HashSet<MessageId> = loads.ids().iter().copied().collect();
-    while !left.is_empty() {
-        let mut batch = Batch::default();
-        let (mut bytes, mut waiting) = (0, Vec::new());
-        for id in std::mem::take(&mut left) {
-            let location = {
-                let state = shared.state.lock();
-                state.messages.get(&id).map(|active| active.row.location)
-            };
-            let Some(location) = location.filter(|location| location.segment == segment) else {
-                continue;
-            };
-            if bytes > STEP_BYTES {
-                left.insert(id);
-                continue;
-            }
-            bytes += u64::from(location.len);
-            waiting.push((id, location));
+    let mut left = loads.ids().to_vec();
+    loop {
+        let step = choose(shared, segment, &mut left);
+        if step.is_empty() {
+            return Ok(());
         }
         let log = shared.log.clone();
         let read = move || {
-            let read = waiting.into_iter().map(|(id, location)| (id, log.read(location)));
+            let read = step.into_iter().map(|(id, location)| (id, log.read(location)));
             read.collect::<Vec<_>>()
         };
         let bodies = tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?;
-        let pending = {
-            // Under the lock, and only where no other record is under way: so
-            // a snapshot says everything that the log said before it.
-            let mut state = shared.state.lock();
-            for (id, body) in bodies {
-                let Some(active) = state.messages.get(&id) else { continue };
-                if state.is_under_way(id) {
-                    left.insert(id);
-                    continue;
-                }
-                let body = match body {
-                    Ok(body) => body,
-                    Err(error) => {
-                        // Damaged: what is left of it is kept by its state.
-                        let note = error.to_string();
-                        shared.quarantine.note(&format!("message-{id}"), &note, &[]);
-                        bytes::Bytes::new()
-                    }
-                };
-                batch.snapshot(id, &active.row, &active.last, body)?;
-            }
-            match batch.entries.is_empty() {
-                true => None,
-                false => Some(batch.submit(shared, &mut state, Durability::Synced)),
-            }
-        };
-        match pending {
+        match snapshot(shared, bodies, &mut left)? {
             Some(pending) => drop(pending.done().await.map_err(|(error, _)| error)?),
-            None if left.is_empty() => {}
             None => tokio::time::sleep(UNDER_WAY).await,
         }
     }
-    Ok(())
+}
+
+/// Takes the next messages that still lie in the segment.
+fn choose(shared: &Shared, segment: u64, left: &mut Vec<MessageId>) -> Vec<(MessageId, Location)> {
+    let state = shared.state.lock();
+    let (mut bytes, mut step) = (0, Vec::new());
+    while bytes < STEP_BYTES
+        && let Some(id) = left.pop()
+    {
+        let active = state.messages.get(&id);
+        let location = active.map(|active| active.row.location);
+        if let Some(location) = location.filter(|location| location.segment == segment) {
+            bytes += u64::from(location.len);
+            step.push((id, location));
+        }
+    }
+    step
+}
+
+/// Hands snapshots to the log, all in one go under the lock, and only of
+/// messages without another record under way: so a snapshot says everything
+/// that the log says before it. The others are `left` for later.
+fn snapshot(
+    shared: &Arc<Shared>,
+    bodies: Vec<(MessageId, Result<Bytes, postrider_wal::Error>)>,
+    left: &mut Vec<MessageId>,
+) -> Result<Option<Pending>> {
+    let mut batch = Batch::default();
+    let mut state = shared.state.lock();
+    for (id, body) in bodies {
+        let Some(active) = state.messages.get(&id) else { continue };
+        if state.is_under_way(id) {
+            left.push(id);
+            continue;
+        }
+        let body = body.unwrap_or_else(|error| {
+            // Of a damaged message its state is kept.
+            let what = error.to_string();
+            shared.quarantine.note(&format!("message-{id}"), &what, &[]);
+            Bytes::new()
+        });
+        batch.snapshot(id, &active.row, &active.last, body)?;
+    }
+    let pending = (!batch.entries.is_empty()).then(|| batch.submit(shared, &mut state, Durability::Synced));
+    Ok(pending)
 }
 
 /// The record of held queues must not go with its segment.

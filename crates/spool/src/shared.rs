@@ -96,12 +96,9 @@ impl Shared {
         }
     }
 
-    /// Brings gauges and counters up to date.
+    /// Brings the metrics of the log up to date.
     pub(crate) fn publish(&self) {
         let metrics = &self.metrics;
-        let (messages, _) = self.admissions.counts();
-        metrics.spool_messages.set(gauge(messages));
-        metrics.spool_body_memory_bytes.set(gauge(self.bodies.held()));
         let mut published = self.published.lock();
         let usage = self.log.usage();
         metrics.spool_bytes.set(gauge(usage.bytes));

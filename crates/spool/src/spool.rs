@@ -253,8 +253,7 @@ impl Spool {
         operator::show(&self.0.shared, id).await
     }
 
-    /// The spool in numbers; also brings its metrics up to date, so call it
-    /// before they are read.
+    /// The spool in numbers; also brings the metrics of its log up to date.
     pub fn stat(&self) -> Stat {
         let shared = &self.0.shared;
         let (messages, bytes) = shared.admissions.counts();

@@ -12,3 +12,4 @@ mod operator;
 mod reclaim;
 mod restart;
 mod rig;
+mod threads;
