@@ -44,7 +44,11 @@ if command -v openssl >/dev/null 2>&1; then
 fi
 
 umask 077
-mkdir -p "$directory"
+if [ ! -d "$directory" ]; then
+    mkdir -p "$directory"
+    chgrp "$group" "$directory"
+    chmod 0750 "$directory"
+fi
 
 # Written aside and renamed: the relay never reads half a file.
 place() {

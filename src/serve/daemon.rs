@@ -1,5 +1,6 @@
 //! A running relay, from its start to its last sync.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,14 @@ pub(crate) struct Daemon {
     rooms: Rooms,
     queue: Queue,
     running: Running,
+    signals: Signals,
+}
+
+/// What the operator or the service manager says to a running process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Daemon {
@@ -50,9 +59,11 @@ impl Daemon {
         let scopes = Scopes::new();
         match Running::start(&config, &rooms, &queue, world, scopes.clone()) {
             Ok(running) => {
+                // Before anybody is told that it is ready: a signal must not kill it from then on.
+                let signals = Signals::new()?;
                 supervisor::ready(READY);
                 info!(version = env!("CARGO_PKG_VERSION"), hostname = config.server.hostname(), "{READY}");
-                Ok(Daemon { file, config, logging, rooms, queue, running })
+                Ok(Daemon { file, config, logging, rooms, queue, running, signals })
             }
             Err(error) => {
                 scopes.close(ABANDON_DEADLINE).await;
@@ -75,14 +86,11 @@ impl Daemon {
 
     /// Works until a signal says to stop, then drains.
     pub(crate) async fn run(mut self) -> Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
         loop {
             tokio::select! {
-                _ = terminate.recv() => break info!("told to stop"),
-                _ = interrupt.recv() => break info!("interrupted"),
-                _ = hangup.recv() => drop(self.reload()),
+                _ = self.signals.terminate.recv() => break info!("told to stop"),
+                _ = self.signals.interrupt.recv() => break info!("interrupted"),
+                _ = self.signals.hangup.recv() => drop(self.reload()),
                 Some(answer) = self.running.reloads.recv() => {
                     // The asker may have gone; the reload has happened all the same.
                     let _ = answer.send(self.reload());
@@ -91,9 +99,11 @@ impl Daemon {
                 () = self.queue.events.failed() => return self.abandon("the journal has failed").await,
             }
         }
+        let mut signals = self.signals;
+        let drain = drain(&self.config, self.running, self.queue, self.rooms);
         tokio::select! {
-            drained = self.drain() => drained,
-            () = second(&mut terminate, &mut interrupt) => bail!("told to stop a second time: not drained"),
+            drained = drain => drained,
+            () = signals.stop() => bail!("told to stop a second time: not drained"),
         }
     }
 
@@ -132,17 +142,6 @@ impl Daemon {
         Ok(ReloadReport { applied: changes.live, needs_restart: changes.needs_restart })
     }
 
-    /// Stops taking, lets what has begun end, syncs.
-    async fn drain(self) -> Result<()> {
-        let deadline = self.config.server.drain.as_duration();
-        supervisor::stopping(deadline + CLOSE_DEADLINE);
-        self.running.close(deadline, &self.rooms.clock).await;
-        drop(self.queue);
-        self.rooms.close(CLOSE_DEADLINE).await?;
-        info!("stopped");
-        Ok(())
-    }
-
     /// Nothing can be made durable any more: what was accepted is on disk, and the next start
     /// recovers it. Deliveries that began may be repeated.
     async fn abandon(self, reason: &str) -> Result<()> {
@@ -153,9 +152,31 @@ impl Daemon {
     }
 }
 
-async fn second(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
+
+    /// The next one that says to stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Stops taking, lets what has begun end, syncs.
+async fn drain(config: &Config, running: Running, queue: Queue, rooms: Rooms) -> Result<()> {
+    let deadline = config.server.drain.as_duration();
+    supervisor::stopping(deadline + CLOSE_DEADLINE);
+    running.close(deadline, &rooms.clock).await;
+    drop(queue);
+    rooms.close(CLOSE_DEADLINE).await?;
+    info!("stopped");
+    Ok(())
 }

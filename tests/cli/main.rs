@@ -7,5 +7,6 @@ mod credentials;
 mod message;
 mod quickstart;
 mod serve;
+mod service;
 mod support;
 mod suppression;

@@ -170,20 +170,9 @@ fn a_reload_applies_routes_and_says_what_must_wait() {
 #[test]
 fn the_watchdog_is_fed() {
     let node = Node::new();
-    let path = node.path("notify");
-    let notify = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    notify.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
-    let mut child =
-        node.command(&["serve"]).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000").spawn().unwrap();
-    let mut ready = false;
-    let mut fed = 0;
-    while fed < 3 {
-        let mut buffer = [0; 4096];
-        let length = notify.recv(&mut buffer).unwrap();
-        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        ready |= text.contains("READY=1");
-        fed += usize::from(ready && text.contains("WATCHDOG=1"));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut daemon = node.spawn(&[("WATCHDOG_USEC", "200000")]);
+    daemon.wait_for("READY=1");
+    let before = daemon.told.iter().filter(|line| *line == "WATCHDOG=1").count();
+    daemon.wait_for_nth("WATCHDOG=1", before + 3);
+    assert!(daemon.stop().success());
 }

@@ -100,12 +100,13 @@ impl Node {
 
     /// The daemon, once it says that it is ready.
     pub(crate) fn serve(&self) -> Daemon {
-        let mut daemon = self.spawn();
+        let mut daemon = self.spawn(&[]);
         daemon.wait_for("READY=1");
         daemon
     }
 
-    pub(crate) fn spawn(&self) -> Daemon {
+    /// The daemon, with more in its environment; it may refuse to start.
+    pub(crate) fn spawn(&self, environment: &[(&str, &str)]) -> Daemon {
         let path = self.path("notify");
         let _ = fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
@@ -114,6 +115,7 @@ impl Node {
         let child = self
             .command(&["serve"])
             .env("NOTIFY_SOCKET", &path)
+            .envs(environment.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -135,6 +137,11 @@ impl Daemon {
     /// Waits until the service manager is told this line.
     pub(crate) fn wait_for(&mut self, line: &str) {
         self.wait_until(line, |daemon| daemon.told.iter().any(|told| told == line));
+    }
+
+    /// Waits until the service manager has been told this line so often.
+    pub(crate) fn wait_for_nth(&mut self, line: &str, times: usize) {
+        self.wait_until(line, |daemon| daemon.told.iter().filter(|told| *told == line).count() >= times);
     }
 
     /// Waits until the daemon has logged this.

@@ -240,3 +240,37 @@ pub enum EventOperation {
     /// Every event from now on, until the asker hangs up.
     Tail,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_plain_json_and_come_back_whole() {
+        for (operation, text) in [
+            (Operation::Status, r#""status""#),
+            (Operation::Queue(QueueOperation::Retry(Selector::All)), r#"{"queue":{"retry":"All"}}"#),
+            (
+                Operation::Credentials(CredentialOperation::Disable { user_name: "AKIA".to_owned() }),
+                r#"{"credentials":{"disable":{"user_name":"AKIA"}}}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&operation).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Operation>(text).unwrap(), operation);
+        }
+        assert!(serde_json::from_str::<Operation>(r#"{"queue":"dance"}"#).is_err());
+    }
+
+    #[test]
+    fn a_log_never_shows_a_secret() {
+        let operation = Operation::Credentials(CredentialOperation::Import {
+            account: AccountId::default(),
+            label: String::new(),
+            user_name: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+            secret: Secret::new("hunter2".to_owned()),
+            recipient_overflow: RecipientOverflow::Reject,
+        });
+        assert!(!format!("{operation:?}").contains("hunter2"));
+        assert_eq!(operation.name(), "credentials-import");
+    }
+}
