@@ -18,13 +18,10 @@ const RETIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Reads until the scope ends or the journal fails.
 pub(crate) async fn run(journal: Arc<Journal>, feed: Feed, mail_log: Arc<dyn MailSink>, scope: Scope) {
-    let mut consumer = Consumer { seen: Lsn::ZERO, waiting: VecDeque::new(), journal, feed, mail_log };
-    tokio::select! {
-        () = scope.cancelled() => {}
-        Err(error) = consumer.read() => match error {
-            Error::Spool(postrider_spool::Error::Closed) => {}
-            error => consumer.journal.fail(&error),
-        },
+    let mut consumer = Consumer { seen: Lsn::ZERO, waiting: VecDeque::new(), segment: 0, journal, feed, mail_log };
+    match consumer.read(&scope).await {
+        Ok(()) | Err(Error::Spool(postrider_spool::Error::Closed)) => {}
+        Err(error) => consumer.journal.fail(&error),
     }
 }
 
@@ -37,14 +34,18 @@ struct Consumer {
     /// Batches of the journal that are not known to be synced, each with the
     /// last batch of the feed that is in it.
     waiting: VecDeque<(Lsn, Lsn)>,
+    /// The segment of the journal that was written to last.
+    segment: u64,
 }
 
 impl Consumer {
-    async fn read(&mut self) -> Result<()> {
+    /// Until the scope ends; what has been taken is settled before.
+    async fn read(&mut self, scope: &Scope) -> Result<()> {
         let mut synced = self.journal.log.committed();
         let mut retire = tokio::time::interval(RETIRE_EVERY);
         loop {
             tokio::select! {
+                () = scope.cancelled() => return Ok(()),
                 items = self.feed.next() => self.take(items?).await?,
                 _ = synced.changed(), if !self.waiting.is_empty() => {}
                 _ = retire.tick() => self.journal.retire().await?,
@@ -66,6 +67,8 @@ impl Consumer {
             }
             let committed = self.journal.append(&digest).await?;
             self.waiting.push_back((committed.lsn, digest.last));
+            let segment = committed.locations.last().map_or(self.segment, |location| location.segment);
+            let moved_on = std::mem::replace(&mut self.segment, segment) != segment;
             let (journal, mail_log) = (self.journal.clone(), self.mail_log.clone());
             blocking(move || {
                 journal.settle(&digest, &committed)?;
@@ -77,6 +80,9 @@ impl Consumer {
                 Ok::<_, Error>(())
             })
             .await?;
+            if moved_on {
+                self.journal.retire().await?;
+            }
         }
         Ok(())
     }

@@ -1,18 +1,22 @@
 //! Events in SES's JSON.
 
+mod shape;
+
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use postrider_base::{Random, Timestamp};
 use postrider_mail::{
-    AccountId, AttemptOutcome, BounceKind, DelayType, Disposition, EmailAddress, MessageId, Recipient, SuppressionList,
-    SuppressionReason,
+    AttemptOutcome, BounceKind, DelayType, Disposition, EmailAddress, MessageId, SuppressionList, SuppressionReason,
 };
 use postrider_spool::AcceptedRecord;
 use postrider_wal::Lsn;
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
 
+use self::shape::{
+    Addresses, Affected, Base, Bounce, CommonHeaders, Complained, Complaint, Delivery, DeliveryDelay, Fields, Headers,
+    TagMap, Tags, Text,
+};
 use crate::addresses;
 use crate::error::{Error, Result};
 use crate::journal::Issuer;
@@ -287,165 +291,6 @@ pub(crate) fn bounce_of_suppressed(list: SuppressionList, reason: SuppressionRea
 
 fn put(out: &mut BytesMut, value: &impl Serialize) -> Result<()> {
     serde_json::to_writer(out.writer(), value).map_err(|_| Error::Record("an event is not JSON"))
-}
-
-/// Serializes as its text.
-struct Text<T>(T);
-
-impl<T: std::fmt::Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Base<'a> {
-    timestamp: Text<Timestamp>,
-    source: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_arn: Option<String>,
-    sending_account_id: AccountId,
-    message_id: MessageId,
-    destination: Addresses<'a>,
-    headers_truncated: bool,
-}
-
-struct Addresses<'a>(&'a [Recipient]);
-
-impl Serialize for Addresses<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|recipient| recipient.address.as_str()))
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Headers<'a> {
-    headers: Fields<'a>,
-    common_headers: CommonHeaders<'a>,
-}
-
-struct Fields<'a>(&'a [(String, String)]);
-
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Field<'a> {
-            name: &'a str,
-            value: &'a str,
-        }
-        serializer.collect_seq(self.0.iter().map(|(name, value)| Field { name, value }))
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CommonHeaders<'a> {
-    from: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<Vec<&'a str>>,
-    message_id: MessageId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Tags<'a> {
-    tags: TagMap<'a>,
-}
-
-/// The relay's own tags, then the message's, each name once.
-struct TagMap<'a> {
-    record: &'a AcceptedRecord,
-    domain: Option<&'a str>,
-    caller: Option<&'a str>,
-}
-
-impl Serialize for TagMap<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let origin = &self.record.origin;
-        let mut map = serializer.serialize_map(None)?;
-        if let Some(set) = &origin.configuration_set {
-            map.serialize_entry("ses:configuration-set", &[set])?;
-        }
-        if let Some(ip) = origin.client_ip {
-            map.serialize_entry("ses:source-ip", &[ip])?;
-        }
-        if let Some(domain) = self.domain {
-            map.serialize_entry("ses:from-domain", &[domain])?;
-        }
-        if let Some(caller) = self.caller {
-            map.serialize_entry("ses:caller-identity", &[caller])?;
-        }
-        for (at, (name, _)) in origin.tags.iter().enumerate() {
-            let before = &origin.tags[..at];
-            if name.starts_with("ses:") || before.iter().any(|(n, _)| n == name) {
-                continue;
-            }
-            let same = origin.tags.iter().filter(|(n, _)| n == name);
-            let values: Vec<&str> = same.map(|(_, value)| value.as_str()).collect();
-            map.serialize_entry(name, &values)?;
-        }
-        map.end()
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Delivery<'a> {
-    timestamp: Text<Timestamp>,
-    processing_time_millis: u128,
-    recipients: Vec<&'a str>,
-    smtp_response: &'a str,
-    #[serde(rename = "reportingMTA")]
-    reporting_mta: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DeliveryDelay<'a> {
-    timestamp: Text<Timestamp>,
-    delay_type: &'static str,
-    expiration_time: Text<Timestamp>,
-    delayed_recipients: Vec<Affected<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Bounce<'a> {
-    bounce_type: &'static str,
-    bounce_sub_type: &'static str,
-    bounced_recipients: Vec<Affected<'a>>,
-    timestamp: Text<Timestamp>,
-    feedback_id: MessageId,
-    #[serde(rename = "reportingMTA")]
-    reporting_mta: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Affected<'a> {
-    email_address: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'static str>,
-    status: Text<postrider_mail::EnhancedStatus>,
-    diagnostic_code: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Complaint<'a> {
-    complained_recipients: Vec<Complained<'a>>,
-    timestamp: Text<Timestamp>,
-    feedback_id: MessageId,
-    complaint_sub_type: &'static str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Complained<'a> {
-    email_address: &'a str,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use postrider_base::{Clock, Disk, Metrics, Scope, Timestamp};
@@ -90,7 +91,7 @@ impl Events {
     /// Starts to turn the spool's feed into journal records and lines of the
     /// mail log, until the scope ends. Call once.
     pub fn run(&self, spool: &Spool, mail_log: Arc<dyn MailSink>, scope: &Scope) {
-        let feed = spool.feed(Self::FEED, self.0.resume);
+        let feed = spool.feed(Self::FEED, self.0.resume.next());
         let task = consumer::run(self.0.clone(), feed, mail_log, scope.clone());
         scope.spawn("events", task);
     }
@@ -118,10 +119,10 @@ impl Events {
     /// Resolves when the journal has failed: the process must end and be
     /// restarted, which recovers.
     pub async fn failed(&self) {
-        let mut failed = self.0.failed.subscribe();
+        let mut state = self.0.state.subscribe();
         tokio::select! {
             () = self.0.log.poison_event() => {}
-            _ = failed.wait_for(|failed| *failed) => {}
+            _ = state.wait_for(|state| *state == State::Failed) => {}
         }
     }
 
@@ -132,10 +133,16 @@ impl Events {
     /// When the last sync fails.
     pub async fn close(&self) -> Result<()> {
         let journal = self.0.clone();
-        blocking(move || journal.settle_view()).await?;
+        let settled = blocking(move || journal.settle_view()).await;
+        self.0.state.send_replace(State::Closed);
         self.0.log.close().await?;
+        settled?;
         let journal = self.0.clone();
-        blocking(move || journal.view.close(journal.log.synced())).await
+        blocking(move || match journal.unsettled.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => journal.view.close(journal.log.synced()),
+        })
+        .await
     }
 }
 
@@ -144,6 +151,8 @@ pub(crate) struct Journal {
     pub(crate) log: Log,
     view: View,
     live: Mutex<Live>,
+    /// Records may be in the log that are neither in `live` nor in the view.
+    unsettled: AtomicBool,
     /// The latest time in each segment.
     ages: Mutex<BTreeMap<u64, Timestamp>>,
     pub(crate) clock: Clock,
@@ -153,7 +162,15 @@ pub(crate) struct Journal {
     /// The last batch of the feed that the journal had when it was opened.
     resume: Lsn,
     report: OpenReport,
-    failed: watch::Sender<bool>,
+    pub(crate) state: watch::Sender<State>,
+}
+
+/// What readers and the process must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Failed,
+    Closed,
 }
 
 impl Journal {
@@ -180,13 +197,14 @@ impl Journal {
         let (log, report) = Log::open(options.disk, &options.dir, log_options, &mut replay)?;
         let (view, view_rebuilt) = View::open(options.view_dir.as_deref(), &log, report.last)?;
         Ok(Self {
+            unsettled: AtomicBool::new(false),
             live: Mutex::new(Live::new(settings.message_memory.as_usize())),
             report: OpenReport { log: report, view_rebuilt },
             ages: Mutex::new(ages),
             clock: options.clock,
             metrics: options.metrics,
             issuer: options.issuer,
-            failed: watch::Sender::new(false),
+            state: watch::Sender::new(State::Running),
             log,
             view,
             settings,
@@ -198,7 +216,13 @@ impl Journal {
     pub(crate) fn digest(&self, items: &[FeedItem]) -> Result<Digest> {
         let max_bytes = self.settings.segment_bytes.as_usize() / 16;
         let rules = Rules { issuer: &self.issuer, delay_interval: self.settings.delay_interval.as_duration() };
-        let recall = |id| Known::from_journal(&self.records(id, Vec::new())?);
+        let recall = |id| match self.records(id, Vec::new()).and_then(|records| Known::from_journal(&records)) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::error!(%id, "the journal does not say what this message was: {error}");
+                None
+            }
+        };
         Digest::of(items, max_bytes, &mut self.live.lock(), rules, &recall)
     }
 
@@ -220,6 +244,7 @@ impl Journal {
         live.tidy(now, &mut rows);
         self.with_view(|view| view.insert(&rows))?;
         drop(live);
+        self.unsettled.store(false, Ordering::Release);
         for kind in &digest.kinds {
             self.metrics.journal_records.of(kind.label()).inc();
         }
@@ -249,11 +274,12 @@ impl Journal {
     /// Says that the process must be restarted.
     pub(crate) fn fail(&self, error: &Error) {
         tracing::error!("the journal of events failed: {error}");
-        self.failed.send_replace(true);
+        self.state.send_replace(State::Failed);
     }
 
     /// Appends a digest; waits while there is no room.
     pub(crate) async fn append(self: &Arc<Self>, digest: &Digest) -> Result<Committed> {
+        self.unsettled.store(true, Ordering::Release);
         loop {
             let batch = digest.entries.clone();
             match self.log.commit(batch, Durability::Buffered).await {
@@ -275,11 +301,17 @@ impl Journal {
         late.find_map(|segment| segment.first_lsn).unwrap_or_else(|| self.log.written().next())
     }
 
-    /// Reads a record; none when it has been retired.
+    /// Reads a record; none when it has been retired, or is damaged: one bad
+    /// record does not hide the others.
     pub(crate) fn read(&self, location: Location) -> Result<Option<Body>> {
+        let damaged = |error: Error| {
+            tracing::error!(segment = location.segment, offset = location.offset, "skipping a journal record: {error}");
+            Ok(None)
+        };
         match self.log.read(location) {
-            Ok(bytes) => Body::parse(&bytes).map(Some),
+            Ok(bytes) => Body::parse(&bytes).map(Some).or_else(damaged),
             Err(postrider_wal::Error::NoSegment(_)) => Ok(None),
+            Err(error @ postrider_wal::Error::Corrupt { .. }) => damaged(error.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -295,10 +327,8 @@ impl Journal {
     }
 
     fn forget(&self, segment: u64) -> Result<()> {
-        let mut ids = Vec::new();
-        for replayed in self.log.entries(segment)? {
-            ids.push(Head::decode(&replayed)?.id);
-        }
+        let entries = self.log.entries(segment)?;
+        let mut ids: Vec<MessageId> = entries.iter().filter_map(|e| Head::decode(e).ok()).map(|head| head.id).collect();
         ids.sort_unstable();
         ids.dedup();
         self.with_view(|view| view.forget(ids.iter().copied(), segment))

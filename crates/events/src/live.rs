@@ -7,7 +7,7 @@ use std::time::Duration;
 use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, DelayType, Disposition, EmailAddress, MessageId};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Mail, Subject};
 use crate::journal::Issuer;
 use crate::record::{Body, Kind, Life};
@@ -68,9 +68,7 @@ impl Known {
         let (at, expires_at) = (acceptance.at, acceptance.expires_at);
         let mut known = Self::new(at, expires_at, acceptance.recipients, mail);
         for record in later {
-            let Life::Outcomes(outcomes) = record.life()? else {
-                return Err(Error::Record("a message was accepted twice"));
-            };
+            let Life::Outcomes(outcomes) = record.life()? else { continue };
             for outcome in &outcomes {
                 known.apply(outcome, record.kind == Kind::DeliveryDelay);
             }

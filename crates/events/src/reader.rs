@@ -6,7 +6,7 @@ use postrider_base::Timestamp;
 use postrider_wal::{Error as LogError, Lsn};
 
 use crate::error::Result;
-use crate::journal::{Journal, blocking};
+use crate::journal::{Journal, State, blocking};
 use crate::record::{Cursor, Head, Kind, Line, kind_of};
 use crate::view::Place;
 
@@ -79,13 +79,17 @@ impl Reader {
     /// Also when the journal is closed.
     pub async fn follow(&mut self) -> Result<Vec<Line>> {
         let mut synced = self.journal.log.committed();
+        let mut state = self.journal.state.subscribe();
         loop {
             synced.mark_unchanged();
             let lines = self.next().await?;
             if !lines.is_empty() {
                 return Ok(lines);
             }
-            synced.changed().await.map_err(|_| LogError::Closed)?;
+            tokio::select! {
+                changed = synced.changed() => changed.map_err(|_| LogError::Closed)?,
+                _ = state.wait_for(|state| *state != State::Running) => return Err(LogError::Closed.into()),
+            }
         }
     }
 }
@@ -103,8 +107,7 @@ fn read(journal: &Journal, mut next: Cursor, not_before: Timestamp) -> Result<(V
             break;
         }
         next = cursor.next();
-        let head = Head::decode(&replayed)?;
-        let kind = kind_of(&replayed)?;
+        let (Ok(head), Ok(kind)) = (Head::decode(&replayed), kind_of(&replayed)) else { continue };
         if kind == Kind::Internal || head.at < not_before {
             continue;
         }

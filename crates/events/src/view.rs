@@ -76,8 +76,9 @@ impl View {
         for segment in log.segments() {
             let mut messages: HashMap<MessageId, Vec<Place>> = HashMap::new();
             for replayed in log.entries(segment.number)? {
-                let places = messages.entry(Head::decode(&replayed)?.id).or_default();
-                places.push(Place::of(&replayed));
+                if let Ok(head) = Head::decode(&replayed) {
+                    messages.entry(head.id).or_default().push(Place::of(&replayed));
+                }
             }
             let mut batch = sled::Batch::default();
             for (id, places) in &messages {
