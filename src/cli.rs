@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Sites,
     /// Figures of the durable queue
     Spool,
+    /// Print the reference of all metrics as Markdown
+    Metrics,
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -44,6 +44,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Config(command) => command::config::run(&command, cli.config.as_deref(), &mut out),
         Command::Completions { shell } => command::help::completions(shell, &mut out),
+        Command::Metrics => command::help::metrics(&mut out),
         Command::Man => command::help::man(&mut out),
         command => command::operate(command, cli.config.as_deref(), &mut out),
     }?;

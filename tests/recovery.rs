@@ -166,7 +166,7 @@ async fn a_torn_tail_costs_nothing_that_was_acknowledged() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_a_452_and_passes() -> Outcome {
     let mount = Mount::tmpfs("48m")?;
-    let spool = "[spool]\nsegment_bytes = \"2MiB\"\nmin_free_bytes = \"8MB\"\n";
+    let spool = "[spool]\nsegment_bytes = \"2MiB\"\nmin_free_bytes = \"8MB\"\n\n[events]\nsegment_bytes = \"1MiB\"\n";
     let mut scene = Scene::new(spool, Some(mount.0.path().join("state"))).await?;
     let mut refused = Vec::new();
     for batch in 0..40 {

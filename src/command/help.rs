@@ -1,7 +1,10 @@
-//! Shell completions and the manual page, made from the command line's definition.
+//! Shell completions and the manual page, made from the command line's definition; the reference of metrics.
+
+use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::CommandFactory as _;
+use postrider_base::Metrics;
 
 use crate::cli::Cli;
 use crate::output::Output;
@@ -16,4 +19,18 @@ pub(crate) fn man(out: &mut Output) -> Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command()).render(&mut page)?;
     out.raw(&page)
+}
+
+pub(crate) fn metrics(out: &mut Output) -> Result<()> {
+    let mut page = String::from(
+        "# Metrics\n\nServed at `/metrics` in the OpenMetrics text format. \
+         Every time series exists, at zero, from the start.\n\n\
+         | name | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in Metrics::reference() {
+        let labels = metric.labels.iter().map(|(key, values)| format!("{key}: {}", values.join(", ")));
+        let labels = labels.collect::<Vec<_>>().join("; ");
+        writeln!(page, "| `{}` | {} | {labels} | {} |", metric.name, metric.kind, metric.help)?;
+    }
+    out.raw(page.as_bytes())
 }

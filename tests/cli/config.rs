@@ -68,6 +68,15 @@ fn what_is_in_effect_can_be_read_back() {
 }
 
 #[test]
+fn the_reference_pages_are_what_the_code_says() {
+    for (page, arguments) in [("configuration.md", ["config", "reference"].as_slice()), ("metrics.md", &["metrics"])] {
+        let written = fs::read_to_string(format!("{}/docs/{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let said = stdout(&postrider(arguments).output().unwrap());
+        assert!(written == said, "docs/{page} is stale: run `cargo xtask docs`");
+    }
+}
+
+#[test]
 fn the_reference_has_every_section() {
     let page = stdout(&postrider(&["config", "reference"]).output().unwrap());
     for section in ["[server]", "[[listener]]", "[tls]", "[spool]", "[delivery.limits]", "[log]"] {

@@ -83,3 +83,21 @@ fn all_files(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
 }
+
+#[test]
+fn systemd_finds_the_unit_right_and_well_confined() {
+    let node = Node::new();
+    let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/postrider.service")).unwrap();
+    // The program stands elsewhere on a machine where it is not installed.
+    let here = node.path("postrider.service");
+    fs::write(&here, unit.replace("/usr/bin/postrider", env!("CARGO_BIN_EXE_postrider"))).unwrap();
+    let analyze = |arguments: &[&str]| {
+        let output = Command::new("systemd-analyze").args(arguments).arg(&here).output();
+        let output = output.expect("the Debian package systemd has systemd-analyze; `cargo xtask test` installs it");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (right, said) = analyze(&["verify", "--man=no"]);
+    assert!(right && !said.contains("postrider.service:"), "{said}");
+    let (confined, said) = analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"]);
+    assert!(confined, "the exposure level is above 2.0: {said}");
+}
