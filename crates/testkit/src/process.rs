@@ -1,6 +1,7 @@
 //! What the kernel counts: processor time and memory of a process, bytes
 //! written to a disk.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -56,6 +57,24 @@ impl Usage {
     }
 }
 
+/// Processor time of a process's threads by thread name: user, system. Threads
+/// that ended are not seen.
+///
+/// # Errors
+/// A process that is gone.
+pub fn by_thread(pid: u32) -> io::Result<BTreeMap<String, (Duration, Duration)>> {
+    let mut names: BTreeMap<String, (Duration, Duration)> = BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map_or("", |(name, _)| name);
+        let Some(ticks) = ticks(&stat) else { continue };
+        let sum = names.entry(name.to_owned()).or_default();
+        sum.0 += Duration::from_millis(ticks[0] * 10);
+        sum.1 += Duration::from_millis(ticks[1] * 10);
+    }
+    Ok(names)
+}
+
 /// Bytes that were written so far, by anybody, to the block device that holds
 /// `path`; what is still in memory is written first. (`/proc/PID/io` is no
 /// measure: it counts the whole of a large folio for a change of one byte.)
@@ -76,11 +95,14 @@ pub fn disk_written(path: &Path) -> io::Result<u64> {
 /// Fields 14 to 17 of `/proc/PID/stat`: user, system, and the same of the
 /// children that were waited for, in ticks of 10 ms (USER_HZ is 100 on every
 /// platform that Linux has today). The name in field 2 may hold spaces.
-fn cpu(stat: &str) -> Option<Duration> {
+fn ticks(stat: &str) -> Option<[u64; 4]> {
     let (_, rest) = stat.rsplit_once(") ")?;
-    let ticks: u64 =
-        rest.split_ascii_whitespace().skip(11).take(4).map(|field| field.parse::<u64>().unwrap_or_default()).sum();
-    Some(Duration::from_millis(ticks * 10))
+    let mut fields = rest.split_ascii_whitespace().skip(11).map(|field| field.parse().unwrap_or_default());
+    Some([fields.next()?, fields.next()?, fields.next()?, fields.next()?])
+}
+
+fn cpu(stat: &str) -> Option<Duration> {
+    Some(Duration::from_millis(ticks(stat)?.iter().sum::<u64>() * 10))
 }
 
 fn number(text: &str, key: &str) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! Load generator, relay and sink on this machine; Postfix with the same work
 //! beside it, in turns. Prints a table and `figure NAME VALUE UNIT` lines.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use clap::Parser;
 use postrider_base::Clock;
 use postrider_testkit::client::{Endpoint, Security};
 use postrider_testkit::postfix::{self, Postfix};
-use postrider_testkit::process::{Usage, disk_written};
+use postrider_testkit::process::{Usage, by_thread, disk_written};
 use postrider_testkit::relay::{Relay, RelayOptions, built_beside};
 use postrider_testkit::{Accept, Authority, Load, Pattern, Report, Sink, authority};
 
@@ -51,7 +52,7 @@ const WAYS: [Way; 3] = [
 ];
 
 /// The figures of one run.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Sample {
     accepted_rate: f64,
     delivered_rate: f64,
@@ -60,6 +61,8 @@ struct Sample {
     cpu_per_message: Duration,
     written_per_message: f64,
     peak_rss: u64,
+    /// Microseconds of user and system time a message, by thread name.
+    threads: BTreeMap<String, (f64, f64)>,
 }
 
 #[tokio::main]
@@ -186,6 +189,7 @@ async fn measure(arguments: &Arguments, load: Load, mut sink: Sink, pid: u32, cl
 
     let disk = std::env::temp_dir();
     let written = disk_written(&disk)?;
+    let threads = by_thread(pid)?;
     let before = Usage::of_tree(pid)?;
     let start = clock.instant();
     let report = load.run(clock).await?;
@@ -195,7 +199,8 @@ async fn measure(arguments: &Arguments, load: Load, mut sink: Sink, pid: u32, cl
     let last = sink.wait_for(warmed + report.accepted).await;
     let used = Usage::of_tree(pid)?.since(before);
     let written = disk_written(&disk)?.saturating_sub(written);
-    Ok(sample(&report, last - start, used, written))
+    let threads = spent(&threads, by_thread(pid)?, report.accepted);
+    Ok(Sample { threads, ..sample(&report, last - start, used, written) })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -209,7 +214,23 @@ fn sample(report: &Report, until_last: Duration, used: Usage, written: u64) -> S
         cpu_per_message: used.cpu.div_f64(messages),
         written_per_message: written as f64 / messages,
         peak_rss: used.peak_rss,
+        threads: BTreeMap::new(),
     }
+}
+
+/// What each kind of thread spent on a message, in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn spent(
+    before: &BTreeMap<String, (Duration, Duration)>,
+    after: BTreeMap<String, (Duration, Duration)>,
+    messages: u64,
+) -> BTreeMap<String, (f64, f64)> {
+    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / messages as f64;
+    let parts = after.into_iter().map(|(name, (user, system))| {
+        let (was_user, was_system) = before.get(&name).copied().unwrap_or_default();
+        (name, (each(user.saturating_sub(was_user)), each(system.saturating_sub(was_system))))
+    });
+    parts.collect()
 }
 
 /// Prints the medians as a row and as figures.
@@ -226,6 +247,7 @@ fn report(system: &str, sessions: usize, way: Way, samples: &[Sample]) -> Option
         cpu_per_message: Duration::from_secs_f64(middle(samples, |s| s.cpu_per_message.as_secs_f64())),
         written_per_message: middle(samples, |s| s.written_per_message),
         peak_rss: samples.iter().map(|s| s.peak_rss).max().unwrap_or_default(),
+        threads: BTreeMap::new(),
     };
     let p50 = median.p50.as_secs_f64() * 1e3;
     let p99 = median.p99.as_secs_f64() * 1e3;
@@ -243,7 +265,25 @@ fn report(system: &str, sessions: usize, way: Way, samples: &[Sample]) -> Option
     say(&format!("figure {name}_cpu {cpu:.0} us/message"));
     say(&format!("figure {name}_written {:.0} bytes/message", median.written_per_message));
     say(&format!("figure {name}_peak_rss {rss:.1} MB"));
+    if system == "postrider" {
+        budget(&name, samples);
+    }
     Some(median)
+}
+
+/// Prints where the processor time of a message goes: what each kind of thread
+/// spends in our code and in the kernel.
+fn budget(name: &str, samples: &[Sample]) {
+    let threads: BTreeSet<&String> = samples.iter().flat_map(|sample| sample.threads.keys()).collect();
+    for thread in threads {
+        let part = |of: fn(&(f64, f64)) -> f64| middle(samples, |s| s.threads.get(thread).map_or(0.0, of));
+        let (user, system) = (part(|spent| spent.0), part(|spent| spent.1));
+        if user + system >= 1.0 {
+            say(&format!("           thread {thread:<16} {user:>6.0} us user {system:>6.0} us system a message"));
+            let thread = thread.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            say(&format!("figure {name}_cpu_{thread} {:.0} us/message", user + system));
+        }
+    }
 }
 
 fn middle(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
