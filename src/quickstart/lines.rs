@@ -12,6 +12,8 @@ pub(crate) fn print(config: &Config, args: &QuickstartArgs, credential: &Credent
     let Credential { user_name: user, smtp_password: password, .. } = credential;
     let (starttls, wrapper) = (args.starttls_port, args.wrapper_port);
     let state = config.server.state_dir.display();
+    // Under `cargo run` the program is not on the path.
+    let program = std::env::current_exe().map_or_else(|_| "postrider".to_owned(), |path| path.display().to_string());
     out.line(format_args!(
         "\
 postrider takes mail on 127.0.0.1, port {starttls} (STARTTLS) and {wrapper} (TLS from the first byte),
@@ -49,7 +51,10 @@ postconf -e 'relayhost = [127.0.0.1]:{starttls}' 'smtp_sasl_auth_enable = yes' \
 (umask 077; echo '[127.0.0.1]:{starttls} {user}:{password}' > /etc/postfix/sasl_passwd)
 postmap hash:/etc/postfix/sasl_passwd && postfix reload
 
-The other commands work from this directory in another terminal, as in: postrider queue list
+The other commands work from this directory in another terminal, as in:
+
+{program} queue list
+
 Everything is kept in {state}. Ctrl-C stops.
 "
     ))?;
