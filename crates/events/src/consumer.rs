@@ -46,7 +46,7 @@ impl Consumer {
         loop {
             tokio::select! {
                 () = scope.cancelled() => return Ok(()),
-                items = self.feed.next() => self.take(items?).await?,
+                items = self.feed.next() => self.take(items?, scope).await?,
                 _ = synced.changed(), if !self.waiting.is_empty() => {}
                 _ = retire.tick() => self.journal.retire().await?,
             }
@@ -54,7 +54,7 @@ impl Consumer {
         }
     }
 
-    async fn take(&mut self, items: Vec<FeedItem>) -> Result<()> {
+    async fn take(&mut self, items: Vec<FeedItem>, scope: &Scope) -> Result<()> {
         let items = Arc::new(items);
         let mut done = 0;
         while done < items.len() {
@@ -65,7 +65,7 @@ impl Consumer {
             if digest.entries.is_empty() {
                 continue;
             }
-            let committed = self.journal.append(&digest).await?;
+            let Some(committed) = self.journal.append(&digest, scope).await? else { return Ok(()) };
             self.waiting.push_back((committed.lsn, digest.last));
             let segment = committed.locations.last().map_or(self.segment, |location| location.segment);
             let moved_on = std::mem::replace(&mut self.segment, segment) != segment;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use postrider_base::{Clock, Disk, Metrics, Scope, Timestamp};
@@ -146,6 +147,9 @@ impl Events {
     }
 }
 
+/// Between two attempts to write on a full disk.
+const NO_ROOM: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct Journal {
     pub(crate) log: Log,
@@ -277,18 +281,21 @@ impl Journal {
         self.state.send_replace(State::Failed);
     }
 
-    /// Appends a digest; waits while there is no room.
-    pub(crate) async fn append(self: &Arc<Self>, digest: &Digest) -> Result<Committed> {
-        self.unsettled.store(true, Ordering::Release);
+    /// Appends a digest; waits while there is no room, but not longer than
+    /// the scope lasts: none when nothing was written.
+    pub(crate) async fn append(self: &Arc<Self>, digest: &Digest, scope: &Scope) -> Result<Option<Committed>> {
         loop {
-            let batch = digest.entries.clone();
-            match self.log.commit(batch, Durability::Buffered).await {
+            self.unsettled.store(true, Ordering::Release);
+            match self.log.commit(digest.entries.clone(), Durability::Buffered).await {
                 Err(error) if error.is_transient() => {
+                    self.unsettled.store(false, Ordering::Release);
                     tracing::warn!("the journal of events waits: {error}");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                    self.retire().await?;
+                    tokio::select! {
+                        () = scope.cancelled() => return Ok(None),
+                        () = tokio::time::sleep(NO_ROOM) => self.retire().await?,
+                    }
                 }
-                result => return Ok(result?),
+                result => return Ok(Some(result?)),
             }
         }
     }
@@ -316,12 +323,16 @@ impl Journal {
         }
     }
 
-    /// The oldest segment, when it is to go.
+    /// The oldest segment, when it is to go. The last one that has records
+    /// stays: it says where to resume.
     fn expired(&self) -> Option<u64> {
         let oldest = self.log.segments().into_iter().next().filter(|segment| segment.sealed)?;
-        let last = self.ages.lock().get(&oldest.number).copied().unwrap_or_default();
-        let age = self.clock.now().saturating_since(last);
-        let too_old = age > self.settings.retention.as_duration();
+        let ages = self.ages.lock();
+        if ages.keys().all(|number| *number <= oldest.number) {
+            return None;
+        }
+        let last = ages.get(&oldest.number).copied().unwrap_or_default();
+        let too_old = self.clock.now().saturating_since(last) > self.settings.retention.as_duration();
         let too_much = self.log.usage().bytes > self.settings.max_bytes.bytes();
         (too_old || too_much).then_some(oldest.number)
     }
@@ -386,5 +397,98 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             // The runtime is going down, and this task with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{ACCEPTED, accepted, id, issuer, later, message, outcome, outcomes};
+    use postrider_base::{Period, SimDisk, Size};
+    use postrider_mail::Disposition;
+
+    fn options(disk: &SimDisk, clock: Clock) -> EventsOptions {
+        EventsOptions {
+            disk: Arc::new(disk.clone()),
+            dir: "/journal".into(),
+            view_dir: None,
+            driver: Driver::Thread,
+            clock,
+            settings: Settings {
+                message_memory: Size::from_bytes(1),
+                segment_bytes: Size::from_kib(64),
+                ..Settings::default()
+            },
+            metrics: Metrics::new(),
+            issuer: issuer(),
+            accept_loss: false,
+        }
+    }
+
+    async fn take(journal: &Arc<Journal>, items: Vec<FeedItem>) {
+        let digest = journal.digest(&items).unwrap();
+        let committed = journal.append(&digest, &Scope::new("test")).await.unwrap().unwrap();
+        journal.settle(&digest, &committed).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_memory_does_not_hold_is_read_back() {
+        let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
+        let Events(journal) = Events::open(options(&disk, clock)).await.unwrap();
+        take(&journal, vec![accepted(1, message(1, &["a@example.net"]))]).await;
+        assert!(journal.live.lock().get(&id(1)).is_none(), "it is still in memory");
+        let delivered = outcome(0, later(Period::from_secs(1)), Disposition::Delivered, "250 ok");
+        take(&journal, vec![outcomes(2, 1, vec![delivered])]).await;
+        let life = journal.life(id(1)).unwrap();
+        assert!(matches!(&life[1], LifeEntry::Attempt { recipient: Some(to), .. } if to.as_str() == "a@example.net"));
+    }
+
+    #[tokio::test]
+    async fn a_view_that_breaks_is_made_anew() {
+        let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
+        let Events(journal) = Events::open(options(&disk, clock)).await.unwrap();
+        take(&journal, vec![accepted(1, message(1, &["a@example.net"]))]).await;
+        journal.view.close(Lsn::ZERO).unwrap();
+        assert!(journal.view.find(id(1)).is_err());
+        assert_eq!(journal.life(id(1)).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_idle_journal_keeps_where_to_resume() {
+        let disk = SimDisk::new();
+        let events = Events::open(options(&disk, Clock::simulated(ACCEPTED))).await.unwrap();
+        take(&events.0, vec![accepted(7, message(1, &["a@example.net"]))]).await;
+        events.close().await.unwrap();
+        for _ in 0..3 {
+            let much_later = Clock::simulated(later(Period::from_days(365)));
+            let events = Events::open(options(&disk, much_later)).await.unwrap();
+            events.0.retire().await.unwrap();
+            assert_eq!(events.0.resume, Lsn::new(7));
+            events.close().await.unwrap();
+        }
+        let much_later = Clock::simulated(later(Period::from_days(365)));
+        let events = Events::open(options(&disk, much_later)).await.unwrap();
+        let mut fresh = message(2, &["a@example.net"]);
+        fresh.accepted_at = later(Period::from_days(365));
+        take(&events.0, vec![accepted(8, fresh)]).await;
+        events.0.retire().await.unwrap();
+        assert!(events.message(id(1)).await.unwrap().is_empty(), "the old one was kept");
+        assert_eq!(events.message(id(2)).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_does_not_hold_up_a_stop() {
+        let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
+        let Events(journal) = Events::open(options(&disk, clock)).await.unwrap();
+        disk.set_capacity(Some(1));
+        let stopping = Scope::new("test");
+        stopping.cancel();
+        for number in 1..=500u32 {
+            let digest = journal.digest(&[accepted(1, message(number.into(), &["a@example.net"]))]).unwrap();
+            if journal.append(&digest, &stopping).await.unwrap().is_none() {
+                return;
+            }
+        }
+        panic!("500 messages fitted in nothing");
     }
 }
