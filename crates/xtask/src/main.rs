@@ -2,6 +2,7 @@
 //! cargo, so that contributors and CI call the same thing.
 
 mod bench;
+mod fuzz;
 mod layers;
 mod packages;
 mod test;
@@ -27,6 +28,8 @@ enum Task {
     Bench(bench::Options),
     /// Long runs of the crash harness
     Soak(test::SoakOptions),
+    /// Look for inputs that break a promise, guided by coverage
+    Fuzz(fuzz::Options),
     /// Check that crates depend on each other only as the architecture allows
     Layers,
     /// Regenerate the reference pages under docs/ from the code
@@ -48,6 +51,10 @@ fn run(arguments: Arguments) -> Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Soak(options) => test::soak(&options),
+        Task::Fuzz(options) => match fuzz::run(&options)? {
+            (_, 0) => Ok(()),
+            (_, failed) => bail!("{failed} targets failed"),
+        },
         Task::Layers => layers::check(),
         Task::Docs => docs(),
     }

@@ -40,6 +40,10 @@ pub(crate) const FOR_TESTS: &[Package] = &[
 pub(crate) const FOR_BENCHMARKS: &[Package] =
     &[Package { name: "sasl2-bin", proof: &["/usr/sbin/saslpasswd2"], why: "AUTH in the Postfix that is measured" }];
 
+/// What `cargo xtask fuzz` needs.
+pub(crate) const FOR_FUZZING: &[Package] =
+    &[Package { name: "g++", proof: &["/usr/bin/g++", "/usr/bin/c++"], why: "libFuzzer is C++" }];
+
 /// Installs what is missing, or says clearly why it cannot.
 pub(crate) fn ensure(wanted: &[&[Package]]) -> Result<()> {
     let missing: Vec<&Package> = wanted

@@ -6,7 +6,10 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{cargo, layers, packages, say};
+use crate::{cargo, fuzz, layers, packages, say};
+
+/// A short look by every fuzzer, each time.
+const FUZZ_SECONDS: u32 = 3;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -33,7 +36,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(filter) = &options.filter {
         arguments.extend(["--", filter.as_str()]);
     }
-    cargo_test(&arguments, &[])
+    let mut total = cargo_test(&arguments, &[])?;
+    if options.filter.is_none() {
+        let (held, broken) = fuzz::run(&fuzz::Options { seconds: FUZZ_SECONDS, target: None })?;
+        total.passed += held;
+        total.failed += broken;
+    }
+    total.conclude()
 }
 
 pub(crate) fn soak(options: &SoakOptions) -> Result<()> {
@@ -42,12 +51,13 @@ pub(crate) fn soak(options: &SoakOptions) -> Result<()> {
     cargo_test(
         &["test", "--release", "--locked", "--test", "kill", "--", "--nocapture"],
         &[("POSTRIDER_KILL_ROUNDS", &rounds)],
-    )
+    )?
+    .conclude()
 }
 
 /// Runs cargo's tests, passes their output on and adds the counts up, so that
 /// one closing line tells the result of all of them.
-fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Counts> {
     let mut child = cargo()
         .args(arguments)
         .envs(environment.iter().copied())
@@ -62,14 +72,10 @@ fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         say(&line);
     }
     let status = child.wait().context("waiting for cargo")?;
-    say(&format!("{} passed, {} failed", total.passed, total.failed));
-    if !status.success() || total.failed > 0 {
+    if !status.success() && total.failed == 0 {
         bail!("cargo {} failed", arguments.join(" "));
     }
-    if total.passed == 0 {
-        bail!("no test ran");
-    }
-    Ok(())
+    Ok(total)
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -79,6 +85,16 @@ struct Counts {
 }
 
 impl Counts {
+    /// Says the result of everything in one closing line.
+    fn conclude(&self) -> Result<()> {
+        say(&format!("{} passed, {} failed", self.passed, self.failed));
+        match (self.passed, self.failed) {
+            (0, 0) => bail!("no test ran"),
+            (_, 0) => Ok(()),
+            (_, failed) => bail!("{failed} failed"),
+        }
+    }
+
     /// Takes in a line such as `test result: ok. 3 passed; 1 failed; ...`.
     fn add(&mut self, line: &str) {
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
