@@ -61,8 +61,14 @@ pub(crate) fn compose(
         original,
         ret: message.envelope.ret.unwrap_or(Ret::Headers),
     });
-    let kind = OriginKind::Dsn { of: message.id };
-    Some(submission.own_message(OwnMessage { id, account: message.account, to: to.clone(), kind, content }))
+    Some(submission.own_message(OwnMessage {
+        id,
+        account: message.account,
+        to: to.clone(),
+        kind: OriginKind::Dsn { of: message.id },
+        require_tls: message.envelope.require_tls,
+        content,
+    }))
 }
 
 fn describe<'a>(message: &'a Message, failure: &'a AttemptOutcome) -> Option<DsnRecipient<'a>> {

@@ -59,6 +59,8 @@ pub(crate) fn message(number: u128, recipients: &[&str]) -> AcceptedRecord {
             ..Origin::default()
         },
         size: 1234,
+        not_before: None,
+        tls_optional: false,
     }
 }
 

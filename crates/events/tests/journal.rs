@@ -112,6 +112,8 @@ fn message(random: &Random, recipients: &[&str]) -> NewMessage {
         account: AccountId::default(),
         accepted_at: START,
         expires_at: START.saturating_add(Duration::from_hours(96)),
+        not_before: None,
+        tls_optional: false,
         envelope: Envelope { recipients: recipients.collect(), ..Envelope::default() },
         origin: Origin::default(),
         content: Content::from(vec![b'x'; 100]),

@@ -159,7 +159,7 @@ impl Dialogue {
         };
         let ReceivedMessage { envelope, content } = message;
         let content = compact(content, self.room);
-        let request = SubmissionRequest { envelope, content, authenticated, client };
+        let request = SubmissionRequest { envelope, content, authenticated, client, hold: None };
         // Boxed: a connection that waits for commands must not carry room for it.
         match Box::pin(self.submission.submit(request)).await {
             Ok(id) => self.session.accept_message(&id),

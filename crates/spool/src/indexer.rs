@@ -224,6 +224,8 @@ fn remains(id: MessageId, row: &Row) -> AcceptedRecord {
         envelope: Envelope::default(),
         origin: Origin::default(),
         size: u64::from(row.location.len),
+        not_before: None,
+        tls_optional: false,
     }
 }
 
@@ -410,6 +412,8 @@ mod tests {
                     account: AccountId::default(),
                     accepted_at: clock.now(),
                     expires_at: clock.now(),
+                    not_before: None,
+                    tls_optional: false,
                     envelope: Envelope { recipients, ..Envelope::default() },
                     origin: Origin::default(),
                     content: Content::from(vec![b'x'; 100]),

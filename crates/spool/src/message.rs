@@ -18,6 +18,11 @@ pub struct NewMessage {
     pub accepted_at: Timestamp,
     /// When trying ends.
     pub expires_at: Timestamp,
+    /// No attempt is made before this time (RFC 4865). `None` for at once.
+    pub not_before: Option<Timestamp>,
+    /// The author does not want a failure of TLS to stop the message (`TLS-Required: No`,
+    /// RFC 8689 section 3).
+    pub tls_optional: bool,
     /// Sender, recipients and what MAIL and RCPT said of them.
     pub envelope: Envelope,
     /// Where it came from.
@@ -27,6 +32,9 @@ pub struct NewMessage {
 }
 
 /// A message as it was accepted, without its bytes.
+///
+/// On disk its fields stand in this order. What came later than the first version is at
+/// the end, and reads as `None` or `false` in records of before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AcceptedRecord {
     /// Its name, unique for ever.
@@ -43,6 +51,18 @@ pub struct AcceptedRecord {
     pub origin: Origin,
     /// Length of the final bytes.
     pub size: u64,
+    /// No attempt is made before this time (RFC 4865). `None` for at once.
+    pub not_before: Option<Timestamp>,
+    /// The author does not want a failure of TLS to stop the message (`TLS-Required: No`,
+    /// RFC 8689 section 3). Never true where the envelope requires TLS.
+    pub tls_optional: bool,
+}
+
+impl AcceptedRecord {
+    /// When the first attempt is due. Delays and the message's life count from here.
+    pub fn released_at(&self) -> Timestamp {
+        self.not_before.map_or(self.accepted_at, |at| at.max(self.accepted_at))
+    }
 }
 
 /// A queued message, as a claim shows it.
@@ -59,6 +79,8 @@ impl NewMessage {
             envelope: self.envelope,
             origin: self.origin,
             size: self.content.len(),
+            not_before: self.not_before,
+            tls_optional: self.tls_optional,
         };
         (record, self.content)
     }

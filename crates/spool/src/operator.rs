@@ -38,7 +38,8 @@ pub(crate) async fn release(shared: &Arc<Shared>, selector: &Selector) -> Result
 }
 
 pub(crate) async fn retry(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {
-    each_step(shared, selector, Step::Retry { at: shared.clock.now() }).await
+    let early = matches!(selector, Selector::Message(_));
+    each_step(shared, selector, Step::Retry { at: shared.clock.now(), early }).await
 }
 
 pub(crate) async fn delete(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {
@@ -51,7 +52,11 @@ pub(crate) async fn delete(shared: &Arc<Shared>, selector: &Selector) -> Result<
 enum Step {
     Delete,
     Release,
-    Retry { at: Timestamp },
+    Retry {
+        at: Timestamp,
+        /// Also what its sender does not want to be sent yet.
+        early: bool,
+    },
 }
 
 impl Step {
@@ -59,7 +64,14 @@ impl Step {
         match self {
             Self::Delete => true,
             Self::Release => slot.0 == NEVER,
-            Self::Retry { at } => slot.0 > at && slot.0 != NEVER,
+            Self::Retry { at, .. } => slot.0 > at && slot.0 != NEVER,
+        }
+    }
+
+    fn concerns(self, active: &Active) -> bool {
+        match self {
+            Self::Delete | Self::Release => true,
+            Self::Retry { at, early } => early || active.record.released_at() <= at,
         }
     }
 
@@ -70,7 +82,7 @@ impl Step {
         match self {
             Self::Delete => changed = delete_all(shared, &places, &mut batch)?,
             Self::Release => batch.operator(OperatorHead::Release(places.iter().map(|(_, slot)| slot.1).collect()))?,
-            Self::Retry { at } => {
+            Self::Retry { at, .. } => {
                 let parts = places.iter().map(|(queue, slot)| (slot.1, Some(queue.domain.clone())));
                 batch.operator(OperatorHead::Retry { at, parts: parts.collect() })?;
             }
@@ -148,7 +160,11 @@ async fn each_step(shared: &Arc<Shared>, selector: &Selector, step: Step) -> Res
         found.retain(|(_, slot)| step.wants(slot));
         let ids = found.iter().map(|(_, slot)| slot.1).collect();
         let loads = Loads::begin(shared, ids).await?;
-        found.retain(|(_, slot)| loads.ids().contains(&slot.1));
+        {
+            let state = shared.state.lock();
+            let concerns = |id: &MessageId| state.messages.get(id).is_some_and(|active| step.concerns(active));
+            found.retain(|(_, slot)| loads.ids().contains(&slot.1) && concerns(&slot.1));
+        }
         if !found.is_empty() {
             done += step.take(shared, found).await?;
         }

@@ -3,7 +3,8 @@
 //! A head has what recovery needs, behind a byte with the version of its
 //! format. A message's body is its [`AcceptedRecord`] behind the record's
 //! length, then the bytes of the message; an outcome's body is its
-//! [`AttemptOutcome`]s.
+//! [`AttemptOutcome`]s. A record may grow at its end without a new version:
+//! what a record lacks there is at its default.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -209,8 +210,18 @@ pub(crate) fn decode_head<T: DeserializeOwned>(head: &[u8]) -> Option<T> {
 pub(crate) fn decode_message(body: &Bytes) -> Option<(Arc<AcceptedRecord>, Content)> {
     let length: [u8; 4] = body.get(..4)?.try_into().ok()?;
     let end = 4usize.checked_add(usize::try_from(u32::from_be_bytes(length)).ok()?)?;
-    let record = postcard::from_bytes(body.get(4..end)?).ok()?;
+    let record = decode_record(body.get(4..end)?)?;
     Some((Arc::new(record), Content::from(body.slice(end..))))
+}
+
+/// Fields of an [`AcceptedRecord`] that its first version did not have. Each is
+/// encoded in at least one byte, and a zero byte is its default.
+const LATER_FIELDS: usize = 2;
+
+/// Reads a record, also one of before its later fields.
+fn decode_record(encoded: &[u8]) -> Option<AcceptedRecord> {
+    let read = |bytes: &[u8]| postcard::from_bytes(bytes).ok();
+    read(encoded).or_else(|| read(&[encoded, &[0; LATER_FIELDS]].concat()))
 }
 
 /// Reads the body of outcomes.
@@ -227,5 +238,46 @@ fn encode_head<T: Serialize>(head: &T) -> Result<Bytes> {
     match encoded.len() <= Entry::MAX_HEAD {
         true => Ok(encoded.into()),
         false => Err(Error::TooLarge("head")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_mail::{AccountId, Envelope, Recipient};
+
+    use super::*;
+    use crate::message::Origin;
+
+    fn record() -> AcceptedRecord {
+        AcceptedRecord {
+            id: MessageId::new(1, Timestamp::from_millis(5), 7),
+            account: AccountId::default(),
+            accepted_at: Timestamp::from_millis(5),
+            expires_at: Timestamp::from_millis(9),
+            envelope: Envelope {
+                recipients: vec![Recipient::new("a@one.example".parse().unwrap())],
+                ..Envelope::default()
+            },
+            origin: Origin { protocol: "ESMTPSA".into(), ..Origin::default() },
+            size: 300,
+            not_before: None,
+            tls_optional: false,
+        }
+    }
+
+    #[test]
+    fn a_record_of_before_a_field_reads_as_without_it() {
+        let record = record();
+        let encoded = postcard::to_allocvec(&record).unwrap();
+        let before = &encoded[..encoded.len() - LATER_FIELDS];
+        assert_eq!(decode_record(&encoded), Some(record.clone()));
+        assert_eq!(decode_record(before), Some(record));
+        assert_eq!(decode_record(&before[..before.len() - 1]), None);
+    }
+
+    #[test]
+    fn later_fields_are_kept() {
+        let later = AcceptedRecord { not_before: Some(Timestamp::from_millis(99)), tls_optional: true, ..record() };
+        assert_eq!(decode_record(&postcard::to_allocvec(&later).unwrap()), Some(later));
     }
 }

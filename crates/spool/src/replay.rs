@@ -150,6 +150,8 @@ mod tests {
             },
             origin: Origin::default(),
             size: 0,
+            not_before: None,
+            tls_optional: false,
         };
         let entry = records::accepted(&record_of, &Content::default()).unwrap();
         record(entry.kind, entry.head, segment)

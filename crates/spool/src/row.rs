@@ -61,7 +61,7 @@ impl Row {
             units: Vec::with_capacity(1),
         };
         for (index, recipient) in (0..).zip(&record.envelope.recipients) {
-            let waiting = Waiting { recipient: index, attempts: 0, due: record.accepted_at, last: None };
+            let waiting = Waiting { recipient: index, attempts: 0, due: record.released_at(), last: None };
             row.add(recipient.address.domain(), waiting);
         }
         row

@@ -209,7 +209,8 @@ impl Spool {
     }
 
     /// Makes waiting messages due now, held ones apart; how many parts of
-    /// messages, by recipient domain.
+    /// messages, by recipient domain. Before its time (`not_before`) a message
+    /// is made due only when it is named by its id.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].

@@ -41,11 +41,13 @@ enum Kind {
     ConfigurationSet,
     /// Taken off and understood.
     MessageTags,
+    /// Stays and is understood.
+    TlsRequired,
 }
 
 /// The fields that are not like others. Once: RFC 5322 section 3.6 and the MIME fields
 /// of RFC 2045 and RFC 2183; `To` and `Cc` can be repeated, as SES lets them.
-const KNOWN: [(&str, Kind); 20] = [
+const KNOWN: [(&str, Kind); 21] = [
     ("Received", Kind::Received),
     ("DKIM-Signature", Kind::DkimSignature),
     ("Date", Kind::Date),
@@ -66,6 +68,7 @@ const KNOWN: [(&str, Kind); 20] = [
     ("Return-Path", Kind::Removed),
     ("X-SES-CONFIGURATION-SET", Kind::ConfigurationSet),
     ("X-SES-MESSAGE-TAGS", Kind::MessageTags),
+    ("TLS-Required", Kind::TlsRequired),
 ];
 
 /// Prefix of the fields that speak to the relay and to nobody else.
@@ -89,6 +92,8 @@ pub(crate) struct Understood {
     pub(crate) configuration_set: Option<String>,
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) original: OriginalHeaders,
+    /// `TLS-Required: No`.
+    pub(crate) tls_optional: bool,
 }
 
 /// Appends the new header of `message`, with the blank line, to `out`.
@@ -171,6 +176,10 @@ impl Survey {
             // The first instance counts, as in SES.
             Kind::ConfigurationSet if !repeated => {
                 self.understood.configuration_set = is_set_name(&value).then(|| value.to_string());
+            }
+            // RFC 8689 section 3: one field with one value; anything else asks for nothing.
+            Kind::TlsRequired => {
+                self.understood.tls_optional = !repeated && value.eq_ignore_ascii_case("no");
             }
             Kind::MessageTags if !repeated => self.understood.tags = tags(&value),
             _ => {}

@@ -16,6 +16,9 @@ pub struct OwnMessage {
     pub to: EmailAddress,
     /// Why it is written.
     pub kind: OriginKind,
+    /// It tells of a message that required TLS on its way, so it does too (RFC 8689
+    /// section 5).
+    pub require_tls: bool,
     /// Header and body, complete.
     pub content: Vec<u8>,
 }
@@ -35,11 +38,14 @@ impl Submission {
             account: own.account,
             accepted_at: now,
             expires_at: now.saturating_add(self.settings().expiry.as_duration()),
+            not_before: None,
+            tls_optional: false,
             envelope: Envelope {
                 sender: None,
                 smtp_utf8: !recipient.address.is_ascii(),
                 recipients: vec![recipient],
                 body,
+                require_tls: own.require_tls,
                 ..Envelope::default()
             },
             origin: Origin { protocol: "local".to_owned(), kind: own.kind, ..Origin::default() },

@@ -30,6 +30,9 @@ pub enum Refusal {
     /// Does not pass.
     #[error("an address is not ASCII and SMTPUTF8 was not given")]
     NonAsciiAddress,
+    /// The client's: the message is to wait for longer than this, in seconds. Does not pass.
+    #[error("the message is to be held for more than {0} seconds")]
+    HoldTooLong(u64),
     /// The author's: the header is over its bound. Does not pass.
     #[error("the header is longer than {MAX_HEADER_BYTES} bytes")]
     HeaderTooLong,
@@ -69,6 +72,8 @@ impl Refusal {
             Self::NonAsciiAddress => {
                 (554, (5, 6, 7), "Message rejected: There are non-ASCII characters in the email address".into())
             }
+            // RFC 4865 section 4 has no words of its own; SES has no such parameter.
+            Self::HoldTooLong(max) => (501, (5, 5, 4), format!("Hold exceeds {max} seconds")),
             Self::HeaderTooLong => {
                 (554, (5, 3, 4), format!("Transaction failed: Header exceeds {MAX_HEADER_BYTES} bytes."))
             }
@@ -133,6 +138,7 @@ mod tests {
             (Refusal::AuthFault, "454 4.7.0 Temporary authentication failure"),
             (Refusal::TooLong, "552 5.3.4 Message is too long."),
             (Refusal::TooManyRecipients(50), "554 5.5.3 Transaction failed: Recipient count exceeds 50."),
+            (Refusal::HoldTooLong(60), "501 5.5.4 Hold exceeds 60 seconds"),
             (Refusal::DuplicateHeader("Subject"), "554 5.6.0 Transaction failed: Duplicate header 'Subject'."),
             (Refusal::TooManyHops, "554 5.4.6 Transaction failed: Too many hops."),
             (Refusal::NoRoom, "452 4.3.1 Insufficient system storage"),

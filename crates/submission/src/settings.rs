@@ -36,6 +36,13 @@ pub struct Settings {
     pub preserve: Preserve,
     /// How long delivery of a message is tried before it bounces.
     pub expiry: Period,
+    /// Longest time that a client may ask to hold a message before its delivery begins
+    /// (FUTURERELEASE, RFC 4865); whole seconds are announced. With `0s` the extension is
+    /// not announced. Held messages count as queued; their life counts from the release.
+    pub max_hold: Period,
+    /// Announce BINARYMIME (RFC 3030). Such messages go only to next hosts that take them
+    /// as they are, and bounce (5.6.3) everywhere else: nothing is converted after signing.
+    pub binary_mime: bool,
 }
 
 /// Whether `Date` and `Message-ID` of the client survive. SES replaces both always.
@@ -52,6 +59,9 @@ pub enum Preserve {
     Never,
 }
 
+/// What is further away is a mistake.
+const MAX_HOLD: Period = Period::from_days(365);
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -63,7 +73,9 @@ impl Default for Settings {
             max_recipients: 50,
             max_received: 50,
             preserve: Preserve::Auto,
-            expiry: Period::from_secs(4 * 24 * 3600),
+            expiry: Period::from_days(4),
+            max_hold: Period::from_days(7),
+            binary_mime: false,
         }
     }
 }
@@ -85,6 +97,12 @@ impl Settings {
     #[must_use]
     pub fn message_id_domain(&self) -> String {
         format!("{}.{}", self.region, self.operator_domain())
+    }
+
+    /// The longest hold in seconds, as FUTURERELEASE announces it; `None` where it does not.
+    #[must_use]
+    pub fn future_release(&self) -> Option<u32> {
+        u32::try_from(self.max_hold.as_duration().as_secs()).ok().filter(|seconds| *seconds > 0)
     }
 
     /// Checks what the types can not.
@@ -118,6 +136,9 @@ impl Settings {
         if self.expiry.as_duration().is_zero() {
             return Err("expiry: must be longer than 0s".to_owned());
         }
+        if self.max_hold.as_duration() > MAX_HOLD.as_duration() {
+            return Err("max_hold: must be at most 365d".to_owned());
+        }
         Ok(())
     }
 }
@@ -138,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_of_nothing_is_not_announced() {
+        let with = |max_hold| Settings { max_hold, ..Settings::default() }.future_release();
+        assert_eq!(with(Period::from_days(7)), Some(604_800));
+        assert_eq!(with(Period::from_secs(0)), None);
+    }
+
+    #[test]
     fn wrong_values_are_refused_by_name() {
         let with = |change: fn(&mut Settings)| {
             let mut settings = Settings::default();
@@ -150,6 +178,7 @@ mod tests {
         assert!(with(|s| s.max_recipients = 0).starts_with("max_recipients"));
         assert!(with(|s| s.max_recipients = 70_000).starts_with("max_recipients"));
         assert!(with(|s| s.max_message_bytes = Size::from_bytes(1)).starts_with("max_message_bytes"));
+        assert!(with(|s| s.max_hold = Period::from_days(366)).starts_with("max_hold"));
         assert!(with(|s| s.expiry = Period::from_secs(0)).starts_with("expiry"));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use postrider_account::{Accounts, Authenticated};
-use postrider_base::{Clock, Metrics, Random};
+use postrider_base::{Clock, Metrics, Random, Timestamp};
 use postrider_mail::{Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
 use rsasl::config::SASLConfig;
@@ -69,6 +69,8 @@ pub struct SubmissionRequest {
     pub authenticated: Authenticated,
     /// Where it comes from.
     pub client: Client,
+    /// When delivery may begin (RFC 4865). `None`, or a time that has passed, for at once.
+    pub hold: Option<Timestamp>,
 }
 
 impl Submission {
@@ -111,6 +113,19 @@ impl Submission {
         Ok(())
     }
 
+    /// Whether a message may wait for its delivery until this time, so that a client hears
+    /// at MAIL that it may not.
+    ///
+    /// # Errors
+    /// [`Refusal::HoldTooLong`].
+    pub fn check_hold(&self, until: Timestamp) -> Result<(), Refusal> {
+        let longest = self.0.settings.max_hold.as_duration();
+        if until.saturating_since(self.0.clock.now()) > longest {
+            return Err(Refusal::HoldTooLong(longest.as_secs()));
+        }
+        Ok(())
+    }
+
     /// Takes a message. When this returns `Ok`, the message is on disk and the relay
     /// answers for it.
     ///
@@ -149,14 +164,15 @@ impl Submission {
         if !envelope.smtp_utf8 && envelope.sender.iter().chain(recipients).any(|address| !address.is_ascii()) {
             return Err(Refusal::NonAsciiAddress);
         }
-        Ok(())
+        request.hold.map_or(Ok(()), |until| self.check_hold(until))
     }
 
     /// Gives the message its id, its time and its final bytes.
     fn prepare(&self, request: SubmissionRequest) -> Result<NewMessage, Refusal> {
-        let SubmissionRequest { envelope, content, authenticated, client } = request;
+        let SubmissionRequest { envelope, content, authenticated, client, hold } = request;
         let id = self.new_id();
         let now = id.timestamp();
+        let not_before = hold.filter(|at| *at > now);
         let id_text = id.to_string();
         let date = now.rfc5322();
         let settings = &self.0.settings;
@@ -182,7 +198,10 @@ impl Submission {
             id,
             account: authenticated.account,
             accepted_at: now,
-            expires_at: now.saturating_add(settings.expiry.as_duration()),
+            expires_at: not_before.unwrap_or(now).saturating_add(settings.expiry.as_duration()),
+            not_before,
+            // RFC 8689 section 4.1: the field is ignored beside the parameter.
+            tls_optional: understood.tls_optional && !envelope.require_tls,
             envelope,
             origin: Origin {
                 credential: Some(authenticated.user_name),

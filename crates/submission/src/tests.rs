@@ -15,6 +15,8 @@ use secrecy::SecretString;
 
 use crate::{AuthStep, Client, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest};
 
+mod extensions;
+
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 const PASSWORD: &str = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9";
 const NOW: Timestamp = Timestamp::from_millis(1_501_893_662_669);
@@ -124,6 +126,7 @@ fn request(sender: Option<&str>, recipients: &[&str], content: &[&'static str]) 
             protocol: "ESMTPSA".into(),
             tls: Some(TlsInfo { version: "TLSv1.3".into(), cipher: "AES".into(), authenticated: false }),
         },
+        hold: None,
     }
 }
 
@@ -290,6 +293,7 @@ async fn own_mail_has_the_null_sender_and_asks_for_no_report() {
             account: AccountId::default(),
             to: to.parse().unwrap(),
             kind: OriginKind::Dsn { of: id },
+            require_tls: false,
             content: content.as_bytes().to_vec(),
         })
     };

@@ -120,6 +120,8 @@ impl Rig {
             account: AccountId::default(),
             accepted_at: now,
             expires_at: now.saturating_add(4 * DAY),
+            not_before: None,
+            tls_optional: false,
             envelope: Envelope {
                 sender: Some("sender@example.net".parse().unwrap()),
                 recipients: recipients.iter().map(|to| Recipient::new(to.parse().unwrap())).collect(),

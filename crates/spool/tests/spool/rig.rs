@@ -80,6 +80,8 @@ impl Rig {
             account: AccountId::default(),
             accepted_at: self.clock.now(),
             expires_at: self.clock.now().saturating_add(96 * HOUR),
+            not_before: None,
+            tls_optional: false,
             envelope: Envelope {
                 sender: Some("sender@example.com".parse().unwrap()),
                 recipients: recipients.collect(),
