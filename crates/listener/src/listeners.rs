@@ -148,6 +148,7 @@ impl Live {
                 max_errors: settings.max_errors,
                 max_idle_commands: settings.max_idle_commands,
                 max_auth_failures: settings.max_auth_failures,
+                ..SessionLimits::default()
             };
             profile.enhanced_status_codes = settings.enhanced_status_codes;
             profile.bare_line_feed = match settings.bare_line_feeds {

@@ -157,7 +157,7 @@ impl Dialogue {
             protocol: self.session.protocol(message.envelope.smtp_utf8).to_owned(),
             tls: self.tls.clone(),
         };
-        let ReceivedMessage { envelope, content } = message;
+        let ReceivedMessage { envelope, content, .. } = message;
         let content = compact(content, self.room);
         let request = SubmissionRequest { envelope, content, authenticated, client, hold: None };
         // Boxed: a connection that waits for commands must not carry room for it.

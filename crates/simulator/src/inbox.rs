@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn message(content: &'static [u8]) -> ReceivedMessage {
-        ReceivedMessage { envelope: Envelope::default(), content: vec![Bytes::from_static(content)] }
+        ReceivedMessage { envelope: Envelope::default(), content: vec![Bytes::from_static(content)], hold: None }
     }
 
     fn numbers(inbox: &Inbox) -> Vec<u64> {

@@ -17,6 +17,6 @@ pub use client::{
     Timeouts, TlsUse, Transaction, TransactionResult,
 };
 pub use server::{
-    AuthEvent, Event, Profile, ReceivedMessage, RecipientOverflow, Role, Session, SessionLimits, TlsMode,
+    AuthEvent, Event, Profile, ReceivedMessage, RecipientOverflow, Session, SessionLimits, Spoken, TlsMode,
 };
-pub use wire::{BareLineFeed, Extensions, MailRequest, RcptRequest};
+pub use wire::{BareLineFeed, Extensions, HoldUntil, MailRequest, RcptRequest};

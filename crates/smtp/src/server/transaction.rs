@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use postrider_mail::{Envelope, Recipient};
 
-use crate::wire::MailRequest;
+use crate::wire::{HoldUntil, MailRequest};
 
 /// A message that arrived whole, with its envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,21 +13,24 @@ pub struct ReceivedMessage {
     /// The content with CRLF line ends, dots unstuffed; buffers as they were
     /// read, without a copy where nothing had to change.
     pub content: Vec<Bytes>,
+    /// HOLDFOR or HOLDUNTIL: when it may go on (RFC 4865).
+    pub hold: Option<HoldUntil>,
 }
 
 /// The transaction so far.
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) envelope: Envelope,
+    pub(super) hold: Option<HoldUntil>,
     /// Recipients beyond the limit, which were accepted to refuse the message later.
     pub(super) excess: usize,
 }
 
 impl Transaction {
     pub(super) fn new(request: MailRequest) -> Transaction {
-        let MailRequest { sender, size: _, body, smtp_utf8, ret, envid, require_tls } = request;
+        let MailRequest { sender, size: _, body, smtp_utf8, ret, envid, require_tls, hold } = request;
         let envelope = Envelope { sender, recipients: Vec::new(), body, smtp_utf8, ret, envid, require_tls };
-        Transaction { envelope, excess: 0 }
+        Transaction { envelope, hold, excess: 0 }
     }
 
     pub(super) fn add(&mut self, recipient: Recipient) {

@@ -14,7 +14,7 @@ pub use command::{Command, CommandError};
 pub use content::ContentBuilder;
 pub use data::{BareLineFeed, ContentFault, DataDecoder, DataProgress};
 pub use line::{Line, LineReader};
-pub use parameters::{Extensions, MailRequest, RcptRequest};
+pub use parameters::{Extensions, HoldUntil, MailRequest, RcptRequest};
 pub use reply::{BadReply, ReplyParser, encode_reply};
 pub use stuffing::stuff;
 pub use xtext::{decode_xtext, encode_xtext};

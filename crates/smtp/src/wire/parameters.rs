@@ -1,5 +1,6 @@
 //! The arguments of MAIL and RCPT: a path and parameters.
 
+use postrider_base::Timestamp;
 use postrider_mail::{BodyType, EmailAddress, Recipient, Ret};
 
 use super::CommandError;
@@ -26,12 +27,43 @@ pub struct Extensions {
     pub dsn: bool,
     /// REQUIRETLS (RFC 8689), inside TLS.
     pub require_tls: bool,
+    /// CHUNKING (RFC 3030): BDAT.
+    pub chunking: bool,
+    /// BINARYMIME (RFC 3030), only with CHUNKING. What is accepted with it can
+    /// only be handed on to hosts that offer it too.
+    pub binary_mime: bool,
+    /// LIMITS (RFC 9422): the bounds on recipients and messages.
+    pub limits: bool,
+    /// FUTURERELEASE (RFC 4865): the longest time that a message may be held
+    /// back, in seconds. Only where the session has been told the time.
+    pub future_release: Option<u32>,
 }
 
 impl Default for Extensions {
+    /// All but BINARYMIME and FUTURERELEASE.
     fn default() -> Extensions {
-        Extensions { pipelining: true, eight_bit_mime: true, smtp_utf8: false, dsn: false, require_tls: false }
+        Extensions {
+            pipelining: true,
+            eight_bit_mime: true,
+            smtp_utf8: true,
+            dsn: true,
+            require_tls: true,
+            chunking: true,
+            binary_mime: false,
+            limits: true,
+            future_release: None,
+        }
     }
+}
+
+/// How long a message is to be held back (RFC 4865 section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldUntil {
+    /// HOLDFOR: so many seconds, from 1 to what is announced.
+    For(u32),
+    /// HOLDUNTIL: until then. Whether that is in the past or too far away is
+    /// for the driver to say, which knows the time.
+    Until(Timestamp),
 }
 
 /// What a MAIL command asks for.
@@ -51,6 +83,8 @@ pub struct MailRequest {
     pub envid: Option<String>,
     /// REQUIRETLS (RFC 8689).
     pub require_tls: bool,
+    /// HOLDFOR or HOLDUNTIL (RFC 4865).
+    pub hold: Option<HoldUntil>,
 }
 
 /// What a RCPT command asks for.
@@ -76,6 +110,7 @@ pub(super) fn mail(arguments: &str, extensions: &Extensions) -> Result<MailReque
         ret: None,
         envid: None,
         require_tls: false,
+        hold: None,
     };
     for parameter in parameters(rest) {
         request.apply(&parameter, extensions)?;
@@ -217,8 +252,17 @@ fn parse_orcpt(value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const ALL: Extensions =
-        Extensions { pipelining: true, eight_bit_mime: true, smtp_utf8: true, dsn: true, require_tls: true };
+    const ALL: Extensions = Extensions {
+        pipelining: true,
+        eight_bit_mime: true,
+        smtp_utf8: true,
+        dsn: true,
+        require_tls: true,
+        chunking: true,
+        binary_mime: true,
+        limits: true,
+        future_release: Some(86_400),
+    };
 
     fn sender(arguments: &str) -> Result<Option<String>, CommandError> {
         mail(arguments, &ALL).map(|request| request.sender.map(|sender| sender.to_string()))
@@ -267,7 +311,13 @@ mod tests {
 
     #[test]
     fn what_is_not_announced_is_not_taken() {
-        let none = Extensions { eight_bit_mime: false, ..Extensions::default() };
+        let none = Extensions {
+            eight_bit_mime: false,
+            smtp_utf8: false,
+            dsn: false,
+            require_tls: false,
+            ..Extensions::default()
+        };
         for parameter in ["BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=x", "REQUIRETLS", "X-FOO=1", "SMTPUTF8=1"] {
             let name = parameter.split('=').next().unwrap().to_owned();
             assert_eq!(
