@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use postrider_base::Timestamp;
-use postrider_mail::{
-    AttemptOutcome, BodyType, BounceKind, Delays, Envelope, Recipient, Severity, Stage, SuppressionSource,
-};
+use postrider_mail::dsn::Action;
+use postrider_mail::{Delays, Recipient, Severity, Stage, SuppressionSource};
 use postrider_smtp::{LocalRefusal, RecipientResult, Transaction, TransactionResult};
 use postrider_spool::{Content, DueRecipient};
 use tokio::time::Instant;
@@ -16,14 +15,17 @@ use crate::classify::Verdict;
 use crate::config::Config;
 use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::{Circumstances, Finding, Judge, millis};
+use crate::needs::{self, Host};
+use crate::report::Results;
 use crate::site::{Job, Site};
+use crate::target::Kind;
 use crate::walk::{Halt, Refused, Walk};
 use crate::worker::Connected;
 
 /// How an attempt ended.
 pub(crate) enum Reach {
     /// Every recipient has an outcome.
-    Done(Job, Vec<AttemptOutcome>),
+    Done(Job, Results),
     /// No host of the site took a connection.
     Unreachable(Job, Refused),
     /// The relay stops; the claim has gone back.
@@ -41,7 +43,7 @@ pub(crate) struct Attempt<'a> {
     connect_ms: u32,
     /// Who has no outcome yet.
     pending: Vec<DueRecipient>,
-    outcomes: Vec<AttemptOutcome>,
+    results: Results,
 }
 
 /// What a transaction left to do.
@@ -64,7 +66,7 @@ impl<'a> Attempt<'a> {
             started: shared.clock.instant(),
             connect_ms: 0,
             pending: job.claim.recipients.clone(),
-            outcomes: Vec::with_capacity(job.claim.recipients.len()),
+            results: Results::with_capacity(job.claim.recipients.len()),
             job,
         }
     }
@@ -100,17 +102,18 @@ impl<'a> Attempt<'a> {
     }
 
     /// Gives everybody the outcome of not having reached anybody.
-    pub(crate) fn refuse(mut self, refused: &Refused) -> (Job, Vec<AttemptOutcome>) {
+    pub(crate) fn refuse(mut self, refused: &Refused) -> (Job, Results) {
         self.set_suppressed_aside();
         self.conclude_all(refused);
-        (self.job, self.outcomes)
+        (self.job, self.results)
     }
 
     /// From host to host, transaction after transaction, until nobody is left.
     async fn walk(mut self, content: &Content, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
         let (shared, site) = (self.shared, self.site);
         let config = self.config.clone();
-        let begin = || Walk::new(shared, config.clone(), &site.target);
+        let thorough = needs::requires_tls(&self.job.claim.message.envelope);
+        let begin = || Walk::new(shared, config.clone(), &site.target, thorough);
         let mut walk = None;
         let mut is_kept = connected.is_some();
         let mut has_spoken = false;
@@ -171,13 +174,12 @@ impl<'a> Attempt<'a> {
         let connection = &mut connected.connection;
         let message = &self.job.claim.message;
         let count = self.pending.len().min(self.config.settings.limits.recipients_per_transaction);
-        let is_eight_bit = message.envelope.body != BodyType::SevenBit;
-        if is_eight_bit && self.config.settings.strict_8bitmime && !connection.conversation.features().eight_bit_mime {
-            let finding = refusal_of_eight_bit();
-            self.conclude_all(&Refused { finding, remote: Some(connection.remote.clone()) });
-            return Ok(Turn::Decided);
+        let host = Host::new(&self.site.target, connection);
+        if let Some(finding) = host.obstacle(&message.envelope, &self.config.settings) {
+            return Ok(Turn::NextHost(finding));
         }
-        let transaction = Transaction { envelope: self.envelope(count), content: content.chunks().to_vec() };
+        let envelope = host.envelope(&message.envelope, self.pending.iter().take(count), content);
+        let transaction = Transaction { envelope, content: content.chunks().to_vec() };
         let mut vetoes: Vec<SuppressionSource> = Vec::new();
         let (suppression, account) = (self.shared.accounts.suppression(), message.account);
         // The last look, with nothing between it and the RCPT.
@@ -203,22 +205,6 @@ impl<'a> Attempt<'a> {
         Ok(Turn::Decided)
     }
 
-    /// The envelope of a transaction for the first `count` that are pending.
-    fn envelope(&self, count: usize) -> Envelope {
-        let whole = &self.job.claim.message.envelope;
-        let pending = self.pending.iter().take(count);
-        let recipients = pending.filter_map(|due| whole.recipients.get(usize::from(due.index)).cloned()).collect();
-        Envelope {
-            sender: whole.sender.clone(),
-            recipients,
-            body: whole.body,
-            smtp_utf8: whole.smtp_utf8,
-            ret: whole.ret,
-            envid: whole.envid.clone(),
-            require_tls: whole.require_tls,
-        }
-    }
-
     /// Turns a transaction's results into outcomes.
     fn conclude(
         &mut self,
@@ -240,21 +226,41 @@ impl<'a> Attempt<'a> {
             let finding = match result {
                 RecipientResult::Vetoed => {
                     let outcome = vetoes.next().map(|source| self.judge().suppressed(due, source));
-                    self.outcomes.extend(outcome);
+                    self.results.outcomes.extend(outcome);
                     continue;
                 }
-                RecipientResult::Refused(refusal) => refusal_of_message(refusal),
+                RecipientResult::Refused(refusal) => needs::refusal(refusal),
                 RecipientResult::Replied { stage, reply } => Finding::reply(stage, &reply),
                 RecipientResult::Lost { stage } => connection.loss(stage),
             };
-            delivered |= finding.verdict == Verdict::Delivered;
+            if finding.verdict == Verdict::Delivered {
+                delivered = true;
+                self.note_success(due.index, connection);
+            }
             self.note(&finding);
             let outcome = self.judge().outcome(due, &finding, &around);
-            self.outcomes.push(outcome);
+            self.results.push(outcome);
         }
         if delivered {
             self.site.delivered();
         }
+    }
+
+    /// Remembers a delivery that its sender wants to hear of and that the host
+    /// will not report.
+    fn note_success(&mut self, recipient: u16, connection: &Connection) {
+        let recipients = &self.job.claim.message.envelope.recipients;
+        if !recipients.get(usize::from(recipient)).is_some_and(|recipient| recipient.notify.wants_success()) {
+            return;
+        }
+        let action = match self.site.target.kind {
+            // What is inside this process passes nothing on.
+            Kind::BuiltIn(_) => Action::Delivered,
+            // RFC 3461 section 5.2.2: a host with DSN has taken this over.
+            _ if connection.conversation.features().dsn => return,
+            _ => Action::Relayed,
+        };
+        self.results.successes.push((recipient, action));
     }
 
     /// The same for everybody who is left.
@@ -263,7 +269,7 @@ impl<'a> Attempt<'a> {
         let around = Circumstances { remote: refused.remote.clone(), tls: None, delays: self.delays() };
         for due in std::mem::take(&mut self.pending) {
             let outcome = self.judge().outcome(&due, &refused.finding, &around);
-            self.outcomes.push(outcome);
+            self.results.push(outcome);
         }
     }
 
@@ -276,7 +282,7 @@ impl<'a> Attempt<'a> {
             match recipient.and_then(check) {
                 Some(source) => {
                     let outcome = self.judge().suppressed(&due, source);
-                    self.outcomes.push(outcome);
+                    self.results.push(outcome);
                 }
                 None => self.pending.push(due),
             }
@@ -306,17 +312,17 @@ impl<'a> Attempt<'a> {
     }
 
     fn delays(&self) -> Delays {
-        let queued = self.started_at.saturating_since(self.job.claim.message.accepted_at);
+        let queued = self.started_at.saturating_since(self.job.claim.message.released_at());
         Delays { before_queue_ms: 0, queue_ms: millis(queued), connect_ms: self.connect_ms, transmit_ms: 0 }
     }
 
     fn done(self) -> Reach {
-        Reach::Done(self.job, self.outcomes)
+        Reach::Done(self.job, self.results)
     }
 }
 
 /// The outcomes of a claim that has no way.
-pub(crate) fn refuse_unrouted(shared: &Shared, job: &Job, finding: &Finding) -> Vec<AttemptOutcome> {
+pub(crate) fn refuse_unrouted(shared: &Shared, job: &Job, finding: &Finding) -> Results {
     let config = shared.config.load();
     let claim = &job.claim;
     let (message, now) = (&*claim.message, shared.clock.now());
@@ -331,15 +337,20 @@ pub(crate) fn refuse_unrouted(shared: &Shared, job: &Job, finding: &Finding) -> 
             None => judge.outcome(due, finding, &around),
         })
     };
-    claim.recipients.iter().filter_map(outcome).collect()
+    let mut results = Results::with_capacity(claim.recipients.len());
+    claim.recipients.iter().filter_map(outcome).for_each(|outcome| results.push(outcome));
+    results
 }
 
-/// Whether the host refused before it heard of any recipient. That is about
-/// us, and another host may see it otherwise; not so a plain 4yz, which asks us
+/// Whether the host refused, or could not be asked, before it heard of any
+/// recipient. That is about us or what the host offers, and another host may be
+/// otherwise; not so a plain 4yz, which asks us
 /// to come back.
 fn refusal_of_us(result: &TransactionResult, connection: &Connection, is_kept: bool) -> Option<Turn> {
     let decided = result.recipients.iter().find(|result| !matches!(result, RecipientResult::Vetoed))?;
     match decided {
+        RecipientResult::Refused(LocalRefusal::TooLarge { .. }) => None,
+        RecipientResult::Refused(refusal) => Some(Turn::NextHost(needs::refusal(*refusal))),
         RecipientResult::Lost { stage: Stage::MailFrom } if is_kept => Some(Turn::Reconnect),
         RecipientResult::Lost { stage: Stage::MailFrom } => Some(Turn::NextHost(connection.loss(Stage::MailFrom))),
         RecipientResult::Replied { stage: Stage::MailFrom, reply } => {
@@ -352,32 +363,6 @@ fn refusal_of_us(result: &TransactionResult, connection: &Connection, is_kept: b
         }
         _ => None,
     }
-}
-
-/// What the host's announcement says about the message.
-fn refusal_of_message(refusal: LocalRefusal) -> Finding {
-    match refusal {
-        LocalRefusal::TooLarge { limit } => Finding::unsupported(
-            BounceKind::TransientMessageTooLarge,
-            (5, 3, 4),
-            &format!("Message too large: the host takes {limit} bytes"),
-        ),
-        // RFC 6531 section 3.5
-        LocalRefusal::SmtpUtf8NotOffered => Finding::unsupported(
-            BounceKind::TransientGeneral,
-            (5, 6, 7),
-            "The host does not take international addresses (SMTPUTF8)",
-        ),
-        // RFC 8689 section 5
-        LocalRefusal::RequireTlsNotOffered => {
-            Finding::unsupported(BounceKind::TransientGeneral, (5, 7, 30), "The host does not offer REQUIRETLS")
-        }
-    }
-}
-
-fn refusal_of_eight_bit() -> Finding {
-    let text = "The host does not take 8-bit content (8BITMIME)";
-    Finding::unsupported(BounceKind::TransientContentRejected, (5, 6, 3), text)
 }
 
 /// The wait before asking again for room to record an attempt.

@@ -214,8 +214,8 @@ impl Dispatcher {
 
     fn refuse(&mut self, jobs: Vec<Job>, finding: &Finding) {
         for job in jobs {
-            let outcomes = refuse_unrouted(&self.shared, &job, finding);
-            self.settling.settle(&self.shared, job, outcomes);
+            let results = refuse_unrouted(&self.shared, &job, finding);
+            self.settling.settle(&self.shared, job, results);
         }
     }
 

@@ -219,14 +219,15 @@ impl Judge<'_> {
         }
     }
 
-    /// How long the message has been in the queue.
+    /// How long the message has been in the queue, without the time that its
+    /// sender wanted.
     pub(crate) fn queue_ms(&self) -> u32 {
-        millis(self.now.saturating_since(self.message.accepted_at))
+        millis(self.now.saturating_since(self.message.released_at()))
     }
 
     /// The message's time is over: the soft failure becomes final.
     fn expired(&self, delay: DelayType, outcome: AttemptOutcome) -> AttemptOutcome {
-        let life = self.message.expires_at.saturating_since(self.message.accepted_at);
+        let life = self.message.expires_at.saturating_since(self.message.released_at());
         let minutes = life.as_secs() / 60;
         let last = &outcome.diagnostic;
         let kind = match delay {

@@ -11,19 +11,20 @@
 //! 3. a connection of the site, opened along demand and kept for the next
 //!    message, which runs the transaction;
 //! 4. [`classify`]: what each reply means; then the outcomes go back to the
-//!    spool, together with the bounce message that they cause.
+//!    spool, together with the notifications that they cause.
 //!
 //! Delivery is at least once: an outcome is written after the remote host took
 //! the message. A crash in between, or a final reply that never came (RFC 1047),
 //! repeats the delivery.
 
 mod attempt;
-mod bounce;
 pub mod classify;
 mod config;
 mod connection;
 mod dispatch;
 mod finding;
+mod needs;
+mod report;
 pub mod route;
 mod schedule;
 pub mod settings;

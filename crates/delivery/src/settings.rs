@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use postrider_base::Period;
+use postrider_base::{Period, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::route::RouteTable;
@@ -43,8 +43,16 @@ pub struct Settings {
     /// them are loops and are never dialled.
     pub own_addresses: Vec<IpAddr>,
     /// Write a bounce message (RFC 3464) to the sender when a recipient fails
-    /// for good.
+    /// for good. Without it only those are told who asked for it by NOTIFY
+    /// (RFC 3461).
     pub feedback_forwarding: bool,
+    /// How long a recipient is tried before its sender is told that it is
+    /// late, once, and only when NOTIFY asked for DELAY. Counted from the time
+    /// that the message was accepted, or released where it was held.
+    pub delay_notice: Period,
+    /// Longest message that a bounce message returns whole when its sender
+    /// asked for that (RET=FULL). Of longer ones the header is returned.
+    pub max_returned_bytes: Size,
     /// Bounce 8-bit content (5.6.3) at a next host without 8BITMIME instead of
     /// sending it as it is.
     pub strict_8bitmime: bool,
@@ -69,6 +77,8 @@ impl Default for Settings {
             allow_private_mx: false,
             own_addresses: Vec::new(),
             feedback_forwarding: true,
+            delay_notice: Period::from_hours(4),
+            max_returned_bytes: Size::from_kib(256),
             strict_8bitmime: false,
             tls: Tls::default(),
             limits: Limits::default(),

@@ -1,5 +1,5 @@
-//! The end of a claim: outcomes, and the bounce message that they cause, go
-//! back to the spool as one batch.
+//! The end of a claim: outcomes, and the notifications that they cause, go back
+//! to the spool as one batch.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -7,11 +7,11 @@ use std::pin::{Pin, pin};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use postrider_base::metrics::Outcome;
-use postrider_mail::{AttemptOutcome, Disposition};
-use postrider_spool::{Claim, NewMessage};
+use postrider_mail::Disposition;
+use postrider_spool::Claim;
 
 use crate::Shared;
-use crate::bounce;
+use crate::report::{self, Results};
 use crate::site::Job;
 
 /// Most claims of one task that wait to be written. Reached only when the disk
@@ -23,12 +23,12 @@ const MOST_WRITING: usize = 64;
 pub(crate) struct Settling(FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Settling {
-    /// Ends a job with these outcomes, in the background of
+    /// Ends a job with these results, in the background of
     /// [`Settling::along`].
-    pub(crate) fn settle(&mut self, shared: &std::sync::Arc<Shared>, job: Job, outcomes: Vec<AttemptOutcome>) {
+    pub(crate) fn settle(&mut self, shared: &std::sync::Arc<Shared>, job: Job, results: Results) {
         let shared = shared.clone();
         self.0.push(Box::pin(async move {
-            settle(&shared, job.claim, outcomes).await;
+            settle(&shared, job.claim, results).await;
             drop(job.room);
         }));
     }
@@ -59,31 +59,17 @@ impl Settling {
     }
 }
 
-async fn settle(shared: &Shared, claim: Claim, outcomes: Vec<AttemptOutcome>) {
-    for outcome in &outcomes {
+async fn settle(shared: &Shared, claim: Claim, results: Results) {
+    for outcome in &results.outcomes {
         shared.metrics.outcomes.of(label(&outcome.disposition)).inc();
     }
-    let bounces = bounces(shared, &claim, &outcomes).await;
+    let reports = report::write(shared, &claim, &results).await;
     let id = claim.id;
-    if let Err(error) = claim.finish(outcomes, bounces).await {
+    if let Err(error) = claim.finish(results.outcomes, reports).await {
         // The spool's failure stops the relay; a repeated delivery is the
         // documented price.
         tracing::error!(%id, %error, "outcome not recorded: the attempt will be repeated");
     }
-}
-
-async fn bounces(shared: &Shared, claim: &Claim, outcomes: &[AttemptOutcome]) -> Vec<NewMessage> {
-    if !shared.config.load().settings.feedback_forwarding {
-        return Vec::new();
-    }
-    let failures = bounce::to_report(&claim.message, outcomes);
-    if failures.is_empty() {
-        return Vec::new();
-    }
-    // A message that cannot be read any more is still reported.
-    let original = claim.content().await.map(|content| content.chunks().to_vec()).unwrap_or_default();
-    let composed = bounce::compose(&shared.submission, shared.random.u128(), &claim.message, &failures, &original);
-    composed.into_iter().collect()
 }
 
 fn label(disposition: &Disposition) -> Outcome {

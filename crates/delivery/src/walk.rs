@@ -11,6 +11,7 @@ use postrider_smtp::{Action, ClientConfig, Conversation};
 use tokio::time::timeout;
 
 use crate::Shared;
+use crate::classify::Verdict;
 use crate::config::Config;
 use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::Finding;
@@ -41,6 +42,15 @@ pub(crate) struct Refused {
     /// Who was asked last, where somebody was.
     pub(crate) remote: Option<Remote>,
 }
+
+impl Refused {
+    fn weight(&self) -> (bool, bool) {
+        (matches!(self.finding.verdict, Verdict::Deferred(_)), self.remote.is_some())
+    }
+}
+
+/// By how much a thorough walk exceeds the bounds of others.
+const THOROUGH: usize = 10;
 
 /// Why a walk ends.
 pub(crate) enum Halt {
@@ -75,16 +85,18 @@ impl From<Stopped> for Closed {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(shared: &'a Shared, config: Arc<Config>, target: &'a Target) -> Self {
+    /// A thorough walk asks more hosts than others before it gives up.
+    pub(crate) fn new(shared: &'a Shared, config: Arc<Config>, target: &'a Target, thorough: bool) -> Self {
         let order = target.order(&shared.random);
+        let patience = if thorough { THOROUGH } else { 1 };
         Self {
             shared,
             target,
             hosts: order.into_iter().map(|(rank, host)| (rank, host.clone())).collect(),
             addresses: VecDeque::new(),
             avoid: None,
-            addresses_left: config.settings.limits.addresses_per_attempt,
-            greetings_left: config.settings.limits.greetings_per_attempt,
+            addresses_left: config.settings.limits.addresses_per_attempt.saturating_mul(patience),
+            greetings_left: config.settings.limits.greetings_per_attempt.saturating_mul(patience),
             last: None,
             config,
         }
@@ -95,7 +107,7 @@ impl<'a> Walk<'a> {
     pub(crate) fn turned_away(&mut self, remote: &Remote, finding: Finding) {
         self.avoid = remote.ip;
         self.greetings_left = self.greetings_left.saturating_sub(1);
-        self.last = Some(Refused { finding, remote: Some(remote.clone()) });
+        self.blame(Refused { finding, remote: Some(remote.clone()) });
     }
 
     /// Goes on to the next host that takes mail.
@@ -129,7 +141,7 @@ impl<'a> Walk<'a> {
                 Err(Closed::Refused { finding, greeted }) => {
                     self.shared.metrics.outbound_failed.inc();
                     self.greetings_left -= usize::from(greeted);
-                    self.last = Some(Refused { finding, remote: Some(remote) });
+                    self.blame(Refused { finding, remote: Some(remote) });
                 }
             }
         }
@@ -189,10 +201,17 @@ impl<'a> Walk<'a> {
         allowed
     }
 
-    /// Remembers why a host was passed over; what a host said weighs more.
+    /// Remembers why a host was passed over.
     fn note(&mut self, finding: Finding) {
-        if self.last.as_ref().is_none_or(|last| last.remote.is_none()) {
-            self.last = Some(Refused { finding, remote: None });
+        self.blame(Refused { finding, remote: None });
+    }
+
+    /// Remembers why a host does not take mail. What may pass weighs more than
+    /// what will not, for then there is a point in trying again; what a host
+    /// said weighs more than what was thought of it; else the last word counts.
+    fn blame(&mut self, refused: Refused) {
+        if self.last.as_ref().is_none_or(|last| refused.weight() >= last.weight()) {
+            self.last = Some(refused);
         }
     }
 

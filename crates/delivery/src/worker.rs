@@ -63,7 +63,7 @@ impl Worker {
             let (shared, site) = (self.shared.clone(), self.site.clone());
             let attempt = Attempt::new(&shared, &site, job);
             match self.settling.along(attempt.run(&mut self.connection, &mut self.stop)).await {
-                Reach::Done(job, outcomes) => self.settling.settle(&self.shared, job, outcomes),
+                Reach::Done(job, results) => self.settling.settle(&self.shared, job, results),
                 Reach::Unreachable(job, refused) => match self.site.take_back(job) {
                     None => return,
                     Some(job) => self.refuse_all(job, &refused).await,
@@ -96,8 +96,8 @@ impl Worker {
         let mut jobs = self.site.drain();
         jobs.push_front(job);
         for job in jobs {
-            let outcomes = Attempt::new(&self.shared, &self.site, job).refuse(refused);
-            self.settling.settle(&self.shared, outcomes.0, outcomes.1);
+            let (job, results) = Attempt::new(&self.shared, &self.site, job).refuse(refused);
+            self.settling.settle(&self.shared, job, results);
             self.settling.make_room().await;
         }
     }

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod bounces;
+mod extensions;
 mod hosts;
 mod replies;
+mod reports;
+mod require_tls;
 mod rig;
 mod server;
 mod shutdown;

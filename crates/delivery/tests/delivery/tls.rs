@@ -16,13 +16,13 @@ use crate::server::{Say, Server, Setup};
 const HOST: &str = "198.51.100.1:25";
 
 /// A host's certificate and the authority that signed it.
-struct Certificate {
+pub(crate) struct Certificate {
     acceptor: TlsAcceptor,
     directory: tempfile::TempDir,
 }
 
 impl Certificate {
-    fn new(host: &str) -> Self {
+    pub(crate) fn new(host: &str) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -40,11 +40,11 @@ impl Certificate {
         Self { acceptor: TlsAcceptor::from(Arc::new(config)), directory }
     }
 
-    fn authority(&self) -> PathBuf {
+    pub(crate) fn authority(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         Setup { acceptor: Some(self.acceptor.clone()), ..Setup::default() }
     }
 }

@@ -1,0 +1,108 @@
+//! What a message needs of the host that it is handed to: extensions, and for
+//! REQUIRETLS a session that is what it seems.
+
+use postrider_mail::{BodyType, BounceKind, Envelope, MAX_HEADER_BYTES, TlsInfo, header_of};
+use postrider_smtp::{Features, LocalRefusal};
+use postrider_spool::{Content, DueRecipient};
+
+use crate::connection::Connection;
+use crate::finding::Finding;
+use crate::settings::Settings;
+use crate::target::{Kind, Target};
+
+/// A host, as far as messages have needs of it.
+pub(crate) struct Host<'a> {
+    features: &'a Features,
+    /// Inside this process there is no wire that anybody could read.
+    is_inside: bool,
+    has_proved_its_name: bool,
+}
+
+impl<'a> Host<'a> {
+    pub(crate) fn new(target: &Target, connection: &'a Connection) -> Self {
+        Self {
+            features: connection.conversation.features(),
+            is_inside: matches!(target.kind, Kind::BuiltIn(_)),
+            has_proved_its_name: connection.tls.as_ref().is_some_and(|tls: &TlsInfo| tls.authenticated),
+        }
+    }
+
+    /// Whether the host passes a message on by the rules of REQUIRETLS, and is
+    /// the host that was meant (RFC 8689 section 4.2.1).
+    fn keeps_requirement(&self) -> bool {
+        self.features.require_tls && self.has_proved_its_name
+    }
+
+    /// What keeps a message from being handed to this host, where the
+    /// conversation itself would not refuse it. Another host may take it.
+    pub(crate) fn obstacle(&self, envelope: &Envelope, settings: &Settings) -> Option<Finding> {
+        if requires_tls(envelope) && !self.is_inside && !self.keeps_requirement() {
+            return Some(match self.features.require_tls {
+                true => no_require_tls("The host's certificate cannot be verified (REQUIRETLS)"),
+                false => no_require_tls("The host does not offer REQUIRETLS inside TLS"),
+            });
+        }
+        let is_eight_bit = envelope.body != BodyType::SevenBit;
+        let is_refused = is_eight_bit && settings.strict_8bitmime && !self.features.eight_bit_mime;
+        is_refused.then(|| {
+            let text = "The host does not take 8-bit content (8BITMIME)";
+            Finding::unsupported(BounceKind::TransientContentRejected, (5, 6, 3), text)
+        })
+    }
+
+    /// The envelope of a transaction with this host, for these recipients.
+    pub(crate) fn envelope<'d>(
+        &self,
+        whole: &Envelope,
+        due: impl Iterator<Item = &'d DueRecipient>,
+        content: &Content,
+    ) -> Envelope {
+        let recipients = due.filter_map(|due| whole.recipients.get(usize::from(due.index)).cloned()).collect();
+        Envelope {
+            sender: whole.sender.clone(),
+            recipients,
+            body: whole.body,
+            smtp_utf8: whole.smtp_utf8 && (self.features.smtp_utf8 || !is_header_ascii(content)),
+            ret: whole.ret,
+            envid: whole.envid.clone(),
+            // A bounce goes on all the same (RFC 8689 section 5).
+            require_tls: whole.require_tls && !self.is_inside && (requires_tls(whole) || self.keeps_requirement()),
+        }
+    }
+}
+
+/// Whether the message must not leave without REQUIRETLS. A bounce asks for it
+/// and does not insist (RFC 8689 section 5).
+pub(crate) fn requires_tls(envelope: &Envelope) -> bool {
+    envelope.require_tls && envelope.sender.is_some()
+}
+
+/// Domains are in their ASCII form already, so what is left to need SMTPUTF8 is
+/// a local part, which the conversation looks at, or the header.
+fn is_header_ascii(content: &Content) -> bool {
+    // Acceptance adds fields to a header within the bound.
+    header_of(content.chunks(), 2 * MAX_HEADER_BYTES).is_ascii()
+}
+
+/// What the host's announcement says about the message.
+pub(crate) fn refusal(refusal: LocalRefusal) -> Finding {
+    match refusal {
+        LocalRefusal::TooLarge { limit } => Finding::unsupported(
+            BounceKind::TransientMessageTooLarge,
+            (5, 3, 4),
+            &format!("Message too large: the host takes {limit} bytes"),
+        ),
+        // RFC 6531 section 3.5
+        LocalRefusal::SmtpUtf8NotOffered => Finding::unsupported(
+            BounceKind::TransientGeneral,
+            (5, 6, 7),
+            "The host does not take international addresses (SMTPUTF8)",
+        ),
+        LocalRefusal::RequireTlsNotOffered => no_require_tls("The host does not offer REQUIRETLS inside TLS"),
+    }
+}
+
+/// RFC 8689 section 4.2.1
+fn no_require_tls(text: &str) -> Finding {
+    Finding::unsupported(BounceKind::TransientGeneral, (5, 7, 30), text)
+}

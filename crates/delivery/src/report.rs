@@ -1,0 +1,171 @@
+//! The notifications that outcomes cause (RFC 3461, RFC 3464): who is told
+//! what, and how much of the message goes back.
+
+use bytes::Bytes;
+use postrider_mail::dsn::{self, Action, DsnRecipient, DsnRequest};
+use postrider_mail::{AttemptOutcome, BodyType, Disposition, EmailAddress, Envelope, Ret};
+use postrider_spool::{Claim, Message, NewMessage, OriginKind};
+use postrider_submission::{OwnMessage, Submission};
+
+use crate::Shared;
+use crate::settings::Settings;
+
+/// What an attempt decided about the recipients of a claim.
+pub(crate) struct Results {
+    pub(crate) outcomes: Vec<AttemptOutcome>,
+    /// Deliveries whose sender asked to hear of them, and that nobody tells of
+    /// if not we, by recipient.
+    pub(crate) successes: Vec<(u16, Action)>,
+}
+
+impl Results {
+    /// With room for the outcomes of so many recipients.
+    pub(crate) fn with_capacity(recipients: usize) -> Self {
+        Self { outcomes: Vec::with_capacity(recipients), successes: Vec::new() }
+    }
+
+    /// Adds an outcome. Recipients that are deferred together come back
+    /// together: in one transaction, and if they fail in one notification.
+    pub(crate) fn push(&mut self, outcome: AttemptOutcome) {
+        let mut next_attempt = outcome.next_attempt;
+        if next_attempt.is_some() {
+            let alike = |known: &&AttemptOutcome| known.attempt == outcome.attempt && known.next_attempt.is_some();
+            next_attempt = self.outcomes.iter().find(alike).map_or(next_attempt, |known| known.next_attempt);
+        }
+        self.outcomes.push(AttemptOutcome { next_attempt, ..outcome });
+    }
+}
+
+/// The notifications that `results` cause: one for each thing that happened,
+/// with all recipients whom it happened to. To be committed together with the
+/// outcomes, so that neither is without the other.
+pub(crate) async fn write(shared: &Shared, claim: &Claim, results: &Results) -> Vec<NewMessage> {
+    let news = news(claim, results, &shared.config.load().settings);
+    if news.is_empty() {
+        return Vec::new();
+    }
+    // A message that cannot be read any more is still reported.
+    let original = claim.content().await.map(|content| content.chunks().to_vec()).unwrap_or_default();
+    let limit = shared.config.load().settings.max_returned_bytes.bytes();
+    let composed = news.iter().filter_map(|(action, about)| {
+        let ret = returned(&claim.message, *action, limit);
+        compose(&shared.submission, shared.random.u128(), &claim.message, *action, about, &original, ret)
+    });
+    composed.collect()
+}
+
+type News<'a> = Vec<(Action, Vec<&'a AttemptOutcome>)>;
+
+/// What the message's sender is told. Nothing for mail that may not cause mail:
+/// a null sender's (RFC 5321 section 4.5.5), and what nobody authenticated
+/// sent, whose sender address may be anyone's.
+fn news<'a>(claim: &Claim, results: &'a Results, settings: &Settings) -> News<'a> {
+    let mut news = News::new();
+    let origin = &claim.message.origin;
+    let authenticated = origin.kind == OriginKind::Submission && origin.credential.is_some();
+    if claim.message.envelope.sender.is_none() || !authenticated {
+        return news;
+    }
+    for outcome in &results.outcomes {
+        let Some(action) = action(claim, results, outcome, settings) else { continue };
+        match news.iter_mut().find(|(known, _)| *known == action) {
+            Some((_, about)) => about.push(outcome),
+            None => news.push((action, vec![outcome])),
+        }
+    }
+    news
+}
+
+/// What is to be told of an outcome, by what NOTIFY asked for (RFC 3461
+/// section 4.1). Nothing of a deletion: the operator knows.
+fn action(claim: &Claim, results: &Results, outcome: &AttemptOutcome, settings: &Settings) -> Option<Action> {
+    let notify = claim.message.envelope.recipients.get(usize::from(outcome.recipient))?.notify;
+    match outcome.disposition {
+        Disposition::Bounced(_) | Disposition::Suppressed(_) => {
+            let wanted = notify.wants_failure() && (settings.feedback_forwarding || notify.is_given());
+            wanted.then_some(Action::Failed)
+        }
+        Disposition::Deferred(_) => {
+            (notify.wants_delay() && becomes_late(claim, outcome, settings)).then_some(Action::Delayed)
+        }
+        Disposition::Delivered => {
+            let success = results.successes.iter().find(|(recipient, _)| *recipient == outcome.recipient);
+            success.map(|(_, action)| *action)
+        }
+        Disposition::Deleted => None,
+    }
+}
+
+/// Whether this deferral, and none before it, is past the time at which a
+/// recipient counts as late. Known from the last outcome, which is committed
+/// together with the notice: so there is one notice, whatever crashes.
+fn becomes_late(claim: &Claim, outcome: &AttemptOutcome, settings: &Settings) -> bool {
+    let late = claim.message.released_at().saturating_add(settings.delay_notice.as_duration());
+    let due = claim.recipients.iter().find(|due| due.index == outcome.recipient);
+    let last = due.and_then(|due| due.last.as_ref());
+    outcome.at >= late && last.is_none_or(|last| last.at < late)
+}
+
+/// How much of the message goes back: all of it only with a failure (RFC 3461
+/// section 4.3), when its sender asked for it and its length is within the
+/// bound. Never of one that required TLS (RFC 8689 section 5), nor of one that
+/// a host without BINARYMIME could not take.
+fn returned(message: &Message, action: Action, limit: u64) -> Ret {
+    let Envelope { ret, body, require_tls, .. } = &message.envelope;
+    let full = *ret == Some(Ret::Full) && action == Action::Failed && message.size <= limit;
+    if full && !require_tls && *body != BodyType::BinaryMime { Ret::Full } else { Ret::Headers }
+}
+
+/// One notification. `original` is the message's content, or empty when it
+/// cannot be read.
+fn compose(
+    submission: &Submission,
+    boundary: u128,
+    message: &Message,
+    action: Action,
+    about: &[&AttemptOutcome],
+    original: &[Bytes],
+    ret: Ret,
+) -> Option<NewMessage> {
+    let to = message.envelope.sender.as_ref()?;
+    let id = submission.new_id();
+    let domain = submission.settings().operator_domain();
+    let from: EmailAddress = format!("MAILER-DAEMON@{domain}").parse().ok()?;
+    let recipients: Vec<_> = about.iter().filter_map(|outcome| describe(message, outcome)).collect();
+    let content = dsn::build(&DsnRequest {
+        action,
+        reporting_mta: submission.settings().hostname(),
+        from: &from,
+        to,
+        message_id: &format!("{id}@{}", submission.message_id_domain()),
+        date: id.timestamp(),
+        boundary,
+        id: message.id,
+        arrival: message.accepted_at,
+        retry_until: Some(message.expires_at),
+        envid: message.envelope.envid.as_deref(),
+        recipients: &recipients,
+        original,
+        ret,
+    });
+    Some(submission.own_message(OwnMessage {
+        id,
+        account: message.account,
+        to: to.clone(),
+        kind: OriginKind::Dsn { of: message.id },
+        require_tls: message.envelope.require_tls,
+        content,
+    }))
+}
+
+fn describe<'a>(message: &'a Message, outcome: &'a AttemptOutcome) -> Option<DsnRecipient<'a>> {
+    let recipient = message.envelope.recipients.get(usize::from(outcome.recipient))?;
+    Some(DsnRecipient {
+        address: &recipient.address,
+        orcpt: recipient.orcpt.as_deref(),
+        status: outcome.status,
+        diagnostic: &outcome.diagnostic,
+        remote: outcome.remote.as_ref(),
+        at: outcome.at,
+    })
+}

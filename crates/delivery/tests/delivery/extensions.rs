@@ -1,0 +1,89 @@
+//! Messages that need something of the next host: SMTPUTF8, 8BITMIME, BINARYMIME.
+
+use postrider_mail::{BodyType, BounceKind, Disposition};
+use postrider_spool::{Content, NewMessage};
+
+use crate::rig::{Rig, is_delivered, routes};
+use crate::server::{Say, Server, Setup};
+
+const HOST: &str = "198.51.100.1:25";
+
+async fn rig_with(domain: &str, extensions: &[&'static str]) -> (Rig, Server) {
+    let rig = Rig::new().await;
+    rig.mx(domain, "mx.example.com", "198.51.100.1");
+    let setup = Setup { extensions: extensions.to_vec(), ..Setup::default() };
+    let server = Server::with(&rig.net, HOST, setup, |_| Say::Usual);
+    rig.deliver(routes(&[]));
+    (rig, server)
+}
+
+fn international(rig: &Rig, to: &str, header: &str) -> NewMessage {
+    let mut message = rig.message(&[to]);
+    message.envelope.smtp_utf8 = true;
+    message.content = Content::from(format!("{header}\r\n\r\nGr\u{fc}\u{df}e\r\n").into_bytes());
+    message
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_without_smtputf8_gets_what_is_ascii_after_all() {
+    for (to, domain, wire) in [
+        ("ann@example.com", "example.com", "RCPT TO:<ann@example.com>"),
+        ("ann@b\u{fc}cher.example", "xn--bcher-kva.example", "RCPT TO:<ann@xn--bcher-kva.example>"),
+    ] {
+        let (mut rig, server) = rig_with(domain, &["8BITMIME"]).await;
+        let id = rig.accept(international(&rig, to, "Subject: hello")).await;
+        assert!(is_delivered(&rig.outcome(id).await));
+        assert_eq!(server.seen().with("MAIL"), ["MAIL FROM:<sender@example.net>"]);
+        assert_eq!(server.seen().with("RCPT"), [wire]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_without_smtputf8_does_not_get_the_rest() {
+    for (to, header) in [("j\u{fc}rgen@example.com", "Subject: hello"), ("ann@example.com", "Subject: Gr\u{fc}\u{df}e")]
+    {
+        let (mut rig, server) = rig_with("example.com", &["8BITMIME"]).await;
+        let id = rig.accept(international(&rig, to, header)).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.disposition, Disposition::Bounced(BounceKind::TransientGeneral));
+        assert_eq!(outcome.status.to_string(), "5.6.7");
+        assert!(server.seen().with("MAIL").is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_with_smtputf8_gets_everything() {
+    let (mut rig, server) = rig_with("example.com", &["8BITMIME", "SMTPUTF8"]).await;
+    let id = rig.accept(international(&rig, "j\u{fc}rgen@example.com", "Subject: Gr\u{fc}\u{df}e")).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert_eq!(server.seen().with("MAIL"), ["MAIL FROM:<sender@example.net> SMTPUTF8"]);
+    assert_eq!(server.seen().with("RCPT"), ["RCPT TO:<j\u{fc}rgen@example.com>"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_host_may_offer_what_the_first_does_not() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 1, "a.example").add_address("a.example", "198.51.100.1");
+    rig.zones.add_mx("example.com", 2, "b.example").add_address("b.example", "198.51.100.2");
+    let first = Server::start(&rig.net, HOST);
+    let setup = Setup { extensions: vec!["SMTPUTF8"], ..Setup::default() };
+    Server::with(&rig.net, "198.51.100.2:25", setup, |_| Say::Usual);
+    rig.deliver(routes(&[]));
+    let id = rig.accept(international(&rig, "j\u{fc}rgen@example.com", "Subject: hello")).await;
+    let outcome = rig.outcome(id).await;
+    assert!(is_delivered(&outcome), "{outcome:?}");
+    assert_eq!(outcome.remote.unwrap().host, "b.example");
+    assert!(first.seen().with("MAIL").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raw_utf8_header_without_the_parameter_is_8bit_mail_like_any() {
+    let (mut rig, server) = rig_with("example.com", &["8BITMIME"]).await;
+    let mut message = international(&rig, "ann@example.com", "Subject: Gr\u{fc}\u{df}e");
+    message.envelope.smtp_utf8 = false;
+    message.envelope.body = BodyType::EightBitMime;
+    let id = rig.accept(message).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert_eq!(server.seen().with("MAIL"), ["MAIL FROM:<sender@example.net> BODY=8BITMIME"]);
+    assert!(server.seen().messages[0].starts_with("Subject: Gr\u{fc}\u{df}e\r\n"));
+}
