@@ -1,11 +1,14 @@
 //! The server's side.
 
+mod auth;
 mod commands;
+mod content;
 mod profile;
 mod replies;
 mod session;
+mod speech;
 #[cfg(test)]
-mod session_tests;
+mod tests;
 mod transaction;
 mod transcript;
 

@@ -1,6 +1,6 @@
 //! The server's session machine.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -9,11 +9,12 @@ use bytes::BytesMut;
 use postrider_base::Timestamp;
 use postrider_mail::{EnhancedStatus, Recipient, Severity, SmtpReply};
 
+use super::content::Chunk;
 use super::profile::{Profile, RecipientOverflow, TlsMode};
 use super::replies;
 use super::transaction::{ReceivedMessage, Transaction};
 use super::transcript::{Spoken, Transcript};
-use crate::wire::{DataDecoder, DataProgress, LineReader, MailRequest, RcptRequest};
+use crate::wire::{DataDecoder, LineReader, MailRequest, RcptRequest};
 
 /// What [`Session::receive`] asks its driver for. After [`Event::Mail`],
 /// [`Event::Rcpt`], [`Event::MessageBegin`] and [`Event::Message`] the driver
@@ -33,7 +34,9 @@ pub enum Event {
     Mail(MailRequest),
     /// RCPT, where it is allowed, within the limit on recipients.
     Rcpt(RcptRequest),
-    /// DATA with at least one recipient, before `354`.
+    /// DATA with at least one recipient, before `354`; or the first BDAT,
+    /// before its chunk is read. If it is refused, all chunks of that message
+    /// are read and dropped, each with the same reply.
     MessageBegin,
     /// A message has arrived; [`Session::accept_message`] says that it is safe.
     Message(ReceivedMessage),
@@ -75,6 +78,8 @@ pub struct Session {
     pub(super) transcript: Option<Box<Transcript>>,
     pub(super) overflow: RecipientOverflow,
     pub(super) transaction: Option<Transaction>,
+    /// MAIL commands accepted.
+    pub(super) messages: u32,
     pub(super) errors: u32,
     pub(super) idle_commands: u32,
     pub(super) auth_failures: u32,
@@ -94,6 +99,7 @@ pub(super) enum Phase {
     /// The next line belongs to an AUTH exchange.
     AuthResponse,
     Content(Box<DataDecoder>),
+    Chunk(Chunk),
     /// The driver owes an answer.
     Awaiting(Answer),
     /// The driver does the handshake.
@@ -106,7 +112,13 @@ pub(super) enum Answer {
     Auth,
     Mail(MailRequest),
     Rcpt(Recipient),
-    Begin,
+    /// Whether content is taken, after DATA.
+    Data,
+    /// Whether content is taken, in this chunk first.
+    Bdat {
+        size: u64,
+        last: bool,
+    },
     Message,
 }
 
@@ -128,6 +140,7 @@ impl Session {
             transcript: None,
             overflow: profile.overflow,
             transaction: None,
+            messages: 0,
             errors: 0,
             idle_commands: 0,
             auth_failures: 0,
@@ -139,24 +152,19 @@ impl Session {
 
     /// Queues the banner.
     pub fn greet(&mut self) {
-        // Writing to a BytesMut can not fail.
-        let _ = write!(self.output, "220 {} ESMTP postrider {}\r\n", self.profile.hostname, self.id);
+        let banner = format!("220 {} ESMTP postrider {}", self.profile.hostname, self.id);
+        self.put_line(format_args!("{banner}"));
     }
 
     /// Consumes input up to the next event. Call it again after each event
     /// with the same buffer, until it returns [`Event::NeedInput`] or [`Event::Close`].
     pub fn receive(&mut self, input: &mut BytesMut) -> Event {
         loop {
-            let event = match &mut self.phase {
+            let event = match &self.phase {
                 Phase::Commands => self.read_command(input),
                 Phase::AuthResponse => self.read_response(input),
-                Phase::Content(decoder) => match decoder.decode(input) {
-                    DataProgress::More => Some(Event::NeedInput),
-                    DataProgress::Done(content) => {
-                        self.phase = Phase::Commands;
-                        self.end_of_content(content)
-                    }
-                },
+                Phase::Content(_) => self.read_content(input),
+                Phase::Chunk(_) => self.read_chunk(input),
                 Phase::Awaiting(_) | Phase::Handshake => Some(Event::NeedInput),
                 Phase::Closed => {
                     input.clear();
@@ -202,7 +210,7 @@ impl Session {
 
     /// Whether content is being received, which comes in larger pieces than commands.
     pub fn is_receiving_content(&self) -> bool {
-        matches!(self.phase, Phase::Content(_))
+        matches!(self.phase, Phase::Content(_) | Phase::Chunk(_))
     }
 
     /// How the message came, as the `with` of a Received field says it (RFC
@@ -220,18 +228,6 @@ impl Session {
             (false, true, false, true) => "ESMTPA",
             (false, true, false, false) => "ESMTP",
         }
-    }
-
-    /// Octets kept so far of the content that is being received; between the
-    /// chunks of a message too. 0 where there is none.
-    pub fn content_octets(&self) -> u64 {
-        0
-    }
-
-    /// Keeps nothing more of the message that is being received; `reply` is
-    /// said at its end, or after each chunk that is still to come.
-    pub fn discard_content(&mut self, reply: SmtpReply) {
-        let _ = reply;
     }
 
     /// The client is known without AUTH, by its address or its certificate:
@@ -272,13 +268,16 @@ impl Session {
     /// Accepts what the last event asked for, with the standard text.
     pub fn accept(&mut self) {
         match self.answered() {
-            Some(Answer::Begin) => {
-                let limit = self.profile.limits.max_message_bytes;
-                self.begin_content(DataDecoder::new(limit, self.profile.bare_line_feed));
-            }
+            Some(Answer::Data) => self.go_ahead(),
+            Some(Answer::Bdat { size, last }) => self.take_chunks(size, last),
             Some(answer) => {
+                let reply = match answer {
+                    Answer::Mail(_) => replies::MAIL_OK,
+                    Answer::Rcpt(_) => replies::RCPT_OK,
+                    _ => replies::OK,
+                };
                 self.apply(answer);
-                self.say(replies::OK);
+                self.say(reply);
             }
             None => {}
         }
@@ -288,18 +287,20 @@ impl Session {
     pub fn accept_message(&mut self, id: &dyn Display) {
         if let Some(Answer::Message) = self.answered() {
             self.apply(Answer::Message);
-            let status = Some(EnhancedStatus::new(2, 0, 0));
-            let text = format_args!("Ok {id}");
-            replies::write(250, status, &text, self.profile.enhanced_status_codes, &mut self.output);
+            self.say_as(250, EnhancedStatus::new(2, 0, 0), &format_args!("Ok {id}"));
         }
     }
 
     /// Answers the last event with a reply of the driver's; a positive one
     /// accepts. 421 ends the session (RFC 5321 section 3.8).
     pub fn reply(&mut self, reply: &SmtpReply) {
+        let accepts = matches!(reply.severity(), Severity::Positive | Severity::Intermediate);
         match self.answered() {
-            Some(Answer::Begin) if reply.severity() == Severity::Intermediate => return self.accept(),
-            Some(answer) if reply.severity() == Severity::Positive => self.apply(answer),
+            Some(Answer::Data) if accepts => return self.go_ahead(),
+            Some(Answer::Bdat { size, last }) if accepts => return self.take_chunks(size, last),
+            // It is said when the chunk is gone.
+            Some(Answer::Bdat { size, last }) if reply.code != 421 => return self.refuse_chunks(size, last, reply),
+            Some(answer) if accepts => self.apply(answer),
             _ => {}
         }
         self.say_reply(reply);
@@ -309,8 +310,7 @@ impl Session {
     pub fn auth_challenge(&mut self, challenge: &[u8]) {
         if let Some(Answer::Auth) = self.answered() {
             let challenge = STANDARD.encode(challenge);
-            // Writing to a BytesMut can not fail.
-            let _ = write!(self.output, "334 {challenge}\r\n");
+            self.put_line(format_args!("334 {challenge}"));
             self.phase = Phase::AuthResponse;
         }
     }
@@ -368,7 +368,10 @@ impl Session {
 
     fn apply(&mut self, answer: Answer) {
         match answer {
-            Answer::Mail(request) => self.transaction = Some(Transaction::new(request)),
+            Answer::Mail(request) => {
+                self.messages = self.messages.saturating_add(1);
+                self.transaction = Some(Transaction::new(request));
+            }
             Answer::Rcpt(recipient) => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.add(recipient);
@@ -378,7 +381,7 @@ impl Session {
                 self.errors = 0;
                 self.idle_commands = 0;
             }
-            Answer::Auth | Answer::Begin => {}
+            Answer::Auth | Answer::Data | Answer::Bdat { .. } => {}
         }
     }
 }

@@ -1,33 +1,8 @@
 //! The content after DATA: from the wire to the message that is kept.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::memchr3;
 
-use super::ContentBuilder;
-
-/// What to do with a line feed that no carriage return precedes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BareLineFeed {
-    /// It becomes CRLF.
-    #[default]
-    Convert,
-    /// The message is refused.
-    Reject,
-}
-
-/// Why a message's content can not be accepted, whatever the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentFault {
-    /// More octets than the limit.
-    TooLong,
-    /// It has a NUL octet (RFC 5321 section 4.5.2 and RFC 5322 section 2.1 allow none).
-    Nul,
-    /// A carriage return without line feed in the header, where a reader
-    /// could take it for the end of a field.
-    BareCarriageReturn,
-    /// A line feed without carriage return, and the policy refuses it.
-    BareLineFeed,
-}
+use super::text::{BareLineFeed, ContentFault, Stop, TextBuilder};
 
 /// What [`DataDecoder::decode`] came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,176 +26,49 @@ pub enum DataProgress {
 /// first fault nothing is kept, only the end is looked for.
 #[derive(Debug)]
 pub struct DataDecoder {
-    content: ContentBuilder,
-    limit: u64,
-    bare_line_feed: BareLineFeed,
-    /// The last octets consumed were CRLF (or nothing has been consumed yet).
-    after_crlf: bool,
-    /// The current line of the decoded text has no octet so far.
-    line_empty: bool,
-    in_header: bool,
-    fault: Option<ContentFault>,
-}
-
-/// What the scan found at the first place where the input is not kept as it is.
-enum Step {
-    /// Keep so many octets; what follows can not be judged yet.
-    More(usize),
-    /// Keep `keep` octets, skip `skip`, put `insert` in their place.
-    Edit { keep: usize, skip: usize, insert: &'static [u8] },
-    /// As `Edit`, but the message is at fault.
-    Fault { keep: usize, fault: ContentFault },
-    /// Keep so many octets; then comes the end-of-data line of three.
-    End(usize),
+    text: TextBuilder,
 }
 
 impl DataDecoder {
     /// A decoder that keeps at most `limit` octets, counted after decoding.
     pub fn new(limit: u64, bare_line_feed: BareLineFeed) -> DataDecoder {
-        DataDecoder {
-            content: ContentBuilder::new(),
-            limit,
-            bare_line_feed,
-            // RFC 5321 section 4.1.1.4: the CRLF that ends the DATA command
-            // also begins the end-of-data sequence of an empty message.
-            after_crlf: true,
-            line_empty: true,
-            in_header: true,
-            fault: None,
-        }
+        DataDecoder { text: TextBuilder::new(limit, bare_line_feed) }
     }
 
     /// A decoder that only looks for the end and keeps nothing.
     pub fn discarding(fault: ContentFault) -> DataDecoder {
         let mut decoder = DataDecoder::new(0, BareLineFeed::Convert);
-        decoder.fault = Some(fault);
+        decoder.discard(fault);
         decoder
+    }
+
+    /// Drops what was kept, and keeps nothing from now on. If there was no
+    /// fault yet, it is this one.
+    pub fn discard(&mut self, fault: ContentFault) {
+        self.text.fail(fault);
+    }
+
+    /// Octets kept so far.
+    pub fn kept(&self) -> u64 {
+        self.text.kept()
     }
 
     /// Consumes what can be judged; at most two octets stay in `input`.
     pub fn decode(&mut self, input: &mut BytesMut) -> DataProgress {
         loop {
-            match self.scan(input) {
-                Step::More(keep) => {
-                    self.keep(input, keep);
-                    return DataProgress::More;
-                }
-                Step::Edit { keep, skip, insert } => {
-                    self.keep(input, keep);
-                    input.advance(skip);
-                    self.insert(insert);
-                }
-                Step::Fault { keep, fault } => {
-                    self.keep(input, keep);
-                    input.advance(1);
-                    self.fail(fault);
-                }
-                Step::End(keep) => {
-                    self.keep(input, keep);
+            if self.text.take(input, true) == Stop::End {
+                return DataProgress::More;
+            }
+            match input[1..] {
+                [] | [b'\r'] => return DataProgress::More,
+                [b'\r', b'\n', ..] => {
                     input.advance(b".\r\n".len());
-                    return DataProgress::Done(match self.fault {
-                        Some(fault) => Err(fault),
-                        None => Ok(self.content.finish()),
-                    });
+                    return DataProgress::Done(self.text.finish());
                 }
+                // RFC 5321 section 4.5.2: the first of them is taken off.
+                _ => self.text.skip_dot(input),
             }
         }
-    }
-
-    fn scan(&mut self, input: &[u8]) -> Step {
-        let mut at = 0;
-        loop {
-            if self.after_crlf && input.get(at) == Some(&b'.') {
-                match &input[at + 1..] {
-                    [] | [b'\r'] => return Step::More(at),
-                    [b'\r', b'\n', ..] => return Step::End(at),
-                    _ => {
-                        // RFC 5321 section 4.5.2: the first of them is taken off.
-                        self.after_crlf = false;
-                        return Step::Edit { keep: at, skip: 1, insert: b"" };
-                    }
-                }
-            }
-            let Some(offset) = memchr3(b'\r', b'\n', 0, &input[at..]) else {
-                self.passed(input.len() - at);
-                return Step::More(input.len());
-            };
-            self.passed(offset);
-            at += offset;
-            match (input[at], input.get(at + 1)) {
-                (b'\r', Some(b'\n')) => {
-                    self.end_line();
-                    self.after_crlf = true;
-                    at += 2;
-                }
-                (b'\r', None) => return Step::More(at),
-                (b'\r', Some(_)) => {
-                    self.passed(1);
-                    return if self.in_header {
-                        Step::Fault { keep: at, fault: ContentFault::BareCarriageReturn }
-                    } else {
-                        Step::Edit { keep: at, skip: 1, insert: b" " }
-                    };
-                }
-                (b'\n', _) => {
-                    self.end_line();
-                    self.after_crlf = false;
-                    return match self.bare_line_feed {
-                        BareLineFeed::Convert => Step::Edit { keep: at, skip: 1, insert: b"\r\n" },
-                        BareLineFeed::Reject => Step::Fault { keep: at, fault: ContentFault::BareLineFeed },
-                    };
-                }
-                _ => {
-                    self.passed(1);
-                    return Step::Fault { keep: at, fault: ContentFault::Nul };
-                }
-            }
-        }
-    }
-
-    /// So many octets of the current line went by.
-    fn passed(&mut self, octets: usize) {
-        if octets > 0 {
-            self.after_crlf = false;
-            self.line_empty = false;
-        }
-    }
-
-    fn end_line(&mut self) {
-        if self.line_empty {
-            self.in_header = false;
-        }
-        self.line_empty = true;
-    }
-
-    fn keep(&mut self, input: &mut BytesMut, octets: usize) {
-        if octets == 0 {
-            return;
-        }
-        if self.room_for(octets) {
-            self.content.push(input.split_to(octets).freeze());
-        } else {
-            input.advance(octets);
-        }
-    }
-
-    fn insert(&mut self, octets: &'static [u8]) {
-        if !octets.is_empty() && self.room_for(octets.len()) {
-            self.content.push_slice(octets);
-        }
-    }
-
-    fn room_for(&mut self, octets: usize) -> bool {
-        if self.fault.is_none() && self.content.len() + octets as u64 > self.limit {
-            self.fail(ContentFault::TooLong);
-        }
-        self.fault.is_none()
-    }
-
-    /// The first fault is the one that is told.
-    fn fail(&mut self, fault: ContentFault) {
-        self.content.clear();
-        self.fault.get_or_insert(fault);
     }
 }
 
@@ -312,7 +160,7 @@ mod tests {
         let mut decoder = DataDecoder::discarding(ContentFault::TooLong);
         let mut input = BytesMut::from(&vec![b'x'; 100_000][..]);
         assert_eq!(decoder.decode(&mut input), DataProgress::More);
-        assert!(input.is_empty() && decoder.content.is_empty());
+        assert!(input.is_empty() && decoder.kept() == 0);
     }
 
     #[test]

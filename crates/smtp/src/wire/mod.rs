@@ -1,6 +1,7 @@
 //! What both sides of the wire share: lines, commands, replies, and the
 //! framing of message content.
 
+mod chunk;
 mod command;
 mod content;
 mod data;
@@ -8,13 +9,16 @@ mod line;
 mod parameters;
 mod reply;
 mod stuffing;
+mod text;
 mod xtext;
 
+pub use chunk::ChunkDecoder;
 pub use command::{Command, CommandError};
 pub use content::ContentBuilder;
-pub use data::{BareLineFeed, ContentFault, DataDecoder, DataProgress};
+pub use data::{DataDecoder, DataProgress};
 pub use line::{Line, LineReader};
 pub use parameters::{Extensions, HoldUntil, MailRequest, RcptRequest};
 pub use reply::{BadReply, ReplyParser, encode_reply};
 pub use stuffing::stuff;
+pub use text::{BareLineFeed, ContentFault};
 pub use xtext::{decode_xtext, encode_xtext};

@@ -12,6 +12,8 @@ const RCPT_USAGE: &str = "RCPT TO:<address>";
 const MAX_ENVID: usize = 100;
 /// RFC 3461 section 4.2.
 const MAX_ORCPT: usize = 500;
+/// Octets shown of an unknown parameter's name.
+const MAX_SHOWN: usize = 64;
 
 /// The extensions that a server announces, and whose parameters it takes.
 /// SIZE is always among them.
@@ -112,9 +114,7 @@ pub(super) fn mail(arguments: &str, extensions: &Extensions) -> Result<MailReque
         require_tls: false,
         hold: None,
     };
-    for parameter in parameters(rest) {
-        request.apply(&parameter, extensions)?;
-    }
+    each_parameter(rest, MAIL_USAGE, extensions, |parameter| request.apply(parameter, extensions))?;
     Ok(request)
 }
 
@@ -124,72 +124,152 @@ pub(super) fn rcpt(arguments: &str, extensions: &Extensions) -> Result<RcptReque
     let (path, rest) = split_path(arguments).ok_or(CommandError::Syntax(RCPT_USAGE))?;
     let address = path.parse().map_err(|_| CommandError::BadRecipient)?;
     let mut recipient = Recipient::new(address);
-    for parameter in parameters(rest) {
-        match (parameter.name.as_str(), parameter.value) {
-            ("NOTIFY", Some(value)) if extensions.dsn => {
-                recipient.notify = value.parse().map_err(|_| parameter.bad())?;
-            }
-            ("ORCPT", Some(value)) if extensions.dsn => {
-                recipient.orcpt = Some(parse_orcpt(value).ok_or_else(|| parameter.bad())?);
-            }
-            _ => return Err(CommandError::UnsupportedParameter(parameter.name)),
+    each_parameter(rest, RCPT_USAGE, extensions, |parameter| {
+        match parameter.keyword {
+            Keyword::Notify if extensions.dsn => recipient.notify = parameter.read(|value| value.parse().ok())?,
+            Keyword::Orcpt if extensions.dsn => recipient.orcpt = Some(parameter.read(parse_orcpt)?),
+            _ => return Err(parameter.unsupported()),
         }
-    }
+        Ok(())
+    })?;
     Ok(RcptRequest { recipient })
 }
 
 impl MailRequest {
     fn apply(&mut self, parameter: &Parameter<'_>, extensions: &Extensions) -> Result<(), CommandError> {
-        let bad = || parameter.bad();
-        match (parameter.name.as_str(), parameter.value) {
-            ("SIZE", Some(value)) => self.size = Some(parse_size(value).ok_or_else(bad)?),
-            ("BODY", Some(value)) if extensions.eight_bit_mime => {
-                self.body = match value.to_ascii_uppercase().as_str() {
-                    "7BIT" => BodyType::SevenBit,
-                    "8BITMIME" => BodyType::EightBitMime,
-                    _ => return Err(bad()),
-                };
+        match parameter.keyword {
+            Keyword::Size => self.size = Some(parameter.read(parse_size)?),
+            Keyword::Body if extensions.eight_bit_mime => {
+                self.body = parameter.read(|value| parse_body(value, extensions))?;
             }
             // RFC 4954 section 5: who submitted it first. We trust no one's word on that.
-            ("AUTH", Some(_)) => {}
-            ("SMTPUTF8", None) if extensions.smtp_utf8 => self.smtp_utf8 = true,
-            ("REQUIRETLS", None) if extensions.require_tls => self.require_tls = true,
-            ("RET", Some(value)) if extensions.dsn => {
-                self.ret = Some(match value.to_ascii_uppercase().as_str() {
-                    "FULL" => Ret::Full,
-                    "HDRS" => Ret::Headers,
-                    _ => return Err(bad()),
-                });
-            }
-            ("ENVID", Some(value)) if extensions.dsn && value.len() <= MAX_ENVID => {
-                self.envid = Some(decode_xtext(value).ok_or_else(bad)?);
-            }
-            _ => return Err(CommandError::UnsupportedParameter(parameter.name.clone())),
+            Keyword::Auth => parameter.read(|_| Some(()))?,
+            Keyword::SmtpUtf8 if extensions.smtp_utf8 => self.smtp_utf8 = parameter.flag()?,
+            Keyword::RequireTls if extensions.require_tls => self.require_tls = parameter.flag()?,
+            Keyword::Ret if extensions.dsn => self.ret = Some(parameter.read(parse_ret)?),
+            Keyword::Envid if extensions.dsn => self.envid = Some(parameter.read(parse_envid)?),
+            Keyword::HoldFor | Keyword::HoldUntil => self.hold(parameter, extensions)?,
+            _ => return Err(parameter.unsupported()),
         }
+        Ok(())
+    }
+
+    /// RFC 4865 section 4: one of both, within what is announced.
+    fn hold(&mut self, parameter: &Parameter<'_>, extensions: &Extensions) -> Result<(), CommandError> {
+        let longest = extensions.future_release.ok_or_else(|| parameter.unsupported())?;
+        if self.hold.is_some() {
+            return Err(parameter.bad());
+        }
+        self.hold = Some(match parameter.keyword {
+            Keyword::HoldFor => HoldUntil::For(parameter.read(|value| parse_interval(value, longest))?),
+            _ => HoldUntil::Until(parameter.read(parse_time)?),
+        });
         Ok(())
     }
 }
 
+/// The parameters that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keyword {
+    Size,
+    Body,
+    Auth,
+    SmtpUtf8,
+    RequireTls,
+    Ret,
+    Envid,
+    HoldFor,
+    HoldUntil,
+    Notify,
+    Orcpt,
+}
+
+const KEYWORDS: [(&str, Keyword); 11] = [
+    ("SIZE", Keyword::Size),
+    ("BODY", Keyword::Body),
+    ("AUTH", Keyword::Auth),
+    ("SMTPUTF8", Keyword::SmtpUtf8),
+    ("REQUIRETLS", Keyword::RequireTls),
+    ("RET", Keyword::Ret),
+    ("ENVID", Keyword::Envid),
+    ("HOLDFOR", Keyword::HoldFor),
+    ("HOLDUNTIL", Keyword::HoldUntil),
+    ("NOTIFY", Keyword::Notify),
+    ("ORCPT", Keyword::Orcpt),
+];
+
 struct Parameter<'a> {
-    /// Upper case.
-    name: String,
+    name: &'a str,
+    keyword: Keyword,
     value: Option<&'a str>,
 }
 
 impl Parameter<'_> {
+    fn read<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<T, CommandError> {
+        self.value.and_then(read).ok_or_else(|| self.bad())
+    }
+
+    /// A parameter that has no value.
+    fn flag(&self) -> Result<bool, CommandError> {
+        if self.value.is_some() { Err(self.bad()) } else { Ok(true) }
+    }
+
     fn bad(&self) -> CommandError {
-        CommandError::BadParameter(self.name.clone())
+        CommandError::BadParameter(self.name.to_ascii_uppercase())
+    }
+
+    fn unsupported(&self) -> CommandError {
+        CommandError::UnsupportedParameter(self.name.to_ascii_uppercase())
     }
 }
 
-fn parameters(text: &str) -> impl Iterator<Item = Parameter<'_>> {
-    text.split_ascii_whitespace().map(|word| {
+/// Reads `keyword[=value]` words, each keyword at most once (RFC 5321 section
+/// 4.1.2; that none may come twice, RFC 3461 section 4 and others say).
+fn each_parameter<'a>(
+    text: &'a str,
+    usage: &'static str,
+    extensions: &Extensions,
+    mut apply: impl FnMut(&Parameter<'a>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let mut seen = 0_u32;
+    for word in text.split_ascii_whitespace() {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
         };
-        Parameter { name: name.to_ascii_uppercase(), value }
-    })
+        if !is_keyword(name) {
+            return Err(CommandError::Syntax(usage));
+        }
+        let known = KEYWORDS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+        let Some((_, keyword)) = known else {
+            let shown = &name[..name.len().min(MAX_SHOWN)];
+            return Err(CommandError::UnsupportedParameter(shown.to_ascii_uppercase()));
+        };
+        let parameter = Parameter { name, keyword: *keyword, value };
+        if value.is_some_and(|value| !is_value(value, extensions.smtp_utf8)) {
+            return Err(parameter.bad());
+        }
+        let bit = 1 << (*keyword as u32);
+        if seen & bit != 0 {
+            return Err(CommandError::RepeatedParameter(name.to_ascii_uppercase()));
+        }
+        seen |= bit;
+        apply(&parameter)?;
+    }
+    Ok(())
+}
+
+/// RFC 5321 section 4.1.2: esmtp-keyword.
+fn is_keyword(name: &str) -> bool {
+    !name.starts_with('-')
+        && !name.is_empty()
+        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+}
+
+/// RFC 5321 section 4.1.2: esmtp-value; RFC 6531 section 3.3 adds UTF-8.
+fn is_value(value: &str, utf8: bool) -> bool {
+    let fits = |octet: u8| octet.is_ascii_graphic() && octet != b'=' || utf8 && !octet.is_ascii();
+    !value.is_empty() && value.bytes().all(fits)
 }
 
 /// Takes `FROM:` or `TO:` off, with the blanks that some clients put after it.
@@ -236,16 +316,47 @@ fn parse_size(value: &str) -> Option<u64> {
     digits.then(|| value.parse().unwrap_or(u64::MAX))
 }
 
-/// RFC 3461 section 4.2: an address type, a semicolon, xtext.
+fn parse_body(value: &str, extensions: &Extensions) -> Option<BodyType> {
+    let body = [BodyType::SevenBit, BodyType::EightBitMime, BodyType::BinaryMime]
+        .into_iter()
+        .find(|body| value.eq_ignore_ascii_case(body.as_str()))?;
+    // RFC 3030 section 3.
+    let offered = body != BodyType::BinaryMime || extensions.binary_mime && extensions.chunking;
+    offered.then_some(body)
+}
+
+fn parse_ret(value: &str) -> Option<Ret> {
+    [Ret::Full, Ret::Headers].into_iter().find(|ret| value.eq_ignore_ascii_case(ret.as_str()))
+}
+
+/// RFC 3461 section 4.4: xtext that stands for printable ASCII.
+fn parse_envid(value: &str) -> Option<String> {
+    let envid = decode_xtext(value).filter(|_| value.len() <= MAX_ENVID)?;
+    envid.is_ascii().then_some(envid)
+}
+
+/// RFC 4865 section 3: up to nine digits, the first of them not zero.
+fn parse_interval(value: &str, longest: u32) -> Option<u32> {
+    let digits = value.len() <= 9 && !value.starts_with('0') && value.bytes().all(|octet| octet.is_ascii_digit());
+    value.parse().ok().filter(|seconds| digits && *seconds <= longest)
+}
+
+/// RFC 4865 section 3: an RFC 3339 time, in UTC.
+fn parse_time(value: &str) -> Option<Timestamp> {
+    let utc = value.ends_with(['Z', 'z']) && value.as_bytes().get(10).is_some_and(|t| t.eq_ignore_ascii_case(&b'T'));
+    Timestamp::parse_rfc3339(value).filter(|_| utc)
+}
+
+/// RFC 3461 section 4.2: an address type, a semicolon, xtext. Only the type
+/// `utf-8` has other characters than ASCII (RFC 6533 section 3).
 fn parse_orcpt(value: &str) -> Option<String> {
     let (kind, address) = value.split_once(';')?;
-    let fits = value.len() <= MAX_ORCPT
-        && !kind.is_empty()
-        && kind.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
-    if !fits {
+    if value.len() > MAX_ORCPT || !is_keyword(kind) || address.is_empty() {
         return None;
     }
-    Some(format!("{kind};{}", decode_xtext(address)?))
+    let address = decode_xtext(address)?;
+    let fits = address.is_ascii() || kind.eq_ignore_ascii_case("utf-8");
+    fits.then(|| format!("{kind};{address}"))
 }
 
 #[cfg(test)]
@@ -318,7 +429,17 @@ mod tests {
             require_tls: false,
             ..Extensions::default()
         };
-        for parameter in ["BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=x", "REQUIRETLS", "X-FOO=1", "SMTPUTF8=1"] {
+        for parameter in [
+            "BODY=8BITMIME",
+            "SMTPUTF8",
+            "RET=FULL",
+            "ENVID=x",
+            "REQUIRETLS",
+            "HOLDFOR=1",
+            "HOLDUNTIL=2026-11-21T05:00:00Z",
+            "X-FOO=1",
+            "NOTIFY=NEVER",
+        ] {
             let name = parameter.split('=').next().unwrap().to_owned();
             assert_eq!(
                 mail(&format!("FROM:<a@b.example> {parameter}"), &none),
@@ -330,11 +451,38 @@ mod tests {
 
     #[test]
     fn impossible_values_are_refused() {
-        for parameter in ["SIZE=", "SIZE=1x", "SIZE=-1", "BODY=9BIT", "RET=ALL", "ENVID=+0D"] {
+        for parameter in [
+            "SIZE",
+            "SIZE=",
+            "SIZE=1x",
+            "SIZE=-1",
+            "BODY=9BIT",
+            "RET=ALL",
+            "ENVID=+0D",
+            "ENVID=+C3+A9",
+            "ENVID=a=b",
+            "AUTH",
+            "SMTPUTF8=1",
+            "REQUIRETLS=",
+            "HOLDFOR=0",
+            "HOLDFOR=86401",
+            "HOLDFOR=0000000001",
+            "HOLDUNTIL=2026-11-21T05:00:00+01:00",
+            "HOLDUNTIL=tomorrow",
+            "HOLDFOR=1 HOLDUNTIL=2026-11-21T05:00:00Z",
+        ] {
             let result = mail(&format!("FROM:<a@b.example> {parameter}"), &ALL);
             assert!(matches!(result, Err(CommandError::BadParameter(_))), "{parameter}");
         }
-        for parameter in ["NOTIFY=NEVER,SUCCESS", "NOTIFY=", "ORCPT=x", "ORCPT=;x", "ORCPT=rfc822;+0A"] {
+        for parameter in [
+            "NOTIFY=NEVER,SUCCESS",
+            "NOTIFY=",
+            "ORCPT=x",
+            "ORCPT=;x",
+            "ORCPT=rfc822;",
+            "ORCPT=rfc822;é",
+            "ORCPT=rfc822;+0A",
+        ] {
             let result = rcpt(&format!("TO:<a@b.example> {parameter}"), &ALL);
             assert!(matches!(result, Err(CommandError::BadParameter(_))), "{parameter}");
         }
@@ -345,5 +493,48 @@ mod tests {
         let request = rcpt("TO:<a@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bx@b.example", &ALL).unwrap();
         assert_eq!(request.recipient.notify.to_string(), "SUCCESS,DELAY");
         assert_eq!(request.recipient.orcpt.as_deref(), Some("rfc822;a+x@b.example"));
+    }
+
+    #[test]
+    fn the_time_to_wait_is_read() {
+        let hold = |parameter| mail(&format!("FROM:<a@b.example> {parameter}"), &ALL).map(|request| request.hold);
+        assert_eq!(hold("holdfor=86400"), Ok(Some(HoldUntil::For(86_400))));
+        let time = Timestamp::from_millis(1_795_237_200_000);
+        assert_eq!(hold("HOLDUNTIL=2026-11-21T05:00:00Z"), Ok(Some(HoldUntil::Until(time))));
+    }
+
+    #[test]
+    fn binary_content_needs_both_extensions() {
+        let body = |extensions| mail("FROM:<> BODY=BinaryMime", &extensions).map(|request| request.body);
+        assert_eq!(body(ALL), Ok(BodyType::BinaryMime));
+        for lacking in [Extensions { binary_mime: false, ..ALL }, Extensions { chunking: false, ..ALL }] {
+            assert_eq!(body(lacking), Err(CommandError::BadParameter("BODY".into())));
+        }
+    }
+
+    #[test]
+    fn no_parameter_comes_twice() {
+        for (name, parameters) in
+            [("SIZE", "SIZE=1 size=1"), ("RET", "RET=FULL ENVID=x RET=HDRS"), ("AUTH", "AUTH=<> AUTH=<>")]
+        {
+            let result = mail(&format!("FROM:<> {parameters}"), &ALL);
+            assert_eq!(result, Err(CommandError::RepeatedParameter(name.into())));
+        }
+        let result = rcpt("TO:<a@b.example> NOTIFY=NEVER NOTIFY=NEVER", &ALL);
+        assert_eq!(result, Err(CommandError::RepeatedParameter("NOTIFY".into())));
+    }
+
+    #[test]
+    fn words_that_are_no_parameters() {
+        for word in ["=x", "-X=1", "X_Y=1", "é=1", "\"a"] {
+            assert_eq!(mail(&format!("FROM:<> {word}"), &ALL), Err(CommandError::Syntax(MAIL_USAGE)), "{word}");
+        }
+        let long = "X".repeat(500);
+        let shown = CommandError::UnsupportedParameter("X".repeat(MAX_SHOWN));
+        assert_eq!(mail(&format!("FROM:<> {long}"), &ALL), Err(shown));
+        let ascii = Extensions { smtp_utf8: false, ..ALL };
+        let orcpt = "TO:<a@b.example> ORCPT=utf-8;é@b.example";
+        assert_eq!(rcpt(orcpt, &ascii), Err(CommandError::BadParameter("ORCPT".into())));
+        assert_eq!(rcpt(orcpt, &ALL).unwrap().recipient.orcpt.as_deref(), Some("utf-8;é@b.example"));
     }
 }

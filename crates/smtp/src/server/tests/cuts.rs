@@ -1,0 +1,83 @@
+//! However the input is cut, the same happens.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Output, envelope and content of each message, whether it closed.
+type Observed = (Vec<u8>, Vec<(String, Vec<u8>)>, bool);
+
+/// Everything that can be seen of a dialogue, however it was cut.
+fn observe(wire: &[u8], cuts: &[usize]) -> Observed {
+    let mut profile = open();
+    profile.auth = true;
+    profile.limits.max_message_bytes = 60;
+    profile.limits.max_line_bytes = 64;
+    profile.limits.max_recipients = 2;
+    let mut driver = Driver::new(profile);
+    let mut input = BytesMut::new();
+    let mut rest = wire;
+    let mut cuts = cuts.iter().copied().chain(std::iter::repeat(usize::MAX));
+    while !rest.is_empty() {
+        let size = cuts.next().unwrap_or(1).clamp(1, rest.len());
+        input.extend_from_slice(&rest[..size]);
+        rest = &rest[size..];
+        driver.feed(&mut input);
+    }
+    let messages = driver.messages.iter().map(|message| (format!("{:?}", message.envelope), message.content.concat()));
+    (std::mem::take(&mut driver.output), messages.collect(), driver.closed)
+}
+
+fn dialogue() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "EHLO c\r\n",
+        "MAIL FROM:<a@b.example>\r\n",
+        "RCPT TO:<c@d.example>\r\n",
+        "DATA\r\n",
+        "S: x\r\n\r\n",
+        "body\n",
+        "..\r\n",
+        "\r\n.\r\n",
+        ".\r\n",
+        "\n.\n",
+        "\r",
+        ".",
+        "RSET\r\n",
+        "AUTH LOGIN\r\n",
+        "dXNlcg==\r\n",
+        "*\r\n",
+        "c2VjcmV0\r\n",
+        "NOOP\n",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "\0",
+        "QUIT\r\n",
+    ];
+    let piece = proptest::sample::select(pieces.to_vec());
+    proptest::collection::vec(piece, 0..30).prop_map(|pieces| {
+        let mut wire = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n".to_vec();
+        wire.extend(pieces.concat().into_bytes());
+        wire
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_cut_gives_the_same_events(wire in dialogue(), cuts in proptest::collection::vec(1usize..9, 0..80)) {
+        prop_assert_eq!(observe(&wire, &cuts), observe(&wire, &[]));
+    }
+
+    #[test]
+    fn random_octets_never_panic(wire: Vec<u8>, cuts in proptest::collection::vec(1usize..9, 0..80)) {
+        prop_assert_eq!(observe(&wire, &cuts), observe(&wire, &[]));
+    }
+
+    /// Whatever a body holds, it stays in one message when it was stuffed.
+    #[test]
+    fn never_two_messages_from_one(lines in proptest::collection::vec("[.a\r\n]{0,4}", 0..8), cuts in proptest::collection::vec(1usize..9, 0..80)) {
+        let body = bytes::Bytes::from(lines.join("\r\n").replace("\r\n.\r\n", "\r\n\r\n"));
+        let mut wire = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n\r\n".to_vec();
+        wire.extend(crate::wire::stuff(&[body]).concat());
+        let (_, messages, _) = observe(&wire, &cuts);
+        prop_assert!(messages.len() <= 1);
+    }
+}
