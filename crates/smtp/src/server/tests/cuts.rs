@@ -11,6 +11,7 @@ type Observed = (Vec<u8>, Vec<(String, Vec<u8>)>, bool);
 fn observe(wire: &[u8], cuts: &[usize]) -> Observed {
     let mut profile = open();
     profile.auth = true;
+    profile.extensions.binary_mime = true;
     profile.limits.max_message_bytes = 60;
     profile.limits.max_line_bytes = 64;
     profile.limits.max_recipients = 2;
@@ -33,7 +34,14 @@ fn dialogue() -> impl Strategy<Value = Vec<u8>> {
         "EHLO c\r\n",
         "MAIL FROM:<a@b.example>\r\n",
         "RCPT TO:<c@d.example>\r\n",
+        "MAIL FROM:<> BODY=BINARYMIME\r\n",
         "DATA\r\n",
+        "BDAT 3\r\n",
+        "BDAT 0\r\n",
+        "BDAT 4 LAST\r\n",
+        "bdat 0 last\r\n",
+        "BDAT 100\r\n",
+        "BDAT x\r\n",
         "S: x\r\n\r\n",
         "body\n",
         "..\r\n",
@@ -53,10 +61,9 @@ fn dialogue() -> impl Strategy<Value = Vec<u8>> {
         "QUIT\r\n",
     ];
     let piece = proptest::sample::select(pieces.to_vec());
-    proptest::collection::vec(piece, 0..30).prop_map(|pieces| {
-        let mut wire = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n".to_vec();
-        wire.extend(pieces.concat().into_bytes());
-        wire
+    let begin = proptest::sample::select(vec!["", "DATA\r\n", "BDAT 5\r\n"]);
+    (begin, proptest::collection::vec(piece, 0..30)).prop_map(|(begin, pieces)| {
+        format!("EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n{begin}{}", pieces.concat()).into_bytes()
     })
 }
 
@@ -80,4 +87,32 @@ proptest! {
         let (_, messages, _) = observe(&wire, &cuts);
         prop_assert!(messages.len() <= 1);
     }
+
+    /// Whatever chunks hold, they are one message, and what follows are commands.
+    #[test]
+    fn chunks_are_one_message(
+        chunks in proptest::collection::vec(content(), 1..5), binary: bool, cuts in proptest::collection::vec(1usize..9, 0..80),
+    ) {
+        let body = if binary { " BODY=BINARYMIME" } else { "" };
+        let mut wire = format!("EHLO c\r\nMAIL FROM:<a@b.example>{body}\r\nRCPT TO:<c@d.example>\r\n").into_bytes();
+        for (index, chunk) in chunks.iter().enumerate() {
+            let last = if index + 1 == chunks.len() { " LAST" } else { "" };
+            wire.extend(format!("BDAT {}{last}\r\n", chunk.len()).into_bytes());
+            wire.extend_from_slice(chunk);
+        }
+        wire.extend_from_slice(b"QUIT\r\n");
+        let (output, messages, closed) = observe(&wire, &cuts);
+        prop_assert!(closed && output.ends_with(b"221 Bye\r\n"));
+        prop_assert!(messages.len() <= 1);
+        let content = chunks.concat();
+        if binary && content.len() <= 60 {
+            prop_assert_eq!(&messages[0].1, &content);
+        }
+    }
+}
+
+/// What could be taken for the end of something.
+fn content() -> impl Strategy<Value = Vec<u8>> {
+    let traps = [&b"\r\n.\r\n"[..], b"\n.\n", b"\r", b"\nQUIT\r\n", b"BDAT 0 LAST\r\n", b"\0", b"x", b"\xff"];
+    proptest::collection::vec(proptest::sample::select(traps.to_vec()), 0..4).prop_map(|traps| traps.concat())
 }

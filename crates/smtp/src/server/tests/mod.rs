@@ -1,7 +1,10 @@
 //! The server's session, driven with whole dialogues.
 
+mod chunks;
 mod cuts;
 mod dialogues;
+mod replies;
+mod tolerance;
 
 use std::sync::Arc;
 
