@@ -98,6 +98,12 @@ pub(crate) fn refusal(refusal: LocalRefusal) -> Finding {
             (5, 6, 7),
             "The host does not take international addresses (SMTPUTF8)",
         ),
+        // RFC 3030 section 3
+        LocalRefusal::BinaryMimeNotOffered => Finding::unsupported(
+            BounceKind::TransientContentRejected,
+            (5, 6, 3),
+            "The host does not take binary content (BINARYMIME)",
+        ),
         LocalRefusal::RequireTlsNotOffered => no_require_tls("The host does not offer REQUIRETLS inside TLS"),
     }
 }

@@ -99,6 +99,8 @@ pub(super) enum Expected {
     Rcpt(usize),
     Data,
     End,
+    /// The last chunk of BDAT.
+    Chunk,
     /// The end of an empty message that no recipient was accepted for.
     LoneDot,
     Reset,
@@ -206,7 +208,7 @@ impl Conversation {
             Some(Expected::Mail) | None => timeouts.mail,
             Some(Expected::Rcpt(_)) => timeouts.rcpt,
             Some(Expected::Data) => timeouts.data,
-            Some(Expected::End | Expected::LoneDot) => timeouts.end,
+            Some(Expected::End | Expected::Chunk | Expected::LoneDot) => timeouts.end,
             Some(Expected::Reset | Expected::Quit) => timeouts.reset,
             Some(_) => timeouts.hello,
         }
@@ -278,6 +280,8 @@ impl Conversation {
             Expected::Rcpt(position) => self.rcpt_replied(position, reply, gate),
             Expected::Data => self.data_replied(reply),
             Expected::End => self.finish(&RecipientResult::Replied { stage, reply }, false),
+            // RFC 3030 section 2: what state it is in after a refusal, only the host knows.
+            Expected::Chunk => self.finish(&RecipientResult::Replied { stage, reply }, !positive),
             Expected::LoneDot => self.finish(&RecipientResult::Lost { stage }, false),
             Expected::Reset if positive => {}
             Expected::Reset => self.refused(stage, reply),
@@ -379,6 +383,6 @@ fn stage_of(expected: Expected) -> Stage {
         Expected::Mail | Expected::Reset | Expected::Quit => Stage::MailFrom,
         Expected::Rcpt(_) => Stage::RcptTo,
         Expected::Data => Stage::Data,
-        Expected::End | Expected::LoneDot => Stage::EndOfData,
+        Expected::End | Expected::Chunk | Expected::LoneDot => Stage::EndOfData,
     }
 }

@@ -106,6 +106,61 @@ fn step_by_step_without_pipelining() {
     );
 }
 
+const CHUNKING: &str = "250-CHUNKING\r\n250-BINARYMIME\r\n";
+
+fn binary(recipients: &[&str]) -> Transaction {
+    let mut message = transaction(recipients);
+    message.envelope.body = BodyType::BinaryMime;
+    message.content = vec![Bytes::from_static(b"S: x\r\n\r\n"), Bytes::from_static(b".\r\n.\r\n\0\n")];
+    message
+}
+
+#[test]
+fn binary_content_goes_in_one_chunk_when_a_recipient_is_accepted() {
+    for pipelining in [PIPELINING, ""] {
+        let mut talk = Talk::ready(&format!("{pipelining}{CHUNKING}"));
+        let (mut sent, _) = talk.begins(binary(&["a@b.example", "c@b.example"]));
+        for reply in ["250 Ok\r\n", "250 Ok\r\n", "550 no\r\n"] {
+            sent += &talk.hears(reply).0;
+        }
+        assert_eq!(
+            sent,
+            "MAIL FROM:<s@relay.example> BODY=BINARYMIME\r\nRCPT TO:<a@b.example>\r\nRCPT TO:<c@b.example>\r\n\
+            BDAT 16 LAST\r\nS: x\r\n\r\n.\r\n.\r\n\0\n"
+        );
+        assert_eq!(talk.conversation.stage(), Stage::EndOfData);
+        assert_eq!(
+            talk.results("250 Ok\r\n"),
+            [replied(Stage::EndOfData, 250, "Ok"), replied(Stage::RcptTo, 550, "no")]
+        );
+        assert_eq!(talk.hears(""), (String::new(), Action::Ready));
+    }
+}
+
+#[test]
+fn a_chunk_that_is_refused_or_not_wanted() {
+    let mut talk = Talk::ready(&format!("{PIPELINING}{CHUNKING}"));
+    talk.begins(binary(&["a@b.example"]));
+    assert!(talk.hears("250 Ok\r\n250 Ok\r\n").0.starts_with("BDAT 16 LAST\r\n"));
+    assert_eq!(talk.results("452 full\r\n"), [replied(Stage::EndOfData, 452, "full")]);
+    assert_eq!(talk.hears("250 Ok\r\n"), (String::new(), Action::Ready));
+    talk.begins(binary(&["a@b.example"]));
+    assert_eq!(talk.results("250 Ok\r\n550 no\r\n"), [replied(Stage::RcptTo, 550, "no")]);
+    assert_eq!(talk.hears("250 Ok\r\n").1, Action::Ready);
+    talk.begins(binary(&["a@b.example"]));
+    assert_eq!(talk.results("451 later\r\n503 no\r\n"), [replied(Stage::MailFrom, 451, "later")]);
+}
+
+#[test]
+fn binary_content_needs_both_extensions() {
+    for lacking in ["250-CHUNKING\r\n", "250-BINARYMIME\r\n", PIPELINING] {
+        let mut talk = Talk::ready(lacking);
+        let (sent, action) = talk.begins(binary(&["a@b.example"]));
+        let refused = RecipientResult::Refused(LocalRefusal::BinaryMimeNotOffered);
+        assert_eq!((sent.as_str(), action), ("", Action::Done(TransactionResult { recipients: vec![refused] })));
+    }
+}
+
 #[test]
 fn the_gate_is_asked_immediately_before_each_rcpt() {
     let mut talk = Talk::ready("");

@@ -56,7 +56,8 @@ impl Conversation {
     }
 
     /// MAIL, all RCPT and DATA in one group (RFC 2920 section 3.1), or nothing
-    /// at all when no recipient is admitted.
+    /// at all when no recipient is admitted. A chunk waits for the replies: it
+    /// would go in vain if no recipient was accepted.
     fn start_group(&mut self, mut running: Running, gate: &mut dyn Gate) {
         let mut named = BytesMut::new();
         let mut positions = Vec::new();
@@ -77,8 +78,11 @@ impl Conversation {
         self.expected.push_back(Expected::Mail);
         self.commands.unsplit(named);
         self.expected.extend(positions);
+        let binary = running.transaction.is_binary();
         self.running = Some(running);
-        self.send("DATA", Expected::Data);
+        if !binary {
+            self.send("DATA", Expected::Data);
+        }
     }
 
     pub(super) fn mail_replied(&mut self, reply: SmtpReply, gate: &mut dyn Gate) {
@@ -98,7 +102,7 @@ impl Conversation {
         }
     }
 
-    /// Without pipelining: the next RCPT that is admitted, or DATA after the last.
+    /// Without pipelining: the next RCPT that is admitted, or the content after the last.
     fn name_next(&mut self, gate: &mut dyn Gate) {
         let Some(running) = &mut self.running else { return };
         while let Some(recipient) = running.transaction.envelope.recipients.get(running.next) {
@@ -111,11 +115,23 @@ impl Conversation {
             }
             running.results[position] = Some(RecipientResult::Vetoed);
         }
-        if running.accepted > 0 {
-            self.send("DATA", Expected::Data);
-        } else {
+        self.all_named();
+    }
+
+    /// All recipients have been answered.
+    fn all_named(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        if running.accepted == 0 {
             self.conclude();
             self.send("RSET", Expected::Reset);
+        } else if running.transaction.is_binary() {
+            let command = format!("BDAT {} LAST", running.transaction.size());
+            let content = std::mem::take(&mut running.transaction.content);
+            self.send(&command, Expected::Chunk);
+            self.flush_commands();
+            self.output.extend(content);
+        } else {
+            self.send("DATA", Expected::Data);
         }
     }
 
@@ -131,6 +147,9 @@ impl Conversation {
         }
         if !running.pipelined {
             self.name_next(gate);
+        } else if self.expected.is_empty() {
+            // No DATA went out with the group.
+            self.all_named();
         }
     }
 

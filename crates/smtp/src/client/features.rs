@@ -21,6 +21,14 @@ pub struct Features {
     pub dsn: bool,
     /// REQUIRETLS (RFC 8689).
     pub require_tls: bool,
+    /// CHUNKING (RFC 3030): BDAT.
+    pub chunking: bool,
+    /// BINARYMIME (RFC 3030).
+    pub binary_mime: bool,
+    /// LIMITS RCPTMAX (RFC 9422): recipients that the host takes for a message.
+    pub max_recipients: Option<u32>,
+    /// LIMITS MAILMAX (RFC 9422): messages that the host takes on a connection.
+    pub max_messages: Option<u32>,
     /// AUTH PLAIN (RFC 4616).
     pub auth_plain: bool,
     /// AUTH LOGIN.
@@ -43,6 +51,12 @@ impl Features {
                 Some("SMTPUTF8") => features.smtp_utf8 = true,
                 Some("DSN") => features.dsn = true,
                 Some("REQUIRETLS") => features.require_tls = true,
+                Some("CHUNKING") => features.chunking = true,
+                Some("BINARYMIME") => features.binary_mime = true,
+                Some("LIMITS") => {
+                    features.max_recipients = limit(&line, "RCPTMAX=");
+                    features.max_messages = limit(&line, "MAILMAX=");
+                }
                 Some("SIZE") => {
                     features.size = true;
                     // RFC 1870 section 4: zero says that there is no limit.
@@ -60,6 +74,12 @@ impl Features {
         }
         features
     }
+}
+
+/// RFC 9422 section 3: `NAME=VALUE` words, of which unknown ones are skipped.
+fn limit(line: &str, name: &str) -> Option<u32> {
+    let value = line.split(' ').find_map(|word| word.strip_prefix(name))?;
+    value.parse().ok().filter(|limit| *limit > 0)
 }
 
 #[cfg(test)]
@@ -80,6 +100,17 @@ mod tests {
             ..Features::default()
         };
         assert_eq!(features, expected);
+    }
+
+    #[test]
+    fn limits_are_read_where_they_make_sense() {
+        let limits = |line: &str| {
+            let features = Features::parse(&SmtpReply::new(250, &format!("mx\n{line}")));
+            (features.max_recipients, features.max_messages)
+        };
+        assert_eq!(limits("LIMITS RCPTDOMAINMAX=1 RCPTMAX=50 MAILMAX=100"), (Some(50), Some(100)));
+        assert_eq!(limits("limits mailmax=0 rcptmax=x"), (None, None));
+        assert_eq!(limits("LIMITS"), (None, None));
     }
 
     #[test]

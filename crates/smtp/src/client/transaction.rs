@@ -6,14 +6,15 @@ use bytes::{Bytes, BytesMut};
 use postrider_mail::{BodyType, Envelope, Recipient, SmtpReply, Stage};
 
 use super::Features;
-use crate::wire::encode_xtext;
+use crate::wire::{encode_utf8_address, encode_xtext};
 
 /// A message to be handed to the remote host.
 #[derive(Debug, Clone)]
 pub struct Transaction {
     /// Sender and the recipients of this transaction.
     pub envelope: Envelope,
-    /// The content with CRLF line ends, dots not stuffed.
+    /// The content with CRLF line ends, dots not stuffed; with
+    /// [`BodyType::BinaryMime`] any octets.
     pub content: Vec<Bytes>,
 }
 
@@ -72,6 +73,9 @@ pub enum LocalRefusal {
     SmtpUtf8NotOffered,
     /// The message needs REQUIRETLS, or is not inside TLS (RFC 8689 section 4.2.1).
     RequireTlsNotOffered,
+    /// The message is BODY=BINARYMIME, which needs BINARYMIME and CHUNKING
+    /// (RFC 3030 section 3).
+    BinaryMimeNotOffered,
 }
 
 impl Transaction {
@@ -87,8 +91,16 @@ impl Transaction {
         if self.needs_utf8() && !features.smtp_utf8 {
             return Some(LocalRefusal::SmtpUtf8NotOffered);
         }
+        if self.is_binary() && !(features.binary_mime && features.chunking) {
+            return Some(LocalRefusal::BinaryMimeNotOffered);
+        }
         let promised = tls && features.require_tls;
         (self.envelope.require_tls && !promised).then_some(LocalRefusal::RequireTlsNotOffered)
+    }
+
+    /// Its content can only go by BDAT.
+    pub(super) fn is_binary(&self) -> bool {
+        self.envelope.body == BodyType::BinaryMime
     }
 
     fn needs_utf8(&self) -> bool {
@@ -106,8 +118,8 @@ impl Transaction {
         if features.size {
             let _ = write!(output, " SIZE={}", self.size());
         }
-        if features.eight_bit_mime && envelope.body != BodyType::SevenBit {
-            output.extend_from_slice(b" BODY=8BITMIME");
+        if self.is_binary() || features.eight_bit_mime && envelope.body == BodyType::EightBitMime {
+            let _ = write!(output, " BODY={}", envelope.body.as_str());
         }
         if self.needs_utf8() {
             output.extend_from_slice(b" SMTPUTF8");
@@ -133,7 +145,10 @@ impl Transaction {
                 let _ = write!(output, " NOTIFY={}", recipient.notify);
             }
             if let Some((kind, address)) = recipient.orcpt.as_ref().and_then(|orcpt| orcpt.split_once(';')) {
-                let _ = write!(output, " ORCPT={};{}", encode_xtext(kind), encode_xtext(address));
+                // RFC 6533 section 3: this type has an encoding of its own.
+                let utf8 = kind.eq_ignore_ascii_case("utf-8");
+                let address = if utf8 { encode_utf8_address(address) } else { encode_xtext(address) };
+                let _ = write!(output, " ORCPT={};{address}", encode_xtext(kind));
             }
         }
         output.extend_from_slice(b"\r\n");

@@ -21,4 +21,4 @@ pub use parameters::{Extensions, HoldUntil, MailRequest, RcptRequest};
 pub use reply::{BadReply, ReplyParser, encode_reply};
 pub use stuffing::stuff;
 pub use text::{BareLineFeed, ContentFault};
-pub use xtext::{decode_xtext, encode_xtext};
+pub use xtext::{decode_xtext, encode_utf8_address, encode_xtext};

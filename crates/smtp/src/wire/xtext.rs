@@ -36,6 +36,22 @@ pub fn encode_xtext(text: &str) -> String {
     encoded
 }
 
+/// Encodes an address of the type `utf-8` so that a host without SMTPUTF8 can
+/// be given it: other characters than printable ASCII as `\x{HEX}` (RFC 6533 section 3).
+pub fn encode_utf8_address(address: &str) -> String {
+    let mut encoded = String::with_capacity(address.len());
+    for c in address.chars() {
+        match c {
+            '!'..='~' if c != '+' && c != '=' => encoded.push(c),
+            _ => {
+                // Writing to a String can not fail.
+                let _ = write!(encoded, "\\x{{{:X}}}", u32::from(c));
+            }
+        }
+    }
+    encoded
+}
+
 /// RFC 3461 section 4: only upper case digits.
 fn hex_digit(octet: u8) -> Option<u8> {
     match octet {
@@ -57,6 +73,13 @@ mod tests {
             assert_eq!(decode_xtext(bad), None, "{bad}");
         }
         assert_eq!(decode_xtext("a+2Bb+3D").as_deref(), Some("a+b="));
+    }
+
+    #[test]
+    fn addresses_of_the_type_utf8_become_ascii() {
+        assert_eq!(encode_utf8_address("Jos\u{e9}+x@b.example"), "Jos\\x{E9}\\x{2B}x@b.example");
+        // What came encoded stays.
+        assert_eq!(encode_utf8_address("\\x{E9}@b.example"), "\\x{E9}@b.example");
     }
 
     proptest! {
