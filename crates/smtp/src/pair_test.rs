@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use postrider_mail::{Envelope, Recipient, Stage};
+use postrider_mail::{BodyType, Envelope, Notify, Recipient, Ret, Stage};
 use proptest::prelude::*;
 
 use crate::*;
@@ -116,7 +116,48 @@ fn a_message_over_the_size_is_not_even_begun() {
     assert_eq!(result.recipients[0], RecipientResult::Refused(LocalRefusal::TooLarge { limit: 10 }));
 }
 
+/// Everything that an envelope can say, said and understood.
+#[test]
+fn all_parameters_go_through() {
+    let mut profile = Profile::open("mail.example", TlsMode::Wrapper);
+    profile.extensions.binary_mime = true;
+    let mut pair = Pair::new(profile, TlsUse::Active, None);
+    assert_eq!(pair.run(100), Action::Ready);
+    let mut message = transaction(vec![Bytes::from_static(b"S: x\r\n\r\n\0")]);
+    message.envelope = Envelope {
+        sender: Some("jos\u{e9}@a.example".parse().unwrap()),
+        body: BodyType::BinaryMime,
+        smtp_utf8: true,
+        ret: Some(Ret::Headers),
+        envid: Some("a+b=c d".into()),
+        require_tls: true,
+        ..message.envelope
+    };
+    message.envelope.recipients[0].notify = Notify::SUCCESS | Notify::DELAY;
+    message.envelope.recipients[0].orcpt = Some("rfc822;x+y@b.example".into());
+    pair.client.begin(message.clone()).unwrap();
+    assert!(matches!(pair.run(100), Action::Done(_)));
+    assert_eq!(pair.received.len(), 1);
+    assert_eq!(pair.received[0].envelope, message.envelope);
+}
+
 proptest! {
+    /// Binary content comes out exactly as it went in.
+    #[test]
+    fn binary_content_round_trips(content: Vec<u8>, cut in 1usize..50, step in 1usize..50, pipelining: bool) {
+        let mut profile = Profile::open("mail.example", TlsMode::None);
+        profile.extensions.pipelining = pipelining;
+        profile.extensions.binary_mime = true;
+        let mut pair = Pair::new(profile, TlsUse::Never, None);
+        prop_assert_eq!(pair.run(step), Action::Ready);
+        let mut message = transaction(content.chunks(cut).map(Bytes::copy_from_slice).collect());
+        message.envelope.body = BodyType::BinaryMime;
+        pair.client.begin(message).unwrap();
+        prop_assert!(matches!(pair.run(step), Action::Done(_)));
+        prop_assert_eq!(pair.received.len(), 1);
+        prop_assert_eq!(pair.received[0].content.concat(), content);
+    }
+
     /// What goes in at one end comes out at the other, however it is cut.
     #[test]
     fn content_round_trips(

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use postrider_mail::{EmailAddress, EnhancedStatus};
+use postrider_mail::{EmailAddress, EnhancedStatus, sanitize_text};
 
 use super::profile::{RecipientOverflow, TlsMode};
 use super::replies;
@@ -13,6 +13,9 @@ use crate::wire::{Command, CommandError, Extensions, Line, MailRequest, RcptRequ
 
 /// RFC 9422 section 4: the largest number that can be announced.
 const MAX_LIMIT: usize = 999_999;
+/// Octets of a name that VRFY is answered with; RFC 5321 section 4.5.3.1.5
+/// allows 512 for the whole line.
+const MAX_ECHO: usize = 400;
 
 /// Commands. Each handler returns the event that it needs answered, or `None`
 /// when it has answered itself.
@@ -21,9 +24,7 @@ impl Session {
         let line = match self.lines.next(input) {
             Line::Incomplete => return Some(Event::NeedInput),
             Line::TooLong => {
-                if let Some(transcript) = &mut self.transcript {
-                    transcript.too_long();
-                }
+                self.note_too_long();
                 return self.error(replies::LINE_TOO_LONG);
             }
             Line::Full(line) => line,
@@ -129,6 +130,7 @@ impl Session {
             return self.error(reply);
         }
         if !self.count_idle() {
+            let name = sanitize_text(name, MAX_ECHO);
             self.say_as(252, EnhancedStatus::new(2, 0, 0), &name);
         }
         None

@@ -8,6 +8,10 @@ use super::session::{Answer, Event, Phase, Session};
 use super::transaction::ReceivedMessage;
 use crate::wire::{ChunkDecoder, ContentFault, DataDecoder, DataProgress};
 
+/// A chunk of fewer octets, unless it is the last, does not help to send mail:
+/// a message in crumbs costs more in commands than it brings.
+const SMALL_CHUNK: u64 = 1024;
+
 /// A chunk that is being read.
 #[derive(Debug)]
 pub(super) struct Chunk {
@@ -147,8 +151,7 @@ impl Session {
         transaction.chunks = Some(chunk.decoder);
         let excess = transaction.excess > 0;
         let refusal = transaction.refusal.clone();
-        // A chunk of nothing does not help to send mail.
-        if chunk.size == 0 && self.count_idle() {
+        if chunk.size < SMALL_CHUNK && self.count_idle() {
             return None;
         }
         match (refusal, fault) {

@@ -93,8 +93,8 @@ pub struct SessionLimits {
     pub max_line_bytes: usize,
     /// Wrong commands since the last accepted message: 421, and the session ends.
     pub max_errors: u32,
-    /// Commands that do not help to send mail (NOOP, RSET, VRFY, HELP, EHLO)
-    /// since the last accepted message; beyond it each counts as an error.
+    /// Commands that do not help to send mail (NOOP, RSET, VRFY, EHLO, BDAT of
+    /// less than 1 KiB that is not the last) since the last accepted message; beyond it each counts as an error.
     pub max_idle_commands: u32,
     /// Failed AUTH exchanges: 421, and the session ends.
     pub max_auth_failures: u32,

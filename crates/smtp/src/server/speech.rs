@@ -61,6 +61,12 @@ impl Session {
         }
     }
 
+    pub(super) fn note_too_long(&mut self) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.too_long();
+        }
+    }
+
     fn note(&mut self, code: u16) {
         if code >= 400 {
             self.refusals.push(code);

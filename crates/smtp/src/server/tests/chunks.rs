@@ -185,10 +185,15 @@ fn a_chunk_without_an_end_ends_the_session() {
 }
 
 #[test]
-fn chunks_of_nothing_are_counted() {
-    let mut driver = greeted(open());
-    let answer = driver.say(&format!("{MAIL}{}", "BDAT 0\r\n".repeat(500)));
-    assert!(answer.ends_with("421 Error: too many errors\r\n") && driver.closed, "{answer}");
+fn crumbs_are_counted() {
+    for crumb in ["BDAT 0\r\n", "BDAT 1\r\nx"] {
+        let mut driver = greeted(open());
+        let answer = driver.say(&format!("{MAIL}{}", crumb.repeat(500)));
+        assert!(answer.ends_with("421 Error: too many errors\r\n") && driver.closed, "{answer}");
+    }
+    let chunk = format!("BDAT 1024\r\n{}", "x".repeat(1024));
+    let answer = greeted(open()).say(&format!("{MAIL}{}BDAT 0 LAST\r\n", chunk.repeat(500)));
+    assert!(answer.ends_with("250 Ok MESSAGE-ID\r\n"), "{answer}");
 }
 
 #[test]

@@ -4,10 +4,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Output, envelope and content of each message, whether it closed.
-type Observed = (Vec<u8>, Vec<(String, Vec<u8>)>, bool);
+/// Everything that can be seen of a session.
+#[derive(Debug, PartialEq)]
+struct Observed {
+    output: Vec<u8>,
+    /// Envelope and content.
+    messages: Vec<(String, Vec<u8>)>,
+    transcript: Vec<Spoken>,
+    closed: bool,
+}
 
-/// Everything that can be seen of a dialogue, however it was cut.
+/// What comes of a dialogue that is cut like this.
 fn observe(wire: &[u8], cuts: &[usize]) -> Observed {
     let mut profile = open();
     profile.auth = true;
@@ -16,6 +23,7 @@ fn observe(wire: &[u8], cuts: &[usize]) -> Observed {
     profile.limits.max_line_bytes = 64;
     profile.limits.max_recipients = 2;
     let mut driver = Driver::new(profile);
+    driver.session.transcribe(true);
     let mut input = BytesMut::new();
     let mut rest = wire;
     let mut cuts = cuts.iter().copied().chain(std::iter::repeat(usize::MAX));
@@ -26,7 +34,8 @@ fn observe(wire: &[u8], cuts: &[usize]) -> Observed {
         driver.feed(&mut input);
     }
     let messages = driver.messages.iter().map(|message| (format!("{:?}", message.envelope), message.content.concat()));
-    (std::mem::take(&mut driver.output), messages.collect(), driver.closed)
+    let messages = messages.collect();
+    Observed { output: driver.output, messages, transcript: driver.session.take_transcript(), closed: driver.closed }
 }
 
 fn dialogue() -> impl Strategy<Value = Vec<u8>> {
@@ -84,8 +93,7 @@ proptest! {
         let body = bytes::Bytes::from(lines.join("\r\n").replace("\r\n.\r\n", "\r\n\r\n"));
         let mut wire = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n\r\n".to_vec();
         wire.extend(crate::wire::stuff(&[body]).concat());
-        let (_, messages, _) = observe(&wire, &cuts);
-        prop_assert!(messages.len() <= 1);
+        prop_assert!(observe(&wire, &cuts).messages.len() <= 1);
     }
 
     /// Whatever chunks hold, they are one message, and what follows are commands.
@@ -101,7 +109,7 @@ proptest! {
             wire.extend_from_slice(chunk);
         }
         wire.extend_from_slice(b"QUIT\r\n");
-        let (output, messages, closed) = observe(&wire, &cuts);
+        let Observed { output, messages, closed, .. } = observe(&wire, &cuts);
         prop_assert!(closed && output.ends_with(b"221 Bye\r\n"));
         prop_assert!(messages.len() <= 1);
         let content = chunks.concat();

@@ -26,6 +26,7 @@ fn spellings_of_real_clients() {
 fn commands_answered_as_postfix_does() {
     let mut driver = ready();
     assert_eq!(driver.say("VRFY someone@example.com\r\n"), "252 someone@example.com\r\n");
+    assert_eq!(driver.say("VRFY a\tb\r\n"), "252 a b\r\n");
     assert_eq!(driver.say("VRFY\r\n"), "501 Syntax: VRFY address [SMTPUTF8]\r\n");
     assert_eq!(driver.say("EXPN list\r\n"), "502 Error: command not implemented\r\n");
     assert_eq!(driver.say("HELP\r\n"), "500 Error: command not recognized\r\n");
