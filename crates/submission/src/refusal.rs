@@ -148,6 +148,37 @@ mod tests {
         }
     }
 
+    /// Clients' authors and operators look replies up there.
+    #[test]
+    fn every_refusal_is_in_the_reference() {
+        let reference = include_str!("../../../docs/smtp.md");
+        for refusal in [
+            Refusal::InvalidCredentials,
+            Refusal::Disabled,
+            Refusal::AuthFault,
+            Refusal::UnknownMechanism,
+            Refusal::TooLong,
+            Refusal::TooManyRecipients(1),
+            Refusal::NonAsciiAddress,
+            Refusal::HoldTooLong(1),
+            Refusal::HeaderTooLong,
+            Refusal::TooManyFields,
+            Refusal::DuplicateHeader("NAME"),
+            Refusal::TooManyHops,
+            Refusal::NoRoom,
+            Refusal::Unavailable,
+        ] {
+            let reply = refusal.reply();
+            let status = reply.enhanced.map(|status| status.to_string()).unwrap_or_default();
+            // Numbers stand there as N.
+            let (before, after) = reply.lines[0].split_at(reply.lines[0].find(char::is_numeric).unwrap_or(0));
+            let number = if before.is_empty() { "" } else { "N" };
+            let after = after.trim_start_matches(char::is_numeric);
+            let row = format!("| `{}` | `{status}` | `{before}{number}{after}` |", reply.code);
+            assert!(reference.contains(&row), "docs/smtp.md lacks {row}");
+        }
+    }
+
     #[test]
     fn failures_of_the_spool_are_transient() {
         assert_eq!(Refusal::from(postrider_spool::Error::Full("disk")), Refusal::NoRoom);
