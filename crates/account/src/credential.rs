@@ -135,6 +135,17 @@ struct Record {
     verifier: Verifier,
 }
 
+impl Record {
+    /// What comes of having proved to be this one.
+    fn grant(&self) -> Result<Authenticated, AuthError> {
+        let Credential { account, user_name, recipient_overflow, disabled, .. } = &self.credential;
+        if *disabled {
+            return Err(AuthError::Disabled);
+        }
+        Ok(Authenticated { account: *account, user_name: user_name.clone(), recipient_overflow: *recipient_overflow })
+    }
+}
+
 impl Credentials {
     pub(crate) fn open(store: &Store, clock: Clock, random: Random, settings: &Settings) -> Result<Self, Error> {
         let table = store.table::<String, Stored>(TABLE);
@@ -252,14 +263,19 @@ impl Credentials {
         let verifier = record.as_ref().map_or(Verifier::unmatched(), |record| record.verifier);
         let right = verifier.matches(password);
         match record {
-            Some(record) if right && record.credential.disabled => Err(AuthError::Disabled),
-            Some(record) if right => Ok(Authenticated {
-                account: record.credential.account,
-                user_name: record.credential.user_name.clone(),
-                recipient_overflow: record.credential.recipient_overflow,
-            }),
+            Some(record) if right => record.grant(),
             _ => Err(AuthError::Invalid),
         }
+    }
+
+    /// The credential of this user name, for a client that has proved by other means that
+    /// it may use it.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] when there is none; [`AuthError::Disabled`].
+    pub fn find(&self, user_name: &str) -> Result<Authenticated, AuthError> {
+        let record = self.0.known.read().get(user_name).cloned();
+        record.ok_or(AuthError::Invalid)?.grant()
     }
 
     async fn insert(

@@ -8,6 +8,7 @@
 mod credential;
 mod derive;
 mod error;
+mod guard;
 mod settings;
 mod suppression;
 
@@ -17,6 +18,7 @@ use postrider_store::Store;
 pub use credential::{AuthError, Authenticated, Credential, Credentials, Issued, NewCredential, RecipientOverflow};
 pub use derive::{ImportedSecret, derive_smtp_password};
 pub use error::Error;
+pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
 pub use settings::Settings;
 pub use suppression::{
     Filter, Format, ImportEntry, ImportReport, Parsed, RefusedLine, Suppressed, Suppression, export, parse,
@@ -26,6 +28,7 @@ pub use suppression::{
 #[derive(Clone, Debug)]
 pub struct Accounts {
     credentials: Credentials,
+    guard: Guard,
     suppression: Suppression,
 }
 
@@ -38,6 +41,7 @@ impl Accounts {
     pub fn open(store: &Store, clock: &Clock, random: &Random, settings: &Settings) -> Result<Self, Error> {
         Ok(Self {
             credentials: Credentials::open(store, clock.clone(), random.clone(), settings)?,
+            guard: Guard::open(store, clock.clone(), random, &settings.bans)?,
             suppression: Suppression::open(store, clock.clone(), random, settings)?,
         })
     }
@@ -46,6 +50,12 @@ impl Accounts {
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Who guesses passwords.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// Who must not be sent mail.

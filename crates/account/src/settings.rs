@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::BanSettings;
+
 /// Bounds of what accounts may keep.
 #[derive(Deserialize, Serialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -12,11 +14,14 @@ pub struct Settings {
     /// The most suppressed addresses there may be. Each takes about 16 bytes of memory
     /// and 100 bytes of disk. Beyond it, additions are refused.
     pub max_suppressed: u64,
+    /// Bans, which have a section of their own in the configuration.
+    #[serde(skip)]
+    pub bans: BanSettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_credentials: 10_000, max_suppressed: 20_000_000 }
+        Self { max_credentials: 10_000, max_suppressed: 20_000_000, bans: BanSettings::default() }
     }
 }
 

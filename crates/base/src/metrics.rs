@@ -267,6 +267,12 @@ table! {
     tls_failures: By<Listener, Counter> = "postrider_tls_failures";
     /// Authentication exchanges.
     auth: By<AuthResult, Counter> = "postrider_auth";
+    /// Answers to wrong passwords that were held back for a while.
+    auth_delayed: Counter = "postrider_auth_delayed";
+    /// Addresses banned for guessing passwords.
+    bans: Counter = "postrider_bans";
+    /// Addresses that are banned at the moment.
+    bans_active: Gauge = "postrider_bans_active";
 
     /// Messages accepted: synced and answered with 250.
     messages_accepted: Counter = "postrider_messages_accepted";

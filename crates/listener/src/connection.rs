@@ -114,6 +114,13 @@ impl Connection {
             match need {
                 Need::Input => self.read(stream).await?,
                 Need::Flush => {}
+                Need::Pause(time) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(time) => {}
+                        () = self.scope.cancelled() => {}
+                    }
+                    self.dialogue.let_fail();
+                }
                 Need::Tls | Need::Close => return Ok(need),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use postrider_base::Metrics;
@@ -24,6 +25,8 @@ pub(crate) enum Need {
     Close,
     /// Write the output: there is much of it.
     Flush,
+    /// Wait, then say what is due with [`Dialogue::let_fail`].
+    Pause(Duration),
 }
 
 /// Output beyond this is written before more input is looked at.
@@ -41,6 +44,8 @@ pub(crate) struct Dialogue {
     tls: Option<TlsInfo>,
     sasl: Option<SaslExchange>,
     who: Option<Authenticated>,
+    /// Why authentication has failed, while the client waits to hear it.
+    failure: Option<Refusal>,
     /// What the client said in SIZE, or nothing.
     announced: u64,
     /// Size of the buffer that content was read into last.
@@ -52,7 +57,18 @@ impl Dialogue {
     pub(crate) fn new(profile: Arc<Profile>, id: String, ip: IpAddr, submission: Submission, metrics: Metrics) -> Self {
         let mut session = Session::new(profile, id);
         session.greet();
-        Dialogue { session, submission, metrics, ip, tls: None, sasl: None, who: None, announced: 0, room: 0 }
+        Dialogue {
+            session,
+            submission,
+            metrics,
+            ip,
+            tls: None,
+            sasl: None,
+            who: None,
+            failure: None,
+            announced: 0,
+            room: 0,
+        }
     }
 
     /// The connection is inside TLS now.
@@ -109,7 +125,7 @@ impl Dialogue {
                 sasl.start(&mechanism, initial)
             }
             (AuthEvent::Response(response), Some(sasl)) => sasl.respond(response),
-            (AuthEvent::Response(_), None) => AuthStep::Failure(Refusal::AuthFault),
+            (AuthEvent::Response(_), None) => AuthStep::Failure { refusal: Refusal::AuthFault, delay: Duration::ZERO },
             (AuthEvent::Cancelled, _) => {
                 if let Some(mut sasl) = self.sasl.take() {
                     sasl.cancel();
@@ -129,12 +145,24 @@ impl Dialogue {
                 self.who = Some(who);
                 self.session.auth_success();
             }
-            AuthStep::Failure(refusal) => {
+            AuthStep::Failure { refusal, delay } => {
                 self.sasl = None;
-                self.session.auth_failure(&refusal.reply());
+                self.failure = Some(refusal);
+                if !delay.is_zero() {
+                    return Some(Need::Pause(delay));
+                }
+                self.let_fail();
             }
         }
         None
+    }
+
+    /// Says that authentication has failed, now that the wait for it is over.
+    pub(crate) fn let_fail(&mut self) {
+        if let Some(refusal) = self.failure.take() {
+            self.session.auth_failure(&refusal.reply());
+            self.count_refusals();
+        }
     }
 
     fn mail(&mut self, request: &MailRequest) -> Option<Need> {

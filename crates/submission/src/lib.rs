@@ -17,7 +17,7 @@ mod submit;
 mod trace;
 
 pub use own::OwnMessage;
-pub use postrider_account::{Authenticated, RecipientOverflow};
+pub use postrider_account::{Authenticated, Guard, RecipientOverflow, Verdict};
 pub use refusal::Refusal;
 pub use sasl::{AuthStep, SaslExchange};
 pub use settings::{Preserve, Settings};

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use postrider_account::{AuthError, Authenticated, Credentials};
+use postrider_account::{AuthError, Authenticated, Credentials, Guard};
 use postrider_base::Metrics;
 use postrider_base::metrics::AuthResult;
 use postrider_mail::sanitize_text;
@@ -28,7 +29,12 @@ pub enum AuthStep {
     /// `235`: the client is who it says.
     Success(Authenticated),
     /// The exchange is over without success.
-    Failure(Refusal),
+    Failure {
+        /// What the client is told.
+        refusal: Refusal,
+        /// How long that is to be held back: guessing passwords takes time.
+        delay: Duration,
+    },
 }
 
 /// One exchange, from AUTH to its end. Mechanisms are `PLAIN` (RFC 4616) and `LOGIN`,
@@ -40,13 +46,14 @@ pub enum AuthStep {
 pub struct SaslExchange {
     config: Arc<SASLConfig>,
     session: Option<Session<Verdict>>,
+    guard: Guard,
     client: IpAddr,
     metrics: Metrics,
 }
 
 impl SaslExchange {
-    pub(crate) fn new(config: Arc<SASLConfig>, client: IpAddr, metrics: Metrics) -> Self {
-        Self { config, session: None, client, metrics }
+    pub(crate) fn new(config: Arc<SASLConfig>, guard: Guard, client: IpAddr, metrics: Metrics) -> Self {
+        Self { config, session: None, guard, client, metrics }
     }
 
     /// Begins the exchange (anew) with the arguments of AUTH. The mechanism's name may be
@@ -101,7 +108,8 @@ impl SaslExchange {
             Ok(State::Finished(_)) => self.conclude(session.validation()),
             Err(error) => {
                 tracing::debug!(client = %self.client, %error, "malformed authentication");
-                self.fail(AuthResult::Aborted, Refusal::InvalidCredentials)
+                let malformed = input.unwrap_or_default();
+                self.wrong(AuthResult::Aborted, Refusal::InvalidCredentials, "", malformed)
             }
         }
     }
@@ -113,22 +121,40 @@ impl SaslExchange {
         match checked.result {
             Ok(authenticated) => {
                 self.metrics.auth.of(AuthResult::Success).inc();
+                self.guard.succeeded(self.client);
                 AuthStep::Success(authenticated)
             }
             Err(error) => {
-                tracing::info!(client = %self.client, user = checked.user, "authentication failed: {error}");
-                let result = match error {
-                    AuthError::Disabled => AuthResult::Disabled,
-                    _ => AuthResult::Invalid,
-                };
-                self.fail(result, error.into())
+                let user = sanitize_text(&checked.user, MAX_LOGGED_USER);
+                tracing::info!(client = %self.client, user, "authentication failed: {error}");
+                match error {
+                    AuthError::Invalid => {
+                        self.wrong(AuthResult::Invalid, error.into(), &checked.user, &checked.password)
+                    }
+                    // Whoever hears this knows the password.
+                    AuthError::Disabled => self.fail(AuthResult::Disabled, error.into()),
+                    _ => self.fail(AuthResult::Invalid, error.into()),
+                }
             }
         }
     }
 
+    /// A failure that counts against the client's address and the user.
+    fn wrong(&self, result: AuthResult, refusal: Refusal, user: &str, password: &[u8]) -> AuthStep {
+        let consequence = self.guard.failed(self.client, user, password);
+        if !consequence.delay.is_zero() {
+            self.metrics.auth_delayed.inc();
+        }
+        if consequence.banned {
+            self.metrics.bans.inc();
+        }
+        self.metrics.auth.of(result).inc();
+        AuthStep::Failure { refusal, delay: consequence.delay }
+    }
+
     fn fail(&self, result: AuthResult, refusal: Refusal) -> AuthStep {
         self.metrics.auth.of(result).inc();
-        AuthStep::Failure(refusal)
+        AuthStep::Failure { refusal, delay: Duration::ZERO }
     }
 }
 
@@ -160,8 +186,8 @@ impl Validation for Verdict {
 
 /// What comes out of an exchange that was well-formed.
 struct Checked {
-    /// For the log.
     user: String,
+    password: Zeroizing<Vec<u8>>,
     result: Result<Authenticated, AuthError>,
 }
 
@@ -178,7 +204,8 @@ impl SessionCallback for Checker {
         validate.with::<Verdict, _>(|| {
             let user = context.get_ref::<AuthId>().ok_or_else(missing)?;
             let password = context.get_ref::<Password>().ok_or_else(missing)?;
-            Ok(Checked { user: sanitize_text(user, MAX_LOGGED_USER), result: self.0.authenticate(user, password) })
+            let result = self.0.authenticate(user, password);
+            Ok(Checked { user: user.to_owned(), password: Zeroizing::new(password.to_vec()), result })
         })?;
         Ok(())
     }

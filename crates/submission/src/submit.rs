@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
-use postrider_account::{Accounts, Authenticated};
+use postrider_account::{Accounts, Authenticated, Guard};
 use postrider_base::{Clock, Metrics, Random, Timestamp};
 use postrider_mail::{Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
@@ -43,6 +43,7 @@ struct Inner {
     metrics: Metrics,
     message_id_domain: String,
     sasl: Arc<SASLConfig>,
+    accounts: Accounts,
 }
 
 /// The connection that a message came by.
@@ -79,6 +80,7 @@ impl Submission {
     pub fn new(deps: SubmissionDeps, settings: Settings) -> Self {
         Self(Arc::new(Inner {
             sasl: sasl::config(deps.accounts.credentials().clone()),
+            accounts: deps.accounts,
             message_id_domain: settings.message_id_domain(),
             spool: deps.spool,
             clock: deps.clock,
@@ -97,7 +99,23 @@ impl Submission {
     /// An authentication exchange with the client at this address.
     #[must_use]
     pub fn sasl(&self, client: IpAddr) -> SaslExchange {
-        SaslExchange::new(Arc::clone(&self.0.sasl), client, self.0.metrics.clone())
+        let guard = self.0.accounts.guard().clone();
+        SaslExchange::new(Arc::clone(&self.0.sasl), guard, client, self.0.metrics.clone())
+    }
+
+    /// Who guesses passwords.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        self.0.accounts.guard()
+    }
+
+    /// The credential of this user name, for a client that is known by other means than
+    /// its password: an address or a certificate that the operator has bound to it.
+    ///
+    /// # Errors
+    /// [`Refusal::Disabled`], or [`Refusal::InvalidCredentials`] when there is none.
+    pub fn credential(&self, user_name: &str) -> Result<Authenticated, Refusal> {
+        Ok(self.0.accounts.credentials().find(user_name)?)
     }
 
     /// Whether a message of this size (from `SIZE=`; 0 when not given) could be taken

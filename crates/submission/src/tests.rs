@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_account::{Accounts, Authenticated, ImportedSecret, NewCredential};
@@ -13,7 +14,7 @@ use postrider_spool::{Driver, Message, NewMessage, OriginKind, Spool, SpoolOptio
 use postrider_store::Store;
 use secrecy::SecretString;
 
-use crate::{AuthStep, Client, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest};
+use crate::{AuthStep, Client, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest, Verdict};
 
 mod extensions;
 
@@ -144,11 +145,53 @@ async fn every_way_to_authenticate_that_clients_take() {
     assert_eq!(world.counted(AuthResult::Success), 5);
 }
 
+/// Why an exchange failed.
+fn refusal(step: &AuthStep) -> Option<Refusal> {
+    match step {
+        AuthStep::Failure { refusal, .. } => Some(*refusal),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_and_banned() {
+    let world = world().await;
+    let guess = |n: u32| match world.auth("PLAIN", Some(&plain("", USER, &n.to_string())), &[]).remove(0) {
+        AuthStep::Failure { delay, .. } => delay,
+        step => panic!("{step:?}"),
+    };
+    assert_eq!([guess(1), guess(2), guess(3)], [250, 500, 1000].map(Duration::from_millis));
+    assert_eq!(world.submission.guard().check(CLIENT), Verdict::Welcome);
+    let last = (4..=10).map(guess).fold(Duration::ZERO, Duration::max);
+    assert_eq!(last, Duration::from_secs(5), "the longest delay");
+    assert!(matches!(world.submission.guard().check(CLIENT), Verdict::Banned { .. }));
+    assert_eq!((world.metrics.bans.get(), world.metrics.auth_delayed.get()), (1, 10));
+}
+
+#[tokio::test]
+async fn a_success_protects_the_address() {
+    let world = world().await;
+    world.auth("PLAIN", Some(&plain("", USER, PASSWORD)), &[]);
+    for n in 0..50 {
+        world.auth("PLAIN", Some(&plain("", USER, &n.to_string())), &[]);
+    }
+    assert_eq!(world.submission.guard().check(CLIENT), Verdict::Welcome);
+}
+
+#[tokio::test]
+async fn credentials_are_found_by_name_unless_they_are_disabled() {
+    let world = world().await;
+    assert_eq!(world.submission.credential(USER).unwrap().user_name, USER);
+    assert_eq!(world.submission.credential("AKIAIOSFODNN7EXAMPL2"), Err(Refusal::InvalidCredentials));
+    world.accounts.credentials().disable(USER).await.unwrap();
+    assert_eq!(world.submission.credential(USER), Err(Refusal::Disabled));
+}
+
 #[tokio::test]
 async fn wrong_credentials_are_refused_in_every_way() {
     let world = world().await;
-    let refused = AuthStep::Failure(Refusal::InvalidCredentials);
-    let last = |steps: Vec<AuthStep>| steps.last().unwrap().clone();
+    let refused = Some(Refusal::InvalidCredentials);
+    let last = |steps: Vec<AuthStep>| refusal(steps.last().unwrap());
     for (user, password) in [(USER, "guess"), ("AKIAIOSFODNN7EXAMPL2", PASSWORD), ("x", "y")] {
         assert_eq!(last(world.auth("PLAIN", Some(&plain("", user, password)), &[])), refused);
         assert_eq!(last(world.auth("LOGIN", Some(user.as_bytes()), &[password.as_bytes()])), refused);
@@ -158,7 +201,7 @@ async fn wrong_credentials_are_refused_in_every_way() {
 
     world.accounts.credentials().disable(USER).await.unwrap();
     let steps = world.auth("PLAIN", Some(&plain("", USER, PASSWORD)), &[]);
-    assert_eq!(steps, [AuthStep::Failure(Refusal::Disabled)]);
+    assert_eq!(refusal(&steps[0]), Some(Refusal::Disabled));
     assert_eq!(world.counted(AuthResult::Disabled), 1);
     assert_eq!(world.counted(AuthResult::Success), 0);
 }
@@ -166,22 +209,23 @@ async fn wrong_credentials_are_refused_in_every_way() {
 #[tokio::test]
 async fn nonsense_ends_the_exchange() {
     let world = world().await;
-    let refused = AuthStep::Failure(Refusal::InvalidCredentials);
+    let refused = Some(Refusal::InvalidCredentials);
     let three_nuls = [plain("", USER, PASSWORD), b"\0x".to_vec()].concat();
     for nonsense in [&b""[..], b"\0\0\0\0", b"\xff\xfe\0\xff\0\xff", USER.as_bytes(), b"\0\0password", &three_nuls] {
-        assert_eq!(world.auth("PLAIN", Some(nonsense), &[])[0], refused, "{nonsense:?}");
-        assert_eq!(world.auth("PLAIN", None, &[nonsense]), [challenge(""), refused.clone()]);
+        assert_eq!(refusal(&world.auth("PLAIN", Some(nonsense), &[])[0]), refused, "{nonsense:?}");
+        let steps = world.auth("PLAIN", None, &[nonsense]);
+        assert_eq!((&steps[0], refusal(&steps[1])), (&challenge(""), refused));
     }
-    assert_eq!(world.auth("LOGIN", Some(b"\xff"), &[]), [refused]);
+    assert_eq!(refusal(&world.auth("LOGIN", Some(b"\xff"), &[])[0]), refused);
     for mechanism in ["CRAM-MD5", "", "SCRAM-SHA-256", "PLAIN LOGIN", "\u{e4}", &"X".repeat(1000)] {
-        assert_eq!(world.auth(mechanism, None, &[]), [AuthStep::Failure(Refusal::UnknownMechanism)]);
+        assert_eq!(refusal(&world.auth(mechanism, None, &[])[0]), Some(Refusal::UnknownMechanism));
     }
 }
 
 #[tokio::test]
 async fn an_exchange_that_is_over_does_not_go_on() {
     let world = world().await;
-    let fault = AuthStep::Failure(Refusal::AuthFault);
+    let fault = AuthStep::Failure { refusal: Refusal::AuthFault, delay: Duration::ZERO };
     let mut exchange = world.submission.sasl(CLIENT);
     assert_eq!(exchange.respond(plain("", USER, PASSWORD)), fault);
     exchange.start("PLAIN", None);
