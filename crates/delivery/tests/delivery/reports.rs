@@ -7,7 +7,7 @@ use postrider_delivery::Settings;
 use postrider_mail::{BodyType, Notify, Ret};
 use postrider_spool::{AcceptedRecord, Content, NewMessage, OriginKind};
 
-use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
 use crate::server::{Moment, Say, Server, Setup};
 
 const HOST: &str = "198.51.100.1:25";
@@ -38,7 +38,8 @@ fn asking(rig: &Rig, recipients: &[(&str, Notify)]) -> NewMessage {
 
 /// The next message that arrives at the sender's host.
 async fn report(senders: &Server, nth: usize) -> String {
-    senders.until(|seen| seen.messages.len() > nth).await;
+    let arrival = senders.until(|seen| seen.messages.len() > nth);
+    tokio::time::timeout(30 * DAY, arrival).await.expect("a report comes within a month");
     senders.seen().messages.remove(nth)
 }
 
@@ -228,6 +229,41 @@ async fn who_asked_is_told_once_that_it_is_late() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_power_cut_neither_loses_nor_repeats_a_notice() {
+    for hours in [1, 5, 20] {
+        let (mut rig, senders) = rig().await;
+        Server::scripted(&rig.net, HOST, busy);
+        rig.deliver(routes(&[]));
+        let message = asking(&rig, &[("ann@example.com", Notify::DELAY)]);
+        let expires = message.expires_at;
+        rig.accept(message).await;
+        tokio::time::sleep(hours * HOUR).await;
+        assert_eq!(senders.seen().messages.len(), usize::from(hours > 4));
+        rig.power_cut().await;
+        rig.deliver(routes(&[]));
+        tokio::time::sleep(expires.saturating_since(rig.clock.now()) + HOUR).await;
+        assert_eq!(senders.seen().messages.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_was_not_sent_yet_survives_a_power_cut() {
+    let mut rig = Rig::new().await;
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    rig.mx("example.net", "mx.example.net", "198.51.100.9");
+    let host = plain_host(&rig, |_| Say::Usual);
+    rig.deliver(routes(&[]));
+    let id = rig.accept(asking(&rig, &[("ann@example.com", Notify::SUCCESS)])).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    rig.power_cut().await;
+    let senders = Server::start(&rig.net, SENDERS);
+    rig.deliver(routes(&[]));
+    assert!(report(&senders, 0).await.contains("Action: relayed"));
+    tokio::time::sleep(20 * HOUR).await;
+    assert_eq!((senders.seen().messages.len(), host.seen().messages.len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn lateness_and_life_count_from_the_release() {
     let (mut rig, senders) = rig().await;
     Server::scripted(&rig.net, HOST, busy);
@@ -248,7 +284,9 @@ async fn lateness_and_life_count_from_the_release() {
     assert!(attempts_before > 2, "the first deferrals were not late");
     assert!(text.contains("Action: delayed"));
     settle(&mut rig).await;
-    assert_eq!(own_messages(&rig).len(), 1);
+    let own = own_messages(&rig);
+    assert_eq!(own.len(), 1);
+    assert!(own[0].accepted_at >= release.saturating_add(HOUR));
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Rig {
     pub(crate) net: SimNet,
     pub(crate) zones: Zones,
+    disk: SimDisk,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
@@ -42,41 +43,22 @@ impl Rig {
         let clock = Clock::simulated(Timestamp::from_millis(1_700_000_000_000));
         let (random, metrics) = (Random::seeded(7), Metrics::new());
         let state = tempfile::tempdir().unwrap();
-        let spool = Spool::open(SpoolOptions {
-            disk: Arc::new(SimDisk::new()),
-            dir: "/spool".into(),
-            index_dir: None,
-            clock: clock.clone(),
-            settings: postrider_spool::Settings {
-                segment_bytes: postrider_base::Size::from_mib(1),
-                ..postrider_spool::Settings::default()
-            },
-            metrics: metrics.clone(),
-            feeds: &["test"],
-            start_held: false,
-            accept_loss: false,
-            driver: Driver::Task,
-        })
-        .await
-        .unwrap();
+        let disk = SimDisk::new();
+        let spool = open_spool(&disk, &clock, &metrics).await;
         let store = Store::open(Arc::new(SimDisk::new()), state.path()).unwrap();
         let accounts = Accounts::open(&store, &clock, &random, &postrider_account::Settings::default()).unwrap();
-        let submission = Submission::new(
-            SubmissionDeps {
-                spool: spool.clone(),
-                accounts: accounts.clone(),
-                clock: clock.clone(),
-                random: random.clone(),
-                metrics: metrics.clone(),
-            },
-            postrider_submission::Settings {
-                hostname: Some("relay.example.net".into()),
-                ..postrider_submission::Settings::default()
-            },
-        );
+        let deps = SubmissionDeps {
+            spool: spool.clone(),
+            accounts: accounts.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: metrics.clone(),
+        };
+        let submission = submission(deps);
         Self {
             net: SimNet::new(),
             zones: Zones::new(),
+            disk,
             feed: spool.feed("test", Lsn::default()),
             clock,
             random,
@@ -90,6 +72,25 @@ impl Rig {
             accepted: Vec::new(),
             _state: state,
         }
+    }
+
+    /// The power is cut, and the relay starts again without its delivery. What
+    /// the feed said before it says again.
+    pub(crate) async fn power_cut(&mut self) {
+        self.disk.crash_dropping_all();
+        let scope = std::mem::replace(&mut self.scope, Scope::new("test"));
+        scope.close(HOUR).await.unwrap();
+        self.spool = open_spool(&self.disk, &self.clock, &self.metrics).await;
+        self.feed = self.spool.feed("test", Lsn::default());
+        self.outcomes.clear();
+        self.accepted.clear();
+        self.submission = submission(SubmissionDeps {
+            spool: self.spool.clone(),
+            accounts: self.accounts.clone(),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            metrics: self.metrics.clone(),
+        });
     }
 
     /// Starts the delivery.
@@ -204,6 +205,31 @@ impl Rig {
     pub(crate) fn mx(&self, domain: &str, host: &str, ip: &str) {
         self.zones.add_mx(domain, 10, host).add_address(host, ip);
     }
+}
+
+async fn open_spool(disk: &SimDisk, clock: &Clock, metrics: &Metrics) -> Spool {
+    Spool::open(SpoolOptions {
+        disk: Arc::new(disk.clone()),
+        dir: "/spool".into(),
+        index_dir: None,
+        clock: clock.clone(),
+        settings: postrider_spool::Settings {
+            segment_bytes: postrider_base::Size::from_mib(1),
+            ..postrider_spool::Settings::default()
+        },
+        metrics: metrics.clone(),
+        feeds: &["test"],
+        start_held: false,
+        accept_loss: false,
+        driver: Driver::Task,
+    })
+    .await
+    .unwrap()
+}
+
+fn submission(deps: SubmissionDeps) -> Submission {
+    let hostname = Some("relay.example.net".into());
+    Submission::new(deps, postrider_submission::Settings { hostname, ..Default::default() })
 }
 
 /// Settings with these routes.
