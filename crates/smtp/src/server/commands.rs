@@ -13,6 +13,9 @@ use crate::wire::{Command, CommandError, Extensions, Line, MailRequest, RcptRequ
 
 /// RFC 9422 section 4: the largest number that can be announced.
 const MAX_LIMIT: usize = 999_999;
+/// RCPT commands beyond the limit on recipients that are answered without
+/// counting them as errors, as with Postfix.
+const MAX_OVERSHOOT: u32 = 1000;
 /// Octets of a name that VRFY is answered with; RFC 5321 section 4.5.3.1.5
 /// allows 512 for the whole line.
 const MAX_ECHO: usize = 400;
@@ -173,7 +176,9 @@ impl Session {
             let recipient = request.recipient.clone();
             return self.ask(Event::Rcpt(request), Answer::Rcpt(recipient));
         }
+        transaction.overshoot += 1;
         match self.overflow {
+            _ if transaction.overshoot > MAX_OVERSHOOT => self.error(replies::TOO_MANY_RECIPIENTS),
             RecipientOverflow::Defer => self.refuse(replies::TOO_MANY_RECIPIENTS),
             RecipientOverflow::Reject => {
                 transaction.excess += 1;

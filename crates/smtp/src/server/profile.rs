@@ -86,7 +86,8 @@ impl Profile {
 pub struct SessionLimits {
     /// Octets of a message, as kept: `552 Message is too long.` Announced with SIZE (RFC 1870).
     pub max_message_bytes: u64,
-    /// Recipients of a message; see [`RecipientOverflow`].
+    /// Recipients of a message; see [`RecipientOverflow`]. Beyond 1,000 too
+    /// many each further one counts as an error.
     pub max_recipients: usize,
     /// Octets of a command line, its end included: 500. RFC 5321 section
     /// 4.5.3.1.4 asks for 512, extensions for more.

@@ -205,7 +205,9 @@ impl Session {
 
     /// Whether no message is under way, so that nothing is lost by closing now.
     pub fn is_between_messages(&self) -> bool {
-        self.transaction.is_none() && matches!(self.phase, Phase::Commands | Phase::AuthResponse | Phase::Closed)
+        // A chunk without transaction only waits to be refused.
+        let idle = matches!(self.phase, Phase::Commands | Phase::AuthResponse | Phase::Chunk(_) | Phase::Closed);
+        idle && self.transaction.is_none()
     }
 
     /// Whether content is being received, which comes in larger pieces than commands.

@@ -25,6 +25,8 @@ pub(super) struct Transaction {
     pub(super) hold: Option<HoldUntil>,
     /// Recipients beyond the limit, which were accepted to refuse the message later.
     pub(super) excess: usize,
+    /// RCPT commands beyond the limit, whatever the answer was.
+    pub(super) overshoot: u32,
     /// There between the chunks of a message, from the first BDAT on.
     pub(super) chunks: Option<Box<ChunkDecoder>>,
     /// What its content is answered with, as nothing more of it is kept.
@@ -35,7 +37,7 @@ impl Transaction {
     pub(super) fn new(request: MailRequest) -> Transaction {
         let MailRequest { sender, size: _, body, smtp_utf8, ret, envid, require_tls, hold } = request;
         let envelope = Envelope { sender, recipients: Vec::new(), body, smtp_utf8, ret, envid, require_tls };
-        Transaction { envelope, hold, excess: 0, chunks: None, refusal: None }
+        Transaction { envelope, hold, excess: 0, overshoot: 0, chunks: None, refusal: None }
     }
 
     pub(super) fn add(&mut self, recipient: Recipient) {

@@ -79,6 +79,9 @@ fn a_misplaced_chunk_is_read_before_it_is_refused() {
     let mut driver = Driver::new(profile(TlsMode::Wrapper));
     assert_eq!(driver.say(chunk), "530 Authentication required\r\n250 Ok\r\n");
     assert!(driver.messages.is_empty());
+    // There is no message that would be lost.
+    driver.say("BDAT 100 LAST\r\nx");
+    assert!(driver.session.is_receiving_content() && driver.session.is_between_messages());
 }
 
 #[test]

@@ -127,6 +127,17 @@ fn too_many_recipients() {
 }
 
 #[test]
+fn recipients_without_end() {
+    for overflow in [RecipientOverflow::Reject, RecipientOverflow::Defer] {
+        let mut driver = ready();
+        driver.session.set_recipient_overflow(overflow);
+        let answer = driver.say(&format!("MAIL FROM:<>\r\n{}", "RCPT TO:<a@b.example>\r\n".repeat(40_000)));
+        assert_eq!(answer.lines().count(), 1 + 50 + 1000 + 20 + 1);
+        assert!(answer.ends_with("452 Too many recipients\r\n421 Error: too many errors\r\n") && driver.closed);
+    }
+}
+
+#[test]
 fn content_that_can_not_be_kept() {
     for (content, text) in [
         ("S: a\rb\r\n\r\n", "554 Transaction failed: Carriage return without line feed in the header.\r\n"),
