@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use postrider_account::RecipientOverflow;
+use postrider_base::{Network, Period};
 use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
 
 /// An SMTP relay with Amazon SES's semantics that a company runs itself.
@@ -45,6 +46,9 @@ pub(crate) enum Command {
     /// The suppression list: addresses that get nothing
     #[command(subcommand)]
     Suppression(SuppressionCommand),
+    /// Addresses that are banned for guessing passwords
+    #[command(subcommand)]
+    Bans(BansCommand),
     /// Messages that are waiting
     #[command(subcommand)]
     Queue(QueueCommand),
@@ -56,6 +60,9 @@ pub(crate) enum Command {
     /// Delivery events, one JSON object a line
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Show what is said in the sessions of a client while it is said, without passwords and
+    /// content, until interrupted
+    Trace(TraceArgs),
     /// What this node is and how it fares
     Status,
     /// Make the daemon read its configuration and certificates again
@@ -240,6 +247,38 @@ pub(crate) enum ExportFormat {
     Json,
     /// One document, as SES's ListSuppressedDestinations prints it
     Ses,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BansCommand {
+    /// List the bans in effect
+    List,
+    /// Lift bans before their time
+    Clear(BansClearArgs),
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct BansClearArgs {
+    /// Those of addresses in this network, as 192.0.2.7 or 192.0.2.0/24
+    pub(crate) network: Option<Network>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(crate) struct TraceArgs {
+    /// Clients at these addresses, as 192.0.2.7 or 192.0.2.0/24
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) peer: Option<Network>,
+    /// Clients that authenticate as this user
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// How long, as 30s, 10m
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) time: Option<Period>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use postrider_account::Accounts;
-use postrider_base::{Clock, Disk, Metrics, Random, RealDisk};
+use postrider_base::{Clock, Disk, Metrics, Random, RealDisk, Traces};
 use postrider_control::{About, Deps, ReloadRequest};
 use postrider_delivery::Delivery;
 use postrider_events::{Driver, Events, EventsOptions, Issuer};
@@ -54,6 +54,7 @@ pub(crate) struct DaemonLink {
     pub(crate) delivery: Delivery,
     pub(crate) listeners: Vec<String>,
     pub(crate) reload: mpsc::Sender<ReloadRequest>,
+    pub(crate) traces: Traces,
 }
 
 impl Rooms {
@@ -64,7 +65,7 @@ impl Rooms {
         let state = StateDir::open(&config.server.state_dir, config.server.node.0, &random)?;
         let store = open_store(Arc::clone(&disk), &state).await?;
         let accounts =
-            Accounts::open(&store, &clock, &random, &config.account).context("cannot read the account tables")?;
+            Accounts::open(&store, &clock, &random, &config.account()).context("cannot read the account tables")?;
         let queue = match open {
             Open::Accounts => None,
             Open::Everything => Some(open_queue(config, &state, disk, &clock, &metrics).await?),
@@ -75,9 +76,9 @@ impl Rooms {
     /// What operations act on.
     pub(crate) fn control_deps(&self, config: &Config, daemon: Option<DaemonLink>) -> Deps {
         let running_since = daemon.as_ref().map(|_| self.clock.now());
-        let (listeners, delivery, reload) = match daemon {
-            Some(daemon) => (daemon.listeners, Some(daemon.delivery), Some(daemon.reload)),
-            None => (Vec::new(), None, None),
+        let (listeners, delivery, reload, traces) = match daemon {
+            Some(daemon) => (daemon.listeners, Some(daemon.delivery), Some(daemon.reload), Some(daemon.traces)),
+            None => (Vec::new(), None, None, None),
         };
         Deps {
             about: About {
@@ -95,6 +96,7 @@ impl Rooms {
             events: self.queue.as_ref().map(|queue| queue.events.clone()),
             spool: self.queue.as_ref().map(|queue| queue.spool.clone()),
             reload,
+            traces,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The operator's commands: from arguments to operations, from answers to tables.
 
+mod bans;
 pub(crate) mod config;
 mod credentials;
 mod events;
@@ -8,6 +9,7 @@ mod message;
 mod node;
 mod queue;
 mod suppression;
+mod trace;
 
 use std::path::Path;
 
@@ -24,11 +26,13 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         return credentials::derive(region, out);
     }
     Access::with(config, need(&command), async |access| match command {
+        Command::Bans(command) => bans::run(command, access, out).await,
         Command::Credentials(command) => credentials::run(command, access, out).await,
         Command::Suppression(command) => suppression::run(command, access, out).await,
         Command::Queue(command) => queue::run(command, access, out).await,
         Command::Message { id } => message::run(id, access, out).await,
         Command::Events(command) => events::run(command, access, out).await,
+        Command::Trace(arguments) => trace::run(arguments, access, out).await,
         Command::Status => node::status(access, out).await,
         Command::Reload => node::reload(access, out).await,
         Command::Sites => node::sites(access, out).await,
@@ -40,8 +44,8 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 /// What must be opened when no daemon runs.
 fn need(command: &Command) -> Need {
     match command {
-        Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
-        Command::Reload | Command::Sites => Need::Daemon,
+        Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
+        Command::Reload | Command::Sites | Command::Trace(_) => Need::Daemon,
         Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,
         _ => Need::Everything,
     }

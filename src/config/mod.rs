@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) tls: TlsSettings,
     pub(crate) submission: postrider_submission::Settings,
     pub(crate) account: postrider_account::Settings,
+    pub(crate) bans: postrider_account::BanSettings,
     pub(crate) spool: postrider_spool::Settings,
     pub(crate) delivery: postrider_delivery::Settings,
     pub(crate) dns: postrider_dns::Settings,
@@ -47,6 +48,7 @@ impl Default for Config {
             tls: TlsSettings::default(),
             submission: Default::default(),
             account: Default::default(),
+            bans: Default::default(),
             spool: Default::default(),
             delivery: Default::default(),
             dns: Default::default(),
@@ -68,6 +70,7 @@ impl Config {
             ("tls", self.tls.validate()),
             ("submission", self.submission().validate()),
             ("account", self.account.validate()),
+            ("bans", self.bans.validate()),
             ("spool", self.spool.validate()),
             ("delivery", self.delivery().validate()),
             ("dns", self.dns.validate()),
@@ -91,6 +94,11 @@ impl Config {
             node: self.server.node.0,
             ..self.submission.clone()
         }
+    }
+
+    /// Bounds of account state, with the rules of bans.
+    pub(crate) fn account(&self) -> postrider_account::Settings {
+        postrider_account::Settings { bans: self.bans.clone(), ..self.account.clone() }
     }
 
     /// How mail leaves, with the node's name in EHLO unless another is given.

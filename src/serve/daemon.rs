@@ -131,10 +131,12 @@ impl Daemon {
         if changes.touch("delivery") {
             self.running.delivery.reload(wanted.delivery()).map_err(|error| format!("delivery.{error}"))?;
         }
+        self.rooms.accounts.guard().configure(&wanted.bans);
         if changes.touch("log") {
             self.logging.reload(&wanted.log).map_err(|error| error.to_string())?;
         }
         self.running.mail_log.reopen().map_err(|error| format!("events.mail_log: {error}"))?;
+        self.config.bans = wanted.bans;
         self.config.sessions = wanted.sessions;
         self.config.tls = wanted.tls;
         self.config.delivery = wanted.delivery;

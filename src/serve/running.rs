@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use postrider_api::{Readiness, Sources};
-use postrider_base::{Clock, RealDisk, Scope};
+use postrider_base::{Clock, RealDisk, Scope, Traces};
 use postrider_control::{Control, ReloadRequest, Socket};
 use postrider_delivery::Delivery;
 use postrider_events::{FileSink, MailSink, TracingSink};
@@ -60,7 +60,10 @@ impl Running {
         suppression.context("cannot start automatic suppression")?;
 
         let submission = submission(config, rooms, queue);
-        let listeners = listeners(config, rooms, &submission, &scopes.intake)?;
+        let guard = rooms.accounts.guard().clone();
+        scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
+        let traces = Traces::new();
+        let listeners = listeners(config, rooms, &submission, &traces, &scopes.intake)?;
         let socket = Socket::bind(&config.control)
             .with_context(|| format!("cannot listen on the control socket {}", config.control.socket.display()))?;
         let sources = Sources { metrics: rooms.metrics.clone(), readiness: readiness(&submission, &scopes.intake) };
@@ -71,7 +74,7 @@ impl Running {
 
         let (reload, reloads) = mpsc::channel(RELOADS);
         let addresses = listeners.addresses().map(|(address, listen)| format!("{address} {}", tls_word(&listen)));
-        let link = DaemonLink { listeners: addresses.collect(), delivery: delivery.clone(), reload };
+        let link = DaemonLink { listeners: addresses.collect(), delivery: delivery.clone(), reload, traces };
         let control = Control::new(rooms.control_deps(config, Some(link)));
         scopes.intake.spawn("control socket", socket.serve(control, scopes.intake.clone()));
         Ok(Running { delivery, listeners, mail_log, reloads, scopes })
@@ -141,7 +144,13 @@ fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Submission {
     Submission::new(deps, config.submission())
 }
 
-fn listeners(config: &Config, rooms: &Rooms, submission: &Submission, scope: &Scope) -> Result<Listeners> {
+fn listeners(
+    config: &Config,
+    rooms: &Rooms,
+    submission: &Submission,
+    traces: &Traces,
+    scope: &Scope,
+) -> Result<Listeners> {
     let deps = postrider_listener::Deps {
         submission: submission.clone(),
         clock: rooms.clock.clone(),
@@ -149,6 +158,7 @@ fn listeners(config: &Config, rooms: &Rooms, submission: &Submission, scope: &Sc
         metrics: rooms.metrics.clone(),
         disk: Arc::new(RealDisk),
         keys: rooms.state.room("keys"),
+        traces: traces.clone(),
     };
     Ok(Listeners::start(&config.listener, &config.sessions, &config.tls, deps, scope)?)
 }

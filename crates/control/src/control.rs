@@ -4,15 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use postrider_account::Accounts;
-use postrider_base::Timestamp;
+use postrider_base::{Timestamp, TraceFilter, Traces};
 use postrider_delivery::Delivery;
 use postrider_events::Events;
 use postrider_spool::Spool;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Error, Operation, ReloadReport, Response, SiteRow, SpoolStat, Status, credentials, events, message, queue,
-    suppression,
+    Error, Operation, ReloadReport, Response, SiteRow, SpoolStat, Status, bans, credentials, events, message, queue,
+    suppression, trace,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -32,6 +32,8 @@ pub struct Deps {
     pub spool: Option<Spool>,
     /// Where a daemon takes reloads; none in a command.
     pub reload: Option<mpsc::Sender<ReloadRequest>>,
+    /// Where sessions hand their transcripts to; none in a command.
+    pub traces: Option<Traces>,
 }
 
 /// What does not change while the process runs.
@@ -77,6 +79,7 @@ impl Control {
     pub async fn execute(&self, operation: Operation, answer: mpsc::Sender<Response>) -> Result<(), Error> {
         let deps = &*self.deps;
         let response = match operation {
+            Operation::Bans(operation) => bans::execute(deps.accounts.guard(), operation).await?,
             Operation::Credentials(operation) => {
                 credentials::execute(deps.accounts.credentials(), &deps.about.region, operation).await?
             }
@@ -91,6 +94,10 @@ impl Control {
             Operation::Status => Response::Status(Box::new(self.status()?)),
             Operation::Suppression(operation) => {
                 return suppression::execute(deps.accounts.suppression(), operation, &answer).await;
+            }
+            Operation::Trace { peer, user } => {
+                let traces = deps.traces.as_ref().ok_or(Error::NoDaemon)?;
+                return trace::follow(traces, TraceFilter { peer, user }, &answer).await;
             }
         };
         // Nobody receives: the asker has gone, and the operation is done all the same.

@@ -5,6 +5,7 @@
 //! On the socket each request is one line of JSON and its answer is any number of lines; see
 //! [`Socket`] and [`Client`].
 
+mod bans;
 mod client;
 mod control;
 mod credentials;
@@ -19,17 +20,19 @@ mod secret;
 mod settings;
 mod socket;
 mod suppression;
+mod trace;
 mod wire;
 
 pub use client::Client;
 pub use control::{About, Control, Deps, ReloadRequest};
 pub use error::{Error, ErrorKind};
 pub use operation::{
-    CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation, SuppressionOperation,
+    BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,
+    SuppressionOperation,
 };
 pub use response::{
-    CredentialView, LifeStep, MessageLife, NewCredential, QueueMessage, QueueRow, QueueSummaryRow, RecipientRow,
-    ReloadReport, Response, SiteRow, SpoolStat, Status,
+    BanView, CredentialView, LifeStep, MessageLife, NewCredential, QueueMessage, QueueRow, QueueSummaryRow,
+    RecipientRow, ReloadReport, Response, SiteRow, SpoolStat, Status, TracedLine,
 };
 pub use secret::Secret;
 pub use settings::Settings;

@@ -1,7 +1,7 @@
 //! What an operator can ask for.
 
 use postrider_account::{Filter, ImportEntry, RecipientOverflow};
-use postrider_base::Timestamp;
+use postrider_base::{Network, Timestamp};
 use postrider_mail::{AccountId, EmailAddress, MessageId, SuppressionReason};
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub const LIST_LIMIT: usize = 100_000;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
+    /// Addresses that are banned for guessing passwords.
+    Bans(BanOperation),
     /// SMTP credentials.
     Credentials(CredentialOperation),
     /// The delivery events in the journal.
@@ -40,25 +42,35 @@ pub enum Operation {
     Status,
     /// The account's suppression list.
     Suppression(SuppressionOperation),
+    /// What is said in the sessions of clients, as it happens, without secrets and content;
+    /// sessions that match all that is given.
+    Trace {
+        /// The client's address is in this network.
+        peer: Option<Network>,
+        /// The client authenticated as this user.
+        user: Option<String>,
+    },
 }
 
 impl Operation {
     /// Whether the operation needs the spool and the journal, and not the account tables alone.
     #[must_use]
     pub fn needs_spool(&self) -> bool {
-        !matches!(self, Operation::Credentials(_) | Operation::Suppression(_))
+        !matches!(self, Operation::Bans(_) | Operation::Credentials(_) | Operation::Suppression(_))
     }
 
     /// Whether only a running daemon can answer.
     #[must_use]
     pub fn needs_daemon(&self) -> bool {
-        matches!(self, Operation::Reload | Operation::Sites)
+        matches!(self, Operation::Reload | Operation::Sites | Operation::Trace { .. })
     }
 
     /// A short name for logs: a closed set, never the operation's content.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Operation::Bans(BanOperation::Clear { .. }) => "bans-clear",
+            Operation::Bans(BanOperation::List) => "bans-list",
             Operation::Credentials(operation) => operation.name(),
             Operation::Events(EventOperation::Since { .. }) => "events-since",
             Operation::Events(EventOperation::Tail) => "events-tail",
@@ -69,8 +81,22 @@ impl Operation {
             Operation::SpoolStat => "spool-stat",
             Operation::Status => "status",
             Operation::Suppression(operation) => operation.name(),
+            Operation::Trace { .. } => "trace",
         }
     }
+}
+
+/// Actions on bans.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BanOperation {
+    /// Lifts bans, and forgets what led to them.
+    Clear {
+        /// Of addresses in this network; none is all.
+        network: Option<Network>,
+    },
+    /// The bans in effect.
+    List,
 }
 
 /// Actions on SMTP credentials.

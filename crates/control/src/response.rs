@@ -1,7 +1,9 @@
 //! What an operator is told. These are the stable JSON shapes of `--json`.
 
+use std::net::IpAddr;
+
 use postrider_account::{RecipientOverflow, Suppressed};
-use postrider_base::Timestamp;
+use postrider_base::{Network, Timestamp};
 use postrider_delivery::SiteView;
 use postrider_mail::{AccountId, MessageId};
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use crate::{Secret, moment};
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
+    /// The bans in effect, by address.
+    Bans(Vec<BanView>),
     /// How many things an action changed.
     Changed {
         /// Messages, addresses or credentials.
@@ -46,6 +50,43 @@ pub enum Response {
     Status(Box<Status>),
     /// A page of the suppression list, in the order of the addresses.
     Suppressed(Vec<Suppressed>),
+    /// Something that was said in a session.
+    Traced(TracedLine),
+}
+
+/// An address that may not talk to us for a while.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct BanView {
+    /// The address; of IPv6 the /64 network.
+    pub network: Network,
+    /// When the ban began.
+    #[serde(with = "moment")]
+    pub since: Timestamp,
+    /// When it ends.
+    #[serde(with = "moment")]
+    pub until: Timestamp,
+    /// How many bans the address has had, with this one.
+    pub times: u32,
+    /// User names that were tried last.
+    pub users: Vec<String>,
+}
+
+/// One line of a session's transcript.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct TracedLine {
+    /// When it was said.
+    #[serde(with = "moment")]
+    pub at: Timestamp,
+    /// The session's id, which its banner shows and the log names.
+    pub session: String,
+    /// The client's address.
+    pub peer: IpAddr,
+    /// `client`, `server`, or `note` for something that happened.
+    pub speaker: String,
+    /// What was said, without secrets and content.
+    pub text: String,
+    /// Lines lost before this one, because they were not read in time.
+    pub lost: u64,
 }
 
 /// A credential at the one moment when its secret is known.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use postrider_base::metrics::{Held, Listener, Refusal};
-use postrider_base::{Clock, Disk, Late, Metrics, Random, Scope, bind_tcp};
+use postrider_base::{Clock, Disk, Late, Metrics, Random, Scope, Traces, bind_tcp};
 use postrider_smtp::{BareLineFeed, Profile, SessionLimits, TlsMode};
 use postrider_submission::{Refusal as Refused, Submission};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +43,8 @@ pub struct Deps {
     pub disk: Arc<dyn Disk>,
     /// Its directory, `keys` in the state directory.
     pub keys: PathBuf,
+    /// Where transcripts go.
+    pub traces: Traces,
 }
 
 /// Listeners that take connections.

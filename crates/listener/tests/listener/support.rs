@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_account::{Accounts, ImportedSecret, NewCredential, RecipientOverflow};
-use postrider_base::{BoxStream, Clock, Metrics, Random, RealDisk, Scope, SimDisk, Timestamp};
+use postrider_base::{BoxStream, Clock, Metrics, Random, RealDisk, Scope, SimDisk, Timestamp, Traces};
 use postrider_listener::{Deps, Error, Listen, ListenRole, ListenTls, Listeners, Settings, TlsSettings};
 use postrider_spool::{Driver, Spool, SpoolOptions};
 use postrider_store::Store;
@@ -88,6 +88,7 @@ impl World {
             metrics: metrics.clone(),
             disk: Arc::new(RealDisk),
             keys: directory.path().join("keys"),
+            traces: Traces::new(),
         };
         World { deps, spool, metrics, scope: Scope::new("test"), directory }
     }
