@@ -133,13 +133,22 @@ impl<'a> Attempt<'a> {
                 }
             }
             let Some(current) = connected.as_mut() else { continue };
-            match self.transact(content, current, is_kept, stop).await {
+            match self.transact(content, current, std::mem::take(&mut is_kept), stop).await {
                 Err(Stopped) => return Reach::Stopped,
                 Ok(Turn::Decided) => {
                     has_spoken = true;
-                    if !self.pending.is_empty() && !current.connection.settle_down(stop).await {
-                        *connected = None;
+                    if self.pending.is_empty() {
+                        break;
                     }
+                    let is_ready = current.connection.settle_down(stop).await;
+                    if is_ready && !current.is_used_up() {
+                        continue;
+                    }
+                    if let Some(used_up) = connected.take().filter(|_| is_ready) {
+                        used_up.connection.quit(stop).await;
+                    }
+                    // The host has taken mail: it is asked first again.
+                    walk = None;
                 }
                 Ok(Turn::Reconnect) => *connected = None,
                 Ok(Turn::NextHost(finding)) => {
@@ -150,7 +159,6 @@ impl<'a> Attempt<'a> {
                     }
                 }
             }
-            is_kept = false;
         }
         self.done()
     }
@@ -173,8 +181,8 @@ impl<'a> Attempt<'a> {
     ) -> Result<Turn, Stopped> {
         let connection = &mut connected.connection;
         let message = &self.job.claim.message;
-        let count = self.pending.len().min(self.config.settings.limits.recipients_per_transaction);
         let host = Host::new(&self.site.target, connection);
+        let count = self.pending.len().min(host.recipients(&self.config.settings.limits));
         if let Some(finding) = host.obstacle(&message.envelope, &self.config.settings) {
             return Ok(Turn::NextHost(finding));
         }

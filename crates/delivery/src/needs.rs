@@ -7,7 +7,7 @@ use postrider_spool::{Content, DueRecipient};
 
 use crate::connection::Connection;
 use crate::finding::Finding;
-use crate::settings::Settings;
+use crate::settings::{Limits, Settings};
 use crate::target::{Kind, Target};
 
 /// A host, as far as messages have needs of it.
@@ -42,12 +42,19 @@ impl<'a> Host<'a> {
                 false => no_require_tls("The host does not offer REQUIRETLS inside TLS"),
             });
         }
-        let is_eight_bit = envelope.body != BodyType::SevenBit;
+        let is_eight_bit = envelope.body == BodyType::EightBitMime;
         let is_refused = is_eight_bit && settings.strict_8bitmime && !self.features.eight_bit_mime;
         is_refused.then(|| {
             let text = "The host does not take 8-bit content (8BITMIME)";
             Finding::unsupported(BounceKind::TransientContentRejected, (5, 6, 3), text)
         })
+    }
+
+    /// How many recipients go into one transaction: no more than the host says
+    /// that it takes (RCPTMAX, RFC 9422 section 4.2).
+    pub(crate) fn recipients(&self, limits: &Limits) -> usize {
+        let most = self.features.max_recipients.and_then(|most| usize::try_from(most).ok());
+        most.unwrap_or(usize::MAX).clamp(1, limits.recipients_per_transaction)
     }
 
     /// The envelope of a transaction with this host, for these recipients.

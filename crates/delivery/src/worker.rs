@@ -57,6 +57,14 @@ pub(crate) struct Connected {
     pub(crate) messages: u32,
 }
 
+impl Connected {
+    /// Whether the host takes no more over this connection (MAILMAX, RFC 9422
+    /// section 4.1).
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.connection.conversation.features().max_messages.is_some_and(|most| self.messages >= most)
+    }
+}
+
 impl Worker {
     async fn work(&mut self) {
         while let Some(job) = self.next_job().await {
@@ -117,7 +125,7 @@ impl Worker {
             false => limits.messages_per_route_connection,
         };
         let age = self.shared.clock.instant().duration_since(connected.connection.opened);
-        if connected.messages >= most || age >= limits.connection_age.as_duration() {
+        if connected.is_used_up() || connected.messages >= most || age >= limits.connection_age.as_duration() {
             self.close().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Messages that need something of the next host: SMTPUTF8, 8BITMIME, BINARYMIME.
+//! What the next host offers, and what messages need of it.
 
 use postrider_mail::{BodyType, BounceKind, Disposition};
 use postrider_spool::{Content, NewMessage};
@@ -86,4 +86,47 @@ async fn a_raw_utf8_header_without_the_parameter_is_8bit_mail_like_any() {
     assert!(is_delivered(&rig.outcome(id).await));
     assert_eq!(server.seen().with("MAIL"), ["MAIL FROM:<sender@example.net> BODY=8BITMIME"]);
     assert!(server.seen().messages[0].starts_with("Subject: Gr\u{fc}\u{df}e\r\n"));
+}
+
+fn binary(rig: &Rig) -> NewMessage {
+    let mut message = rig.message(&["ann@example.com"]);
+    message.envelope.body = BodyType::BinaryMime;
+    message.content = Content::from(b"Subject: hello\r\n\r\n\0.\r\n.\n\r..\r\n.\r\n".to_vec());
+    message
+}
+
+#[tokio::test(start_paused = true)]
+async fn binary_content_goes_octet_for_octet() {
+    let (mut rig, server) = rig_with("example.com", &["8BITMIME", "CHUNKING", "BINARYMIME"]).await;
+    let id = rig.accept(binary(&rig)).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    let seen = server.seen();
+    assert_eq!(seen.with("MAIL"), ["MAIL FROM:<sender@example.net> BODY=BINARYMIME"]);
+    assert_eq!(seen.messages[0].as_bytes(), binary(&rig).content.to_bytes());
+    assert!(seen.with("DATA").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn binary_content_goes_nowhere_else() {
+    for extensions in [&["8BITMIME"][..], &["8BITMIME", "CHUNKING"], &["BINARYMIME"]] {
+        let (mut rig, server) = rig_with("example.com", extensions).await;
+        let id = rig.accept(binary(&rig)).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.disposition, Disposition::Bounced(BounceKind::TransientContentRejected));
+        assert_eq!(outcome.status.to_string(), "5.6.3");
+        assert!(server.seen().with("MAIL").is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_of_a_host_are_kept() {
+    let (mut rig, server) = rig_with("example.com", &["PIPELINING", "LIMITS RCPTMAX=2 MAILMAX=2"]).await;
+    let recipients: Vec<_> = (0..7).map(|n| format!("user{n}@example.com")).collect();
+    let id = rig.send(&recipients.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert!(rig.outcomes(id, 7).await.iter().all(is_delivered));
+    // Two recipients in a transaction, two transactions over a connection.
+    assert_eq!((server.seen().messages.len(), server.seen().connections), (4, 2));
+    let next = rig.send(&["user8@example.com"]).await;
+    assert!(is_delivered(&rig.outcome(next).await));
+    assert_eq!(server.seen().connections, 3);
 }

@@ -189,6 +189,7 @@ impl Server {
             let verb = moment.line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
             let usual = match verb.as_str() {
                 "DATA" if moment.named == 0 => "554 5.5.1 no valid recipients".to_owned(),
+                "BDAT" => self.take_chunk(&mut stream, moment).await?,
                 "EHLO" => self.greeting(is_tls),
                 "STARTTLS" => "220 go".to_owned(),
                 "AUTH" => "235 ok".to_owned(),
@@ -212,6 +213,16 @@ impl Server {
                 self.take(&mut stream, moment).await?;
             }
         }
+    }
+
+    /// The only chunk of a message (RFC 3030), octet for octet.
+    async fn take_chunk<S: AsyncRead + Unpin>(&self, stream: &mut S, moment: &mut Moment) -> Option<String> {
+        let size = moment.line.strip_prefix("BDAT ")?.strip_suffix(" LAST")?.parse().ok()?;
+        let mut chunk = vec![0; size];
+        stream.read_exact(&mut chunk).await.ok()?;
+        moment.taken += 1;
+        self.note(|seen| seen.messages.push(String::from_utf8(chunk).unwrap()));
+        Some("250 2.0.0 taken".to_owned())
     }
 
     fn greeting(&self, is_tls: bool) -> String {
