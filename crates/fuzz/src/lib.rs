@@ -15,14 +15,15 @@ mod wire;
 pub use header::header;
 pub use sasl::sasl;
 pub use session::{conversation, session};
-pub use wire::{command, content, reply};
+pub use wire::{chunk, command, content, reply};
 
 /// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; each has a folder of seeds of its name under `corpus/` and a
 /// program `fuzz-NAME`.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
+    ("chunk", chunk),
     ("command", command),
     ("content", content),
     ("conversation", conversation),

@@ -33,6 +33,7 @@ pub fn session(data: &[u8]) {
     profile.extensions.smtp_utf8 = flags & 4 != 0;
     profile.extensions.dsn = flags & 8 != 0;
     profile.enhanced_status_codes = flags & 16 != 0;
+    profile.extensions.binary_mime = flags & 32 != 0;
     profile.limits.max_message_bytes = 4 * u64::from(steering.byte()) + 1;
     profile.limits.max_recipients = 3;
     profile.limits.max_line_bytes = 512;

@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use postrider_mail::SmtpReply;
 use postrider_smtp::wire::{
-    BadReply, BareLineFeed, Command, ContentFault, DataDecoder, DataProgress, Extensions, ReplyParser, encode_reply,
-    stuff,
+    BadReply, BareLineFeed, ChunkDecoder, Command, ContentFault, DataDecoder, DataProgress, Extensions, ReplyParser,
+    encode_reply, stuff,
 };
 
 use crate::steering::{Steering, feed};
@@ -18,6 +18,8 @@ pub fn command(data: &[u8]) {
         dsn: flags & 2 != 0,
         require_tls: flags & 4 != 0,
         eight_bit_mime: flags & 8 != 0,
+        binary_mime: flags & 16 != 0,
+        future_release: (flags & 32 != 0).then_some(86_400),
         ..Extensions::default()
     };
     let line = |text: &str| assert!(!text.contains(['\r', '\n', '\0']), "a line end in {text:?}");
@@ -30,11 +32,13 @@ pub fn command(data: &[u8]) {
             request.sender.iter().for_each(|sender| line(sender.as_str()));
             request.envid.iter().for_each(|envid| line(envid));
             assert!(extensions.smtp_utf8 || !request.smtp_utf8);
+            assert!(extensions.future_release.is_some() || request.hold.is_none());
         }
         Ok(Command::Rcpt(request)) => {
             line(request.recipient.address.as_str());
             request.recipient.orcpt.iter().for_each(|orcpt| line(orcpt));
         }
+        Ok(Command::Vrfy(name)) => line(&name),
         _ => {}
     }
 }
@@ -111,6 +115,47 @@ fn decode(wire: &[u8], cuts: Option<[usize; 3]>, policy: BareLineFeed, limit: u6
         }
     });
     result.map(|result| (result.map(|chunks| chunks.concat()), rest.to_vec()))
+}
+
+/// The chunks of one message after BDAT: neither their borders nor the cuts can
+/// be seen in it, no octet behind a chunk is touched, binary content is exact.
+pub fn chunk(data: &[u8]) {
+    let mut steering = Steering::new(data);
+    let cuts = steering.cuts();
+    let flags = steering.byte();
+    let limit = 1 + 16 * u64::from(steering.byte());
+    let policy = if flags & 1 == 0 { BareLineFeed::Convert } else { BareLineFeed::Reject };
+    let size = 1 + usize::from(steering.byte());
+    let content = steering.rest();
+    let decoder = || match flags & 2 {
+        0 => ChunkDecoder::text(limit, policy),
+        _ => ChunkDecoder::binary(limit),
+    };
+    let decoded = join(decoder(), &[content], None);
+    let chunks: Vec<&[u8]> = content.chunks(size).collect();
+    assert_eq!(join(decoder(), &chunks, Some(cuts)), decoded);
+    let Ok(kept) = decoded else { return };
+    assert!(kept.len() as u64 <= limit);
+    if flags & 2 != 0 {
+        assert_eq!(kept, content);
+        return;
+    }
+    assert!(!kept.contains(&0));
+    assert!(kept.is_empty() || kept.ends_with(b"\r\n"), "a line without end");
+    let lines = String::from_utf8_lossy(&kept).replace("\r\n", "");
+    assert!(!lines.contains(['\r', '\n']), "a bare line end was kept");
+}
+
+fn join(mut decoder: ChunkDecoder, chunks: &[&[u8]], cuts: Option<[usize; 3]>) -> Result<Vec<u8>, ContentFault> {
+    const BEHIND: &[u8] = b"RSET\r\n";
+    for chunk in chunks {
+        decoder.begin(chunk.len() as u64);
+        let wire = [*chunk, BEHIND].concat();
+        let mut whole = false;
+        let rest = feed(&wire, cuts, |input| whole = decoder.decode(input));
+        assert!(whole && rest == BEHIND, "a chunk has another end than its own");
+    }
+    decoder.finish().map(|content| content.concat())
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
