@@ -33,6 +33,7 @@ pub(crate) struct Walk<'a> {
     addresses_left: usize,
     greetings_left: usize,
     last: Option<Refused>,
+    thorough: bool,
 }
 
 /// Why no host takes mail.
@@ -41,12 +42,6 @@ pub(crate) struct Refused {
     pub(crate) finding: Finding,
     /// Who was asked last, where somebody was.
     pub(crate) remote: Option<Remote>,
-}
-
-impl Refused {
-    fn weight(&self) -> (bool, bool) {
-        (matches!(self.finding.verdict, Verdict::Deferred(_)), self.remote.is_some())
-    }
 }
 
 /// By how much a thorough walk exceeds the bounds of others.
@@ -85,7 +80,8 @@ impl From<Stopped> for Closed {
 }
 
 impl<'a> Walk<'a> {
-    /// A thorough walk asks more hosts than others before it gives up.
+    /// A thorough walk asks more hosts than others, and gives up for good only when
+    /// all of them have spoken.
     pub(crate) fn new(shared: &'a Shared, config: Arc<Config>, target: &'a Target, thorough: bool) -> Self {
         let order = target.order(&shared.random);
         let patience = if thorough { THOROUGH } else { 1 };
@@ -98,6 +94,7 @@ impl<'a> Walk<'a> {
             addresses_left: config.settings.limits.addresses_per_attempt.saturating_mul(patience),
             greetings_left: config.settings.limits.greetings_per_attempt.saturating_mul(patience),
             last: None,
+            thorough,
             config,
         }
     }
@@ -206,11 +203,18 @@ impl<'a> Walk<'a> {
         self.blame(Refused { finding, remote: None });
     }
 
-    /// Remembers why a host does not take mail. What may pass weighs more than
-    /// what will not, for then there is a point in trying again; what a host
-    /// said weighs more than what was thought of it; else the last word counts.
+    /// Remembers why a host does not take mail. What a host said weighs more
+    /// than what was thought of it, and a host that never will take it speaks
+    /// for the others; but a thorough walk gives up only when no host may still
+    /// take it later. Else the last word counts.
     fn blame(&mut self, refused: Refused) {
-        if self.last.as_ref().is_none_or(|last| refused.weight() >= last.weight()) {
+        let thorough = self.thorough;
+        let weight = |refused: &Refused| {
+            let may_pass = matches!(refused.finding.verdict, Verdict::Deferred(_));
+            let has_spoken = refused.remote.is_some();
+            if thorough { (may_pass, has_spoken) } else { (has_spoken, !may_pass) }
+        };
+        if self.last.as_ref().is_none_or(|last| weight(&refused) >= weight(last)) {
             self.last = Some(refused);
         }
     }

@@ -77,6 +77,20 @@ async fn another_host_may_offer_what_the_first_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_host_beside_it_does_not_put_the_bounce_off() {
+    for dead in ["a.example", "b.example"] {
+        let mut rig = Rig::new().await;
+        let (one, two) = if dead == "a.example" { (2, 1) } else { (1, 2) };
+        rig.zones.add_mx("example.com", one, "live.example").add_address("live.example", "198.51.100.1");
+        rig.zones.add_mx("example.com", two, dead).add_address(dead, "198.51.100.2");
+        Server::start(&rig.net, HOST);
+        rig.deliver(routes(&[]));
+        let id = rig.accept(international(&rig, "j\u{fc}rgen@example.com", "Subject: hello")).await;
+        assert_eq!(rig.outcome(id).await.status.to_string(), "5.6.7", "{dead}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_raw_utf8_header_without_the_parameter_is_8bit_mail_like_any() {
     let (mut rig, server) = rig_with("example.com", &["8BITMIME"]).await;
     let mut message = international(&rig, "ann@example.com", "Subject: Gr\u{fc}\u{df}e");
