@@ -7,9 +7,11 @@ mod content;
 mod data;
 mod line;
 mod parameters;
+mod path;
 mod reply;
 mod stuffing;
 mod text;
+mod values;
 mod xtext;
 
 pub use chunk::ChunkDecoder;

@@ -4,14 +4,13 @@ use postrider_base::Timestamp;
 use postrider_mail::{BodyType, EmailAddress, Recipient, Ret};
 
 use super::CommandError;
-use super::xtext::decode_xtext;
+use super::path::{split_path, strip_keyword};
+use super::values::{
+    is_keyword, is_value, parse_body, parse_envid, parse_interval, parse_orcpt, parse_ret, parse_size, parse_time,
+};
 
 const MAIL_USAGE: &str = "MAIL FROM:<address>";
 const RCPT_USAGE: &str = "RCPT TO:<address>";
-/// RFC 3461 section 4.4.
-const MAX_ENVID: usize = 100;
-/// RFC 3461 section 4.2.
-const MAX_ORCPT: usize = 500;
 /// Octets shown of an unknown parameter's name.
 const MAX_SHOWN: usize = 64;
 
@@ -257,106 +256,6 @@ fn each_parameter<'a>(
         apply(&parameter)?;
     }
     Ok(())
-}
-
-/// RFC 5321 section 4.1.2: esmtp-keyword.
-fn is_keyword(name: &str) -> bool {
-    !name.starts_with('-')
-        && !name.is_empty()
-        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
-}
-
-/// RFC 5321 section 4.1.2: esmtp-value; RFC 6531 section 3.3 adds UTF-8.
-fn is_value(value: &str, utf8: bool) -> bool {
-    let fits = |octet: u8| octet.is_ascii_graphic() && octet != b'=' || utf8 && !octet.is_ascii();
-    !value.is_empty() && value.bytes().all(fits)
-}
-
-/// Takes `FROM:` or `TO:` off, with the blanks that some clients put after it.
-fn strip_keyword<'a>(arguments: &'a str, keyword: &str) -> Option<&'a str> {
-    let (head, rest) = arguments.split_at_checked(keyword.len())?;
-    head.eq_ignore_ascii_case(keyword).then(|| rest.trim_start())
-}
-
-/// Splits `<path> parameters` or `path parameters`; the path comes without
-/// brackets and without source route. `None` when there is none.
-fn split_path(text: &str) -> Option<(&str, &str)> {
-    let bracketed = text.starts_with('<');
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, c) in text.char_indices() {
-        if std::mem::take(&mut escaped) {
-            continue;
-        }
-        match c {
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '>' if bracketed && !quoted => {
-                let (path, rest) = (&text[1..at], &text[at + 1..]);
-                let separated = rest.is_empty() || rest.starts_with([' ', '\t']);
-                return separated.then(|| (strip_route(path.trim()), rest));
-            }
-            ' ' | '\t' if !bracketed && !quoted => return Some((&text[..at], &text[at..])),
-            _ => {}
-        }
-    }
-    (!bracketed && !quoted && !text.is_empty()).then_some((text, ""))
-}
-
-/// RFC 5321 section 4.1.1.3: a source route is accepted and ignored.
-fn strip_route(path: &str) -> &str {
-    match path.split_once(':') {
-        Some((route, path)) if route.starts_with('@') => path,
-        _ => path,
-    }
-}
-
-/// RFC 1870 section 5: 1 to 20 digits; a number beyond 64 bits is over any limit.
-fn parse_size(value: &str) -> Option<u64> {
-    let digits = (1..=20).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit());
-    digits.then(|| value.parse().unwrap_or(u64::MAX))
-}
-
-fn parse_body(value: &str, extensions: &Extensions) -> Option<BodyType> {
-    let body = [BodyType::SevenBit, BodyType::EightBitMime, BodyType::BinaryMime]
-        .into_iter()
-        .find(|body| value.eq_ignore_ascii_case(body.as_str()))?;
-    // RFC 3030 section 3.
-    let offered = body != BodyType::BinaryMime || extensions.binary_mime && extensions.chunking;
-    offered.then_some(body)
-}
-
-fn parse_ret(value: &str) -> Option<Ret> {
-    [Ret::Full, Ret::Headers].into_iter().find(|ret| value.eq_ignore_ascii_case(ret.as_str()))
-}
-
-/// RFC 3461 section 4.4: xtext that stands for printable ASCII.
-fn parse_envid(value: &str) -> Option<String> {
-    let envid = decode_xtext(value).filter(|_| value.len() <= MAX_ENVID)?;
-    envid.is_ascii().then_some(envid)
-}
-
-/// RFC 4865 section 3: up to nine digits, the first of them not zero.
-fn parse_interval(value: &str, longest: u32) -> Option<u32> {
-    let digits = value.len() <= 9 && !value.starts_with('0') && value.bytes().all(|octet| octet.is_ascii_digit());
-    value.parse().ok().filter(|seconds| digits && *seconds <= longest)
-}
-
-/// RFC 4865 section 3: an RFC 3339 time, in UTC.
-fn parse_time(value: &str) -> Option<Timestamp> {
-    let utc = value.ends_with(['Z', 'z']) && value.as_bytes().get(10).is_some_and(|t| t.eq_ignore_ascii_case(&b'T'));
-    Timestamp::parse_rfc3339(value).filter(|_| utc)
-}
-
-/// RFC 3461 section 4.2: an address type, a semicolon, xtext. Only the type
-/// `utf-8` has other characters than ASCII (RFC 6533 section 3).
-fn parse_orcpt(value: &str) -> Option<String> {
-    let (kind, address) = value.split_once(';')?;
-    if value.len() > MAX_ORCPT || !is_keyword(kind) || address.is_empty() {
-        return None;
-    }
-    let address = decode_xtext(address)?;
-    let fits = address.is_ascii() || kind.eq_ignore_ascii_case("utf-8");
-    fits.then(|| format!("{kind};{address}"))
 }
 
 #[cfg(test)]
