@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use postrider_account::{Accounts, NewCredential, RecipientOverflow};
-use postrider_listener::{Listen, ListenAddress, ListenRole, ListenTls};
+use postrider_listener::{Listen, ListenAddress, ListenTls};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub(crate) fn config(args: &QuickstartArgs) -> Result<Config> {
 /// On loopback alone: what is not reachable needs no firewall.
 fn listen(port: u16, tls: ListenTls) -> Listen {
     let address = ListenAddress::One((Ipv4Addr::LOCALHOST, port).into());
-    Listen { address, tls, role: ListenRole::Submission }
+    Listen::on(address, tls)
 }
 
 /// Where the other commands find the configuration.

@@ -73,7 +73,7 @@ impl Running {
         let delivery = delivery(config, rooms, queue, &submission, world, &scopes.outgoing)?;
 
         let (reload, reloads) = mpsc::channel(RELOADS);
-        let addresses = listeners.addresses().map(|(address, listen)| format!("{address} {}", tls_word(&listen)));
+        let addresses = listeners.addresses().map(|(address, listen)| format!("{address} {}", tls_word(listen)));
         let link = DaemonLink { listeners: addresses.collect(), delivery: delivery.clone(), reload, traces };
         let control = Control::new(rooms.control_deps(config, Some(link)));
         scopes.intake.spawn("control socket", socket.serve(control, scopes.intake.clone()));

@@ -107,6 +107,10 @@ labels! {
         TooMany = "too_many",
         /// The client address's bound on connections is reached.
         TooManyFromAddress = "too_many_from_address",
+        /// The client network's bound on connections is reached.
+        TooManyFromNetwork = "too_many_from_network",
+        /// A load balancer's connection that did not say whom it is from.
+        NoProxyHeader = "no_proxy_header",
         /// The address is banned.
         Banned = "banned",
         /// The relay is stopping.
@@ -261,6 +265,12 @@ table! {
     connections_refused_reason: By<Refusal, Counter> = "postrider_connections_refused_reason";
     /// Connections closed because the client was silent for too long.
     connections_timed_out: By<Listener, Counter> = "postrider_connections_timed_out";
+    /// Connections of clients that had not authenticated, closed to make room for new ones.
+    connections_given_way: By<Listener, Counter> = "postrider_connections_given_way";
+    /// Bytes of messages that are being received, in memory until they are synced.
+    content_memory: Gauge = "postrider_content_memory_bytes";
+    /// Messages refused because there was no memory for their content.
+    content_refused: Counter = "postrider_content_refused";
     /// TLS handshakes with clients that succeeded.
     tls_handshakes: By<Listener, Counter> = "postrider_tls_handshakes";
     /// TLS handshakes with clients that failed.

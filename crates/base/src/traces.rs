@@ -123,10 +123,19 @@ impl Traces {
         self.is_active() && self.0.list.read().iter().any(|trace| trace.filter.matches(peer, user))
     }
 
+    /// Hands a line that was said before the user was known to the traces of this user.
+    pub fn catch_up(&self, line: &TraceLine, user: &str) {
+        self.deliver(line, |filter| filter.user.is_some() && filter.matches(line.peer, Some(user)));
+    }
+
     /// Hands a line to every trace that wants it. Never waits: a reader that
     /// is too slow loses lines, and learns how many.
     pub fn send(&self, line: &TraceLine, user: Option<&str>) {
-        for trace in self.0.list.read().iter().filter(|trace| trace.filter.matches(line.peer, user)) {
+        self.deliver(line, |filter| filter.matches(line.peer, user));
+    }
+
+    fn deliver(&self, line: &TraceLine, wants: impl Fn(&TraceFilter) -> bool) {
+        for trace in self.0.list.read().iter().filter(|trace| wants(&trace.filter)) {
             if trace.lines.try_send(line.clone()).is_err() {
                 trace.lost.fetch_add(1, Ordering::Relaxed);
             }
@@ -203,6 +212,10 @@ mod tests {
         assert_eq!(mine.next().await.unwrap().text, "MAIL");
         assert_eq!(named.next().await.unwrap().text, "MAIL");
         assert!(other.lines.try_recv().is_err() && named.lines.try_recv().is_err());
+        traces.catch_up(&line("EHLO"), "AKIA");
+        traces.catch_up(&line("EHLO"), "AKIB");
+        assert_eq!(named.next().await.unwrap().text, "EHLO");
+        assert!(mine.lines.try_recv().is_err() && named.lines.try_recv().is_err());
         drop((mine, other, named));
         assert!(!traces.is_active() && !traces.wants(PEER, None));
     }

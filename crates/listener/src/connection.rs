@@ -10,12 +10,13 @@ use postrider_base::metrics::{Held, Listener};
 use postrider_base::{Clock, Metrics, Scope};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::Settings;
 use crate::admission::Admitted;
+use crate::pace::Pace;
 use crate::session::{Dialogue, Need};
 use crate::tls::{Tls, info};
 
@@ -24,7 +25,7 @@ const COMMAND_BUFFER: usize = 4 * 1024;
 /// Most room for content at a time.
 const MAX_BUFFER: usize = 64 * 1024;
 /// RFC 5321 section 3.8: a server that has to stop says 421.
-const STOPPING: &str = "Service shutting down, try again later";
+const STOPPING: &str = "4.3.2 Service shutting down, try again later";
 /// Time for the last words to leave.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -39,12 +40,14 @@ pub(crate) struct Connection {
     /// Cancelled: finish the message under way, then say goodbye.
     pub(crate) scope: Scope,
     pub(crate) clock: Clock,
-    /// When the client must have authenticated.
-    pub(crate) auth_by: Instant,
+    /// How long the client may take.
+    pub(crate) pace: Pace,
+    /// The client is no stranger any more, and its place knows.
+    pub(crate) known: bool,
     pub(crate) input: BytesMut,
     /// The last read was for content.
     pub(crate) in_content: bool,
-    pub(crate) _place: Admitted,
+    pub(crate) place: Admitted,
     pub(crate) _open: Held,
 }
 
@@ -57,6 +60,8 @@ enum Gone {
     Io(#[from] io::Error),
     #[error("TLS handshake: {0}")]
     Handshake(io::Error),
+    #[error("gave way to another connection")]
+    GivenWay,
     #[error("the client does not read")]
     Stuck,
     #[error("stopping")]
@@ -100,6 +105,10 @@ impl Connection {
             biased;
             accepted = timeout(limit, accept) => accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = self.scope.cancelled() => return Err(Gone::Stopping),
+            () = self.place.given_way() => {
+                self.metrics.connections_given_way.of(self.kind).inc();
+                return Err(Gone::GivenWay);
+            }
         };
         let counter = if accepted.is_ok() { &self.metrics.tls_handshakes } else { &self.metrics.tls_failures };
         counter.of(self.kind).inc();
@@ -110,6 +119,11 @@ impl Connection {
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<Need, Gone> {
         loop {
             let need = self.dialogue.go_on(&mut self.input).await;
+            if !self.known && self.dialogue.is_known() {
+                self.known = true;
+                self.place.known();
+                self.pace.known();
+            }
             self.write(stream).await?;
             match need {
                 Need::Input => self.read(stream).await?,
@@ -137,6 +151,7 @@ impl Connection {
         };
         timeout(self.settings.idle.as_duration(), writing).await.map_err(|_| Gone::Stuck)??;
         output.clear();
+        self.pace.answered();
         Ok(())
     }
 
@@ -147,26 +162,23 @@ impl Connection {
             return Ok(());
         }
         self.make_room();
-        let session = &self.dialogue.session;
-        let idle = match session.is_authenticated() {
-            true => self.settings.idle,
-            false => self.settings.idle_before_auth,
-        };
-        let mut deadline = self.clock.instant() + idle.as_duration();
-        if !session.is_authenticated() {
-            deadline = deadline.min(self.auth_by);
-        }
+        let content = self.in_content;
+        let deadline = self.pace.deadline(&self.settings, self.clock.instant());
         tokio::select! {
             biased;
             read = timeout_at(deadline, stream.read_buf(&mut self.input)) => match read {
                 Ok(Ok(0)) => return Err(Gone::Closed),
-                Ok(Ok(_)) => {}
+                Ok(Ok(octets)) => self.pace.received(octets as u64, content, self.clock.instant()),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => {
                     self.metrics.connections_timed_out.of(self.kind).inc();
-                    self.dialogue.end(451, "Timeout waiting for data from client");
+                    self.dialogue.end(451, "4.4.2 Timeout waiting for data from client");
                 }
             },
+            () = self.place.given_way(), if !self.known => {
+                self.metrics.connections_given_way.of(self.kind).inc();
+                self.dialogue.end(421, "4.7.0 Too many concurrent SMTP connections");
+            }
             () = self.scope.cancelled(), if interruptible => self.dialogue.end(421, STOPPING),
         }
         Ok(())

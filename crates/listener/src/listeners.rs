@@ -1,32 +1,27 @@
 //! All listeners: binding, accepting, reloading, draining.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
-use postrider_base::metrics::{Held, Listener, Refusal};
 use postrider_base::{Clock, Disk, Late, Metrics, Random, Scope, Traces, bind_tcp};
 use postrider_smtp::{BareLineFeed, Profile, SessionLimits, TlsMode};
-use postrider_submission::{Refusal as Refused, Submission};
-use tokio::net::{TcpListener, TcpStream};
+use postrider_submission::Submission;
+use tokio::net::TcpListener;
 
-use crate::admission::{Admission, Full};
-use crate::connection::Connection;
-use crate::session::Dialogue;
+use crate::admission::Admission;
+use crate::entrance::Entrance;
+use crate::memory::ContentMemory;
+use crate::session::Service;
 use crate::settings::BareLineFeeds;
 use crate::tls::{Home, Tls};
-use crate::{Error, Listen, ListenAddress, ListenTls, Settings, TlsSettings};
+use crate::{Error, Listen, ListenAddress, Settings, TlsSettings};
 
 /// Connections that may wait to be accepted, for each listener.
 const BACKLOG: i32 = 1024;
-/// Pause after the system could not give a connection.
-const BREATH: Duration = Duration::from_millis(500);
-/// Length of a session's id.
-const ID_LENGTH: usize = 20;
 
 /// What listeners work with.
 #[derive(Clone, Debug)]
@@ -52,24 +47,26 @@ pub struct Deps {
 pub struct Listeners {
     shared: Arc<Shared>,
     listen: Vec<Listen>,
-    bound: Vec<(SocketAddr, Listen)>,
+    bound: Vec<(SocketAddr, Arc<Listen>)>,
 }
 
+/// What all connections share.
 #[derive(Debug)]
-struct Shared {
-    deps: Deps,
-    tls: Arc<Tls>,
-    admission: Admission,
-    live: ArcSwap<Live>,
-    scope: Scope,
+pub(crate) struct Shared {
+    pub(crate) deps: Deps,
+    pub(crate) service: Service,
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) admission: Admission,
+    pub(crate) live: ArcSwap<Live>,
+    pub(crate) scope: Scope,
 }
 
 /// What a reload can change.
 #[derive(Debug)]
-struct Live {
-    settings: Arc<Settings>,
-    starttls: Arc<Profile>,
-    wrapper: Arc<Profile>,
+pub(crate) struct Live {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) starttls: Arc<Profile>,
+    pub(crate) wrapper: Arc<Profile>,
 }
 
 impl Listeners {
@@ -92,18 +89,27 @@ impl Listeners {
         let tls = Arc::new(Tls::new(tls, home)?);
         let mut sockets = Vec::new();
         for one in listen {
+            let one = Arc::new(one.clone());
             for socket in bind(one.address)? {
-                sockets.push((socket, *one));
+                sockets.push((socket, one.clone()));
             }
         }
         let scope = scope.child("listener");
         let live = ArcSwap::from_pointee(Live::new(settings, &deps.submission));
-        let shared = Arc::new(Shared { tls, admission: Admission::default(), live, scope: scope.clone(), deps });
+        let service = Service {
+            submission: deps.submission.clone(),
+            metrics: deps.metrics.clone(),
+            clock: deps.clock.clone(),
+            traces: deps.traces.clone(),
+            memory: ContentMemory::new(deps.metrics.content_memory.clone()),
+        };
+        let shared =
+            Arc::new(Shared { service, tls, admission: Admission::default(), live, scope: scope.clone(), deps });
         let mut bound = Vec::new();
         for (socket, one) in sockets {
             let address = socket.local_addr().map_err(|source| Error::Bind { address: one.address, source })?;
-            bound.push((address, one));
-            scope.spawn(format!("accept {address}"), shared.clone().accept(socket, one));
+            bound.push((address, one.clone()));
+            scope.spawn(format!("accept {address}"), Entrance::new(shared.clone(), one).accept(socket));
         }
         scope.spawn("certificate", shared.tls.clone().watch(scope.clone()));
         Ok(Listeners { shared, listen: listen.to_vec(), bound })
@@ -111,8 +117,8 @@ impl Listeners {
 
     /// The addresses that are listened on, in the order of the configuration;
     /// with the port that the system chose where 0 was asked for.
-    pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, Listen)> + '_ {
-        self.bound.iter().copied()
+    pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &Listen)> + '_ {
+        self.bound.iter().map(|(address, listen)| (*address, &**listen))
     }
 
     /// Takes over what can change while connections are open: everything in
@@ -150,8 +156,10 @@ impl Live {
                 max_errors: settings.max_errors,
                 max_idle_commands: settings.max_idle_commands,
                 max_auth_failures: settings.max_auth_failures,
-                ..SessionLimits::default()
+                max_messages: settings.max_messages,
             };
+            profile.extensions.future_release = rules.future_release();
+            profile.extensions.binary_mime = rules.binary_mime;
             profile.enhanced_status_codes = settings.enhanced_status_codes;
             profile.bare_line_feed = match settings.bare_line_feeds {
                 BareLineFeeds::Convert => BareLineFeed::Convert,
@@ -164,95 +172,6 @@ impl Live {
             starttls: profile(TlsMode::StartTls),
             wrapper: profile(TlsMode::Wrapper),
         }
-    }
-}
-
-impl Shared {
-    async fn accept(self: Arc<Shared>, socket: TcpListener, listen: Listen) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
-                () = self.scope.cancelled() => return,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.welcome(stream, peer, listen.tls),
-                // The client hung up while it waited.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    tracing::warn!(listener = %listen.address, "no connection can be accepted: {error}");
-                    tokio::time::sleep(BREATH).await;
-                }
-            }
-        }
-    }
-
-    fn welcome(&self, stream: TcpStream, peer: SocketAddr, mode: ListenTls) {
-        let metrics = &self.deps.metrics;
-        let kind = label(mode);
-        let live = self.live.load_full();
-        let settings = &live.settings;
-        let place = self.admission.admit(peer.ip(), settings.max_connections, settings.max_connections_per_address);
-        let place = match place {
-            Ok(place) if !self.has_failed() => place,
-            refused => {
-                let (reason, reply) = match refused {
-                    Ok(_) => (Refusal::SpoolFailed, "421 Temporary service failure\r\n"),
-                    Err(Full::Total) => (Refusal::TooMany, "421 Too many concurrent SMTP connections\r\n"),
-                    Err(Full::Address) => (Refusal::TooManyFromAddress, "421 Too many concurrent SMTP connections\r\n"),
-                };
-                metrics.connections_refused.of(kind).inc();
-                metrics.connections_refused_reason.of(reason).inc();
-                tracing::debug!(%peer, ?reason, "connection turned away");
-                return turn_away(stream, mode, reply);
-            }
-        };
-        metrics.connections_accepted.of(kind).inc();
-        let id = self.deps.random.alphanumeric(ID_LENGTH);
-        let profile = match mode {
-            ListenTls::StartTls => &live.starttls,
-            ListenTls::TlsWrapper => &live.wrapper,
-        };
-        let ip = peer.ip().to_canonical();
-        let connection = Connection {
-            dialogue: Dialogue::new(profile.clone(), id, ip, self.deps.submission.clone(), metrics.clone()),
-            peer,
-            kind,
-            tls: self.tls.clone(),
-            auth_by: self.deps.clock.instant() + settings.auth_within.as_duration(),
-            clock: self.deps.clock.clone(),
-            settings: settings.clone(),
-            metrics: metrics.clone(),
-            scope: self.scope.clone(),
-            input: BytesMut::new(),
-            in_content: false,
-            _open: Held::new(metrics.connections_open.of(kind)),
-            _place: place,
-        };
-        // Replies are small and waited for (RFC 896 would hold them back).
-        let _ = stream.set_nodelay(true);
-        self.scope.spawn("session", connection.run(stream, mode == ListenTls::TlsWrapper));
-    }
-
-    /// After a failed write nothing is accepted any more, until the restart.
-    fn has_failed(&self) -> bool {
-        self.deps.submission.check_mail(0) == Err(Refused::Unavailable)
-    }
-}
-
-fn label(mode: ListenTls) -> Listener {
-    match mode {
-        ListenTls::StartTls => Listener::SubmissionStartTls,
-        ListenTls::TlsWrapper => Listener::SubmissionTls,
-    }
-}
-
-/// Says why, where that costs nothing: never waits, never starts TLS.
-fn turn_away(stream: TcpStream, mode: ListenTls, reply: &str) {
-    if mode == ListenTls::StartTls
-        && let Ok(mut stream) = stream.into_std()
-    {
-        // A fresh connection has room for one line; whoever does not get it sees the close.
-        let _ = stream.write(reply.as_bytes());
     }
 }
 

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use postrider_base::Metrics;
 use postrider_base::metrics::RefusalCode;
+use postrider_base::{Clock, Metrics, Timestamp, Traces};
 use postrider_mail::{SmtpReply, TlsInfo};
-use postrider_smtp::{AuthEvent, Event, MailRequest, Profile, ReceivedMessage, RecipientOverflow, Session};
+use postrider_smtp::{AuthEvent, Event, HoldUntil, MailRequest, Profile, ReceivedMessage, RecipientOverflow, Session};
 use postrider_submission::{
     AuthStep, Authenticated, Client, RecipientOverflow as Overflow, Refusal, SaslExchange, Submission,
     SubmissionRequest,
 };
+
+use crate::memory::{ContentMemory, Share};
+use crate::transcript::Transcript;
 
 /// What a dialogue needs the connection to do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,11 +38,22 @@ const MUCH_OUTPUT: usize = 16 * 1024;
 /// Room for content of unknown size: one full TLS record.
 const UNKNOWN_CONTENT: usize = 16 * 1024;
 
+/// What dialogues work with.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) submission: Submission,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
+    pub(crate) traces: Traces,
+    pub(crate) memory: ContentMemory,
+}
+
 /// A client's dialogue with submission, without its socket.
 pub(crate) struct Dialogue {
     pub(crate) session: Session,
     submission: Submission,
     metrics: Metrics,
+    clock: Clock,
     ip: IpAddr,
     tls: Option<TlsInfo>,
     sasl: Option<SaslExchange>,
@@ -48,50 +62,95 @@ pub(crate) struct Dialogue {
     failure: Option<Refusal>,
     /// What the client said in SIZE, or nothing.
     announced: u64,
+    /// When delivery of the message under way may begin.
+    hold: Option<Timestamp>,
+    /// Memory that its content takes, and the bound of all together.
+    memory: Share,
+    content_bound: u64,
+    transcript: Transcript,
     /// Size of the buffer that content was read into last.
     pub(crate) room: usize,
 }
 
 impl Dialogue {
     /// The dialogue with a client that has just come; the banner is queued.
-    pub(crate) fn new(profile: Arc<Profile>, id: String, ip: IpAddr, submission: Submission, metrics: Metrics) -> Self {
+    pub(crate) fn new(profile: Arc<Profile>, id: String, ip: IpAddr, content_bound: u64, service: &Service) -> Self {
         let mut session = Session::new(profile, id);
+        let mut transcript = Transcript::new(service.traces.clone(), service.clock.clone(), ip);
+        transcript.look(&mut session);
         session.greet();
         Dialogue {
             session,
-            submission,
-            metrics,
+            submission: service.submission.clone(),
+            metrics: service.metrics.clone(),
+            clock: service.clock.clone(),
             ip,
             tls: None,
             sasl: None,
             who: None,
             failure: None,
             announced: 0,
+            hold: None,
+            memory: service.memory.share(),
+            content_bound,
+            transcript,
             room: 0,
         }
     }
 
+    /// The client is known without a password.
+    pub(crate) fn identify(&mut self, who: Authenticated) {
+        self.session.identify();
+        self.grant(who);
+    }
+
+    /// Whether we know who the client is.
+    pub(crate) fn is_known(&self) -> bool {
+        self.who.is_some()
+    }
+
+    /// Something happened that a transcript should show.
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        let user = self.who.as_ref().map(|who| who.user_name.as_str());
+        self.transcript.note(&self.session, text, user);
+    }
+
     /// The connection is inside TLS now.
     pub(crate) fn tls_started(&mut self, tls: TlsInfo) {
+        self.note(|| format!("{} {}", tls.version, tls.cipher));
         self.tls = Some(tls);
         self.session.tls_started();
     }
 
     /// Works on the input until the connection has to do something.
     pub(crate) async fn go_on(&mut self, input: &mut BytesMut) -> Need {
+        self.session.tell_time(self.clock.now());
+        self.transcript.look(&mut self.session);
+        let need = self.work(input).await;
+        let user = self.who.as_ref().map(|who| who.user_name.as_str());
+        self.transcript.pass_on(&mut self.session, user);
+        need
+    }
+
+    async fn work(&mut self, input: &mut BytesMut) -> Need {
         loop {
             let need = match self.session.receive(input) {
-                Event::NeedInput => Some(Need::Input),
+                Event::NeedInput => {
+                    self.measure(input.len());
+                    Some(Need::Input)
+                }
                 Event::StartTls => Some(Need::Tls),
                 Event::Close => Some(Need::Close),
                 Event::Auth(event) => self.authenticate(event),
                 Event::Mail(request) => self.mail(&request),
-                Event::Rcpt(_) | Event::MessageBegin => {
+                Event::Rcpt(_) => {
                     self.session.accept();
                     None
                 }
+                Event::MessageBegin => self.begin(),
                 Event::Message(message) => {
                     self.submit(message).await;
+                    self.memory.release();
                     None
                 }
             };
@@ -101,6 +160,30 @@ impl Dialogue {
                 None if self.session.output().len() > MUCH_OUTPUT => return Need::Flush,
                 None => {}
             }
+        }
+    }
+
+    /// Whether there is memory for a message at all.
+    fn begin(&mut self) -> Option<Need> {
+        if self.memory.cover(1, self.content_bound) {
+            self.session.accept();
+        } else {
+            self.metrics.content_refused.inc();
+            self.session.reply(&Refusal::NoRoom.reply());
+        }
+        None
+    }
+
+    /// Holds memory for the content so far and for what was read with it.
+    fn measure(&mut self, unread: usize) {
+        let kept = self.session.content_octets();
+        if kept == 0 && !self.session.is_receiving_content() {
+            return self.memory.release();
+        }
+        if !self.memory.cover(kept + unread as u64, self.content_bound) {
+            self.metrics.content_refused.inc();
+            self.session.discard_content(Refusal::NoRoom.reply());
+            self.memory.release();
         }
     }
 
@@ -137,12 +220,8 @@ impl Dialogue {
             AuthStep::Challenge(challenge) => self.session.auth_challenge(&challenge),
             AuthStep::Success(who) => {
                 self.sasl = None;
-                self.session.set_recipient_overflow(match who.recipient_overflow {
-                    Overflow::Reject => RecipientOverflow::Reject,
-                    Overflow::Defer => RecipientOverflow::Defer,
-                });
                 tracing::debug!(session = self.session.id(), user = who.user_name, "authenticated");
-                self.who = Some(who);
+                self.grant(who);
                 self.session.auth_success();
             }
             AuthStep::Failure { refusal, delay } => {
@@ -157,6 +236,16 @@ impl Dialogue {
         None
     }
 
+    fn grant(&mut self, who: Authenticated) {
+        self.session.set_recipient_overflow(match who.recipient_overflow {
+            Overflow::Reject => RecipientOverflow::Reject,
+            Overflow::Defer => RecipientOverflow::Defer,
+        });
+        self.transcript.pass_on(&mut self.session, None);
+        self.transcript.known(&who.user_name);
+        self.who = Some(who);
+    }
+
     /// Says that authentication has failed, now that the wait for it is over.
     pub(crate) fn let_fail(&mut self) {
         if let Some(refusal) = self.failure.take() {
@@ -167,7 +256,15 @@ impl Dialogue {
 
     fn mail(&mut self, request: &MailRequest) -> Option<Need> {
         self.announced = request.size.unwrap_or_default();
-        match self.submission.check_mail(self.announced) {
+        let now = self.clock.now();
+        // RFC 4865 section 4: a time that has passed is no hold.
+        self.hold = match request.hold {
+            None => None,
+            Some(HoldUntil::For(seconds)) => Some(now.saturating_add(Duration::from_secs(seconds.into()))),
+            Some(HoldUntil::Until(time)) => Some(time).filter(|time| *time > now),
+        };
+        let held = self.hold.map_or(Ok(()), |until| self.submission.check_hold(until));
+        match held.and_then(|()| self.submission.check_mail(self.announced)) {
             Ok(()) => self.session.accept(),
             Err(refusal) => self.session.reply(&refusal.reply()),
         }
@@ -187,7 +284,7 @@ impl Dialogue {
         };
         let ReceivedMessage { envelope, content, .. } = message;
         let content = compact(content, self.room);
-        let request = SubmissionRequest { envelope, content, authenticated, client, hold: None };
+        let request = SubmissionRequest { envelope, content, authenticated, client, hold: self.hold.take() };
         // Boxed: a connection that waits for commands must not carry room for it.
         match Box::pin(self.submission.submit(request)).await {
             Ok(id) => self.session.accept_message(&id),

@@ -1,85 +1,9 @@
 //! What the operator chooses about connections.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
-use postrider_base::Period;
+use postrider_base::{Period, Size};
 use serde::{Deserialize, Serialize};
-
-use crate::ListenAddress;
-
-/// One listener.
-#[derive(Deserialize, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Listen {
-    /// Address and port. `*` stands for every address of this machine.
-    pub address: ListenAddress,
-    /// How TLS comes to the connection.
-    #[serde(default)]
-    pub tls: ListenTls,
-    /// Whom it is for.
-    #[serde(default)]
-    pub role: ListenRole,
-}
-
-/// How TLS comes to a connection.
-#[derive(Deserialize, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum ListenTls {
-    /// The client upgrades with STARTTLS (RFC 3207); before that it can do nothing else.
-    #[serde(rename = "starttls")]
-    #[default]
-    StartTls,
-    /// The connection begins with TLS (RFC 8314 section 3).
-    TlsWrapper,
-}
-
-/// Whom a listener is for.
-#[derive(Deserialize, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum ListenRole {
-    /// Authenticated clients that submit mail.
-    #[default]
-    Submission,
-    /// Other mail servers that bring bounces and complaints. Not available yet.
-    Feedback,
-}
-
-impl Listen {
-    /// SES's ports: 25, 587 and 2587 with STARTTLS, 465 and 2465 with TLS from the start.
-    #[must_use]
-    pub fn defaults() -> Vec<Listen> {
-        let on = |port, tls| Listen { address: ListenAddress::All(port), tls, role: ListenRole::Submission };
-        vec![
-            on(25, ListenTls::StartTls),
-            on(587, ListenTls::StartTls),
-            on(2587, ListenTls::StartTls),
-            on(465, ListenTls::TlsWrapper),
-            on(2465, ListenTls::TlsWrapper),
-        ]
-    }
-
-    /// Checks what the types can not, of a whole list.
-    ///
-    /// # Errors
-    /// A text that names the key.
-    pub fn validate(list: &[Listen]) -> Result<(), String> {
-        if list.is_empty() {
-            return Err("at least one listener is needed".to_owned());
-        }
-        let mut seen = HashSet::new();
-        for Listen { address, role, .. } in list {
-            if *role == ListenRole::Feedback {
-                return Err(format!("role: \"feedback\" (at {address}) is not available yet, only \"submission\" is"));
-            }
-            let any_port = matches!(address, ListenAddress::One(one) if one.port() == 0);
-            if !any_port && !seen.insert(*address) {
-                return Err(format!("address: {address} is listened on twice"));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Bounds of sessions. All can be changed without a restart; sessions that are
 /// open keep what they began with.
@@ -89,8 +13,17 @@ pub struct Settings {
     /// Most connections at the same time, over all listeners; one more gets
     /// `421 Too many concurrent SMTP connections`.
     pub max_connections: usize,
-    /// Most connections at the same time from one address (IPv6: one /64 network).
+    /// Most connections at the same time from one address (IPv6: one /64 network); one more
+    /// gets the same reply.
     pub max_connections_per_address: usize,
+    /// Most connections at the same time from one /24 network (IPv6: /48).
+    pub max_connections_per_network: usize,
+    /// Most connections at the same time of clients that have not authenticated. For one
+    /// more the one that is there for the longest time gives way, with 421.
+    pub max_unauthenticated: usize,
+    /// Most messages of one connection, announced as MAILMAX (RFC 9422); at one more MAIL,
+    /// 421.
+    pub max_messages: u32,
     /// Longest silence before the client has authenticated; then
     /// `451 Timeout waiting for data from client`.
     pub idle_before_auth: Period,
@@ -98,8 +31,20 @@ pub struct Settings {
     pub idle: Period,
     /// Time in which a client must have authenticated, however busy it is.
     pub auth_within: Period,
-    /// Time for a TLS handshake.
+    /// Time for a TLS handshake, and for the header of the PROXY protocol.
     pub handshake: Period,
+    /// Time for one command from its first octet to its last; then 451 as above.
+    pub command_time: Period,
+    /// Time for the content of one message, or for one chunk of it (BDAT); then 451.
+    pub message_time: Period,
+    /// Slowest rate in octets a second at which content may come, on average; below it 451.
+    /// 0 is any rate.
+    pub min_data_rate: Size,
+    /// How long content may come at any rate, before the average counts.
+    pub data_grace: Period,
+    /// Memory for the content of messages that are being received, over all connections. At
+    /// the bound DATA and BDAT get `452 Insufficient system storage`.
+    pub content_memory: Size,
     /// Wrong commands in a session since its last accepted message; then 421.
     pub max_errors: u32,
     /// Commands that do not help to send mail (NOOP, RSET, VRFY, HELP, EHLO) since the last
@@ -133,10 +78,18 @@ impl Default for Settings {
         Settings {
             max_connections: 10_000,
             max_connections_per_address: 1_000,
+            max_connections_per_network: 2_000,
+            max_unauthenticated: 2_000,
+            max_messages: 10_000,
             idle_before_auth: Period::from_secs(10),
             idle: Period::from_mins(5),
             auth_within: Period::from_mins(2),
             handshake: Period::from_secs(10),
+            command_time: Period::from_mins(1),
+            message_time: Period::from_mins(30),
+            min_data_rate: Size::from_bytes(512),
+            data_grace: Period::from_secs(30),
+            content_memory: Size::from_mib(512),
             max_errors: 20,
             max_idle_commands: 100,
             max_auth_failures: 3,
@@ -156,6 +109,9 @@ impl Settings {
         let counts = [
             ("max_connections", self.max_connections),
             ("max_connections_per_address", self.max_connections_per_address),
+            ("max_connections_per_network", self.max_connections_per_network),
+            ("max_unauthenticated", self.max_unauthenticated),
+            ("max_messages", self.max_messages as usize),
             ("max_errors", self.max_errors as usize),
             ("max_auth_failures", self.max_auth_failures as usize),
         ];
@@ -167,9 +123,15 @@ impl Settings {
             ("idle", self.idle),
             ("auth_within", self.auth_within),
             ("handshake", self.handshake),
+            ("command_time", self.command_time),
+            ("message_time", self.message_time),
+            ("data_grace", self.data_grace),
         ];
         if let Some((key, _)) = periods.iter().find(|(_, period)| period.is_zero()) {
             return Err(format!("{key}: must be longer than 0s"));
+        }
+        if self.content_memory < Size::from_mib(16) {
+            return Err("content_memory: must be at least 16MiB".to_owned());
         }
         // RFC 5321 section 4.5.3.1.4, and room for the base64 of a password.
         if !(512..=65_536).contains(&self.max_line_bytes) {
@@ -209,39 +171,6 @@ impl TlsSettings {
 mod tests {
     use super::*;
 
-    fn listen(toml: &str) -> Result<Vec<Listen>, String> {
-        #[derive(Deserialize)]
-        struct File {
-            listener: Vec<Listen>,
-        }
-        let file: File = toml::from_str(toml).map_err(|error| error.to_string())?;
-        Listen::validate(&file.listener).map(|()| file.listener)
-    }
-
-    #[test]
-    fn listeners_are_read() {
-        let list = listen(
-            "[[listener]]\naddress = \"0.0.0.0:587\"\ntls = \"starttls\"\nrole = \"submission\"\n\
-             [[listener]]\naddress = \"*:465\"\ntls = \"tls-wrapper\"\n",
-        )
-        .unwrap();
-        assert_eq!((list[0].tls, list[1].tls), (ListenTls::StartTls, ListenTls::TlsWrapper));
-        assert_eq!(list[1].address, ListenAddress::All(465));
-        Listen::validate(&Listen::defaults()).unwrap();
-        let text = serde_json::to_string(&Listen::defaults()).unwrap();
-        assert_eq!(serde_json::from_str::<Vec<Listen>>(&text).unwrap(), Listen::defaults());
-    }
-
-    #[test]
-    fn wrong_listeners_are_refused_by_name() {
-        let with = |rest: &str| listen(&format!("[[listener]]\naddress = \"*:25\"\n{rest}")).unwrap_err();
-        assert!(with("role = \"feedback\"").starts_with("role: \"feedback\" (at *:25) is not available yet"));
-        assert!(with("tls = \"none\"").contains("starttls"));
-        assert!(with("colour = \"red\"").contains("colour"));
-        assert!(with("[[listener]]\naddress = \"*:25\"").contains("*:25 is listened on twice"));
-        assert!(listen("listener = []").unwrap_err().contains("at least one"));
-    }
-
     #[test]
     fn wrong_values_are_refused_by_name() {
         assert_eq!(Settings::default().validate(), Ok(()));
@@ -252,6 +181,10 @@ mod tests {
         };
         assert!(with(|s| s.max_connections = 0).starts_with("max_connections:"));
         assert!(with(|s| s.idle = Period::from_secs(0)).starts_with("idle:"));
+        assert!(with(|s| s.max_unauthenticated = 0).starts_with("max_unauthenticated:"));
+        assert!(with(|s| s.max_messages = 0).starts_with("max_messages:"));
+        assert!(with(|s| s.message_time = Period::from_secs(0)).starts_with("message_time:"));
+        assert!(with(|s| s.content_memory = Size::from_mib(1)).starts_with("content_memory:"));
         assert!(with(|s| s.max_line_bytes = 10).starts_with("max_line_bytes:"));
         let half = TlsSettings { certificate: Some("c.pem".into()), key: None };
         assert!(half.validate().unwrap_err().starts_with("key:"));

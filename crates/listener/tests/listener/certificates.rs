@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{Client, Relay, World, connector, listen};
 use postrider_account::RecipientOverflow;
-use postrider_listener::{CertificateError, Error, Listen, ListenRole, ListenTls, Listeners, Settings, TlsSettings};
+use postrider_listener::{CertificateError, Error, Listen, ListenAddress, ListenTls, Listeners, Settings, TlsSettings};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -107,11 +107,7 @@ async fn a_taken_port_is_named_and_nothing_listens() {
     let relay = Relay::start().await;
     let world = World::new(RecipientOverflow::Reject).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let on = |address: std::net::SocketAddr| Listen {
-        address: address.to_string().parse().unwrap(),
-        tls: ListenTls::StartTls,
-        role: ListenRole::Submission,
-    };
+    let on = |address: std::net::SocketAddr| Listen::on(ListenAddress::One(address), ListenTls::StartTls);
     let list = [on(free), on(relay.starttls)];
     let error =
         Listeners::start(&list, &Settings::default(), &TlsSettings::default(), world.deps.clone(), &world.scope);

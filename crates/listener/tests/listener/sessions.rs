@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{Client, LOGIN, LOGIN_PASSWORD, LOGIN_USER, Relay, World, connector};
 use postrider_account::RecipientOverflow;
-use postrider_base::metrics::{Listener, Refusal, RefusalCode};
+use postrider_base::metrics::{Listener, RefusalCode};
 use postrider_base::{Late, Period};
 use postrider_listener::Settings;
 use rustls_pki_types::pem::PemObject;
@@ -182,37 +182,6 @@ async fn handshakes_that_do_not_end_or_make_no_sense() {
     // An alert of TLS, then the end.
     let _ = tokio::io::AsyncReadExt::read_to_end(&mut client.stream, &mut alert).await;
     assert_eq!(relay.world.metrics.tls_failures.of(Listener::SubmissionTls).get(), 2);
-}
-
-#[tokio::test]
-async fn connections_are_bounded() {
-    let relay = Relay::with(|settings| settings.max_connections = 2).await;
-    let first = relay.clear().await;
-    let _second = relay.wrapped().await;
-    let mut third = Client::plain(relay.starttls).await;
-    assert_eq!(third.rest().await, "421 Too many concurrent SMTP connections\r\n");
-    assert_eq!(relay.world.metrics.connections_refused_reason.of(Refusal::TooMany).get(), 1);
-    let mut first = first;
-    first.say("QUIT\r\n").await;
-    first.rest().await;
-    // The place is given back a moment after the close is seen.
-    for _ in 0..1000 {
-        let mut next = Client::plain(relay.starttls).await;
-        if next.reply().await.starts_with("220 ") {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("the place was not given back");
-}
-
-#[tokio::test]
-async fn connections_from_one_address_are_bounded() {
-    let relay = Relay::with(|settings| settings.max_connections_per_address = 1).await;
-    let _first = relay.clear().await;
-    let mut second = Client::plain(relay.starttls).await;
-    assert_eq!(second.rest().await, "421 Too many concurrent SMTP connections\r\n");
-    assert_eq!(relay.world.metrics.connections_refused_reason.of(Refusal::TooManyFromAddress).get(), 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use postrider_account::{Accounts, ImportedSecret, NewCredential, RecipientOverflow};
 use postrider_base::{BoxStream, Clock, Metrics, Random, RealDisk, Scope, SimDisk, Timestamp, Traces};
-use postrider_listener::{Deps, Error, Listen, ListenRole, ListenTls, Listeners, Settings, TlsSettings};
+use postrider_listener::{Deps, Error, Listen, ListenTls, Listeners, Settings, TlsSettings};
 use postrider_spool::{Driver, Spool, SpoolOptions};
 use postrider_store::Store;
 use postrider_submission::{Submission, SubmissionDeps};
@@ -25,7 +25,7 @@ pub(crate) const LOGIN: &str =
     "AUTH PLAIN AEFLSUFJT1NGT0ROTjdFWEFNUExFAEJMQk0vOWhTVUVMZnE4R3crclUxWWNCamtPeEdiaFQyWEc3NjN4VkxHV0w5\r\n";
 pub(crate) const LOGIN_USER: &str = "QUtJQUlPU0ZPRE5ON0VYQU1QTEU=";
 pub(crate) const LOGIN_PASSWORD: &str = "QkxCTS85aFNVRUxmcThHdytyVTFZY0Jqa094R2JoVDJYRzc2M3hWTEdXTDk=";
-const USER: &str = "AKIAIOSFODNN7EXAMPLE";
+pub(crate) const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 const PASSWORD: &str = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9";
 
 /// Everything behind the sockets.
@@ -105,7 +105,7 @@ impl World {
 
 /// Two listeners on ports of the system's choice.
 pub(crate) fn listen() -> Vec<Listen> {
-    let on = |tls| Listen { address: "127.0.0.1:0".parse().unwrap(), tls, role: ListenRole::Submission };
+    let on = |tls| Listen::on("127.0.0.1:0".parse().unwrap(), tls);
     vec![on(ListenTls::StartTls), on(ListenTls::TlsWrapper)]
 }
 
@@ -121,7 +121,13 @@ impl Relay {
     }
 
     pub(crate) fn run(world: World, settings: &Settings) -> Relay {
-        let listeners = world.start(settings, &TlsSettings::default()).unwrap();
+        Relay::run_on(&listen(), world, settings)
+    }
+
+    /// On other listeners: one with STARTTLS, then one with the wrapper.
+    pub(crate) fn run_on(list: &[Listen], world: World, settings: &Settings) -> Relay {
+        let tls = TlsSettings::default();
+        let listeners = Listeners::start(list, settings, &tls, world.deps.clone(), &world.scope).unwrap();
         let addresses: Vec<SocketAddr> = listeners.addresses().map(|(address, _)| address).collect();
         Relay { world, listeners, starttls: addresses[0], wrapper: addresses[1] }
     }
