@@ -34,7 +34,12 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the relay
-    Serve,
+    Serve {
+        /// Write the keys of all TLS sessions to this file, for looking into a packet dump: who
+        /// has the file can read all mail and all passwords. For debugging alone
+        #[arg(long, value_name = "FILE")]
+        debug_tls_key_log: Option<PathBuf>,
+    },
     /// Try it: a relay on 127.0.0.1 with a built-in inbox, without any configuration
     Quickstart(QuickstartArgs),
     /// Look at the configuration

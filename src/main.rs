@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let mut out = Output::new(cli.json);
     match cli.command {
-        Command::Serve => serve::run(cli.config.as_deref()),
+        Command::Serve { debug_tls_key_log } => serve::run(cli.config.as_deref(), debug_tls_key_log),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Config(command) => command::config::run(&command, cli.config.as_deref(), &mut out),
         Command::Completions { shell } => command::help::completions(shell, &mut out),

@@ -7,7 +7,7 @@ mod running;
 mod supervisor;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -26,14 +26,16 @@ pub(crate) struct World {
     pub(crate) dialer: Arc<dyn Dialer>,
     /// Destinations inside the process, by the name that routes give them.
     pub(crate) built_in: BTreeMap<String, Arc<dyn Dialer>>,
+    /// Where the keys of TLS sessions are to be written, for debugging.
+    pub(crate) tls_key_log: Option<PathBuf>,
 }
 
-pub(crate) fn run(file: Option<&Path>) -> Result<()> {
+pub(crate) fn run(file: Option<&Path>, tls_key_log: Option<PathBuf>) -> Result<()> {
     let (file, config) = config::find(file)?;
     let logging = Logging::start(&config.log)?;
     runtime(&config)?.block_on(async {
         let metrics = Metrics::new();
-        let world = World::real(&config, &metrics)?;
+        let world = World { tls_key_log, ..World::real(&config, &metrics)? };
         Daemon::start(file, config, logging, metrics, world).await?.run().await
     })
 }
@@ -54,6 +56,7 @@ impl World {
             resolver: Arc::new(Cached::new(resolver, Clock::system(), metrics.clone(), &config.dns)),
             dialer: Arc::new(TcpDialer),
             built_in: BTreeMap::new(),
+            tls_key_log: None,
         })
     }
 }

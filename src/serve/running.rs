@@ -63,7 +63,7 @@ impl Running {
         let guard = rooms.accounts.guard().clone();
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
         let traces = Traces::new();
-        let listeners = listeners(config, rooms, &submission, &traces, &scopes.intake)?;
+        let listeners = listeners(config, rooms, &submission, &traces, &world, &scopes.intake)?;
         let socket = Socket::bind(&config.control)
             .with_context(|| format!("cannot listen on the control socket {}", config.control.socket.display()))?;
         let sources = Sources { metrics: rooms.metrics.clone(), readiness: readiness(&submission, &scopes.intake) };
@@ -149,6 +149,7 @@ fn listeners(
     rooms: &Rooms,
     submission: &Submission,
     traces: &Traces,
+    world: &World,
     scope: &Scope,
 ) -> Result<Listeners> {
     let deps = postrider_listener::Deps {
@@ -159,6 +160,7 @@ fn listeners(
         disk: Arc::new(RealDisk),
         keys: rooms.state.room("keys"),
         traces: traces.clone(),
+        key_log: world.tls_key_log.clone(),
     };
     Ok(Listeners::start(&config.listener, &config.sessions, &config.tls, deps, scope)?)
 }

@@ -119,6 +119,24 @@ labels! {
         SpoolFailed = "spool_failed",
     }
 
+    /// Why a client's TLS handshake failed.
+    HandshakeFailure = "reason" {
+        /// What came is no TLS.
+        NotTls = "not_tls",
+        /// No version or cipher suite in common.
+        Incompatible = "incompatible",
+        /// The client's certificate can not be verified.
+        ClientCertificate = "client_certificate",
+        /// The client refused, most likely our certificate.
+        Alert = "alert",
+        /// It took too long.
+        TimedOut = "timed_out",
+        /// The client hung up.
+        Closed = "closed",
+        /// Anything else.
+        Other = "other",
+    }
+
     /// How an authentication exchange ended.
     AuthResult = "result" {
         /// The client proved who it is.
@@ -275,6 +293,8 @@ table! {
     tls_handshakes: By<Listener, Counter> = "postrider_tls_handshakes";
     /// TLS handshakes with clients that failed.
     tls_failures: By<Listener, Counter> = "postrider_tls_failures";
+    /// Why they failed.
+    tls_failure_reason: By<HandshakeFailure, Counter> = "postrider_tls_failure_reason";
     /// Authentication exchanges.
     auth: By<AuthResult, Counter> = "postrider_auth";
     /// Answers to wrong passwords that were held back for a while.

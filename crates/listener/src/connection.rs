@@ -8,17 +8,18 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postrider_base::metrics::{Held, Listener};
 use postrider_base::{Clock, Metrics, Scope};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::Settings;
 use crate::admission::Admitted;
 use crate::pace::Pace;
 use crate::session::{Dialogue, Need};
-use crate::tls::{Tls, info};
+use crate::tls::{ClientCertificate, failure_reason, info};
+use crate::{Listen, Settings};
 
 /// Room for commands. A buffer of it is all that a waiting connection holds.
 const COMMAND_BUFFER: usize = 4 * 1024;
@@ -34,7 +35,8 @@ pub(crate) struct Connection {
     pub(crate) dialogue: Dialogue,
     pub(crate) peer: SocketAddr,
     pub(crate) kind: Listener,
-    pub(crate) tls: Arc<Tls>,
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) listen: Arc<Listen>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) metrics: Metrics,
     /// Cancelled: finish the message under way, then say goodbye.
@@ -93,13 +95,17 @@ impl Connection {
     async fn inside_tls(&mut self, stream: TcpStream) -> Result<(), Gone> {
         // Boxed: the handshake's state must not stay in the connection's.
         let mut stream = Box::pin(self.handshake(stream)).await?;
-        self.dialogue.tls_started(info(stream.get_ref().1));
+        let (_, connection) = stream.get_ref();
+        self.dialogue.tls_started(info(connection));
+        if let Some([certificate, ..]) = connection.peer_certificates() {
+            self.dialogue.certified(ClientCertificate::credential(&self.listen.client_certificates, certificate));
+        }
         self.talk(&mut stream).await?;
         self.close(&mut stream).await
     }
 
     async fn handshake(&mut self, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>, Gone> {
-        let accept = TlsAcceptor::from(self.tls.config()).accept(stream);
+        let accept = TlsAcceptor::from(self.tls.clone()).accept(stream);
         let limit = self.settings.handshake.as_duration();
         let accepted = tokio::select! {
             biased;
@@ -112,6 +118,9 @@ impl Connection {
         };
         let counter = if accepted.is_ok() { &self.metrics.tls_handshakes } else { &self.metrics.tls_failures };
         counter.of(self.kind).inc();
+        if let Err(error) = &accepted {
+            self.metrics.tls_failure_reason.of(failure_reason(error)).inc();
+        }
         accepted.map(Box::new).map_err(Gone::Handshake)
     }
 

@@ -30,6 +30,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The file that the keys of sessions are to be written to can not be opened; the operator's.
+    #[error("TLS key log {}: {source}", path.display())]
+    KeyLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// TLS can not be set up at all: ours.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),

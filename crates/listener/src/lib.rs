@@ -9,7 +9,6 @@
 
 mod address;
 mod admission;
-mod certificate;
 mod connection;
 mod entrance;
 mod error;
@@ -18,15 +17,17 @@ mod listeners;
 mod memory;
 mod pace;
 mod proxy;
-mod self_signed;
 mod session;
 mod settings;
 mod tls;
 mod transcript;
 
 pub use address::ListenAddress;
-pub use certificate::CertificateError;
 pub use error::Error;
 pub use listen::{Listen, ListenRole, ListenTls, RelayFrom};
 pub use listeners::{Deps, Listeners};
-pub use settings::{BareLineFeeds, Settings, TlsSettings};
+pub use settings::{BareLineFeeds, Settings};
+pub use tls::{
+    CertificateError, CertificateWarning, ClientCertificate, SniCertificate, TlsSettings, TlsVersion,
+    check_certificates,
+};

@@ -1,11 +1,12 @@
 //! Where to listen, and for whom.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use postrider_base::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::ListenAddress;
+use crate::{ClientCertificate, ListenAddress};
 
 /// One listener.
 #[derive(Deserialize, Serialize, Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,13 @@ pub struct Listen {
     /// connection from them must begin with one; from others none is looked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proxy_from: Vec<Network>,
+    /// PEM file with the authorities that sign clients' certificates. With it clients are asked
+    /// for one; who has none goes on without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+    /// Clients that need not authenticate, by their certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub client_certificates: Vec<ClientCertificate>,
 }
 
 /// A client that is known by its address.
@@ -66,7 +74,15 @@ impl Listen {
     /// A submission listener for clients that authenticate.
     #[must_use]
     pub fn on(address: ListenAddress, tls: ListenTls) -> Listen {
-        Listen { address, tls, role: ListenRole::Submission, relay_from: Vec::new(), proxy_from: Vec::new() }
+        Listen {
+            address,
+            tls,
+            role: ListenRole::Submission,
+            relay_from: Vec::new(),
+            proxy_from: Vec::new(),
+            client_ca: None,
+            client_certificates: Vec::new(),
+        }
     }
 
     /// SES's ports: 25, 587 and 2587 with STARTTLS, 465 and 2465 with TLS from the start.
@@ -101,6 +117,9 @@ impl Listen {
                 return Err(format!("address: {address} is listened on twice"));
             }
             listen.validate_networks().map_err(|error| format!("{error} (at {address})"))?;
+            if listen.client_ca.is_none() && !listen.client_certificates.is_empty() {
+                return Err(format!("client_ca: is needed beside client_certificates (at {address})"));
+            }
         }
         Ok(())
     }
@@ -175,6 +194,8 @@ mod tests {
     #[test]
     fn wrong_listeners_are_refused_by_name() {
         let error = |rest: &str| with(rest).unwrap_err();
+        let certificates = "client_certificates = [{ name = \"a.example\", credential = \"A\" }]";
+        assert_eq!(error(certificates), "client_ca: is needed beside client_certificates (at *:25)");
         assert!(error("role = \"feedback\"").starts_with("role: \"feedback\" (at *:25) is not available yet"));
         assert!(error("tls = \"none\"").contains("starttls"));
         assert!(error("colour = \"red\"").contains("colour"));

@@ -40,6 +40,8 @@ pub struct Deps {
     pub keys: PathBuf,
     /// Where transcripts go.
     pub traces: Traces,
+    /// A file for the secrets of all TLS sessions: for debugging alone.
+    pub key_log: Option<PathBuf>,
 }
 
 /// Listeners that take connections.
@@ -86,7 +88,7 @@ impl Listeners {
     ) -> Result<Listeners, Error> {
         let hostname = deps.submission.settings().hostname().to_owned();
         let home = Home { disk: deps.disk.clone(), directory: deps.keys.clone(), hostname };
-        let tls = Arc::new(Tls::new(tls, home)?);
+        let tls = Arc::new(Tls::new(tls, listen, deps.key_log.as_deref(), home)?);
         let mut sockets = Vec::new();
         for one in listen {
             let one = Arc::new(one.clone());

@@ -104,6 +104,21 @@ impl Dialogue {
         self.grant(who);
     }
 
+    /// The client has a certificate that we trust, which may stand for a credential.
+    pub(crate) fn certified(&mut self, credential: Option<&str>) {
+        if let Some(tls) = &mut self.tls {
+            tls.authenticated = true;
+        }
+        let Some(credential) = credential else { return };
+        match self.submission.credential(credential) {
+            Ok(who) => self.identify(who),
+            Err(_) => tracing::warn!(
+                client = %self.ip, credential,
+                "client_certificates names a credential that is disabled or does not exist"
+            ),
+        }
+    }
+
     /// Whether we know who the client is.
     pub(crate) fn is_known(&self) -> bool {
         self.who.is_some()

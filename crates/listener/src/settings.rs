@@ -1,7 +1,5 @@
 //! What the operator chooses about connections.
 
-use std::path::PathBuf;
-
 use postrider_base::{Period, Size};
 use serde::{Deserialize, Serialize};
 
@@ -141,32 +139,6 @@ impl Settings {
     }
 }
 
-/// The certificate that clients see. Both files are read again when they
-/// change and on reload. Without them a self-signed certificate is made once
-/// and kept; clients that verify certificates do not accept it unasked.
-#[derive(Deserialize, Serialize, Clone, Debug, Default, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsSettings {
-    /// PEM file with the server's certificate, then those of its issuers.
-    pub certificate: Option<PathBuf>,
-    /// PEM file with the certificate's private key, without pass phrase.
-    pub key: Option<PathBuf>,
-}
-
-impl TlsSettings {
-    /// Checks what the types can not; it does not read the files.
-    ///
-    /// # Errors
-    /// A text that names the key.
-    pub fn validate(&self) -> Result<(), String> {
-        match (&self.certificate, &self.key) {
-            (Some(_), None) => Err("key: is needed beside certificate".to_owned()),
-            (None, Some(_)) => Err("certificate: is needed beside key".to_owned()),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,8 +158,5 @@ mod tests {
         assert!(with(|s| s.message_time = Period::from_secs(0)).starts_with("message_time:"));
         assert!(with(|s| s.content_memory = Size::from_mib(1)).starts_with("content_memory:"));
         assert!(with(|s| s.max_line_bytes = 10).starts_with("max_line_bytes:"));
-        let half = TlsSettings { certificate: Some("c.pem".into()), key: None };
-        assert!(half.validate().unwrap_err().starts_with("key:"));
-        assert_eq!(TlsSettings::default().validate(), Ok(()));
     }
 }

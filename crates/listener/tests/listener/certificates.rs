@@ -24,7 +24,7 @@ fn write_pair(world: &World, name: &str) -> Pair {
     std::fs::write(&chain, certificate.pem()).unwrap();
     std::fs::write(&key_path, key.serialize_pem()).unwrap();
     Pair {
-        settings: TlsSettings { certificate: Some(chain), key: Some(key_path) },
+        settings: TlsSettings { certificate: Some(chain), key: Some(key_path), ..TlsSettings::default() },
         certificate: CertificateDer::from_pem_slice(certificate.pem().as_bytes()).unwrap(),
     }
 }

@@ -6,3 +6,4 @@ mod known;
 mod limits;
 mod sessions;
 mod support;
+mod tls;

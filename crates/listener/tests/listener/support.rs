@@ -89,6 +89,7 @@ impl World {
             disk: Arc::new(RealDisk),
             keys: directory.path().join("keys"),
             traces: Traces::new(),
+            key_log: None,
         };
         World { deps, spool, metrics, scope: Scope::new("test"), directory }
     }

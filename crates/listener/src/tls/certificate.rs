@@ -4,12 +4,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use postrider_base::Timestamp;
 use rustls::crypto::CryptoProvider;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, InconsistentKeys};
 use rustls_pki_types::pem::{Error as PemError, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::key_log::hex;
 
 /// Largest PEM file that is read: chains take a few KiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -71,15 +77,7 @@ pub(crate) fn certified_key(
     (key, key_pem): (&Path, &[u8]),
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, CertificateError> {
-    let malformed = |path: &Path, reason: String| CertificateError::Malformed { path: path.to_owned(), reason };
-    let chain = CertificateDer::pem_slice_iter(chain_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| malformed(certificate, format!("damaged PEM: {error:?}")))?;
-    let Some(end_entity) = chain.first() else {
-        return Err(CertificateError::NoCertificate(certificate.to_owned()));
-    };
-    ParsedCertificate::try_from(end_entity)
-        .map_err(|error| malformed(certificate, format!("the first certificate is damaged: {error}")))?;
+    let chain = parse_chain(certificate, chain_pem)?;
     let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| match error {
         PemError::NoItemsFound if contains(key_pem, b"ENCRYPTED PRIVATE KEY") => {
             CertificateError::EncryptedKey(key.to_owned())
@@ -101,6 +99,65 @@ pub(crate) fn certified_key(
     }
 }
 
+/// Certificates of a PEM file, at least one.
+pub(super) fn load_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    parse_chain(path, &read(path)?)
+}
+
+fn parse_chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| malformed(path, format!("damaged PEM: {error:?}")))?;
+    let Some(first) = chain.first() else {
+        return Err(CertificateError::NoCertificate(path.to_owned()));
+    };
+    ParsedCertificate::try_from(first)
+        .map_err(|error| malformed(path, format!("the first certificate is damaged: {error}")))?;
+    Ok(chain)
+}
+
+fn malformed(path: &Path, reason: String) -> CertificateError {
+    CertificateError::Malformed { path: path.to_owned(), reason }
+}
+
+/// The DNS names that a certificate is for, in lower case, wildcards among them.
+pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    alternative_names(certificate, |name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    })
+}
+
+/// What a client's certificate can be listed as: DNS names and mail addresses in lower
+/// case, and its fingerprint.
+pub(super) fn names_of_client(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let mut names = alternative_names(certificate, |name| match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    let fingerprint = digest::digest(&digest::SHA256, certificate);
+    names.push(format!("sha256:{}", hex(fingerprint.as_ref())));
+    names
+}
+
+fn alternative_names(
+    certificate: &CertificateDer<'_>,
+    wanted: impl Fn(&GeneralName<'_>) -> Option<String>,
+) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    match parsed.subject_alternative_name() {
+        Ok(Some(extension)) => extension.value.general_names.iter().filter_map(wanted).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// When a certificate ends to be valid.
+pub(super) fn expires_at(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    Some(Timestamp::from_millis(seconds.saturating_mul(1000)))
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     let failed = |source| CertificateError::Read { path: path.to_owned(), source };
     if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
@@ -118,7 +175,7 @@ mod tests {
     use rustls::crypto::aws_lc_rs::default_provider;
 
     use super::*;
-    use crate::self_signed::generate;
+    use crate::tls::self_signed::generate;
 
     fn check(chain: &str, key: &str) -> Result<Arc<CertifiedKey>, String> {
         let (certificate, key_path) = (Path::new("chain.pem"), Path::new("key.pem"));

@@ -11,7 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
 
-use crate::certificate::certified_key;
+use super::certificate::certified_key;
 
 const CHAIN: &str = "self-signed.pem";
 const KEY: &str = "self-signed-key.pem";
