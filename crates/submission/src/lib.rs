@@ -30,6 +30,7 @@ pub mod internal {
     use crate::header::{Stamp, rewrite};
 
     /// The message with the header that acceptance gives it; nothing when it is refused.
+    /// What it copies of a body, acceptance does not.
     #[must_use]
     pub fn rewrite_header(message: &[u8]) -> Option<Vec<u8>> {
         let stamp = Stamp {

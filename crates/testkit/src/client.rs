@@ -77,17 +77,26 @@ impl Endpoint {
         let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
         let mut client = match self.security {
-            Security::Wrapper => Client::new(Box::new(self.tls.connect(self.name.clone(), tcp).await?)),
+            Security::Wrapper => self.secure(Box::new(tcp)).await?,
             Security::None | Security::StartTls => Client::new(Box::new(tcp)),
         };
         client.reply().await?.expect(220)?;
         client.hello().await?;
         if self.security == Security::StartTls {
             client.command("STARTTLS").await?.expect(220)?;
-            let stream = self.tls.connect(self.name.clone(), client.stream).await?;
-            client = Client::new(Box::new(stream));
+            client = self.secure(client.stream).await?;
             client.hello().await?;
         }
+        Ok(client)
+    }
+}
+
+impl Endpoint {
+    async fn secure(&self, stream: BoxStream) -> io::Result<Client> {
+        let stream = self.tls.connect(self.name.clone(), stream).await?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        let mut client = Client::new(Box::new(stream));
+        client.resumed = resumed;
         Ok(client)
     }
 }
@@ -127,6 +136,8 @@ impl std::fmt::Display for Reply {
 pub struct Client {
     stream: BoxStream,
     input: BytesMut,
+    /// Whether the TLS session of another connection was taken up again.
+    pub resumed: bool,
     /// What the server announced last.
     pub capabilities: Vec<String>,
 }
@@ -141,7 +152,7 @@ impl Client {
     /// A client on a stream; nothing is read yet.
     #[must_use]
     pub fn new(stream: BoxStream) -> Self {
-        Self { stream, input: BytesMut::new(), capabilities: Vec::new() }
+        Self { stream, input: BytesMut::new(), resumed: false, capabilities: Vec::new() }
     }
 
     /// Says EHLO and keeps what the server announces.

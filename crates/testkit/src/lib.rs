@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod client;
 pub mod load;
+pub mod peers;
 pub mod postfix;
 pub mod process;
 pub mod relay;

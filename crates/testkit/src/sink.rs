@@ -58,6 +58,11 @@ impl Record {
     pub fn messages(&self) -> Vec<Received> {
         self.0.lock().clone()
     }
+
+    /// Forgets some of them.
+    pub fn forget(&self, which: impl Fn(&Received) -> bool) {
+        self.0.lock().retain(|message| !which(message));
+    }
 }
 
 impl Policy for Record {

@@ -19,18 +19,23 @@ pub(crate) struct Options {
 enum Bench {
     /// Load generator, relay and sink on this machine, Postfix beside it
     Relay,
+    /// The SMTP server alone: rates, memory, system calls, allocations, instructions
+    Server,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let name = match options.what {
+    let (package, name) = match options.what {
         Bench::Relay => {
             packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCHMARKS])?;
-            "bench-relay"
+            ("postrider-testkit", "bench-relay")
+        }
+        Bench::Server => {
+            packages::ensure(&[packages::FOR_COUNTING])?;
+            ("postrider-bench", "bench-server")
         }
     };
     checked(&["build", "--release", "--locked", "--bin", "postrider"])?;
-    let mut arguments =
-        vec!["run", "--release", "--locked", "--quiet", "--package", "postrider-testkit", "--bin", name, "--"];
+    let mut arguments = vec!["run", "--release", "--locked", "--quiet", "--package", package, "--bin", name, "--"];
     arguments.extend(options.rest.iter().map(String::as_str));
     checked(&arguments)
 }

@@ -30,7 +30,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
 ];
 
 /// May name any room.
-const FREE: &[&str] = &["postrider", "postrider-fuzz", "postrider-testkit", "xtask"];
+const FREE: &[&str] = &["postrider", "postrider-bench", "postrider-fuzz", "postrider-testkit", "xtask"];
 
 pub(crate) fn check() -> Result<()> {
     let output = cargo()

@@ -1,7 +1,7 @@
 //! The Debian packages that tests and benchmarks need: real peers, not
 //! imitations. Nothing is installed without saying what and why.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +33,31 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "libio-socket-ssl-perl", proof: &["/usr/share/doc/libio-socket-ssl-perl"], why: "TLS in swaks" },
     Package { name: "python3", proof: &["/usr/bin/python3"], why: "Python's smtplib as a client" },
     Package { name: "nsd", proof: &["/usr/sbin/nsd"], why: "a real authoritative DNS server" },
+    Package { name: "curl", proof: &["/usr/bin/curl"], why: "a client" },
+    Package { name: "openssl", proof: &["/usr/bin/openssl"], why: "s_client, as SES's guide uses it" },
+    Package { name: "msmtp", proof: &["/usr/bin/msmtp"], why: "a client" },
+    Package { name: "s-nail", proof: &["/usr/bin/s-nail"], why: "a client" },
+    Package { name: "php-cli", proof: &["/usr/bin/php"], why: "runs PHPMailer" },
+    Package {
+        name: "libphp-phpmailer",
+        proof: &["/usr/share/php/libphp-phpmailer/autoload.php"],
+        why: "PHP's library for mail",
+    },
+    Package { name: "default-jdk-headless", proof: &["/usr/bin/javac"], why: "runs Jakarta Mail" },
+    Package {
+        name: "libjakarta-mail-java",
+        proof: &["/usr/share/java/jakarta-mail.jar"],
+        why: "Java's library for mail, JavaMail in the past",
+    },
+    Package {
+        name: "libjakarta-activation-java",
+        proof: &["/usr/share/java/jakarta-activation.jar"],
+        why: "what Jakarta Mail needs",
+    },
+    Package { name: "golang-go", proof: &["/usr/bin/go"], why: "Go's net/smtp" },
+    Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"], why: "runs nodemailer" },
+    Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"], why: "gets nodemailer" },
+    Package { name: "m4", proof: &["/usr/bin/m4"], why: "makes Sendmail's configuration" },
     Package { name: "systemd", proof: &["/usr/bin/systemd-analyze"], why: "systemd-analyze checks the unit files" },
 ];
 
@@ -40,9 +65,77 @@ pub(crate) const FOR_TESTS: &[Package] = &[
 pub(crate) const FOR_BENCHMARKS: &[Package] =
     &[Package { name: "sasl2-bin", proof: &["/usr/sbin/saslpasswd2"], why: "AUTH in the Postfix that is measured" }];
 
+/// What `cargo xtask bench server` needs.
+pub(crate) const FOR_COUNTING: &[Package] = &[
+    Package { name: "strace", proof: &["/usr/bin/strace"], why: "counts system calls" },
+    Package { name: "valgrind", proof: &["/usr/bin/valgrind"], why: "counts instructions" },
+];
+
 /// What `cargo xtask fuzz` needs.
 pub(crate) const FOR_FUZZING: &[Package] =
     &[Package { name: "g++", proof: &["/usr/bin/g++", "/usr/bin/c++"], why: "libFuzzer is C++" }];
+
+/// Mail servers whose packages exclude each other: unpacked below `target/peers` instead.
+const PEERS: &[&str] = &["exim4-daemon-light", "opensmtpd", "sendmail-base", "sendmail-bin", "sendmail-cf"];
+/// Libraries that the unpacked programs want, and would have got by being installed.
+const LIBRARIES: &[Package] = &[
+    Package { name: "libevent-2.1-7", proof: &["/usr/share/doc/libevent-2.1-7"], why: "OpenSMTPD needs it" },
+    Package { name: "libgnutls-dane0", proof: &["/usr/share/doc/libgnutls-dane0"], why: "Exim needs it" },
+    Package { name: "libidn12", proof: &["/usr/share/doc/libidn12"], why: "Exim needs it" },
+    Package { name: "libldap-2.5-0", proof: &["/usr/share/doc/libldap-2.5-0"], why: "Sendmail needs it" },
+    Package { name: "liblockfile1", proof: &["/usr/share/doc/liblockfile1"], why: "Sendmail needs it" },
+    Package { name: "libnsl2", proof: &["/usr/share/doc/libnsl2"], why: "Exim and Sendmail need it" },
+    Package { name: "libwrap0", proof: &["/usr/share/doc/libwrap0"], why: "Sendmail needs it" },
+];
+/// The library of Node.js, in the version that is tested.
+const NODEMAILER: &str = "nodemailer@10.6.0";
+
+/// Gets the programs that can not be installed.
+pub(crate) fn unpack_peers() -> Result<()> {
+    ensure(&[LIBRARIES])?;
+    let home = Path::new("target/peers");
+    std::fs::create_dir_all(home).context("making target/peers")?;
+    for name in PEERS {
+        let folder = home.join(name);
+        if folder.join("usr").is_dir() {
+            continue;
+        }
+        say(&format!(
+            "unpacks Debian package {name} into {}: a mail server that can not be beside another",
+            folder.display()
+        ));
+        let download = tempfile(home)?;
+        checked(Command::new("apt-get").args(["download", "-q", name]).current_dir(&download))?;
+        let archive = std::fs::read_dir(&download)?.next().context("apt-get download left nothing")??.path();
+        checked(Command::new("dpkg").arg("-x").arg(archive).arg(&folder))?;
+        std::fs::remove_dir_all(download)?;
+    }
+    let modules = home.join("nodemailer");
+    if !modules.join("node_modules/nodemailer/package.json").is_file() {
+        say(&format!("npm install {NODEMAILER}: the library of Node.js for mail"));
+        std::fs::create_dir_all(&modules)?;
+        checked(
+            Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&modules).arg(NODEMAILER),
+        )?;
+    }
+    Ok(())
+}
+
+/// An empty folder, which apt can write to.
+fn tempfile(home: &Path) -> Result<PathBuf> {
+    let folder = home.join("download");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn checked(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
 
 /// Installs what is missing, or says clearly why it cannot.
 pub(crate) fn ensure(wanted: &[&[Package]]) -> Result<()> {

@@ -30,6 +30,7 @@ pub(crate) struct SoakOptions {
 pub(crate) fn run(options: &Options) -> Result<()> {
     if !options.no_install {
         packages::ensure(&[packages::FOR_TESTS])?;
+        packages::unpack_peers()?;
     }
     layers::check()?;
     let mut arguments = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
