@@ -37,8 +37,8 @@ use names::{Certificates, Current};
 const WATCH: Duration = Duration::from_secs(30);
 /// Sessions that TLS 1.2 clients without tickets can resume.
 const CACHED_SESSIONS: usize = 4096;
-/// A client that comes back uses one; each costs a write and a hash.
-const TICKETS: usize = 1;
+/// A client that comes back uses one, and one more for a connection beside it.
+const TICKETS: usize = 2;
 /// How long before its end a certificate is worth a warning.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
