@@ -117,6 +117,9 @@ impl Listen {
                 return Err(format!("address: {address} is listened on twice"));
             }
             listen.validate_networks().map_err(|error| format!("{error} (at {address})"))?;
+            for client in &listen.client_certificates {
+                client.validate().map_err(|error| format!("{error} (at {address})"))?;
+            }
             if listen.client_ca.is_none() && !listen.client_certificates.is_empty() {
                 return Err(format!("client_ca: is needed beside client_certificates (at {address})"));
             }
@@ -195,6 +198,14 @@ mod tests {
     fn wrong_listeners_are_refused_by_name() {
         let error = |rest: &str| with(rest).unwrap_err();
         let certificates = "client_certificates = [{ name = \"a.example\", credential = \"A\" }]";
+        for wrong in [
+            "name = \"\", credential = \"A\"",
+            "name = \"a\", credential = \"\"",
+            "name = \"sha256:12:34\", credential = \"A\"",
+        ] {
+            let text = format!("client_ca = \"ca.pem\"\nclient_certificates = [{{ {wrong} }}]");
+            assert!(error(&text).starts_with("client_certificates: "), "{wrong}");
+        }
         assert_eq!(error(certificates), "client_ca: is needed beside client_certificates (at *:25)");
         assert!(error("role = \"feedback\"").starts_with("role: \"feedback\" (at *:25) is not available yet"));
         assert!(error("tls = \"none\"").contains("starttls"));

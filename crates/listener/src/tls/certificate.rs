@@ -128,16 +128,17 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     })
 }
 
-/// What a client's certificate can be listed as: DNS names and mail addresses in lower
-/// case, and its fingerprint.
-pub(super) fn names_of_client(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let mut names = alternative_names(certificate, |name| match name {
-        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => Some(name.to_ascii_lowercase()),
+/// The mail addresses that a certificate is for, in lower case.
+pub(super) fn mail_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    alternative_names(certificate, |name| match name {
+        GeneralName::RFC822Name(name) => Some(name.to_ascii_lowercase()),
         _ => None,
-    });
-    let fingerprint = digest::digest(&digest::SHA256, certificate);
-    names.push(format!("sha256:{}", hex(fingerprint.as_ref())));
-    names
+    })
+}
+
+/// SHA-256 over the certificate, in hex.
+pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    hex(digest::digest(&digest::SHA256, certificate).as_ref())
 }
 
 fn alternative_names(

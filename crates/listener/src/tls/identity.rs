@@ -12,12 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::{self, CertificateError};
 
+/// What a name that is a fingerprint begins with.
+const FINGERPRINT: &str = "sha256:";
+
 /// A client that is known by its certificate.
 #[derive(Deserialize, Serialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificate {
     /// A DNS name or mail address that the certificate is for, or `sha256:` and the
-    /// certificate's fingerprint in hex.
+    /// certificate's fingerprint in hex, with or without colons.
     pub name: String,
     /// User name of the credential that it stands for.
     pub credential: String,
@@ -26,12 +29,34 @@ pub struct ClientCertificate {
 impl ClientCertificate {
     /// The credential that this certificate, which has been verified, stands for.
     pub(crate) fn credential<'l>(list: &'l [ClientCertificate], certificate: &CertificateDer<'_>) -> Option<&'l str> {
-        if list.is_empty() {
-            return None;
+        let found = list.iter().find(|listed| listed.is(certificate));
+        found.map(|listed| listed.credential.as_str())
+    }
+
+    /// Each kind of name is compared with its own: an authority that signs strange names
+    /// must not be able to make a certificate that passes for a fingerprint.
+    fn is(&self, certificate: &CertificateDer<'_>) -> bool {
+        let name = self.name.to_ascii_lowercase();
+        match name.strip_prefix(FINGERPRINT) {
+            Some(digits) => certificate::fingerprint(certificate) == digits.replace(':', ""),
+            None if name.contains('@') => certificate::mail_names(certificate).contains(&name),
+            None => certificate::dns_names(certificate).contains(&name),
         }
-        let names = certificate::names_of_client(certificate);
-        let known = |listed: &&ClientCertificate| names.contains(&listed.name.to_ascii_lowercase());
-        list.iter().find(known).map(|listed| listed.credential.as_str())
+    }
+
+    /// Checks what the types can not.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let name = self.name.to_ascii_lowercase();
+        let digits = name.strip_prefix(FINGERPRINT).map(|digits| digits.replace(':', ""));
+        let is_fingerprint = |digits: &String| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        match digits {
+            _ if name.is_empty() => Err("client_certificates: an entry has no name".to_owned()),
+            _ if self.credential.is_empty() => Err(format!("client_certificates: {name} has no credential")),
+            Some(digits) if !is_fingerprint(&digits) => {
+                Err(format!("client_certificates: {name} is not {FINGERPRINT} and 64 hexadecimal digits"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The secrets of sessions, for those who look for an error with a packet dump.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 use rustls::KeyLog;
 
 /// Writes the secrets of all sessions to a file that only its owner reads, in
@@ -16,7 +17,10 @@ pub(super) struct FileKeyLog(Mutex<File>);
 
 impl FileKeyLog {
     pub(super) fn open(path: &Path) -> io::Result<FileKeyLog> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        // Not through a link that somebody put there, and not in a file that others read.
+        let no_link = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(no_link).open(path)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
         Ok(FileKeyLog(Mutex::new(file)))
     }
 }

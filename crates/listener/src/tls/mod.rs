@@ -209,14 +209,16 @@ pub fn check_certificates(
     now: Timestamp,
 ) -> Result<Vec<CertificateWarning>, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut warnings = Vec::new();
+    let (mut warnings, mut all) = (Vec::new(), Vec::new());
     for (file, key) in settings.pairs() {
         let certified = certificate::load(file, key, &provider)?;
+        all.push(certified.clone());
         let expires = certified.cert.first().and_then(certificate::expires_at);
         if let Some(expires) = expires.filter(|expires| *expires < now.saturating_add(SOON)) {
             warnings.push(CertificateWarning { file: file.clone(), expires, expired: expires <= now });
         }
     }
+    check_names(settings, &all)?;
     for authorities in listen.iter().filter_map(|listen| listen.client_ca.as_deref()) {
         identity::verifier(authorities, &provider)?;
     }
@@ -240,11 +242,23 @@ fn read(settings: &TlsSettings, home: &Home, provider: &CryptoProvider) -> Resul
     for (file, key) in settings.pairs() {
         others.push(certificate::load(file, key, provider)?);
     }
+    check_names(settings, &others)?;
     let default = match &settings.certificate {
         Some(_) => others.remove(0),
         None => own(home, provider)?,
     };
     Ok(Certificates::new(default, others))
+}
+
+/// A certificate that is chosen by name needs one.
+fn check_names(settings: &TlsSettings, all: &[Arc<CertifiedKey>]) -> Result<(), CertificateError> {
+    for (sni, certified) in settings.sni.iter().rev().zip(all.iter().rev()) {
+        if certified.cert.first().is_none_or(|certificate| certificate::dns_names(certificate).is_empty()) {
+            let reason = "it is for no DNS name, so nobody can ask for it".to_owned();
+            return Err(CertificateError::Malformed { path: sni.certificate.clone(), reason });
+        }
+    }
+    Ok(())
 }
 
 fn own(home: &Home, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, Error> {

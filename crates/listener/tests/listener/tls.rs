@@ -10,7 +10,7 @@ use postrider_base::metrics::HandshakeFailure;
 use postrider_listener::{
     ClientCertificate, Listen, Listeners, Settings, SniCertificate, TlsSettings, TlsVersion, check_certificates,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
@@ -41,8 +41,12 @@ impl Authority {
 
     fn issue_pem(&self, names: &[&str]) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        let (mails, names): (Vec<String>, Vec<String>) =
+            names.iter().map(|name| (*name).to_owned()).partition(|name| name.contains('@'));
+        let mut params = CertificateParams::new(names).unwrap();
+        let mails = mails.into_iter().map(|mail| SanType::Rfc822Name(mail.try_into().unwrap()));
+        params.subject_alt_names.extend(mails);
+        let certificate = params.signed_by(&key, &self.0).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 
@@ -222,9 +226,52 @@ async fn a_listed_certificate_stands_for_a_credential() {
         assert_eq!(mail(asked, &forged).await, None);
     }
     assert_eq!(scene.world.metrics.tls_failure_reason.of(HandshakeFailure::ClientCertificate).get(), 2);
-    // Taken from the list's credential: it can be disabled.
-    let listed = client(&scene.authority, Some(clients.issue(&["app.example.com"])), rustls::ALL_VERSIONS);
-    assert_eq!(mail(asked, &listed).await.unwrap().0, "250 Ok\r\n");
+}
+
+#[tokio::test]
+async fn names_are_compared_with_their_own_kind() {
+    let (clients, others) = (Authority::new(), Authority::new());
+    let files = tempfile::tempdir().unwrap();
+    let pinned = clients.issue(&["anything.example"]);
+    let digits: String = digest(&pinned.0);
+    let list = |name: &str| vec![ClientCertificate { name: name.into(), credential: USER.into() }];
+    let listen_for = |list: Vec<ClientCertificate>, authority: &Authority, file: &str| {
+        let client_ca = authority.write(files.path(), file);
+        move |listen: &mut Listen| {
+            listen.client_ca = Some(client_ca.clone());
+            listen.client_certificates = list.clone();
+        }
+    };
+    let by_pin = listen_for(list(&format!("SHA256:{digits}")), &clients, "a.pem");
+    let by_mail = listen_for(list("app@example.com"), &clients, "a.pem");
+    let elsewhere = listen_for(list("app@example.com"), &others, "b.pem");
+    let scene = Scene::new(|_, _, _| {}, &[&by_pin, &by_mail, &elsewhere]).await;
+    let with = |own| client(&scene.authority, Some(own), rustls::ALL_VERSIONS);
+    let pinned = with(pinned);
+    assert_eq!(mail(scene.addresses[0], &pinned).await.unwrap().0, "250 Ok\r\n");
+    assert_eq!(mail(scene.addresses[1], &pinned).await.unwrap().0, MUST_AUTHENTICATE);
+    // A name that looks like the pin is none.
+    let forged = with(clients.issue(&[&format!("sha256:{digits}")]));
+    assert_eq!(mail(scene.addresses[0], &forged).await.unwrap().0, MUST_AUTHENTICATE);
+    let mailed = with(clients.issue(&["app@example.com"]));
+    assert_eq!(mail(scene.addresses[1], &mailed).await.unwrap(), ("250 Ok\r\n".to_owned(), false));
+    assert_eq!(mail(scene.addresses[1], &mailed).await.unwrap(), ("250 Ok\r\n".to_owned(), true));
+    // A session of one authority's client is no session where another one is trusted.
+    assert_eq!(mail(scene.addresses[2], &mailed).await, None);
+}
+
+fn digest(certificate: &CertificateDer<'_>) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
+#[tokio::test]
+async fn a_certificate_without_a_name_can_not_be_chosen_by_name() {
+    let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
+    let sni = vec![authority.write_pair(directory.path(), "nameless", &["192.0.2.7"])];
+    let settings = TlsSettings { sni, ..TlsSettings::default() };
+    let error = check_certificates(&settings, &[], Timestamp::from_millis(0)).unwrap_err().to_string();
+    assert!(error.ends_with("nameless.pem: it is for no DNS name, so nobody can ask for it"), "{error}");
 }
 
 #[tokio::test]
@@ -240,9 +287,18 @@ async fn keys_are_written_only_where_that_is_asked_for() {
     assert!(text.contains("CLIENT_HANDSHAKE_TRAFFIC_SECRET "), "{text}");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    world.deps.key_log = Some(PathBuf::from("/nowhere/keys.log"));
-    let error = world.start(&Settings::default(), &TlsSettings::default()).unwrap_err().to_string();
-    assert!(error.starts_with("TLS key log /nowhere/keys.log: "), "{error}");
+    // A file that others could read is closed to them; a link is not followed.
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    world.start(&Settings::default(), &TlsSettings::default()).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let link = world.directory.path().join("link.log");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for refused in [link, PathBuf::from("/nowhere/keys.log")] {
+        world.deps.key_log = Some(refused.clone());
+        let error = world.start(&Settings::default(), &TlsSettings::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("TLS key log {}: ", refused.display())), "{error}");
+    }
 }
 
 #[tokio::test]
