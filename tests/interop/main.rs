@@ -38,6 +38,10 @@ impl Scene {
         Ok(Self { relay, sink, kept })
     }
 
+    fn port(&self, wrapper: bool) -> u16 {
+        if wrapper { self.relay.wrapper().port() } else { self.relay.starttls().port() }
+    }
+
     /// What has arrived, when it is so much; or after a minute, whatever it is.
     async fn delivered(&mut self, count: u64) -> Result<Vec<Received>, Box<dyn Error>> {
         let arrival = tokio::time::timeout(PATIENCE, self.sink.wait_for(count)).await;

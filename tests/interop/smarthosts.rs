@@ -16,8 +16,17 @@ fn workspace() -> &'static Path {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postfix_uses_the_relay_as_its_smarthost() -> Outcome {
+    postfix_sends(false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postfix_uses_the_tls_wrapper() -> Outcome {
+    postfix_sends(true).await
+}
+
+async fn postfix_sends(wrapper: bool) -> Outcome {
     let mut scene = Scene::new().await?;
-    let port = scene.relay.starttls().port();
+    let port = scene.port(wrapper);
     let (user, password) = scene.relay.credentials();
     let files = tempfile::Builder::new().prefix("smarthost-").tempdir()?;
     let relayhost = format!("[localhost]:{port}");
@@ -29,6 +38,7 @@ async fn postfix_uses_the_relay_as_its_smarthost() -> Outcome {
     let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
     let mut parameters: Vec<(&str, &str)> = lines.collect();
     parameters.extend([("smtp_dns_support_level", "disabled"), ("message_size_limit", "20480000")]);
+    parameters.push(("smtp_tls_wrappermode", if wrapper { "yes" } else { "no" }));
     let postfix = Postfix::start(&parameters, |_| Ok(()))?;
     let address = ([127, 0, 0, 1], postfix.port()).into();
     let trust = authority::roots(&scene.relay.authority_pem())?;
@@ -72,11 +82,22 @@ fn on_the_wire(content: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exim_uses_the_relay_as_its_smarthost() -> Outcome {
+    exim_sends(false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exim_uses_the_tls_wrapper() -> Outcome {
+    exim_sends(true).await
+}
+
+async fn exim_sends(wrapper: bool) -> Outcome {
     let mut scene = Scene::new().await?;
     let peer = Peer::new(workspace(), &["exim4-daemon-light"])?;
     peer.write("ca.pem", &scene.relay.authority_pem())?;
     let own = peer.path("").display().to_string();
-    let text = smarthost(&scene, "exim.conf", scene.relay.starttls().port())?
+    let protocol = if wrapper { "  protocol = smtps\n" } else { "" };
+    let text = smarthost(&scene, "exim.conf", scene.port(wrapper))?
+        .replace("  hosts_require_auth", &format!("{protocol}  hosts_require_auth"))
         .replace(&scene.relay.path("ca.pem").display().to_string(), &format!("{own}ca.pem"))
         // There is no DNS here.
         .replace("route_list = * localhost", "route_list = * localhost byname")
@@ -143,6 +164,15 @@ async fn sendmail_uses_the_relay_as_its_smarthost() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn opensmtpd_uses_the_relay_as_its_smarthost() -> Outcome {
+    opensmtpd_sends(false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opensmtpd_uses_the_tls_wrapper() -> Outcome {
+    opensmtpd_sends(true).await
+}
+
+async fn opensmtpd_sends(wrapper: bool) -> Outcome {
     let mut scene = Scene::new().await?;
     let peer = Peer::new(workspace(), &["opensmtpd"])?;
     let (user, password) = scene.relay.credentials();
@@ -150,11 +180,13 @@ async fn opensmtpd_uses_the_relay_as_its_smarthost() -> Outcome {
     let secrets = peer.write("secrets", &format!("relay {user}:{password}\n"))?;
     let ca = peer.write("ca.pem", &scene.relay.authority_pem())?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let text = smarthost(&scene, "opensmtpd.conf", scene.relay.starttls().port())?
+    let scheme = if wrapper { "smtps://" } else { "smtp+tls://" };
+    let text = smarthost(&scene, "opensmtpd.conf", scene.port(wrapper))?
+        .replace("smtp+tls://", scheme)
         .replace("SECRETS", &secrets.display().to_string());
     peer.write("smtpd.conf", &format!("listen on 127.0.0.1 port {port}\nsmtp max-message-size 20M\n{text}"))?;
     let script = format!(
-        "chown root:opensmtpd {own}secrets; chmod 640 {own}secrets; mkdir {own}spool; mount -t tmpfs none /var/spool\n\
+        "chown root:opensmtpd {own}secrets; chmod 640 {own}secrets; mount -t tmpfs none /var/spool; mount -t tmpfs none /run\n\
          mkdir -m 711 /var/spool/smtpd; mount --bind {ca} /etc/ssl/certs/ca-certificates.crt\n\
          for q in corrupt incoming purge queue temporary; do mkdir -m 700 /var/spool/smtpd/$q; chown opensmtpq /var/spool/smtpd/$q; done\n\
          mkdir -m 770 /var/spool/smtpd/offline; chgrp opensmtpq /var/spool/smtpd/offline; mkdir -p /run/smtpd /var/lib/opensmtpd/empty /var/empty\n\
