@@ -186,7 +186,7 @@ async fn opensmtpd_sends(wrapper: bool) -> Outcome {
         .replace("SECRETS", &secrets.display().to_string());
     peer.write("smtpd.conf", &format!("listen on 127.0.0.1 port {port}\nsmtp max-message-size 20M\n{text}"))?;
     let script = format!(
-        "chown root:opensmtpd {own}secrets; chmod 640 {own}secrets; mount -t tmpfs none /var; mkdir /var/spool; mount -t tmpfs none /run\n\
+        "chown root:opensmtpd {own}secrets; chmod 640 {own}secrets; mount -t tmpfs none /var; mkdir /var/spool; ln -s /run /var/run; mount -t tmpfs none /run\n\
          mkdir -m 711 /var/spool/smtpd; mount --bind {ca} /etc/ssl/certs/ca-certificates.crt\n\
          for q in corrupt incoming purge queue temporary; do mkdir -m 700 /var/spool/smtpd/$q; chown opensmtpq /var/spool/smtpd/$q; done\n\
          mkdir -m 770 /var/spool/smtpd/offline; chgrp opensmtpq /var/spool/smtpd/offline; mkdir -p /run/smtpd /var/lib/opensmtpd/empty /var/empty\n\
