@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 use postrider_base::Network;
 use tokio::sync::Notify;
 
+/// Connections above the bound on all that may be on their way out.
+const MAX_LEAVING: usize = 64;
+
 /// Bounds of connections, over all listeners.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -67,7 +70,9 @@ impl Admission {
             counts.give_way();
         }
         // The place of who gives way is free when its connection has ended; that is soon.
-        if counts.total >= bounds.total && !counts.give_way() {
+        // Where many are slow to go, nobody new comes.
+        let leaving = counts.total.saturating_sub(bounds.total);
+        if counts.total >= bounds.total && (leaving >= MAX_LEAVING || !counts.give_way()) {
             return Err(Full::Total);
         }
         let given_way = Arc::new(Notify::new());
@@ -175,6 +180,17 @@ mod tests {
         }
         drop(oldest);
         assert_eq!(admission.0.lock().strangers.len(), 2);
+    }
+
+    #[test]
+    fn those_who_are_slow_to_go_keep_others_out() {
+        let admission = Admission::default();
+        let bounds = Bounds { total: 1, address: 1_000, network: 1_000, strangers: 1_000 };
+        let admit = || admission.admit("192.0.2.1".parse().unwrap(), &bounds);
+        let mut stuck: Vec<Admitted> = (0..=MAX_LEAVING).map(|_| admit().unwrap()).collect();
+        assert_eq!(admit().unwrap_err(), Full::Total);
+        drop(stuck.remove(0));
+        assert!(admit().is_ok());
     }
 
     #[tokio::test]

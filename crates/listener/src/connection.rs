@@ -139,10 +139,10 @@ impl Connection {
                 Need::Flush => {}
                 Need::Pause(time) => {
                     tokio::select! {
-                        () = tokio::time::sleep(time) => {}
-                        () = self.scope.cancelled() => {}
+                        () = tokio::time::sleep(time) => self.dialogue.let_fail(),
+                        () = self.scope.cancelled() => self.dialogue.let_fail(),
+                        () = self.place.given_way(), if !self.known => self.give_way(),
                     }
-                    self.dialogue.let_fail();
                 }
                 Need::Tls | Need::Close => return Ok(need),
             }
@@ -158,9 +158,11 @@ impl Connection {
             stream.write_all(output).await?;
             stream.flush().await
         };
-        timeout(self.settings.idle.as_duration(), writing).await.map_err(|_| Gone::Stuck)??;
+        let patience = if self.known { self.settings.idle } else { self.settings.idle_before_auth };
+        timeout(patience.as_duration(), writing).await.map_err(|_| Gone::Stuck)??;
         output.clear();
-        self.pace.answered();
+        let under_way = self.dialogue.session.content_octets() > 0;
+        self.pace.answered(under_way, self.clock.instant());
         Ok(())
     }
 
@@ -184,13 +186,16 @@ impl Connection {
                     self.dialogue.end(451, "4.4.2 Timeout waiting for data from client");
                 }
             },
-            () = self.place.given_way(), if !self.known => {
-                self.metrics.connections_given_way.of(self.kind).inc();
-                self.dialogue.end(421, "4.7.0 Too many concurrent SMTP connections");
-            }
+            () = self.place.given_way(), if !self.known => self.give_way(),
             () = self.scope.cancelled(), if interruptible => self.dialogue.end(421, STOPPING),
         }
         Ok(())
+    }
+
+    /// Another connection needs the place.
+    fn give_way(&mut self) {
+        self.metrics.connections_given_way.of(self.kind).inc();
+        self.dialogue.end(421, "4.7.0 Too many concurrent SMTP connections");
     }
 
     /// Room in the buffer for the next read: little for commands, more for content.

@@ -39,16 +39,23 @@ impl Pace {
     /// Octets have come; `content` when they are expected to be a message's.
     pub(crate) fn received(&mut self, octets: u64, content: bool, now: Instant) {
         self.doing = match (self.doing, content) {
-            (Doing::Content(since, before), true) => Doing::Content(since, before + octets),
+            // Between the chunks of a message too.
+            (Doing::Content(since, before), _) => Doing::Content(since, before + octets),
             (_, true) => Doing::Content(now, octets),
             (Doing::Command(since), false) => Doing::Command(since),
             (_, false) => Doing::Command(now),
         };
     }
 
-    /// Something was answered: what the client had begun is over.
-    pub(crate) fn answered(&mut self) {
-        self.doing = Doing::Waiting;
+    /// Something was answered: what the client had begun is over, unless a message of
+    /// several chunks is still under way.
+    pub(crate) fn answered(&mut self, under_way: bool, now: Instant) {
+        self.doing = match (self.doing, under_way) {
+            (_, false) => Doing::Waiting,
+            (Doing::Content(since, octets), true) => Doing::Content(since, octets),
+            // The first chunk came whole, with its command.
+            (_, true) => Doing::Content(now, 0),
+        };
     }
 
     /// When to give up unless more comes.
@@ -106,7 +113,7 @@ mod tests {
         pace.received(1, false, now + 9 * SECOND);
         assert_eq!(deadline(&pace, 9), 15 * SECOND);
         pace.known();
-        pace.answered();
+        pace.answered(false, now);
         assert_eq!(deadline(&pace, 9), 309 * SECOND);
     }
 
@@ -119,7 +126,7 @@ mod tests {
         pace.received(1, false, now);
         pace.received(1, false, now + 59 * SECOND);
         assert_eq!(deadline(&pace, 59), 60 * SECOND);
-        pace.answered();
+        pace.answered(false, now);
         pace.received(1, false, now + 100 * SECOND);
         assert_eq!(deadline(&pace, 100), 160 * SECOND);
     }
@@ -137,6 +144,13 @@ mod tests {
         pace.received(10_000_000, true, now + 2 * SECOND);
         assert_eq!(deadline(&pace, 2), 302 * SECOND, "silence");
         assert_eq!(deadline(&pace, 400), 600 * SECOND, "the whole message");
+        // The chunks of a message have one clock together.
+        pace.answered(true, now);
+        pace.received(20, false, now + 100 * SECOND);
+        pace.received(10, true, now + 200 * SECOND);
+        assert_eq!(deadline(&pace, 400), 600 * SECOND);
+        pace.answered(false, now);
+        assert_eq!(deadline(&pace, 400), 700 * SECOND);
         let without = Settings { min_data_rate: Size::from_bytes(0), ..settings() };
         let mut slow = Pace::new(now);
         slow.known();

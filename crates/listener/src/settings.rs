@@ -33,7 +33,7 @@ pub struct Settings {
     pub handshake: Period,
     /// Time for one command from its first octet to its last; then 451 as above.
     pub command_time: Period,
-    /// Time for the content of one message, or for one chunk of it (BDAT); then 451.
+    /// Time for the content of one message, all its chunks (BDAT) together; then 451.
     pub message_time: Period,
     /// Slowest rate in octets a second at which content may come, on average; below it 451.
     /// 0 is any rate.

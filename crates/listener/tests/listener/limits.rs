@@ -235,3 +235,23 @@ fn base64(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
 }
+
+/// Chunks that are answered one by one do not buy a message more time.
+#[tokio::test]
+async fn chunks_have_the_time_of_one_message() {
+    let relay = Relay::with(|settings| settings.message_time = Period::from_millis(300)).await;
+    let mut client = relay.ready().await;
+    client.write(ENVELOPE).await;
+    for _ in 0..2 {
+        client.reply().await;
+    }
+    let chunk = format!("BDAT 2048\r\n{}", "0123456789abcde\n".repeat(128));
+    let last = loop {
+        client.write(&chunk).await;
+        match client.reply().await {
+            ok if ok.starts_with("250 ") => tokio::time::sleep(Duration::from_millis(50)).await,
+            other => break other,
+        }
+    };
+    assert_eq!(last, TIMEOUT);
+}
