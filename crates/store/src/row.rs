@@ -74,12 +74,14 @@ pub(crate) fn encode(rows: &[Row]) -> Bytes {
     record.into()
 }
 
-/// The rows of a record.
-pub(crate) fn decode(mut record: Bytes) -> Result<Vec<Row>, Error> {
+/// The rows of a record of this segment.
+pub(crate) fn decode(mut record: Bytes, segment: u64) -> Result<Vec<Row>, Error> {
     let format = |reason: String| Error::Format { table: "(record)".into(), reason };
     match record.try_get_u8() {
         Ok(VERSION) => {}
-        Ok(other) => return Err(format(format!("unknown version {other}"))),
+        Ok(other) => {
+            return Err(format(format!("segment {segment} has a record of version {other}, known is {VERSION}")));
+        }
         Err(_) => return Err(format("empty".into())),
     }
     let mut rows = Vec::new();
@@ -113,18 +115,18 @@ mod tests {
     #[test]
     fn records_round_trip() {
         let rows = [row("a", Some("1")), row("", None), row("b", Some(""))];
-        assert_eq!(decode(encode(&rows)).unwrap(), rows);
-        assert_eq!(decode(encode(&[])).unwrap(), []);
+        assert_eq!(decode(encode(&rows), 1).unwrap(), rows);
+        assert_eq!(decode(encode(&[]), 1).unwrap(), []);
     }
 
     #[test]
     fn other_bytes_are_refused() {
         let good = encode(&[row("key", Some("value"))]);
         for cut in 2..good.len() {
-            assert!(decode(good.slice(..cut)).is_err(), "cut at {cut}");
+            assert!(decode(good.slice(..cut), 1).is_err(), "cut at {cut}");
         }
-        assert!(decode(Bytes::new()).is_err());
-        assert!(decode(Bytes::from_static(&[VERSION + 1])).is_err());
+        assert!(decode(Bytes::new(), 1).is_err());
+        assert!(decode(Bytes::from_static(&[VERSION + 1]), 1).is_err());
     }
 
     #[test]

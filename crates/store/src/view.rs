@@ -234,7 +234,7 @@ impl Sum {
 
 /// The rows of a record of the log.
 pub(crate) fn read(log: &Log, record: &Replayed) -> Result<Vec<Row>, Error> {
-    row::decode(log.read(record.location)?)
+    row::decode(log.read(record.location)?, record.location.segment)
 }
 
 /// Calls into sled; a panic in there is an error here.

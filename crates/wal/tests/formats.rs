@@ -6,6 +6,7 @@
 //! stay for ever, and so does the test that reads them.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
+#![allow(clippy::cast_possible_truncation)] // Lengths of a few bytes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,8 @@ fn options() -> Options {
 /// lengths, and as much as makes three segments.
 fn history() -> Vec<Vec<Entry>> {
     let entry = |kind: u8, head: usize, body: usize| {
-        let bytes = |length: usize, step: usize| (0..length).map(|at| (at * step + usize::from(kind)) as u8).collect();
+        let bytes =
+            |length: usize, step: usize| (0..length).map(|at| ((at * step + usize::from(kind)) % 256) as u8).collect();
         let (head, body): (Vec<u8>, Vec<u8>) = (bytes(head, 7), bytes(body, 13));
         let (front, back) = body.split_at(body.len() / 3);
         Entry { kind, head: head.into(), body: vec![Bytes::copy_from_slice(front), Bytes::copy_from_slice(back)] }
