@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::config::Config;
+use crate::instance::Home;
 use crate::state::StateDir;
 
 /// How long closing may take before what is left is given to the next start's recovery.
@@ -132,6 +133,7 @@ async fn open_queue(
     metrics: &Metrics,
 ) -> Result<Queue> {
     let dir = state.room("spool");
+    let home = Home::of(&*disk, &dir, &state.node().instance)?;
     let spool = Spool::open(SpoolOptions {
         disk: Arc::clone(&disk),
         index_dir: Some(dir.join("index")),
@@ -141,11 +143,12 @@ async fn open_queue(
         settings: config.spool.clone(),
         metrics: metrics.clone(),
         feeds: &[Events::FEED],
-        start_held: false,
+        start_held: home.is_foreign(),
         accept_loss: config.server.accept_loss,
     })
     .await
     .with_context(|| format!("cannot open the queue in {}", dir.display()))?;
+    home.settle()?;
     let report = spool.report();
     info!(messages = report.messages, records = report.records, clean_stop = report.clean_stop, "queue open");
 

@@ -53,6 +53,9 @@ fn show_spool(stat: &SpoolStat, out: &mut Output) -> Result<()> {
     for (name, value) in lines {
         out.line(format_args!("{name:12} {value}"))?;
     }
+    if stat.held {
+        out.line("held         everything, until `postrider queue release --all`")?;
+    }
     Ok(())
 }
 

@@ -46,6 +46,7 @@ fn show_summary(rows: &[QueueSummaryRow], out: &mut Output) -> Result<()> {
     if out.json() {
         return out.json_document(rows);
     }
+    let held = rows.iter().any(|row| row.held);
     let rows = rows.iter().map(|row| {
         let state = match (row.held, row.parked) {
             (true, _) => "held",
@@ -64,7 +65,11 @@ fn show_summary(rows: &[QueueSummaryRow], out: &mut Output) -> Result<()> {
         ]
     });
     let header = ["ACCOUNT", "DOMAIN", "MESSAGES", "DUE", "IN DELIVERY", "OLDEST", "NEXT", "STATE"];
-    out.table(&header, rows.collect(), "the queue is empty")
+    out.table(&header, rows.collect(), "the queue is empty")?;
+    if held {
+        out.line("\nHeld queues wait until `postrider queue release --domain DOMAIN` or `--all`.")?;
+    }
+    Ok(())
 }
 
 fn show_rows(rows: &[QueueRow], out: &mut Output) -> Result<()> {

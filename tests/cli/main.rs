@@ -9,5 +9,6 @@ mod message;
 mod quickstart;
 mod serve;
 mod service;
+mod spool;
 mod support;
 mod suppression;

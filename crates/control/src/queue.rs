@@ -48,6 +48,7 @@ pub(crate) fn stat(stat: &Stat) -> SpoolStat {
         in_memory: stat.young,
         queues: stat.queues,
         in_delivery: stat.in_delivery,
+        held: stat.held,
         body_memory: stat.body_memory,
         disk_bytes: stat.disk_bytes,
         segments: stat.segments,

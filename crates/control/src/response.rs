@@ -322,6 +322,9 @@ pub struct SpoolStat {
     pub queues: u64,
     /// Parts of messages that are in delivery right now.
     pub in_delivery: u64,
+    /// Whether everything is held, what comes later too.
+    #[serde(default)]
+    pub held: bool,
     /// Bytes of bodies kept in memory.
     pub body_memory: u64,
     /// Bytes that the log takes on disk.

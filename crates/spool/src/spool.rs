@@ -267,6 +267,7 @@ impl Spool {
             young: state.messages.values().filter(|active| active.young).count() as u64,
             queues: state.due.len() as u64,
             in_delivery: state.due.states().map(|queue| queue.claimed).sum(),
+            held: state.due.holds().all,
             body_memory: shared.bodies.held(),
             disk_bytes: usage.bytes,
             segments: usage.segments,

@@ -153,6 +153,8 @@ pub struct Stat {
     pub queues: u64,
     /// Message parts handed out for delivery.
     pub in_delivery: u64,
+    /// Whether an operator, or a restored spool, holds everything.
+    pub held: bool,
     /// Bytes of bodies kept in memory.
     pub body_memory: u64,
     /// Bytes that the log takes on disk.
