@@ -7,6 +7,7 @@ mod claims;
 mod crash;
 mod due;
 mod feed;
+mod formats;
 mod future;
 mod index;
 mod operator;
