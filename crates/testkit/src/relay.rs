@@ -196,6 +196,16 @@ impl Relay {
     /// # Errors
     /// As [`Relay::start`].
     pub fn launch(&mut self) -> io::Result<()> {
+        let socket = self.spawn()?;
+        self.wait_until_ready(&socket)
+    }
+
+    /// Starts the daemon on the state that is there and does not wait; the
+    /// socket hears what it tells its supervisor.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn spawn(&mut self) -> io::Result<UnixDatagram> {
         let notify = self.path("notify");
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify)?;
@@ -210,7 +220,7 @@ impl Relay {
             .stderr(log)
             .spawn()?;
         self.child = Some(child);
-        self.wait_until_ready(&socket)
+        Ok(socket)
     }
 
     /// The daemon says READY=1 to the notification socket, as to systemd.
