@@ -140,8 +140,8 @@ pub(crate) fn put_footer(footer: &mut Vec<u8>, offset: u64, prefix: &[u8]) {
 }
 
 /// Ends a segment: its footer and trailer, to be written so that they end
-/// where the file does.
-pub(crate) fn seal(mut footer: Vec<u8>, seed: Seed, file_bytes: u64, mut trailer: Trailer) -> (u64, Vec<u8>) {
+/// where the file does. Fills in what the trailer says of the footer.
+pub(crate) fn seal(mut footer: Vec<u8>, seed: Seed, file_bytes: u64, trailer: &mut Trailer) -> (u64, Vec<u8>) {
     let trailer_at = file_bytes - TRAILER as u64;
     trailer.footer_len = footer.len() as u64;
     trailer.footer_offset = trailer_at - trailer.footer_len;

@@ -12,8 +12,10 @@ use tokio::sync::oneshot;
 
 use crate::bell::Bell;
 use crate::format::{Seed, SegmentHeader};
+use crate::recover::Opened;
+use crate::salvage::Salvage;
 use crate::segment::{self, Segment};
-use crate::{Error, Options};
+use crate::{Error, OpenReport, Options};
 
 /// How long after a failure the next try comes.
 const RETRY: Duration = Duration::from_secs(1);
@@ -166,6 +168,17 @@ impl Keeper {
             }
             Err(_) => Step::Rest(Some(RETRY)),
         }
+    }
+
+    /// Writes a segment with a damaged footer anew.
+    pub(crate) fn repair(&self, file: Opened, report: &mut OpenReport) -> Result<(Opened, Arc<Segment>), Error> {
+        // Where the disk is full, a spare file becomes the copy.
+        let _making = self.making.lock();
+        let mut pool = std::mem::take(&mut self.state.lock().pool);
+        let salvage = Salvage { disk: &*self.disk, dir: &self.dir, random: &self.random, pool: &mut pool };
+        let repaired = file.repaired(salvage, report);
+        self.state.lock().pool.append(&mut pool);
+        repaired
     }
 
     fn remove(&self, segment: &Segment) -> Result<(), Error> {

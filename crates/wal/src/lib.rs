@@ -108,6 +108,7 @@
 //! directly.
 
 mod answer;
+mod backlog;
 mod batch;
 mod bell;
 mod driver;
@@ -130,6 +131,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use backlog::Backlog;
 pub use error::Error;
 pub use log::Log;
 pub use options::{Driver, Options};

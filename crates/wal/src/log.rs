@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 
 use crate::answer::Answers;
+use crate::backlog::Backlog;
 use crate::batch::Batch;
 use crate::keeper::Keeper;
 use crate::queue::Submission;
@@ -61,9 +62,25 @@ impl Log {
         options: Options,
         replay: &mut dyn FnMut(Replayed),
     ) -> Result<(Self, OpenReport), Error> {
-        let (log, writer, report) = Self::open_idle(disk, dir, options, replay)?;
-        driver::start(writer, &log.inner.shared)?;
+        let (log, backlog, mut report) = Self::open_behind(disk, dir, options)?;
+        backlog.replay(&mut report, replay)?;
         Ok((log, report))
+    }
+
+    /// As [`Log::open`], but ready to append before the old heads are read:
+    /// that is done with the [`Backlog`]. It takes as long as the log is in
+    /// segments, not in batches.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_behind(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Self, Backlog, OpenReport), Error> {
+        let (log, writer, backlog, report) = Self::open_idle(disk, dir, options)?;
+        driver::start(writer, &log.inner.shared)?;
+        Ok((log, backlog, report))
     }
 
     /// A log that only moves when its writer's and keeper's steps are called.
@@ -71,10 +88,9 @@ impl Log {
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: Options,
-        replay: &mut dyn FnMut(Replayed),
-    ) -> Result<(Self, Writer, OpenReport), Error> {
+    ) -> Result<(Self, Writer, Backlog, OpenReport), Error> {
         options.validate()?;
-        let found = recover::recover(&*disk, dir, &options, replay)?;
+        let found = recover::recover(&*disk, dir, &options)?;
         let numbers = (found.oldest, found.next_segment);
         let keeper = Keeper::new(disk, dir, &options, numbers, found.pool);
         let runtime = Handle::try_current().ok();
@@ -83,9 +99,10 @@ impl Log {
         let answers = Answers::new(shared.committed.clone(), fan_out.as_ref());
         let shared = Arc::new(shared);
         let writer = Writer::new(shared.clone(), answers, found.next_lsn);
+        let backlog = Backlog::new(shared.clone(), found.unread);
         let inner = Inner { shared, retiring: Mutex::default() };
         let log = Self { inner: Arc::new(inner) };
-        Ok((log, writer, found.report))
+        Ok((log, writer, backlog, found.report))
     }
 
     /// Appends a batch, which happens whole or not at all, and waits until it

@@ -18,6 +18,8 @@ use crate::{Damage, Error, Lsn, OpenReport, Options, Replayed};
 pub(crate) struct Recovered {
     /// Sealed, all of them.
     pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    /// The files of those, whose footers nobody has read yet.
+    pub(crate) unread: Vec<Opened>,
     pub(crate) next_lsn: u64,
     pub(crate) oldest: u64,
     pub(crate) next_segment: u64,
@@ -27,8 +29,9 @@ pub(crate) struct Recovered {
 }
 
 /// A segment's file, opened.
-struct Opened {
-    number: u64,
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) number: u64,
     file: Arc<dyn DiskFile>,
     len: u64,
     header: SegmentHeader,
@@ -38,6 +41,8 @@ struct Opened {
     scanned: Option<(Bytes, Verdict)>,
 }
 
+/// The first half of opening: what appending needs. Heads are read by
+/// [`crate::Backlog`].
 struct Recovery<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
@@ -48,12 +53,7 @@ struct Recovery<'a> {
     next_spare: u64,
 }
 
-pub(crate) fn recover(
-    disk: &dyn Disk,
-    dir: &Path,
-    options: &Options,
-    replay: &mut dyn FnMut(Replayed),
-) -> Result<Recovered, Error> {
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<Recovered, Error> {
     let mut recovery = Recovery { disk, dir, options, report: OpenReport::default(), pool: Vec::new(), next_spare: 1 };
     let paths = recovery.list()?;
     let mut files = Vec::with_capacity(paths.len());
@@ -64,7 +64,7 @@ pub(crate) fn recover(
     let oldest = recovery.check_gaps(&files)?;
     let (gone, live): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.number < oldest);
     recovery.spare(gone.into_iter().chain(unused))?;
-    recovery.replay(live, oldest, replay)
+    recovery.settle(live, oldest)
 }
 
 impl Recovery<'_> {
@@ -200,29 +200,23 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Hands out all heads in order. What is not sealed, or not readable as
-    /// such, is first written again and synced: after a failed sync the
-    /// system's cache shows bytes that are not on the disk.
-    fn replay(mut self, files: Vec<Opened>, oldest: u64, replay: &mut dyn FnMut(Replayed)) -> Result<Recovered, Error> {
+    /// Makes every segment a sealed one. What is not, is written again and
+    /// synced: after a failed sync the system's cache shows bytes that are not
+    /// on the disk. The footers of those before the last are left unread.
+    fn settle(mut self, files: Vec<Opened>, oldest: u64) -> Result<Recovered, Error> {
         let mut segments = BTreeMap::new();
+        let mut unread = Vec::with_capacity(files.len());
         let mut next_lsn = 1;
         let last = files.len();
         for (at, mut file) in files.into_iter().enumerate() {
-            let settled = match file.settled()? {
-                Some(settled) if at + 1 == last => settled.written_again()?,
-                Some(settled) => settled,
-                None => self.salvage(&mut file, at + 1 == last)?,
+            let is_last = at + 1 == last;
+            let settled = match file.trailer {
+                Some(trailer) if !is_last => file.settled(trailer),
+                _ => self.settle_one(&mut file, is_last)?,
             };
-            let mut end = DATA_START;
-            for listed in batch::listed(settled.footer.clone(), settled.seed) {
-                let Listed { offset, header, heads } = listed;
-                let entries = header.entries(&heads, settled.seed, offset);
-                entries.ok_or(Error::Corrupt { segment: file.number, offset })?.into_iter().for_each(&mut *replay);
-                self.report.batches += 1;
-                end = offset + header.len();
-            }
             next_lsn = settled.trailer.next_lsn;
-            segments.insert(file.number, Arc::new(settled.into_segment(end)));
+            unread.push(file.replaced(&settled));
+            segments.insert(settled.seed.segment, Arc::new(settled.into_segment()));
         }
         self.report.segments = segments.len();
         self.report.last = Lsn::new(next_lsn - 1);
@@ -232,46 +226,38 @@ impl Recovery<'_> {
             oldest,
             next_segment: last.map_or(oldest, |last| last + 1),
             segments,
+            unread,
             pool: self.pool,
             report: self.report,
         })
     }
 
-    /// Writes a sealed copy of what is good in a file, in its place.
-    fn salvage(&mut self, file: &mut Opened, last: bool) -> Result<Settled, Error> {
-        let known = self.report.damage.len();
-        if let Some(trailer) = file.trailer {
-            // Sealed, so synced: its footer is damaged.
-            file.scan(Some(trailer.first_lsn), Some(trailer.next_lsn))?;
-            self.damaged(file.bookkeeping(trailer.footer_offset));
-        } else if !last {
-            // Once sealed, or the next one would not have been written.
-            self.damaged(file.bookkeeping(file.len.saturating_sub(TRAILER as u64)));
+    /// A segment that was not sealed, or the last one, where no later segment
+    /// shows that the sync of footer and trailer succeeded.
+    fn settle_one(&mut self, file: &mut Opened, is_last: bool) -> Result<Settled, Error> {
+        if let Some(trailer) = file.trailer
+            && file.footer(&trailer)?.is_some()
+        {
+            return file.settled(trailer).written_again();
         }
-        let (bytes, verdict) = file.scanned.take().unwrap_or_default();
-        for damage in &verdict.damage {
-            self.damaged(damage.clone());
-        }
-        self.report.torn = verdict.torn.or(self.report.torn);
-        let damaged = self.report.damage.len() > known;
-        Salvage { disk: self.disk, dir: self.dir, random: &self.options.random, pool: &mut self.pool }.write(
-            file.header,
-            &bytes,
-            &verdict,
-            damaged,
-        )
+        let salvage = Salvage { disk: self.disk, dir: self.dir, random: &self.options.random, pool: &mut self.pool };
+        file.salvage(salvage, is_last, &mut self.report)
     }
 
     fn damaged(&mut self, damage: Damage) {
-        tracing::warn!(
-            dir = %self.dir.display(),
-            segment = damage.segment,
-            offset = damage.offset,
-            batches = damage.batches,
-            "damage in the log"
-        );
-        self.report.damage.push(damage);
+        report_damage(self.dir, &mut self.report, damage);
     }
+}
+
+fn report_damage(dir: &Path, report: &mut OpenReport, damage: Damage) {
+    tracing::warn!(
+        dir = %dir.display(),
+        segment = damage.segment,
+        offset = damage.offset,
+        batches = damage.batches,
+        "damage in the log"
+    );
+    report.damage.push(damage);
 }
 
 impl Opened {
@@ -328,29 +314,80 @@ impl Opened {
         Damage { segment: self.number, offset, len: self.len.saturating_sub(offset), batches: 0 }
     }
 
-    /// As it is, when it is sealed and its footer reads as it was written.
-    fn settled(&self) -> Result<Option<Settled>, Error> {
-        let Some(trailer) = self.trailer else {
-            return Ok(None);
-        };
-        let footer = segment::read_footer(&*self.file, self.number, &trailer)?;
-        Ok(footer.map(|footer| Settled {
-            seed: self.header.seed,
-            file: self.file.clone(),
-            file_bytes: self.len,
-            trailer,
-            footer,
-        }))
+    /// As it is, sealed.
+    fn settled(&self, trailer: Trailer) -> Settled {
+        Settled { seed: self.header.seed, file: self.file.clone(), file_bytes: self.len, trailer }
+    }
+
+    /// The file that took this one's place, or is this one.
+    fn replaced(self, settled: &Settled) -> Self {
+        Self {
+            file: settled.file.clone(),
+            len: settled.file_bytes,
+            header: SegmentHeader { seed: settled.seed, ..self.header },
+            trailer: Some(settled.trailer),
+            scanned: None,
+            ..self
+        }
+    }
+
+    /// The footer that the trailer points to, if it reads as it was written.
+    fn footer(&self, trailer: &Trailer) -> Result<Option<Bytes>, Error> {
+        segment::read_footer(&*self.file, self.number, trailer)
+    }
+
+    /// All batches of a sealed segment, or none when the footer is damaged.
+    pub(crate) fn listed(&self) -> Result<Option<impl Iterator<Item = Listed> + use<>>, Error> {
+        let footer = self.trailer.map_or(Ok(None), |trailer| self.footer(&trailer))?;
+        Ok(footer.map(|footer| batch::listed(footer, self.header.seed)))
+    }
+
+    /// The entries of one of those batches.
+    pub(crate) fn entries(&self, listed: &Listed) -> Result<Vec<Replayed>, Error> {
+        let Listed { offset, header, heads } = listed;
+        let entries = header.entries(heads, self.header.seed, *offset);
+        entries.ok_or(Error::Corrupt { segment: self.number, offset: *offset })
+    }
+
+    /// Writes a sealed copy of what is good in the file, in its place.
+    fn salvage(&mut self, mut salvage: Salvage<'_>, last: bool, report: &mut OpenReport) -> Result<Settled, Error> {
+        let known = report.damage.len();
+        if let Some(trailer) = self.trailer {
+            // Sealed, so synced: its footer is damaged.
+            self.scan(Some(trailer.first_lsn), Some(trailer.next_lsn))?;
+            report_damage(salvage.dir, report, self.bookkeeping(trailer.footer_offset));
+        } else if !last {
+            // Once sealed, or the next one would not have been written.
+            report_damage(salvage.dir, report, self.bookkeeping(self.len.saturating_sub(TRAILER as u64)));
+        }
+        let (bytes, verdict) = self.scanned.take().unwrap_or_default();
+        for damage in &verdict.damage {
+            report_damage(salvage.dir, report, damage.clone());
+        }
+        report.torn = verdict.torn.or(report.torn);
+        let damaged = report.damage.len() > known;
+        salvage.write(self.header, &bytes, &verdict, damaged)
+    }
+
+    /// As [`Self::salvage`], of a sealed segment whose footer turned out to be
+    /// damaged; the segment that takes its place.
+    pub(crate) fn repaired(
+        mut self,
+        salvage: Salvage<'_>,
+        report: &mut OpenReport,
+    ) -> Result<(Self, Arc<Segment>), Error> {
+        let settled = self.salvage(salvage, false, report)?;
+        let file = self.replaced(&settled);
+        Ok((file, Arc::new(settled.into_segment())))
     }
 }
 
-/// A sealed segment with its footer.
+/// A sealed segment.
 pub(crate) struct Settled {
     pub(crate) seed: Seed,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) file_bytes: u64,
     pub(crate) trailer: Trailer,
-    pub(crate) footer: Bytes,
 }
 
 impl Settled {
@@ -367,7 +404,7 @@ impl Settled {
         Ok(self)
     }
 
-    fn into_segment(self, end: u64) -> Segment {
-        Segment::sealed(self.seed, self.file, self.file_bytes, &self.trailer, end)
+    fn into_segment(self) -> Segment {
+        Segment::sealed(self.seed, self.file, self.file_bytes, &self.trailer)
     }
 }

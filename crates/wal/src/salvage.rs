@@ -48,7 +48,7 @@ impl Salvage<'_> {
         let temporary = self.dir.join(TEMPORARY);
         let file = self.make(&temporary, file_bytes).map_err(io)?;
         let kept = &verdict.kept;
-        let trailer = Trailer {
+        let mut trailer = Trailer {
             footer_offset: 0,
             footer_len: 0,
             footer_crc: 0,
@@ -56,7 +56,7 @@ impl Salvage<'_> {
             next_lsn: verdict.next_lsn,
             oldest: kept.iter().map(|it| it.header.oldest).fold(old.oldest, u64::max),
         };
-        let (offset, end) = batch::seal(footer.clone(), header.seed, file_bytes, trailer);
+        let (offset, end) = batch::seal(footer, header.seed, file_bytes, &mut trailer);
         file.write_all_at(&data, 0)
             .and_then(|()| file.write_all_at(&end, offset))
             .and_then(|()| file.sync_all())
@@ -66,7 +66,7 @@ impl Salvage<'_> {
             })
             .and_then(|()| self.disk.sync_dir(self.dir))
             .map_err(io)?;
-        Ok(Settled { seed: header.seed, file, file_bytes, trailer, footer: footer.into() })
+        Ok(Settled { seed: header.seed, file, file_bytes, trailer })
     }
 
     /// A file of this length; where the disk is full one of the spare files,

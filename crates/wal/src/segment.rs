@@ -48,9 +48,10 @@ impl Segment {
         Self::with(seed, file, file_bytes, state)
     }
 
-    /// One that was sealed with this trailer.
-    pub(crate) fn sealed(seed: Seed, file: Arc<dyn DiskFile>, file_bytes: u64, trailer: &Trailer, end: u64) -> Self {
-        let state = State { end, lsns: (trailer.first_lsn, trailer.next_lsn), footer: None };
+    /// One that was sealed with this trailer. Its batches end before its
+    /// footer, and nearly there.
+    pub(crate) fn sealed(seed: Seed, file: Arc<dyn DiskFile>, file_bytes: u64, trailer: &Trailer) -> Self {
+        let state = State { end: trailer.footer_offset, lsns: (trailer.first_lsn, trailer.next_lsn), footer: None };
         Self::with(seed, file, file_bytes, state)
     }
 
@@ -88,7 +89,7 @@ impl Segment {
     /// The bytes that end the segment, and where they go.
     pub(crate) fn seal(&self, oldest: u64) -> (u64, Vec<u8>) {
         let state = self.state.lock();
-        let trailer = Trailer {
+        let mut trailer = Trailer {
             footer_offset: 0,
             footer_len: 0,
             footer_crc: 0,
@@ -97,7 +98,7 @@ impl Segment {
             oldest,
         };
         let footer = state.footer.clone().unwrap_or_default();
-        batch::seal(footer, self.seed, self.file_bytes, trailer)
+        batch::seal(footer, self.seed, self.file_bytes, &mut trailer)
     }
 
     /// The footer is in the file.

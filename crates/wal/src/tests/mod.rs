@@ -54,8 +54,8 @@ impl Rig {
 
     fn open(disk: &SimDisk, options: &Options) -> Result<Self, Error> {
         let mut replayed = Vec::new();
-        let (log, writer, report) =
-            Log::open_idle(Arc::new(disk.clone()), dir(), options.clone(), &mut |entry| replayed.push(entry))?;
+        let (log, writer, backlog, mut report) = Log::open_idle(Arc::new(disk.clone()), dir(), options.clone())?;
+        backlog.replay(&mut report, &mut |entry| replayed.push(entry))?;
         Ok(Self { disk: disk.clone(), options: options.clone(), log, writer, replayed, report })
     }
 
