@@ -62,7 +62,12 @@ impl Digest {
             }
             match &item.record {
                 FeedRecord::Accepted(record) => {
-                    let known = digest.accepted(item.lsn, record, rules)?;
+                    let known = digest.accepted(item.lsn, record, Kind::Send, rules)?;
+                    live.insert(record.id, known);
+                }
+                // Its Send event was where it was accepted; those that follow are here.
+                FeedRecord::Imported(record) => {
+                    let known = digest.accepted(item.lsn, record, Kind::Internal, rules)?;
                     live.insert(record.id, known);
                 }
                 FeedRecord::Outcomes { id, outcomes } => {
@@ -80,14 +85,12 @@ impl Digest {
         Ok(digest)
     }
 
-    fn accepted(&mut self, lsn: Lsn, record: &AcceptedRecord, rules: Rules<'_>) -> Result<Known> {
-        let kind = match record.origin.kind {
-            OriginKind::Dsn { .. } => Kind::Internal,
-            _ => Kind::Send,
-        };
+    fn accepted(&mut self, lsn: Lsn, record: &AcceptedRecord, kind: Kind, rules: Rules<'_>) -> Result<Known> {
+        let silent = matches!(record.origin.kind, OriginKind::Dsn { .. });
+        let kind = if silent { Kind::Internal } else { kind };
         let (mut mail, mut cuts) = (None, Cuts::default());
         Body::begin(&mut self.buffer, kind);
-        if kind == Kind::Send {
+        if !silent {
             let start = self.buffer.len();
             cuts = event::write_send(&mut self.buffer, record, rules.issuer)?;
             mail = Some(Mail::of_send(&self.buffer[start..], cuts)?);
@@ -208,6 +211,8 @@ fn groups<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::samples::{ACCEPTED, accepted, id, issuer, later, message, outcome, outcomes};
     use postrider_base::Period;
     use postrider_mail::{SuppressionList, SuppressionReason, SuppressionSource};
@@ -297,12 +302,33 @@ mod tests {
     }
 
     #[test]
+    fn an_imported_message_has_every_event_but_its_first() {
+        let message = Arc::new(message(1, &["a@example.net", "b@example.net"]));
+        let delivered = outcomes(2, 1, vec![outcome(0, ACCEPTED, Disposition::Delivered, "250 ok")]);
+        let live = &mut Live::new(1 << 20);
+        let first = digest(&[FeedItem { lsn: Lsn::new(1), index: 0, record: FeedRecord::Imported(message) }], live);
+        let next = digest(&[delivered], live);
+        assert_eq!((first.kinds, next.kinds), (vec![Kind::Internal], vec![Kind::Delivery]));
+    }
+
+    #[test]
     fn a_message_recalled_from_its_records_goes_on_alike() {
+        a_recalled_message_goes_on_alike(accepted(1, message(1, &["a@example.net", "b@example.net"])));
+    }
+
+    #[test]
+    fn an_imported_message_recalled_from_its_records_goes_on_alike() {
+        let message = Arc::new(message(1, &["a@example.net", "b@example.net"]));
+        a_recalled_message_goes_on_alike(FeedItem {
+            lsn: Lsn::new(1),
+            index: 0,
+            record: FeedRecord::Imported(message),
+        });
+    }
+
+    fn a_recalled_message_goes_on_alike(taken: FeedItem) {
         let mins = Period::from_mins;
-        let first = [
-            accepted(1, message(1, &["a@example.net", "b@example.net"])),
-            outcomes(2, 1, vec![deferred(0, mins(0), DelayType::General)]),
-        ];
+        let first = [taken, outcomes(2, 1, vec![deferred(0, mins(0), DelayType::General)])];
         let next = [
             outcomes(3, 1, vec![deferred(0, mins(5), DelayType::General)]),
             outcomes(4, 1, vec![outcome(1, later(mins(6)), Disposition::Delivered, "250 ok")]),

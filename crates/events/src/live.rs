@@ -61,9 +61,9 @@ impl Known {
         let Life::Accepted { acceptance, cuts } = first.life()? else {
             return Ok(None);
         };
-        let mail = match first.kind {
-            Kind::Send => Some(Mail::of_send(&first.json, cuts)?),
-            _ => None,
+        let mail = match first.json.is_empty() {
+            false => Some(Mail::of_send(&first.json, cuts)?),
+            true => None,
         };
         let (at, expires_at) = (acceptance.at, acceptance.expires_at);
         let mut known = Self::new(at, expires_at, acceptance.recipients, mail);

@@ -33,6 +33,13 @@ pub(crate) enum Effect {
         id: MessageId,
         outcomes: Vec<AttemptOutcome>,
     },
+    /// A message from another spool, with the state that it had there.
+    Imported {
+        record: Arc<AcceptedRecord>,
+        row: Row,
+        last: Vec<AttemptOutcome>,
+        admission: Admission,
+    },
     Started(StartedHead),
     Operator(OperatorHead),
     /// A message copied.
@@ -72,6 +79,25 @@ impl Batch {
     pub(crate) fn outcomes(&mut self, id: MessageId, outcomes: Vec<AttemptOutcome>) -> Result<()> {
         let entry = records::outcomes(Kind::Outcomes, id, &outcomes)?;
         self.push(entry, Effect::Outcomes { id, outcomes });
+        Ok(())
+    }
+
+    /// Adds a message from another spool; `body` as it lay in the log there.
+    #[expect(dead_code, reason = "for the import of a spool")]
+    pub(crate) fn import(
+        &mut self,
+        record: Arc<AcceptedRecord>,
+        row: Row,
+        last: Vec<AttemptOutcome>,
+        body: Bytes,
+        admission: Admission,
+    ) -> Result<()> {
+        let (id, then) = (record.id, row.clone());
+        let copied = (!last.is_empty()).then(|| records::outcomes(Kind::Copied, id, &last)).transpose()?;
+        self.push(records::imported(id, &row, body)?, Effect::Imported { record, row, last, admission });
+        if let Some(entry) = copied {
+            self.push(entry, Effect::Copied { id, then });
+        }
         Ok(())
     }
 
@@ -165,7 +191,7 @@ const FULL: Duration = Duration::from_secs(1);
 fn ids(effects: &[Effect]) -> impl Iterator<Item = MessageId> + '_ {
     let ids = |effect: &Effect| -> (Option<MessageId>, Vec<MessageId>) {
         match effect {
-            Effect::Accepted { record, .. } => (Some(record.id), Vec::new()),
+            Effect::Accepted { record, .. } | Effect::Imported { record, .. } => (Some(record.id), Vec::new()),
             Effect::Outcomes { id, .. } | Effect::Snapshot { id } => (Some(*id), Vec::new()),
             Effect::Started(head) => (Some(head.id), Vec::new()),
             Effect::Operator(wish) => (None, wish.ids()),
@@ -252,6 +278,10 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
             admission.keep();
             return state.accepted(record, location, body, now);
         }
+        Effect::Imported { record, row, last, admission } => {
+            admission.keep();
+            return state.imported(record, Row { location, ..row }, last, now);
+        }
         Effect::Outcomes { id, outcomes } => {
             let states: Vec<_> = outcomes.iter().map(OutcomeState::from).collect();
             state.change(id, now, |active| {
@@ -314,6 +344,7 @@ pub(crate) fn feed_records(effects: &[Effect]) -> Vec<(u16, FeedRecord)> {
     let records = (0..).zip(effects).filter_map(|(index, effect)| {
         let record = match effect {
             Effect::Accepted { record, .. } => FeedRecord::Accepted(Arc::clone(record)),
+            Effect::Imported { record, .. } => FeedRecord::Imported(Arc::clone(record)),
             Effect::Outcomes { id, outcomes } => FeedRecord::Outcomes { id: *id, outcomes: outcomes.clone() },
             _ => return None,
         };

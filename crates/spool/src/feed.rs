@@ -42,6 +42,8 @@ pub struct FeedItem {
 pub enum FeedRecord {
     /// A message was accepted.
     Accepted(Arc<AcceptedRecord>),
+    /// A message came from another spool, where its acceptance was told.
+    Imported(Arc<AcceptedRecord>),
     /// Attempts ended, or an operator deleted recipients. A recipient may
     /// come to an end twice: deleted while it was being delivered.
     Outcomes {
@@ -137,6 +139,10 @@ fn decode(log: &Log, record: &Replayed) -> Result<Option<FeedRecord>, String> {
         Some(Kind::Accepted) => {
             let (message, _) = decode_message(&body()?).ok_or_else(unreadable)?;
             Ok(Some(FeedRecord::Accepted(message)))
+        }
+        Some(Kind::Imported) => {
+            let (message, _) = decode_message(&body()?).ok_or_else(unreadable)?;
+            Ok(Some(FeedRecord::Imported(message)))
         }
         Some(Kind::Outcomes) => {
             let head: OutcomeHead = decode_head(&record.head).ok_or_else(unreadable)?;

@@ -76,7 +76,7 @@ async fn empty(shared: &Arc<Shared>, segment: SegmentInfo) -> Result<()> {
     let entries = tokio::task::spawn_blocking(move || log.entries(segment.number)).await;
     let mut ids: Vec<MessageId> = Vec::new();
     for entry in entries.map_err(|_| Error::Closed)?? {
-        if let Some(Kind::Accepted | Kind::Snapshot) = Kind::from_byte(entry.kind)
+        if let Some(Kind::Accepted | Kind::Snapshot | Kind::Imported) = Kind::from_byte(entry.kind)
             && let Some(AcceptedHead { id, .. }) = decode_head(&entry.head)
         {
             ids.push(id);

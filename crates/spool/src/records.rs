@@ -43,12 +43,17 @@ pub(crate) enum Kind {
     Copied = 6,
     /// A place in the log; head [`Mark`].
     Mark = 7,
+    /// A message that came from another spool with the state that it had there;
+    /// head [`ImportedHead`], body as of `Accepted`. It says everything: what
+    /// became of the message here before does not count any more.
+    Imported = 8,
 }
 
 impl Kind {
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::{Accepted, Copied, Mark, Operator, Outcomes, Snapshot, Started};
-        [Accepted, Outcomes, Started, Operator, Snapshot, Copied, Mark].into_iter().find(|kind| *kind as u8 == byte)
+        use Kind::{Accepted, Copied, Imported, Mark, Operator, Outcomes, Snapshot, Started};
+        let kinds = [Accepted, Outcomes, Started, Operator, Snapshot, Copied, Mark, Imported];
+        kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -118,6 +123,9 @@ impl OperatorHead {
 
 /// Head of a copied message.
 pub(crate) type SnapshotHead = AcceptedHead;
+
+/// Head of a message from another spool.
+pub(crate) type ImportedHead = AcceptedHead;
 
 /// Head of a place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +198,13 @@ pub(crate) fn snapshot(id: MessageId, row: &Row, body: Bytes) -> Result<Entry> {
     row.forget_last();
     let head = SnapshotHead { id, row };
     Ok(Entry { kind: Kind::Snapshot as u8, head: encode_head(&head)?, body: vec![body] })
+}
+
+/// The entry of a message from another spool; `body` as it lay in the log there.
+pub(crate) fn imported(id: MessageId, row: &Row, body: Bytes) -> Result<Entry> {
+    let mut row = row.clone();
+    row.forget_last();
+    Ok(Entry { kind: Kind::Imported as u8, head: encode_head(&ImportedHead { id, row })?, body: vec![body] })
 }
 
 /// The entry of outcomes, new (`Outcomes`) or `Copied`.

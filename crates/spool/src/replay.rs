@@ -7,7 +7,7 @@ use postrider_wal::{Location, Lsn, Replayed};
 use serde::de::DeserializeOwned;
 
 use crate::records::{
-    AcceptedHead, Holds, Kind, Mark, OperatorHead, OutcomeHead, SnapshotHead, StartedHead, decode_head,
+    AcceptedHead, Holds, ImportedHead, Kind, Mark, OperatorHead, OutcomeHead, SnapshotHead, StartedHead, decode_head,
 };
 use crate::row::Row;
 
@@ -61,6 +61,7 @@ impl Replay {
                 self.change(id, |row| row.started(&attempts));
             }
             Kind::Operator => self.operator(head(record)?, record.location),
+            Kind::Imported => self.imported(head(record)?, record.location),
             Kind::Mark => self.clean_stop = head::<Mark>(record)? == Mark::CleanStop,
         }
         Some(())
@@ -80,6 +81,12 @@ impl Replay {
             let row = Row { location, ..head.row };
             self.messages.insert(head.id, Some(row));
         }
+    }
+
+    /// A message that left for another spool has ended here; when it comes
+    /// back it waits again.
+    fn imported(&mut self, head: ImportedHead, location: Location) {
+        self.messages.insert(head.id, Some(Row { location, ..head.row }));
     }
 
     fn operator(&mut self, wish: OperatorHead, location: Location) {

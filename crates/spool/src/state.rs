@@ -116,7 +116,30 @@ impl State {
         body: Option<Arc<Body>>,
         now: Timestamp,
     ) -> bool {
-        let (id, row) = (record.id, Row::fresh(&record, location));
+        let row = Row::fresh(&record, location);
+        self.taken(record, row, body, Vec::new(), now)
+    }
+
+    /// A message came from another spool. Whether it is the first young one.
+    pub(crate) fn imported(
+        &mut self,
+        record: Arc<AcceptedRecord>,
+        row: Row,
+        last: Vec<AttemptOutcome>,
+        now: Timestamp,
+    ) -> bool {
+        self.taken(record, row, None, last, now)
+    }
+
+    fn taken(
+        &mut self,
+        record: Arc<AcceptedRecord>,
+        row: Row,
+        body: Option<Arc<Body>>,
+        last: Vec<AttemptOutcome>,
+        now: Timestamp,
+    ) -> bool {
+        let (id, location) = (record.id, row.location);
         if row.is_done() || self.messages.contains_key(&id) {
             self.admissions.release(size(location));
             return false;
@@ -125,7 +148,7 @@ impl State {
             self.due.add_fresh(&queue, (due, id), now);
         }
         self.count(location);
-        let active = Active { record, row, body, last: Vec::new(), young: true, damaged: false, pins: 0 };
+        let active = Active { record, row, body, last, young: true, damaged: false, pins: 0 };
         self.messages.insert(id, active);
         self.ages.push_back((now, id));
         self.ages.len() == 1
