@@ -37,12 +37,15 @@ pub struct Classification {
 
 /// Says what `reply` at `stage` means.
 ///
-/// A 4yz always defers. A 5yz ends a recipient only where it can be about the
+/// A 2yz delivers at the end of the data and nowhere else. A 4yz always defers.
+/// A 5yz ends a recipient only where it can be about the
 /// recipient or the message: at RCPT, DATA and the end of the data, and for the
 /// message's size at MAIL. Anywhere else it is about the relay and defers.
 pub fn classify(stage: Stage, reply: &SmtpReply) -> Classification {
     let permanent = match reply.severity() {
-        Severity::Positive => return delivered(),
+        Severity::Positive if stage == Stage::EndOfData => return unremarkable(Verdict::Delivered),
+        // The host did not hear what was said to it.
+        Severity::Positive => return unremarkable(Verdict::Deferred(DelayType::RecipientServerError)),
         Severity::Permanent => true,
         Severity::Intermediate | Severity::Transient => false,
     };
@@ -66,8 +69,8 @@ pub fn classify(stage: Stage, reply: &SmtpReply) -> Classification {
     }
 }
 
-fn delivered() -> Classification {
-    Classification { verdict: Verdict::Delivered, about_us: false }
+fn unremarkable(verdict: Verdict) -> Classification {
+    Classification { verdict, about_us: false }
 }
 
 /// Why a remote host did not take a message.
@@ -247,6 +250,14 @@ mod tests {
     }
 
     #[test]
+    fn a_2yz_before_the_end_of_the_data_delivers_nothing() {
+        for stage in [Stage::Banner, Stage::MailFrom, Stage::RcptTo, Stage::Data] {
+            let found = classify(stage, &reply("250 2.0.0 Ok"));
+            assert_eq!(found, unremarkable(Verdict::Deferred(DelayType::RecipientServerError)), "{stage:?}");
+        }
+    }
+
+    #[test]
     fn only_a_reply_that_names_the_mailbox_as_unknown_is_no_email() {
         let at_rcpt = |text: &str| classify(Stage::RcptTo, &reply(text)).verdict;
         let no_email = Verdict::Bounced(BounceKind::PermanentNoEmail);
@@ -259,13 +270,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_host_says_a_4yz_defers_and_a_2yz_is_taken(code in 200u16..600, text: String) {
+        fn whatever_a_host_says_a_4yz_defers_and_only_a_2yz_at_the_end_delivers(code in 200u16..600, text: String) {
             let reply = SmtpReply::new(code, &text);
             for stage in [Stage::Banner, Stage::MailFrom, Stage::RcptTo, Stage::Data, Stage::EndOfData] {
                 let verdict = classify(stage, &reply).verdict;
                 match code / 100 {
-                    2 => prop_assert_eq!(verdict, Verdict::Delivered),
-                    3 | 4 => prop_assert!(matches!(verdict, Verdict::Deferred(_))),
+                    2 if stage == Stage::EndOfData => prop_assert_eq!(verdict, Verdict::Delivered),
+                    2..=4 => prop_assert!(matches!(verdict, Verdict::Deferred(_))),
                     _ => prop_assert!(verdict != Verdict::Delivered),
                 }
             }

@@ -161,9 +161,13 @@ impl Connection {
         }
     }
 
-    /// What a lost connection says about the attempt.
+    /// What a connection that is of no use any more says about the attempt.
     pub(crate) fn loss(&self, stage: Stage) -> Finding {
-        if self.timed_out { Finding::timed_out(stage) } else { Finding::lost(stage) }
+        match self.conversation.ended() {
+            Some(Ended::BadReply { .. }) => Finding::not_smtp(stage),
+            _ if self.timed_out => Finding::timed_out(stage),
+            _ => Finding::lost(stage),
+        }
     }
 
     /// Writes what there is to write, then reads what there is to read.

@@ -30,10 +30,12 @@ impl Finding {
     /// A remote host has spoken.
     pub(crate) fn reply(stage: Stage, reply: &SmtpReply) -> Self {
         let found = classify(stage, reply);
+        let is_delivered = found.verdict == Verdict::Delivered;
+        let status = reply.enhanced.filter(|status| (status.class == 2) == is_delivered);
         Self {
             verdict: found.verdict,
             stage,
-            status: reply.enhanced.unwrap_or_else(|| usual_status(found.verdict)),
+            status: status.unwrap_or_else(|| usual_status(found.verdict)),
             diagnostic: sanitize_text(reply.one_line(), MAX_DIAGNOSTIC),
             about_us: found.about_us,
         }
@@ -99,7 +101,7 @@ impl Finding {
         Self { stage: Stage::Auth, about_us: true, ..finding }
     }
 
-    /// The host says what no mail host says.
+    /// The host says what no mail host says, or not when it is asked.
     pub(crate) fn not_smtp(stage: Stage) -> Self {
         let text = "421 4.5.0 The host does not speak SMTP".to_owned();
         Self { stage, ..Self::own(Verdict::Deferred(DelayType::RecipientServerError), (4, 5, 0), text) }
@@ -263,6 +265,12 @@ mod tests {
         assert_eq!(of(Stage::RcptTo, 550, "no such user").status, EnhancedStatus::new(5, 1, 1));
         assert_eq!(of(Stage::RcptTo, 550, "5.1.6 moved").status, EnhancedStatus::new(5, 1, 6));
         assert_eq!(of(Stage::RcptTo, 452, "mailbox full").status, EnhancedStatus::new(4, 2, 2));
+    }
+
+    #[test]
+    fn a_status_never_contradicts_the_verdict() {
+        assert_eq!(of(Stage::Data, 250, "2.0.0 ok").status, EnhancedStatus::new(4, 3, 0));
+        assert_eq!(of(Stage::EndOfData, 250, "5.0.0 ok").status, EnhancedStatus::new(2, 0, 0));
     }
 
     #[test]

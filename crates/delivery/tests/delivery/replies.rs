@@ -139,6 +139,47 @@ async fn a_dropped_connection_defers_at_every_stage() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_out_of_step_has_taken_nothing() {
+    let cases = [("", "220 mx\r\n220 mx again"), ("EHLO", "250 mx\r\n250 Ok"), ("DATA", "250 2.0.0 Ok")];
+    for pipelining in [true, false] {
+        for (at, said) in cases {
+            let mut rig = rig().await;
+            let extensions = if pipelining { vec!["PIPELINING"] } else { vec![] };
+            let setup = Setup { extensions, ..Setup::default() };
+            let server = Server::with(&rig.net, HOST, setup, move |moment| {
+                let hit = if at.is_empty() { moment.line.is_empty() } else { moment.line.starts_with(at) };
+                if hit && moment.connection == 0 { Say::Reply(said) } else { Say::Usual }
+            });
+            rig.deliver(routes(&[]));
+            let id = rig.send(&["ann@example.com"]).await;
+            let first = rig.outcome(id).await;
+            assert_eq!(first.disposition, Disposition::Deferred(DelayType::RecipientServerError), "{at}");
+            assert_eq!(first.diagnostic, "421 4.5.0 The host does not speak SMTP", "{at}");
+            assert!(is_delivered(&rig.outcome(id).await), "{at}");
+            let seen = server.seen();
+            assert_eq!((seen.messages.len(), seen.connections), (1, 2), "{at}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_surplus_reply_to_an_idle_connection_delivers_nothing() {
+    let mut rig = rig().await;
+    // The surplus lies in the socket when the next message comes.
+    let server = Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "." if moment.connection == 0 => Say::Reply("250 2.0.0 taken\r\n250 2.0.0 surplus"),
+        _ => Say::Usual,
+    });
+    rig.deliver(routes(&[]));
+    for _ in 0..2 {
+        let id = rig.send(&["ann@example.com"]).await;
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
+    // The script's words do not count as taking.
+    assert_eq!((server.seen().messages.len(), server.seen().connections), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_many_recipients_for_one_transaction_make_several() {
     let mut rig = rig().await;
     let server = Server::start(&rig.net, HOST);

@@ -49,7 +49,8 @@ pub enum Ended {
     TlsNotOffered,
     /// Authentication is required, and no mechanism that we know is offered.
     AuthNotOffered,
-    /// The host does not speak SMTP.
+    /// The host does not speak SMTP, or its replies are not those to our
+    /// commands: none of them counts.
     BadReply {
         /// What was waited for.
         stage: Stage,
@@ -142,18 +143,23 @@ impl Conversation {
                 return Action::StartTls;
             }
             if self.expected.is_empty() {
-                match self.waiting.take() {
+                match self.waiting.take_if(|_| input.is_empty()) {
                     Some(transaction) => self.start(transaction, gate),
-                    // Nobody asked for it: most likely 421 before the host closes.
-                    None if !input.is_empty() => self.expected.push_back(Expected::Mail),
-                    None => return Action::Ready,
+                    None if input.is_empty() => return Action::Ready,
+                    None => self.unasked(input),
                 }
                 continue;
             }
             match self.parser.next(input) {
                 Ok(None) => return Action::NeedInput,
-                Ok(Some(reply)) => self.handle(reply, input, gate),
-                Err(_) => self.end(Ended::BadReply { stage: self.stage() }),
+                Ok(Some(reply)) => {
+                    let is_last = self.expected.len() == 1;
+                    self.handle(reply, input, gate);
+                    if is_last && !input.is_empty() {
+                        self.unasked(input);
+                    }
+                }
+                Err(_) => self.out_of_step(self.stage()),
             }
         }
     }
@@ -198,6 +204,11 @@ impl Conversation {
     /// Whether [`Conversation::begin`] may be called.
     pub fn is_ready(&self) -> bool {
         self.expected.is_empty() && self.waiting.is_none() && self.ended.is_none() && !self.handshake
+    }
+
+    /// Why the conversation has ended, once it has.
+    pub fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
     }
 
     /// How long to wait for the reply that is outstanding.
@@ -253,6 +264,9 @@ impl Conversation {
         if reply.code == 421 && !matches!(expected, Expected::Quit) {
             return self.refused(stage, reply);
         }
+        if !is_possible(expected, &reply) {
+            return self.out_of_step(stage);
+        }
         let positive = reply.severity() == Severity::Positive;
         match expected {
             Expected::Banner | Expected::Helo if !positive => self.refused(stage, reply),
@@ -286,6 +300,17 @@ impl Conversation {
             Expected::Reset if positive => {}
             Expected::Reset => self.refused(stage, reply),
             Expected::Quit => self.end(Ended::Quit),
+        }
+    }
+
+    /// More has come than was asked for: most likely 421 before the host
+    /// closes. Anything else, taken for the reply to what is still to be
+    /// written, would put all further ones out of step.
+    fn unasked(&mut self, input: &mut BytesMut) {
+        let stage = self.stage();
+        match self.parser.next(input) {
+            Ok(Some(reply)) if reply.code == 421 => self.refused(stage, reply),
+            _ => self.out_of_step(stage),
         }
     }
 
@@ -359,6 +384,15 @@ impl Conversation {
         self.end(Ended::Refused { stage, reply });
     }
 
+    /// Which replies answered which commands nobody knows any more.
+    pub(super) fn out_of_step(&mut self, stage: Stage) {
+        if let Some(running) = &mut self.running {
+            running.forget_replies();
+            running.settle(&RecipientResult::Lost { stage });
+        }
+        self.end(Ended::BadReply { stage });
+    }
+
     fn end(&mut self, ended: Ended) {
         if self.ended.is_some() {
             return;
@@ -371,6 +405,17 @@ impl Conversation {
         self.finish(&RecipientResult::Lost { stage }, false);
         self.expected.clear();
         self.ended = Some(ended);
+    }
+}
+
+/// Whether a reply of this kind can answer what is waited for (RFC 5321 section
+/// 4.2.1). In particular nothing is delivered by a positive reply to DATA.
+fn is_possible(expected: Expected, reply: &SmtpReply) -> bool {
+    match (reply.severity(), expected) {
+        (Severity::Positive, expected) => !matches!(expected, Expected::Data),
+        (Severity::Intermediate, Expected::Data | Expected::AuthPlain | Expected::AuthLogin(_)) => true,
+        (Severity::Intermediate, _) => false,
+        (Severity::Transient | Severity::Permanent, _) => true,
     }
 }
 

@@ -273,6 +273,97 @@ fn nonsense_ends_the_conversation() {
     assert_eq!(talk.results("what?\r\n"), [RecipientResult::Lost { stage: Stage::MailFrom }]);
 }
 
+fn out_of_step(stage: Stage) -> Action {
+    Action::Closed(Ended::BadReply { stage })
+}
+
+#[test]
+fn a_host_that_says_250_to_everything_has_taken_nothing() {
+    for extensions in ["", PIPELINING] {
+        let mut talk = Talk::ready(extensions);
+        talk.begins(transaction(&["a@b.example"]));
+        let mut heard = talk.hears("250 Ok\r\n");
+        while heard.1 == Action::NeedInput {
+            heard = talk.hears("250 Ok\r\n");
+        }
+        let lost = vec![RecipientResult::Lost { stage: Stage::Data }];
+        assert_eq!(heard, (String::new(), Action::Done(TransactionResult { recipients: lost })));
+        assert_eq!(talk.hears(""), (String::new(), out_of_step(Stage::Data)));
+    }
+}
+
+#[test]
+fn one_reply_too_many_spoils_those_before_it() {
+    let mut talk = Talk::ready(PIPELINING);
+    talk.vetoed = vec![2];
+    talk.begins(transaction(&["a@b.example", "c@b.example", "d@b.example"]));
+    // MAIL is answered twice: the refusal is the first recipient's.
+    let lost = RecipientResult::Lost { stage: Stage::Data };
+    assert_eq!(
+        talk.results("250 Ok\r\n250 Ok\r\n550 unknown\r\n250 Ok\r\n"),
+        [lost.clone(), lost, RecipientResult::Vetoed]
+    );
+    assert_eq!(talk.hears("354 go\r\n").1, out_of_step(Stage::Data));
+}
+
+#[test]
+fn an_intermediate_reply_where_none_belongs() {
+    for (before, stage) in
+        [("", Stage::MailFrom), ("250 Ok\r\n", Stage::RcptTo), ("250 Ok\r\n250 Ok\r\n354 go\r\n", Stage::EndOfData)]
+    {
+        let mut talk = Talk::ready(PIPELINING);
+        talk.begins(transaction(&["a@b.example"]));
+        talk.hears(before);
+        assert_eq!(talk.results("354 go\r\n"), [RecipientResult::Lost { stage }]);
+        assert_eq!(talk.hears("").1, out_of_step(stage));
+    }
+    let mut talk = Talk::new(config(TlsUse::Never));
+    assert_eq!(talk.hears("354 go\r\n").1, out_of_step(Stage::Banner));
+}
+
+#[test]
+fn more_than_was_asked_for_ends_the_conversation() {
+    // While it is set up.
+    let mut talk = Talk::new(config(TlsUse::Never));
+    assert_eq!(talk.hears("220 a\r\n220 b\r\n").1, out_of_step(Stage::Ehlo));
+    let mut talk = Talk::new(config(TlsUse::Never));
+    talk.hears("220 mx\r\n");
+    assert_eq!(talk.hears("250 mx\r\n250 mx\r\n").1, out_of_step(Stage::MailFrom));
+    // Between transactions, and with one that waits to begin.
+    let mut talk = Talk::ready("");
+    assert_eq!(talk.hears("250 Ok\r\n").1, out_of_step(Stage::MailFrom));
+    let mut talk = Talk::ready("");
+    talk.conversation.begin(transaction(&["a@b.example"])).unwrap();
+    assert_eq!(talk.results("250 Ok\r\n"), [RecipientResult::Lost { stage: Stage::MailFrom }]);
+    assert_eq!(talk.hears("").1, out_of_step(Stage::MailFrom));
+    // Before what it would answer was written.
+    for (extensions, before) in [("", "250 Ok\r\n250 Ok\r\n"), (PIPELINING, "250 Ok\r\n250 Ok\r\n")] {
+        let mut talk = Talk::ready(extensions);
+        talk.begins(transaction(&["a@b.example"]));
+        for reply in before.split_inclusive('\n') {
+            talk.hears(reply);
+        }
+        assert_eq!(talk.results("354 go\r\n250 Ok\r\n"), [RecipientResult::Lost { stage: Stage::EndOfData }]);
+        assert_eq!(talk.hears("").1, out_of_step(Stage::EndOfData));
+    }
+    // A closing is one all the same.
+    let mut talk = Talk::ready("");
+    talk.begins(transaction(&["a@b.example"]));
+    assert_eq!(talk.results("250 Ok\r\n421 bye\r\n"), [replied(Stage::RcptTo, 421, "bye")]);
+}
+
+#[test]
+fn a_message_that_was_taken_stays_taken() {
+    let mut talk = Talk::ready(PIPELINING);
+    talk.begins(transaction(&["a@b.example"]));
+    talk.hears("250 Ok\r\n250 Ok\r\n354 go\r\n");
+    let mut input = BytesMut::from("250 taken\r\n250 Ok\r\n");
+    let mut gate = |_: usize, _: &Recipient| true;
+    let taken = TransactionResult { recipients: vec![replied(Stage::EndOfData, 250, "taken")] };
+    assert_eq!(talk.conversation.advance(&mut input, &mut gate), Action::Done(taken));
+    assert_eq!(talk.conversation.advance(&mut input, &mut gate), out_of_step(Stage::MailFrom));
+}
+
 #[test]
 fn hosts_without_ehlo() {
     let mut talk = Talk::new(config(TlsUse::Opportunistic));

@@ -20,6 +20,13 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// What the host said about recipients does not count any more.
+    pub(super) fn forget_replies(&mut self) {
+        for slot in self.results.iter_mut() {
+            slot.take_if(|result| matches!(result, RecipientResult::Replied { .. }));
+        }
+    }
+
     /// Gives all recipients without a result this one.
     pub(super) fn settle(&mut self, result: &RecipientResult) {
         for slot in self.results.iter_mut().filter(|slot| slot.is_none()) {
@@ -86,10 +93,7 @@ impl Conversation {
     }
 
     pub(super) fn mail_replied(&mut self, reply: SmtpReply, gate: &mut dyn Gate) {
-        let Some(running) = &mut self.running else {
-            // No command is outstanding: the host speaks out of turn.
-            return self.refused(Stage::MailFrom, reply);
-        };
+        let Some(running) = &mut self.running else { return };
         let positive = reply.severity() == Severity::Positive;
         if !positive {
             running.settle(&RecipientResult::Replied { stage: Stage::MailFrom, reply });

@@ -53,7 +53,7 @@ pub enum RecipientResult {
         /// The reply.
         reply: SmtpReply,
     },
-    /// The connection ended before there was a reply. At
+    /// The connection ended before there was a reply that counts. At
     /// [`Stage::EndOfData`] the message may have been delivered (RFC 1047).
     Lost {
         /// What was waited for.
