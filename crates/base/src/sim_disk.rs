@@ -2,6 +2,8 @@
 //! simulation.
 
 mod content;
+mod faults;
+mod file;
 mod names;
 
 use std::collections::BTreeSet;
@@ -9,9 +11,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::content::{Change, Content, Fate};
+use self::content::{Content, Fate};
+use self::faults::Faults;
+pub use self::faults::{Fault, Operation};
+use self::file::SimFile;
 use self::names::{NameChange, Names, parent};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::random::Random;
@@ -23,7 +28,14 @@ use crate::random::Random;
 /// created, renamed and removed names until their directory is synced.
 /// Directories themselves are durable at once.
 #[derive(Clone, Debug, Default)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub struct SimDisk(Arc<Device>);
+
+#[derive(Debug, Default)]
+struct Device {
+    state: Mutex<State>,
+    /// Whoever waits for a sync looks again.
+    moved: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -36,8 +48,9 @@ struct State {
     generation: u64,
     halted: bool,
     capacity: Option<u64>,
-    fail_write: Option<u64>,
-    fail_sync: Option<u64>,
+    faults: Faults,
+    /// Syncs wait.
+    stalled: bool,
     stats: SimStats,
 }
 
@@ -60,27 +73,47 @@ impl SimDisk {
         Self::default()
     }
 
+    /// Makes the `nth` of these operations from now fail (1 is the next), once.
+    pub fn fail(&self, operation: Operation, nth: u64, fault: Fault) {
+        self.state().faults.plan(operation, nth, fault);
+    }
+
     /// Makes the `nth` write from now fail half done (1 is the next).
     pub fn fail_write(&self, nth: u64) {
-        self.0.lock().fail_write = Some(nth);
+        self.fail(Operation::Write, nth, Fault::InputOutput);
     }
 
     /// Makes the `nth` sync from now fail (1 is the next). What it should
     /// have synced stays readable but will never be durable, as on Linux.
     pub fn fail_sync(&self, nth: u64) {
-        self.0.lock().fail_sync = Some(nth);
+        self.fail(Operation::Sync, nth, Fault::InputOutput);
+    }
+
+    /// Makes everything that would change something fail with
+    /// [`Fault::ReadOnly`], or ends that. What was not synced by then never
+    /// is: a journal that was aborted writes nothing more.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.state().faults.read_only = read_only;
+    }
+
+    /// Makes syncs wait until this is called with false, as on a device that
+    /// does not answer. Only for those who sync on a thread of their own.
+    pub fn stall_syncs(&self, stalled: bool) {
+        self.state().stalled = stalled;
+        self.0.moved.notify_all();
     }
 
     /// Bounds the sum of all file lengths; beyond it writes fail with
     /// [`io::ErrorKind::StorageFull`]. `None` takes the bound away.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.0.lock().capacity = bytes;
+        self.state().capacity = bytes;
     }
 
     /// Makes every call fail until the crash, so that whoever still runs
     /// changes nothing any more.
     pub fn halt(&self) {
-        self.0.lock().halted = true;
+        self.state().halted = true;
+        self.0.moved.notify_all();
     }
 
     /// Cuts the power: each unsynced write and name change is, by `seed`,
@@ -104,23 +137,24 @@ impl SimDisk {
     /// Another disk with what can be read here now, all of it durable.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let state = self.0.lock();
+        let state = self.state();
         let copy = |content: &Arc<Mutex<Content>>| Content::stored(content.lock().seen.clone());
         let names = |path: &PathBuf, content| (path.clone(), copy(content));
         let names: Names = state.names.iter().map(|(p, c)| names(p, c)).collect();
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             durable_names: names.clone(),
             names,
             directories: state.directories.clone(),
             capacity: state.capacity,
             ..State::default()
-        })))
+        };
+        Self(Arc::new(Device { state: Mutex::new(state), moved: Condvar::new() }))
     }
 
     /// Flips the bits of `mask` in one stored byte. Nothing happens past the
     /// end of the file.
     pub fn damage(&self, path: &Path, offset: usize, mask: u8) -> io::Result<()> {
-        let state = self.0.lock();
+        let state = self.state();
         let content = state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         let content = &mut *content.lock();
         for bytes in [&mut content.seen, &mut content.durable] {
@@ -133,11 +167,11 @@ impl SimDisk {
 
     /// What was asked of the disk so far.
     pub fn stats(&self) -> SimStats {
-        self.0.lock().stats
+        self.state().stats
     }
 
     fn cut(&self, fate: &mut dyn FnMut() -> Fate) {
-        let state = &mut *self.0.lock();
+        let state = &mut *self.state();
         for change in std::mem::take(&mut state.name_changes) {
             if !matches!(fate(), Fate::Drop) {
                 change.apply(&mut state.durable_names);
@@ -149,14 +183,32 @@ impl SimDisk {
         }
         state.names = state.durable_names.clone();
         state.generation += 1;
-        state.halted = false;
-        (state.fail_write, state.fail_sync) = (None, None);
+        (state.halted, state.stalled) = (false, false);
+        state.faults = Faults::default();
+        self.0.moved.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock()
     }
 
     fn running(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.0.lock();
+        let state = self.state();
         match state.halted {
             true => Err(io::Error::other("the simulated disk is halted")),
+            false => Ok(state),
+        }
+    }
+
+    /// As [`SimDisk::running`], for a sync: waits while they are stalled.
+    fn syncing(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.running()?;
+        let generation = state.generation;
+        while state.stalled && !state.halted {
+            self.0.moved.wait(&mut state);
+        }
+        match state.halted || state.generation != generation {
+            true => Err(io::Error::other("the simulated disk has crashed")),
             false => Ok(state),
         }
     }
@@ -169,10 +221,12 @@ impl Disk for SimDisk {
             (OpenMode::CreateNew, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
             (OpenMode::CreateNew, None) => {
                 state.expect_directory(parent(path))?;
+                state.faults.change(Operation::Create)?;
                 let content = Arc::default();
                 state.change(NameChange::Add(path.to_owned(), Arc::clone(&content)));
                 content
             }
+            (OpenMode::ReadWrite, Some(_)) if state.faults.read_only => return Err(Fault::ReadOnly.error()),
             (_, Some(content)) => content.clone(),
             (_, None) => return Err(io::ErrorKind::NotFound.into()),
         };
@@ -186,6 +240,10 @@ impl Disk for SimDisk {
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.running()?;
+        if state.directories.contains(path) {
+            return Ok(());
+        }
+        state.faults.change(Operation::Create)?;
         state.directories.extend(path.ancestors().map(Path::to_owned));
         Ok(())
     }
@@ -203,6 +261,7 @@ impl Disk for SimDisk {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.running()?;
         state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        state.faults.change(Operation::Remove)?;
         state.change(NameChange::Remove(path.to_owned()));
         Ok(())
     }
@@ -211,14 +270,17 @@ impl Disk for SimDisk {
         let mut state = self.running()?;
         state.expect_directory(parent(to))?;
         let content = state.names.get(from).ok_or(io::ErrorKind::NotFound)?.clone();
+        state.faults.change(Operation::Rename)?;
         state.change(NameChange::Move(from.to_owned(), to.to_owned(), content));
         Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.running()?;
+        let mut state = self.syncing()?;
         state.expect_directory(path)?;
-        state.count_sync()?;
+        let unsynced = state.name_changes.iter().any(|change| change.touches(path));
+        state.count_sync(unsynced)?;
+        state.faults.fire(Operation::SyncDirectory)?;
         let changes = std::mem::take(&mut state.name_changes);
         let (synced, left) = changes.into_iter().partition(|change| change.touches(path));
         state.name_changes = left;
@@ -236,7 +298,7 @@ impl Disk for SimDisk {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        let state = self.0.lock();
+        let state = self.state();
         state.names.contains_key(path) || state.directories.contains(path)
     }
 }
@@ -268,232 +330,15 @@ impl State {
         }
     }
 
-    fn count_sync(&mut self) -> io::Result<()> {
+    /// A read-only file system still syncs what needs no writing.
+    fn count_sync(&mut self, unsynced: bool) -> io::Result<()> {
         self.stats.syncs += 1;
-        fire(&mut self.fail_sync)
-    }
-}
-
-/// Counts one operation towards a planned failure.
-fn fire(countdown: &mut Option<u64>) -> io::Result<()> {
-    match countdown {
-        Some(0 | 1) => {
-            *countdown = None;
-            Err(io::Error::other("simulated input/output error"))
+        match unsynced {
+            true => self.faults.change(Operation::Sync),
+            false => self.faults.fire(Operation::Sync),
         }
-        Some(left) => {
-            *left -= 1;
-            Ok(())
-        }
-        None => Ok(()),
-    }
-}
-
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    generation: u64,
-    writable: bool,
-    content: Arc<Mutex<Content>>,
-}
-
-impl SimFile {
-    fn running(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.disk.running()?;
-        match state.generation == self.generation {
-            true => Ok(state),
-            false => Err(io::Error::other("the simulated disk has crashed")),
-        }
-    }
-
-    fn writing(&self) -> io::Result<MutexGuard<'_, State>> {
-        match self.writable {
-            true => self.running(),
-            false => Err(io::ErrorKind::PermissionDenied.into()),
-        }
-    }
-}
-
-fn position(offset: u64) -> io::Result<usize> {
-    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
-impl DiskFile for SimFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.running()?.stats.reads += 1;
-        let content = self.content.lock();
-        let rest = content.seen.get(position(offset)?..).unwrap_or(&[]);
-        let n = rest.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&rest[..n]);
-        Ok(n)
-    }
-
-    fn write_all_vectored_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        let mut state = self.writing()?;
-        let mut bytes = parts.concat();
-        let offset = position(offset)?;
-        let length = self.content.lock().seen.len();
-        state.reserve(length, offset + bytes.len())?;
-        let result = fire(&mut state.fail_write);
-        if result.is_err() {
-            bytes.truncate(bytes.len() / 2);
-        }
-        state.stats.writes += 1;
-        state.stats.written_bytes += bytes.len() as u64;
-        self.content.lock().change(Change::Write(offset, bytes));
-        result
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let result = self.running()?.count_sync();
-        let content = &mut *self.content.lock();
-        for change in content.changes.drain(..) {
-            if result.is_ok() {
-                change.apply(&mut content.durable);
-            }
-        }
-        result
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let _state = self.running()?;
-        Ok(self.content.lock().seen.len() as u64)
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        let state = self.writing()?;
-        let length = position(length)?;
-        let before = self.content.lock().seen.len();
-        state.reserve(before, length)?;
-        self.content.lock().change(Change::SetLen(length));
-        Ok(())
-    }
-
-    fn allocate(&self, length: u64) -> io::Result<()> {
-        let mut state = self.writing()?;
-        let length = position(length)?;
-        let before = self.content.lock().seen.len();
-        if length <= before {
-            return Ok(());
-        }
-        state.reserve(before, length)?;
-        state.stats.writes += 1;
-        fire(&mut state.fail_write)?;
-        self.content.lock().change(Change::SetLen(length));
-        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_file() -> (SimDisk, PathBuf, Arc<dyn DiskFile>) {
-        let (disk, path) = (SimDisk::new(), PathBuf::from("/state/log"));
-        disk.create_dir_all(parent(&path)).unwrap();
-        let file = disk.open(&path, OpenMode::CreateNew).unwrap();
-        (disk, path, file)
-    }
-
-    fn contents(disk: &SimDisk, path: &Path) -> Vec<u8> {
-        let file = disk.open(path, OpenMode::Read).unwrap();
-        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        bytes
-    }
-
-    #[test]
-    fn what_was_synced_survives_and_the_rest_may_not() {
-        let (disk, path, file) = with_file();
-        disk.sync_dir(parent(&path)).unwrap();
-        file.write_all_at(b"synced", 0).unwrap();
-        file.sync_data().unwrap();
-        file.write_all_at(b"unsure", 6).unwrap();
-        assert_eq!(contents(&disk, &path), b"syncedunsure");
-        disk.crash_dropping_all();
-        assert_eq!(contents(&disk, &path), b"synced");
-        assert!(file.len().is_err(), "a handle survived the crash");
-    }
-
-    #[test]
-    fn names_need_their_directory_synced() {
-        let (disk, path, file) = with_file();
-        file.write_all_at(b"x", 0).unwrap();
-        file.sync_data().unwrap();
-        let other = path.with_extension("new");
-        let forked = disk.fork();
-        disk.crash_dropping_all();
-        assert!(!disk.exists(&path));
-        forked.rename(&path, &other).unwrap();
-        forked.crash_dropping_all();
-        assert_eq!(forked.read_dir(parent(&path)).unwrap(), std::slice::from_ref(&path));
-        forked.rename(&path, &other).unwrap();
-        forked.sync_dir(parent(&path)).unwrap();
-        forked.remove_file(&other).unwrap();
-        forked.crash_dropping_all();
-        assert_eq!(contents(&forked, &other), b"x");
-    }
-
-    #[test]
-    fn crashes_keep_drop_and_tear_by_seed() {
-        let outcome = |seed| {
-            let (disk, path, file) = with_file();
-            file.sync_data().unwrap();
-            disk.sync_dir(parent(&path)).unwrap();
-            file.write_all_at(&[1; 1000], 100).unwrap();
-            disk.crash(seed);
-            contents(&disk, &path)
-        };
-        let all: Vec<Vec<u8>> = (0..50).map(outcome).collect();
-        assert_eq!(all[7], outcome(7));
-        assert!(all.iter().any(Vec::is_empty));
-        assert!(all.iter().any(|b| b.len() == 1100 && b[100..] == [1; 1000]));
-        let torn = |b: &Vec<u8>| b.len() == 1100 && b[100..512] == [0; 412] && b[512] == 1;
-        assert!(all.iter().any(torn), "none torn at a sector");
-    }
-
-    #[test]
-    fn planned_faults_fire_once() {
-        let (disk, path, file) = with_file();
-        disk.sync_dir(parent(&path)).unwrap();
-        disk.fail_write(2);
-        file.write_all_at(b"one!", 0).unwrap();
-        assert!(file.write_all_vectored_at(&[b"tw", b"o!"], 4).is_err());
-        assert_eq!(contents(&disk, &path), b"one!tw");
-        disk.fail_sync(1);
-        assert!(file.sync_data().is_err());
-        file.sync_data().unwrap();
-        disk.crash_dropping_all();
-        assert_eq!(contents(&disk, &path), b"", "a failed sync was repaired");
-    }
-
-    #[test]
-    fn the_capacity_holds_and_overwriting_needs_none() {
-        let (disk, path, file) = with_file();
-        disk.set_capacity(Some(10));
-        file.allocate(8).unwrap();
-        file.write_all_at(b"12345678", 0).unwrap();
-        let full = file.write_all_at(b"123", 8).unwrap_err();
-        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
-        assert_eq!(disk.available_bytes(&path).unwrap(), 2);
-        disk.set_capacity(None);
-        file.write_all_at(b"123", 8).unwrap();
-    }
-
-    #[test]
-    fn a_halted_disk_does_nothing_until_the_crash() {
-        let (disk, path, file) = with_file();
-        disk.sync_dir(parent(&path)).unwrap();
-        disk.halt();
-        assert!(file.write_all_at(b"x", 0).is_err());
-        assert!(disk.open(&path, OpenMode::Read).is_err());
-        disk.crash(0);
-        disk.damage(&path, 5, 1).unwrap();
-        assert!(disk.damage(Path::new("/none"), 0, 1).is_err());
-        assert_eq!(contents(&disk, &path), b"");
-    }
-}
+mod tests;
