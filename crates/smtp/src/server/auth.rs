@@ -64,7 +64,7 @@ impl Session {
     pub(super) fn read_response(&mut self, input: &mut BytesMut) -> Option<Event> {
         let line = match self.lines.next(input) {
             Line::Incomplete => return Some(Event::NeedInput),
-            Line::TooLong => {
+            Line::TooLong(_) => {
                 self.note_too_long();
                 return self.give_up_auth(replies::AUTH_TOO_LONG);
             }

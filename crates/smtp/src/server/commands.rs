@@ -26,9 +26,13 @@ impl Session {
     pub(super) fn read_command(&mut self, input: &mut BytesMut) -> Option<Event> {
         let line = match self.lines.next(input) {
             Line::Incomplete => return Some(Event::NeedInput),
-            Line::TooLong => {
+            Line::TooLong(start) => {
                 self.note_too_long();
-                return self.error(replies::LINE_TOO_LONG);
+                return match Command::is_bdat(&start) {
+                    // A chunk follows all the same.
+                    true => self.bad_command(&CommandError::BadChunk),
+                    false => self.error(replies::LINE_TOO_LONG),
+                };
             }
             Line::Full(line) => line,
         };

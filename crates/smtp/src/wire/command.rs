@@ -117,6 +117,11 @@ impl Command {
         }
     }
 
+    /// Whether a line, or the beginning of one, is BDAT, whatever else is wrong with it.
+    pub fn is_bdat(line: &[u8]) -> bool {
+        strip_bdat(line).is_some()
+    }
+
     /// Decodes a line of an AUTH exchange (RFC 4954 section 4): `None` when it is not base64.
     pub fn decode_response(line: &[u8]) -> Option<Vec<u8>> {
         STANDARD.decode(line.trim_ascii()).ok()

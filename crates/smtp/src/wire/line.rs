@@ -3,6 +3,10 @@
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
+/// Octets that are kept of a line over the limit: a verb of four letters and
+/// what ends it.
+const KEPT: usize = 5;
+
 /// What [`LineReader::next`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
@@ -10,8 +14,8 @@ pub enum Line {
     Incomplete,
     /// A line, without its end.
     Full(Bytes),
-    /// A line over the limit went by; its octets were dropped.
-    TooLong,
+    /// A line over the limit went by; only its first five octets were kept.
+    TooLong(Bytes),
 }
 
 /// Cuts lines off a buffer.
@@ -22,22 +26,23 @@ pub enum Line {
 #[derive(Debug)]
 pub struct LineReader {
     limit: usize,
-    dropping: bool,
+    /// The beginning of the line that is being dropped.
+    dropping: Option<Bytes>,
 }
 
 impl LineReader {
     /// A reader for lines of at most `limit` octets, line end included.
     pub fn new(limit: usize) -> LineReader {
-        LineReader { limit, dropping: false }
+        LineReader { limit, dropping: None }
     }
 
     /// Takes the next line off `input`.
     pub fn next(&mut self, input: &mut BytesMut) -> Line {
         match memchr(b'\n', input) {
-            Some(end) if self.dropping || end >= self.limit => {
+            Some(end) if self.dropping.is_some() || end >= self.limit => {
+                let start = self.dropping.take().unwrap_or_else(|| start_of(input));
                 input.advance(end + 1);
-                self.dropping = false;
-                Line::TooLong
+                Line::TooLong(start)
             }
             Some(end) => {
                 let mut line = input.split_to(end + 1).freeze();
@@ -46,14 +51,19 @@ impl LineReader {
                 Line::Full(line)
             }
             None => {
-                if self.dropping || input.len() >= self.limit {
-                    self.dropping = true;
+                if self.dropping.is_some() || input.len() >= self.limit {
+                    self.dropping.get_or_insert_with(|| start_of(input));
                     input.clear();
                 }
                 Line::Incomplete
             }
         }
     }
+}
+
+/// A copy, so that a few octets do not keep a buffer alive.
+fn start_of(line: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(&line[..line.len().min(KEPT)])
 }
 
 #[cfg(test)]
@@ -82,7 +92,8 @@ mod tests {
         for cut in 1..12 {
             let lines = lines(b"NOOP\r\n12345678\r\n123456789\r\nRSET\n\n", cut, 10);
             let full = |text: &'static [u8]| Line::Full(Bytes::from_static(text));
-            assert_eq!(lines, [full(b"NOOP"), full(b"12345678"), Line::TooLong, full(b"RSET"), full(b"")], "cut {cut}");
+            let too_long = Line::TooLong(Bytes::from_static(b"12345"));
+            assert_eq!(lines, [full(b"NOOP"), full(b"12345678"), too_long, full(b"RSET"), full(b"")], "cut {cut}");
         }
     }
 
@@ -96,7 +107,7 @@ mod tests {
             assert!(buffer.len() < 100);
         }
         buffer.extend_from_slice(b"\nQUIT\r\n");
-        assert_eq!(reader.next(&mut buffer), Line::TooLong);
+        assert_eq!(reader.next(&mut buffer), Line::TooLong(Bytes::from_static(b"xxxxx")));
         assert_eq!(reader.next(&mut buffer), Line::Full(Bytes::from_static(b"QUIT")));
     }
 }

@@ -70,7 +70,7 @@ impl ReplyParser {
         loop {
             let line = match self.lines.next(input) {
                 Line::Incomplete => return Ok(None),
-                Line::TooLong => return Err(BadReply::TooLong),
+                Line::TooLong(_) => return Err(BadReply::TooLong),
                 Line::Full(line) => line,
             };
             let (code, more, text) = split(&line).ok_or(BadReply::NoCode)?;

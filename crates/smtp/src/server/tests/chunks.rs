@@ -178,7 +178,10 @@ fn too_many_recipients_are_refused_at_the_last_chunk() {
 
 #[test]
 fn a_chunk_without_an_end_ends_the_session() {
-    for bad in ["BDAT", "BDAT -1 LAST", "BDAT 99999999999999999999 LAST", "BDAT 5 FIRST"] {
+    let blanks = " ".repeat(3000);
+    let too_long = [format!("BDAT 21{blanks}LAST"), format!("bdat\t{blanks}21 LAST")];
+    let bad = ["BDAT", "BDAT -1 LAST", "BDAT 99999999999999999999 LAST", "BDAT 5 FIRST"];
+    for bad in bad.into_iter().chain(too_long.iter().map(String::as_str)) {
         let mut driver = greeted(open());
         let answer = driver.say(&format!("{MAIL}{bad}\r\nMAIL FROM:<evil@b.example>\r\n"));
         let refused = "501 Syntax: BDAT size [LAST]\r\n421 Error: the end of the chunk is not known\r\n";
