@@ -182,7 +182,8 @@ impl<'a> Attempt<'a> {
         let connection = &mut connected.connection;
         let message = &self.job.claim.message;
         let host = Host::new(&self.site.target, connection);
-        let count = self.pending.len().min(host.recipients(&self.config.settings.limits));
+        let together = host.gather(&message.envelope, &mut self.pending);
+        let count = together.min(host.recipients(&self.config.settings.limits));
         if let Some(finding) = host.obstacle(&message.envelope, &self.config.settings) {
             return Ok(Turn::NextHost(finding));
         }

@@ -50,6 +50,25 @@ impl<'a> Host<'a> {
         })
     }
 
+    /// Puts those first who go into the next transaction, and says how many:
+    /// at a host without SMTPUTF8 an international address, which it can not
+    /// be told of (RFC 6531 section 3.2), must not keep the others from their
+    /// mail.
+    pub(crate) fn gather(&self, envelope: &Envelope, pending: &mut [DueRecipient]) -> usize {
+        if self.features.smtp_utf8 {
+            return pending.len();
+        }
+        let is_international = |due: &DueRecipient| {
+            let recipient = envelope.recipients.get(usize::from(due.index));
+            recipient.is_some_and(|recipient| !recipient.address.is_ascii())
+        };
+        pending.sort_by_key(is_international);
+        match pending.partition_point(|due| !is_international(due)) {
+            0 => pending.len(),
+            plain => plain,
+        }
+    }
+
     /// How many recipients go into one transaction: no more than the host says
     /// that it takes (RCPTMAX, RFC 9422 section 4.2).
     pub(crate) fn recipients(&self, limits: &Limits) -> usize {

@@ -77,6 +77,36 @@ async fn another_host_may_offer_what_the_first_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_international_neighbour_keeps_nobody_from_their_mail() {
+    for second_offers in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.zones.add_mx("example.com", 1, "a.example").add_address("a.example", "198.51.100.1");
+        rig.zones.add_mx("example.com", 2, "b.example").add_address("b.example", "198.51.100.2");
+        let first = Server::start(&rig.net, HOST);
+        let extensions = if second_offers { vec!["SMTPUTF8"] } else { vec![] };
+        let second =
+            Server::with(&rig.net, "198.51.100.2:25", Setup { extensions, ..Setup::default() }, |_| Say::Usual);
+        rig.deliver(routes(&[]));
+        let mut message = rig.message(&["j\u{fc}rgen@example.com", "ann@example.com", "bob@example.com"]);
+        message.envelope.smtp_utf8 = true;
+        let id = rig.accept(message).await;
+        let outcomes = rig.outcomes(id, 3).await;
+        let hosts: Vec<_> = outcomes.iter().map(|outcome| outcome.remote.as_ref().unwrap().host.as_str()).collect();
+        assert!(outcomes[1..].iter().all(is_delivered), "{outcomes:?}");
+        assert_eq!(first.seen().with("MAIL"), ["MAIL FROM:<sender@example.net> SIZE=45"]);
+        assert_eq!(first.seen().with("RCPT"), ["RCPT TO:<ann@example.com>", "RCPT TO:<bob@example.com>"]);
+        if second_offers {
+            assert!(is_delivered(&outcomes[0]));
+            assert_eq!(hosts, ["b.example", "a.example", "a.example"]);
+            assert_eq!(second.seen().with("RCPT"), ["RCPT TO:<j\u{fc}rgen@example.com>"]);
+        } else {
+            assert_eq!(outcomes[0].status.to_string(), "5.6.7");
+            assert!(second.seen().with("MAIL").is_empty());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_host_beside_it_does_not_put_the_bounce_off() {
     for dead in ["a.example", "b.example"] {
         let mut rig = Rig::new().await;
