@@ -89,6 +89,11 @@ impl Admissions {
         self.gauge.dec();
     }
 
+    /// A message takes so much less than when it was admitted.
+    pub(crate) fn shrink(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Messages and bytes.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let messages = self.messages.load(Ordering::Relaxed);

@@ -258,11 +258,12 @@ fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, committed: Committed) -> L
     }
     shared.recent.put(committed.lsn, &effects);
     let first_young = shared.update(|state, now| {
-        state.finish(ids(&effects));
+        let touched: Vec<_> = ids(&effects).collect();
         let mut first_young = false;
         for (effect, location) in effects.into_iter().zip(committed.locations) {
             first_young |= apply(state, effect, location, now);
         }
+        state.finish(touched.into_iter());
         first_young
     });
     if first_young {

@@ -324,9 +324,15 @@ impl Queue {
     }
 
     fn pop(&mut self, now: Timestamp) -> Option<Slot> {
-        let slot = self.head().filter(|(at, _)| *at <= now && !self.blocked())?;
-        let _ = self.fresh.remove(&slot) || self.window.remove(&slot);
-        Some(slot)
+        loop {
+            let slot = self.head().filter(|(at, _)| *at <= now && !self.blocked())?;
+            let _ = self.fresh.remove(&slot) || self.window.remove(&slot);
+            // A refill may have read a place that was left meanwhile. The end
+            // of the claim brings the message back to its right one.
+            if !self.claimed.contains(&slot.1) {
+                return Some(slot);
+            }
+        }
     }
 
     /// Takes in a slot that is in the index, if the window reaches so far.
@@ -398,6 +404,24 @@ mod tests {
         due.refilled(&key, &all[3..], true, NOW);
         assert_eq!(taken(&mut due, 9), all[3..]);
         assert!(due.refills().is_empty());
+    }
+
+    #[test]
+    fn a_message_in_delivery_is_not_handed_out_from_a_place_that_it_left() {
+        let (mut due, key) = (due(), key("a.example"));
+        let (first, moved) = (slot(10, 0), slot(2_000, 1));
+        [first, moved].iter().for_each(|slot| due.restore(&key, *slot));
+        due.start(NOW);
+        assert_eq!(taken(&mut due, 9), [first]);
+        assert_eq!(due.refills().len(), 1);
+        // While the index is read, an operator makes the second one due.
+        due.reslot(&key, moved, slot(1_000, 1), NOW);
+        due.refilled(&key, &[moved], true, NOW);
+        assert_eq!(taken(&mut due, 9), [slot(1_000, 1)]);
+        let later = Timestamp::from_millis(3_000);
+        assert_eq!(due.take(9, later), []);
+        due.give_back(&key, moved.1, Some(slot(1_000, 1)), false, later);
+        assert_eq!(due.take(9, later).len(), 1);
     }
 
     #[test]

@@ -166,6 +166,8 @@ impl State {
             let moved = active.row.location;
             self.uncount(location);
             self.count(moved);
+            // Of a damaged message nothing is left but its state.
+            self.admissions.shrink(size(location).saturating_sub(size(moved)));
         }
         match after.is_empty() {
             true => self.ended(id, before, now),
@@ -342,10 +344,13 @@ impl State {
         }
     }
 
-    /// Takes messages that nobody deals with out of memory again.
+    /// Takes messages that nobody deals with out of memory again. One with a
+    /// record under way stays, though nobody waits for it: what the record
+    /// says happens to what is in memory.
     pub(crate) fn forget_if_idle(&mut self, id: MessageId) {
         let idle = |active: &Active| active.pins == 0 && !active.young;
-        if self.messages.get(&id).is_some_and(idle) && !self.loading.contains_key(&id) {
+        let busy = self.loading.contains_key(&id) || self.under_way.contains_key(&id);
+        if !busy && self.messages.get(&id).is_some_and(idle) {
             self.messages.remove(&id);
         }
     }
@@ -364,6 +369,7 @@ impl State {
                 *count -= 1;
                 if *count == 0 {
                     self.under_way.remove(&id);
+                    self.forget_if_idle(id);
                 }
             }
         }

@@ -111,8 +111,10 @@ impl Keeper {
 
     /// The next segment to write: one of those made ahead, or one made now.
     pub(crate) fn take(&self) -> Result<Arc<Segment>, Error> {
+        let ready = self.state.lock().ready.pop_front();
+        // After the change: the keeper may look in between.
         self.bell.ring();
-        if let Some(ready) = self.state.lock().ready.pop_front() {
+        if let Some(ready) = ready {
             return Ok(ready);
         }
         let _making = self.making.lock();

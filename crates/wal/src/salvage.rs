@@ -110,8 +110,9 @@ pub(crate) fn quarantine(disk: &dyn Disk, dir: &Path, segment: u64, random: &Ran
 fn copy(header: SegmentHeader, bytes: &Bytes, verdict: &Verdict) -> (Vec<u8>, Vec<u8>) {
     let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
     let end = verdict.kept.last().map_or(DATA_START, |last| last.offset + last.header.len());
-    let mut data = vec![0; place(end).max(place(DATA_START))];
     let block = header.encode();
+    // A file that was cut short may end within its first block.
+    let mut data = vec![0; place(end).max(block.len())];
     data[..block.len()].copy_from_slice(&block);
     let mut footer = Vec::new();
     for kept in &verdict.kept {

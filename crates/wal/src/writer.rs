@@ -116,7 +116,9 @@ impl Writer {
         if result.is_ok() {
             result = self.write(&mut run, &mut done).and_then(|()| {
                 let synced = |placed: &Placed| placed.submission.durability == Durability::Synced;
-                if done.iter().any(synced) { self.sync() } else { Ok(()) }
+                // A steady stream of buffered batches leaves no time to rest.
+                let due = self.unsynced_left().is_some_and(|left| left.is_zero());
+                if due || done.iter().any(synced) { self.sync() } else { Ok(()) }
             });
         }
         done.append(&mut run.placed);
@@ -228,18 +230,21 @@ impl Writer {
     }
 
     fn rest(&mut self) -> Result<Turn, Error> {
-        let Some(since) = self.unsynced else {
-            return Ok(Turn::Rest(None));
-        };
-        let waited = self.shared.options.clock.instant() - since;
-        match self.shared.options.buffered_sync.checked_sub(waited) {
+        match self.unsynced_left() {
+            None => Ok(Turn::Rest(None)),
             Some(left) if !left.is_zero() => Ok(Turn::Rest(Some(left))),
-            _ => {
+            Some(_) => {
                 self.sync()?;
                 self.answer(Vec::new(), Vec::new(), None);
                 Ok(Turn::Worked)
             }
         }
+    }
+
+    /// How long what is written may still wait for its sync.
+    fn unsynced_left(&self) -> Option<Duration> {
+        let waited = self.shared.options.clock.instant() - self.unsynced?;
+        Some(self.shared.options.buffered_sync.saturating_sub(waited))
     }
 
     /// Ends an orderly log: a last empty batch says that all before it was

@@ -31,6 +31,28 @@ async fn one_message_is_held_and_released_across_restarts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_handed_to_the_log_happens_though_nobody_waits_for_it() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    let id = rig.accept(&spool, &["a@one.example"]).await;
+    rig.grow_old(&spool).await;
+    let written = spool.stat().synced;
+    {
+        // An operator's command that is broken off while the disk syncs.
+        let selector = Selector::Message(id);
+        let mut delete = Box::pin(spool.delete(&selector));
+        while spool.stat().synced == written {
+            let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(delete.as_mut().poll(cx).is_pending()));
+            assert!(poll.await, "the log was faster than this test");
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    assert_eq!(spool.stat().messages, 0);
+    assert!(due_now(&spool, 1).await.is_empty(), "a deleted message is delivered");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_held_domain_waits_and_what_comes_later_too() {
     let rig = Rig::with_sled();
     let spool = rig.open().await;

@@ -95,6 +95,17 @@ fn buffered_is_synced_after_a_while() {
 }
 
 #[test]
+fn buffered_is_synced_after_a_while_also_when_more_and_more_comes() {
+    let soon = Options { buffered_sync: Duration::ZERO, ..small() };
+    let mut rig = Rig::open(&SimDisk::new(), &soon).unwrap();
+    for seed in 1..4 {
+        let _written = rig.log.submit(vec![entry(seed, 10)], Durability::Buffered);
+        assert_eq!(rig.writer.turn(), Turn::Worked);
+        assert_eq!(rig.log.synced(), Lsn::new(seed));
+    }
+}
+
+#[test]
 fn buffered_survives_the_end_of_the_process() {
     let mut rig = Rig::new();
     rig.commit(vec![entry(1, 10)], Durability::Buffered).unwrap();

@@ -136,6 +136,26 @@ fn a_lost_header_refuses_to_open() {
 }
 
 #[test]
+fn a_segment_that_was_cut_short_is_damage() {
+    let mut rig = Rig::new();
+    for seed in 0..20 {
+        rig.synced(vec![entry(seed, 2000)]);
+    }
+    for length in [0, 36, 600, 4095, 4096, 9000] {
+        let disk = rig.disk.fork();
+        disk.open(&segment_path(2), OpenMode::ReadWrite).unwrap().set_len(length).unwrap();
+        let strict = Rig::open(&disk, &small());
+        if length < 36 {
+            assert!(matches!(strict, Err(Error::Corrupt { segment: 2, offset: 0 })), "cut to {length}");
+            continue;
+        }
+        let cut = strict.unwrap();
+        assert!(!cut.report.damage.is_empty(), "cut to {length}");
+        assert!((13..20).contains(&cut.replayed.len()), "cut to {length}: {}", cut.replayed.len());
+    }
+}
+
+#[test]
 fn damaged_segments_are_kept_as_evidence() {
     let disk = closed(&[vec![entry(1, 10)], vec![entry(2, 10)]]);
     disk.damage(&segment_path(1), 4096 + 60, 1).unwrap();
