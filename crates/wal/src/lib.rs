@@ -115,6 +115,7 @@ mod driver;
 mod error;
 mod format;
 mod history;
+mod inspect;
 mod keeper;
 mod log;
 mod options;
@@ -133,6 +134,7 @@ mod tests;
 
 pub use backlog::Backlog;
 pub use error::Error;
+pub use inspect::{Body, Fault, Inspected, Inspection, Part, Zeros, inspect};
 pub use log::Log;
 pub use options::{Driver, Options};
 pub use types::{Committed, Damage, Durability, Entry, Location, Lsn, OpenReport, Replayed, SegmentInfo, Torn, Usage};

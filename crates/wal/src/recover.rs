@@ -279,13 +279,8 @@ impl Opened {
     fn scan(&mut self, expected: Option<u64>, next: Option<u64>) -> Result<(), Error> {
         let bytes = segment::read(&*self.file, self.number, 0, self.len)?;
         let found = scan::scan(&bytes, self.header.seed)?;
-        let expected = expected.unwrap_or_else(|| match found.first() {
-            Some(first) if first.offset == DATA_START => first.header.lsn,
-            Some(first) => first.header.lsn.saturating_sub(1).max(1),
-            None => 1,
-        });
-        let witnessed = found.iter().map(|batch| batch.header.synced).max();
-        let synced = next.map(|next| next.saturating_sub(1)).or(witnessed).unwrap_or_default().max(expected - 1);
+        let expected = expected.unwrap_or_else(|| scan::first_expected(&found));
+        let synced = scan::known_synced(&found, next).max(expected - 1);
         let verdict = scan::judge(found, self.number, expected, synced);
         self.scanned = Some((bytes, verdict));
         Ok(())

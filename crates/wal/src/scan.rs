@@ -69,6 +69,22 @@ fn state(file: &Bytes, seed: Seed, offset: u64, header: &BatchHeader) -> State {
     if good { State::Whole } else { State::BodyDamaged }
 }
 
+/// The first batch of a segment of which nothing else is known.
+pub(crate) fn first_expected(found: &[Found]) -> u64 {
+    match found.first() {
+        Some(first) if first.offset == DATA_START => first.header.lsn,
+        Some(first) => first.header.lsn.saturating_sub(1).max(1),
+        None => 1,
+    }
+}
+
+/// The last batch of a segment that is known to have been synced. `next` is
+/// the first of the next segment, where there is one.
+pub(crate) fn known_synced(found: &[Found], next: Option<u64>) -> u64 {
+    let witnessed = found.iter().map(|batch| batch.header.synced).max();
+    next.map(|next| next.saturating_sub(1)).or(witnessed).unwrap_or_default()
+}
+
 /// What is made of a scanned segment.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
