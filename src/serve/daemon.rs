@@ -97,6 +97,7 @@ impl Daemon {
                 }
                 () = self.queue.spool.failed() => return self.abandon("the queue's log has failed").await,
                 () = self.queue.events.failed() => return self.abandon("the journal has failed").await,
+                () = self.rooms.store.failed() => return self.abandon("the log of the account tables has failed").await,
             }
         }
         let mut signals = self.signals;
