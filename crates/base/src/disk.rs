@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
 
 /// A place for files whose loss after a power cut is understood.
 ///
@@ -64,6 +66,24 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Extends the file to `length` with written zeros, so that later writes
     /// below it need no space. Shorter or equal lengths change nothing.
     fn allocate(&self, length: u64) -> io::Result<()>;
+    /// Extends the file to `length` with space that reads as zeros and was
+    /// never written: quicker than [`DiskFile::allocate`], but the first
+    /// write of a block changes the file system's metadata.
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        self.allocate(length)
+    }
+    /// Gives the space of a stretch back to the file system as far as it is
+    /// whole blocks; all of it reads as zeros from then on. The length stays.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the file system can not.
+    fn punch_hole(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Bytes that the file takes on the disk, holes not counted.
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        self.len()
+    }
 
     /// Reads exactly `buffer.len()` bytes, or fails with
     /// [`io::ErrorKind::UnexpectedEof`].
@@ -201,6 +221,28 @@ impl DiskFile for RealFile {
         }
         Ok(())
     }
+
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        let at = self.len()?;
+        if length <= at {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), at, length - at) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP) => self.allocate(length),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.0, flags, offset, length).map_err(io::Error::from)
+    }
+
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        // In units of 512 bytes, whatever the block size: see stat(2).
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +279,25 @@ mod tests {
         let mut head = [1; 6];
         file.read_exact_at(&mut head, 0).unwrap();
         assert_eq!(&head, b"kept\0\0");
+    }
+
+    #[test]
+    fn space_is_reserved_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&dir.path().join("f"), OpenMode::CreateNew).unwrap();
+        file.write_all_at(&[7; 5000], 0).unwrap();
+        file.reserve(100_000).unwrap();
+        file.reserve(100).unwrap();
+        assert_eq!(file.len().unwrap(), 100_000);
+        let full = file.allocated_bytes().unwrap();
+        assert!(full >= 100_000, "{full}");
+        file.punch_hole(4_500, 70_000).unwrap();
+        assert_eq!(file.len().unwrap(), 100_000);
+        let left = file.allocated_bytes().unwrap();
+        assert!(left + 60_000 < full, "{left} of {full}");
+        let mut bytes = [1; 5000];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!((&bytes[..4500], &bytes[4500..]), (&[7; 4500][..], &[0; 500][..]));
     }
 
     #[test]

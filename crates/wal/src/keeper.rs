@@ -27,6 +27,7 @@ pub(crate) struct Keeper {
     dir: PathBuf,
     segment_bytes: u64,
     wanted: usize,
+    recycle: bool,
     random: Random,
     /// The oldest segment in use.
     oldest: AtomicU64,
@@ -81,6 +82,7 @@ impl Keeper {
             dir: dir.to_owned(),
             segment_bytes: options.segment_bytes,
             wanted: options.spare_segments,
+            recycle: options.recycle,
             random: options.random.clone(),
             oldest: AtomicU64::new(oldest),
             state: Mutex::new(state),
@@ -187,7 +189,7 @@ impl Keeper {
         let from = segment::path(&self.dir, segment.number());
         let spare = {
             let mut state = self.state.lock();
-            let room = state.pool.len() < self.wanted.max(1);
+            let room = self.recycle && state.pool.len() < self.wanted.max(1);
             (room && segment.file_bytes == self.segment_bytes).then(|| self.spare_name(&mut state))
         };
         let removed = match &spare {
@@ -243,7 +245,10 @@ impl Keeper {
     fn make_from(&self, path: &Path, number: u64, recycled: bool) -> std::io::Result<Arc<Segment>> {
         let mode = if recycled { OpenMode::ReadWrite } else { OpenMode::CreateNew };
         let file = self.disk.open(path, mode)?;
-        file.allocate(self.segment_bytes)?;
+        match self.recycle {
+            true => file.allocate(self.segment_bytes)?,
+            false => file.reserve(self.segment_bytes)?,
+        }
         let seed = Seed { segment: number, salt: self.random.u64() };
         let oldest = self.oldest();
         file.write_all_at(&SegmentHeader { seed, oldest }.encode(), 0)?;

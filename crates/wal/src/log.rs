@@ -249,6 +249,53 @@ impl Log {
         removed.await.map_err(|_| Error::Closed)?
     }
 
+    /// Gives back the disk space of bodies that nobody will read again, as far
+    /// as they fill whole blocks and the segment is sealed. What is left of
+    /// them reads as damaged; heads stay. Blocks for the disk; a crash may undo
+    /// it.
+    ///
+    /// # Errors
+    /// [`Error::NoSegment`]; [`Error::Io`], of the kind
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported) where the file system
+    /// can not.
+    pub fn release(&self, segment: u64, mut bodies: Vec<Location>) -> Result<(), Error> {
+        let segment = self.segment(segment)?;
+        if !segment.is_sealed() {
+            return Ok(());
+        }
+        bodies.retain(|body| body.segment == segment.number());
+        bodies.sort_unstable();
+        // Neighbours together, so that a block that two of them share goes too.
+        for run in bodies.chunk_by(|one, next| one.offset + u64::from(one.len) == next.offset) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let length = last.offset + u64::from(last.len) - first.offset;
+            if length > 0 {
+                let punched = segment.file.punch_hole(first.offset, length);
+                punched
+                    .map_err(|error| Error::io(format!("giving back space of segment {}", segment.number()), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that a segment's file takes on the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSegment`], [`Error::Io`].
+    pub fn allocated(&self, segment: u64) -> Result<u64, Error> {
+        let file = &self.segment(segment)?.file;
+        file.allocated_bytes().map_err(|error| Error::io(format!("looking at segment {segment}"), error))
+    }
+
+    /// Reads a body as it is on the disk, damaged or not: as evidence.
+    ///
+    /// # Errors
+    /// [`Error::NoSegment`], [`Error::Io`].
+    pub fn read_unverified(&self, location: Location) -> Result<Bytes, Error> {
+        let Location { segment: number, offset, len, .. } = location;
+        segment::read(&*self.segment(number)?.file, number, offset, len.into())
+    }
+
     /// Whether spare segments can not be made because there is no space: stop
     /// taking new things in; the spare segments left are for finishing what
     /// is there. Passes by itself.

@@ -17,6 +17,12 @@ pub struct Options {
     /// default. While they can not be made, [`crate::Log::is_full`] says so
     /// and what is left of them is for outcomes and reclaim.
     pub spare_segments: usize,
+    /// Use the files of retired segments again, and fill new ones with zeros
+    /// first: a write over written blocks syncs faster. On by default. Off,
+    /// the space of a new file is only reserved, and a retired one is removed.
+    pub recycle: bool,
+    /// Number of the first segment of a new log; 1 by default.
+    pub first_segment: u64,
     /// The most bytes of one write; 4 MiB by default. A larger batch is
     /// written alone.
     pub max_group_bytes: usize,
@@ -61,6 +67,8 @@ impl Default for Options {
         Self {
             segment_bytes: 64 << 20,
             spare_segments: 2,
+            recycle: true,
+            first_segment: 1,
             max_group_bytes: 4 << 20,
             max_group_vectors: 1000,
             max_waiting_bytes: 256 << 20,

@@ -61,9 +61,10 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<
         files.extend(recovery.open(number, &path)?);
     }
     let unused = recovery.judge(&mut files)?;
-    let oldest = recovery.check_gaps(&files)?;
+    let oldest = recovery.check_gaps(&files, &unused)?;
     let (gone, live): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.number < oldest);
-    recovery.spare(gone.into_iter().chain(unused))?;
+    // The last first: a crash in between leaves no gap before the others.
+    recovery.spare(gone.into_iter().chain(unused.into_iter().rev()))?;
     recovery.settle(live, oldest)
 }
 
@@ -160,19 +161,23 @@ impl Recovery<'_> {
         if let Some(tail) = files.pop_if(|file| file.is_empty()) {
             let scanned = tail.scanned.as_ref();
             self.report.torn = scanned.and_then(|(_, verdict)| verdict.torn);
-            unused.push(tail);
+            unused.insert(0, tail);
         }
         Ok(unused)
     }
 
     /// The oldest segment that must be there, once it and all after it are.
-    fn check_gaps(&mut self, files: &[Opened]) -> Result<u64, Error> {
-        let Some(last) = files.last() else {
-            return Ok(self.report.lost.last().map_or(1, |last| last + 1));
+    /// Those made ahead tell that one before them is lost: they are made in
+    /// order.
+    fn check_gaps(&mut self, files: &[Opened], unused: &[Opened]) -> Result<u64, Error> {
+        let all = || files.iter().chain(unused);
+        let made_ahead = unused.iter().map(|file| file.number).min();
+        let Some(end) = files.last().map(|file| file.number).max(made_ahead) else {
+            return Ok(self.report.lost.last().map_or(self.options.first_segment, |last| last + 1));
         };
-        let oldest = files.iter().map(Opened::oldest).max().unwrap_or(1);
-        let present = |number| files.iter().any(|file| file.number == number);
-        let missing: Vec<u64> = (oldest..last.number).filter(|number| !present(*number)).collect();
+        let oldest = all().map(Opened::oldest).max().unwrap_or(self.options.first_segment);
+        let present = |number| all().any(|file| file.number == number);
+        let missing: Vec<u64> = (oldest..end).filter(|number| !present(*number)).collect();
         if let (Some(&first), Some(&last), false) = (missing.first(), missing.last(), self.options.accept_loss) {
             return Err(Error::Gap { dir: self.dir.to_owned(), first, last });
         }

@@ -118,4 +118,23 @@ impl DiskFile for SimFile {
         self.content.lock().change(Change::SetLen(length));
         Ok(())
     }
+
+    fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut state = self.writing()?;
+        state.faults.change(Operation::Write)?;
+        let (from, length) = (position(offset)?, position(length)?);
+        let mut content = self.content.lock();
+        let to = from.saturating_add(length).min(content.seen.len());
+        content.change(Change::Write(from, vec![0; to.saturating_sub(from)]));
+        Ok(())
+    }
+
+    /// Blocks of zeros count as holes.
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        const BLOCK: usize = 4096;
+        let _state = self.running()?;
+        let content = self.content.lock();
+        let used = content.seen.chunks(BLOCK).filter(|block| block.iter().any(|byte| *byte != 0));
+        Ok(used.map(<[u8]>::len).sum::<usize>() as u64)
+    }
 }

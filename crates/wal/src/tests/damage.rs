@@ -189,6 +189,22 @@ fn a_missing_segment_refuses_to_open() {
 }
 
 #[test]
+fn the_lost_last_segment_is_missed_by_those_made_ahead() {
+    let mut rig = Rig::new();
+    for seed in 0..20 {
+        rig.synced(vec![entry(seed, 2000)]);
+    }
+    let last = rig.log.segments().last().unwrap().number;
+    rig.disk.remove_file(&segment_path(last)).unwrap();
+    match Rig::open(&rig.disk, &small()).map(|_| ()) {
+        Err(Error::Gap { first, last: to, .. }) => assert_eq!((first, to), (last, last)),
+        other => panic!("{other:?}"),
+    }
+    let again = Rig::open(&rig.disk, &Options { accept_loss: true, ..small() }).unwrap();
+    assert_eq!(again.report.lost, [last]);
+}
+
+#[test]
 fn another_format_version_refuses_to_open() {
     let disk = closed(&[vec![entry(1, 10)]]);
     let file = disk.open(&segment_path(1), OpenMode::ReadWrite).unwrap();
