@@ -403,33 +403,9 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{ACCEPTED, accepted, id, issuer, later, message, outcome, outcomes};
-    use postrider_base::{Period, SimDisk, Size};
+    use crate::samples::{ACCEPTED, accepted, id, later, message, options, outcome, outcomes, take};
+    use postrider_base::{Period, SimDisk};
     use postrider_mail::Disposition;
-
-    fn options(disk: &SimDisk, clock: Clock) -> EventsOptions {
-        EventsOptions {
-            disk: Arc::new(disk.clone()),
-            dir: "/journal".into(),
-            view_dir: None,
-            driver: Driver::Thread,
-            clock,
-            settings: Settings {
-                message_memory: Size::from_bytes(1),
-                segment_bytes: Size::from_kib(64),
-                ..Settings::default()
-            },
-            metrics: Metrics::new(),
-            issuer: issuer(),
-            accept_loss: false,
-        }
-    }
-
-    async fn take(journal: &Arc<Journal>, items: Vec<FeedItem>) {
-        let digest = journal.digest(&items).unwrap();
-        let committed = journal.append(&digest, &Scope::new("test")).await.unwrap().unwrap();
-        journal.settle(&digest, &committed).unwrap();
-    }
 
     #[tokio::test]
     async fn what_memory_does_not_hold_is_read_back() {

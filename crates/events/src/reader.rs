@@ -94,20 +94,22 @@ impl Reader {
     }
 }
 
-/// Events from `next` on, and the record to look at after them. Blocks.
+/// Events from `next` on, and the record to look at after them; that is `next`
+/// itself at the end of the journal alone. Blocks.
 fn read(journal: &Journal, mut next: Cursor, not_before: Timestamp) -> Result<(Vec<Line>, Cursor)> {
     let mut lines = Vec::new();
     let mut bytes = 0;
-    for replayed in journal.log.read_from(Lsn::new(next.batch), HEAD_BYTES)? {
-        let Place { cursor, location } = Place::of(&replayed);
+    let records = journal.log.read_from(Lsn::new(next.batch), HEAD_BYTES)?;
+    for replayed in &records {
+        let Place { cursor, location } = Place::of(replayed);
         if cursor < next {
             continue;
         }
         if bytes > LINE_BYTES {
-            break;
+            return Ok((lines, next));
         }
         next = cursor.next();
-        let (Ok(head), Ok(kind)) = (Head::decode(&replayed), kind_of(&replayed)) else { continue };
+        let (Ok(head), Ok(kind)) = (Head::decode(replayed), kind_of(replayed)) else { continue };
         if kind == Kind::Internal || head.at < not_before {
             continue;
         }
@@ -117,5 +119,67 @@ fn read(journal: &Journal, mut next: Cursor, not_before: Timestamp) -> Result<(V
             lines.push(Line { cursor, at, kind, id, json });
         }
     }
-    Ok((lines, next))
+    // Batches come whole: one that lies before `next` and was all that came is not the end.
+    let behind = records.last().map(|last| Cursor { batch: last.lsn.next().get(), index: 0 });
+    Ok((lines, behind.unwrap_or(next)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Events;
+    use crate::record::{Body, LifeRef};
+    use crate::samples::{ACCEPTED, id, options};
+    use bytes::BytesMut;
+    use postrider_base::{Clock, SimDisk, Size};
+    use postrider_wal::{Durability, Entry};
+    use std::time::Duration;
+
+    /// Events about messages of these numbers, in one batch.
+    async fn batch(journal: &Journal, numbers: std::ops::Range<u32>) {
+        let entry = |number: u32| {
+            let mut out = BytesMut::new();
+            Body::begin(&mut out, Kind::Send);
+            out.extend_from_slice(b"{}");
+            let body = Body::end(&mut out, &LifeRef::Outcomes(&[])).unwrap();
+            let head = Head { source: Lsn::new(1), id: id(number.into()), at: ACCEPTED };
+            Entry { kind: Kind::Send as u8, head: head.encode().unwrap(), body: vec![body] }
+        };
+        journal.log.commit(numbers.map(entry).collect(), Durability::Synced).await.unwrap();
+    }
+
+    async fn follow(reader: &mut Reader, ids: &mut Vec<u32>, count: usize) {
+        while ids.len() < count {
+            let lines = tokio::time::timeout(Duration::from_secs(10), reader.follow());
+            let lines = lines.await.expect("the reader stands still").unwrap();
+            ids.extend(lines.iter().map(|line| u32::try_from(line.id.uuid()).unwrap()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_passes_a_batch_whose_heads_are_all_that_it_reads_at_once() {
+        let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
+        let mut options = options(&disk, clock);
+        options.settings.segment_bytes = Size::from_mib(4);
+        let Events(journal) = Events::open(options).await.unwrap();
+        let mut tail = Reader::new(journal.clone(), Start::Now);
+        let mut ids = Vec::new();
+        batch(&journal, 0..10_000).await;
+        follow(&mut tail, &mut ids, 10_000).await;
+        batch(&journal, 10_000..20_000).await;
+        batch(&journal, 20_000..20_010).await;
+        follow(&mut tail, &mut ids, 20_010).await;
+        assert!(ids.iter().copied().eq(0..20_010));
+
+        let mut reader = Reader::new(journal, Start::Oldest);
+        let mut count = 0;
+        loop {
+            let lines = reader.next().await.unwrap();
+            if lines.is_empty() {
+                break;
+            }
+            count += lines.len();
+        }
+        assert_eq!(count, 20_010, "`next` took the end of a batch for the end of the journal");
+    }
 }

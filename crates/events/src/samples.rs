@@ -1,15 +1,16 @@
-//! Messages and outcomes for tests.
+//! Messages, outcomes and a small journal for tests.
 
 use std::sync::Arc;
 
-use postrider_base::{Period, Timestamp};
+use postrider_base::{Clock, Metrics, Period, Scope, SimDisk, Size, Timestamp};
 use postrider_mail::{
     AccountId, AttemptOutcome, Delays, Disposition, EnhancedStatus, Envelope, MessageId, Recipient, Remote, Stage,
 };
 use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, Origin, OriginalHeaders};
-use postrider_wal::Lsn;
+use postrider_wal::{Driver, Lsn};
 
-use crate::journal::Issuer;
+use crate::journal::{EventsOptions, Issuer, Journal};
+use crate::settings::Settings;
 
 /// 2017-08-05T00:40:02.012Z
 pub(crate) const ACCEPTED: Timestamp = Timestamp::from_millis(1_501_893_602_012);
@@ -96,4 +97,30 @@ pub(crate) fn outcome(recipient: u16, at: Timestamp, disposition: Disposition, d
         delays: Delays { before_queue_ms: 10, queue_ms: 20, connect_ms: 300, transmit_ms: 40 },
         next_attempt: None,
     }
+}
+
+/// A journal of small segments that keeps no message in memory.
+pub(crate) fn options(disk: &SimDisk, clock: Clock) -> EventsOptions {
+    EventsOptions {
+        disk: Arc::new(disk.clone()),
+        dir: "/journal".into(),
+        view_dir: None,
+        driver: Driver::Thread,
+        clock,
+        settings: Settings {
+            message_memory: Size::from_bytes(1),
+            segment_bytes: Size::from_kib(64),
+            ..Settings::default()
+        },
+        metrics: Metrics::new(),
+        issuer: issuer(),
+        accept_loss: false,
+    }
+}
+
+/// Journals items of the feed.
+pub(crate) async fn take(journal: &Arc<Journal>, items: Vec<FeedItem>) {
+    let digest = journal.digest(&items).unwrap();
+    let committed = journal.append(&digest, &Scope::new("test")).await.unwrap().unwrap();
+    journal.settle(&digest, &committed).unwrap();
 }
