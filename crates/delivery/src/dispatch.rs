@@ -72,6 +72,27 @@ enum News {
     Held(QueueKey),
 }
 
+/// What a task reports however it ends, be it by a panic: others wait for it.
+struct Report {
+    news: Option<News>,
+    sender: mpsc::UnboundedSender<News>,
+}
+
+impl Report {
+    fn say(mut self, news: News) {
+        self.news = Some(news);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(news) = self.news.take() {
+            // Nobody is there to hear it when the relay stops.
+            drop(self.sender.send(news));
+        }
+    }
+}
+
 impl Dispatcher {
     async fn run(mut self) {
         let shared = self.shared.clone();
@@ -165,7 +186,9 @@ impl Dispatcher {
             domain.clone(),
             Plan::Sought { generation: config.generation, jobs: vec![job], parked: Vec::new() },
         );
-        let (shared, news) = (self.shared.clone(), self.news_sender.clone());
+        let shared = self.shared.clone();
+        let answer = Err(Finding::internal("the lookup failed"));
+        let report = self.report(News::Found { domain: domain.clone(), answer });
         let limit = config.settings.timeouts.lookup.as_duration();
         self.shared.scope.spawn("lookup", async move {
             let look_up = async {
@@ -176,8 +199,7 @@ impl Dispatcher {
             };
             tokio::select! {
                 biased;
-                // Nobody is there to hear it when the relay stops.
-                answer = look_up => drop(news.send(News::Found { domain: domain.clone(), answer })),
+                answer = look_up => report.say(News::Found { domain: domain.clone(), answer }),
                 () = shared.scope.cancelled() => {}
             }
         });
@@ -227,16 +249,20 @@ impl Dispatcher {
         }
         // Nothing more of it is handed out until the hold is on disk.
         self.shared.spool.park(&queue);
-        let (shared, news) = (self.shared.clone(), self.news_sender.clone());
+        let shared = self.shared.clone();
+        let report = self.report(News::Held(queue.clone()));
         self.shared.scope.spawn("hold", async move {
             tracing::info!(account = %queue.account, domain = %queue.domain, "held, because its route is hold:");
             if let Err(error) = shared.spool.hold(&Selector::Queue(queue.clone())).await {
                 tracing::error!(domain = %queue.domain, %error, "cannot hold the queue");
             }
             drop(job);
-            // Nobody is there to hear it when the relay stops.
-            drop(news.send(News::Held(queue)));
+            drop(report);
         });
+    }
+
+    fn report(&self, news: News) -> Report {
+        Report { news: Some(news), sender: self.news_sender.clone() }
     }
 
     fn remember(&mut self, domain: Domain, plan: Plan) {

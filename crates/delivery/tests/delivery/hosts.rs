@@ -1,7 +1,12 @@
 //! Which hosts are dialled, in which order, and what happens without any.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use postrider_dns::zones::Failure;
-use postrider_mail::{BounceKind, DelayType, Disposition};
+use postrider_dns::{BoxFuture, Mx, Reply, Resolver, Zones};
+use postrider_mail::{BounceKind, DelayType, Disposition, Domain};
 
 use crate::rig::{Rig, is_delivered, routes};
 use crate::server::{Say, Server};
@@ -201,6 +206,41 @@ async fn mail_that_leads_back_here_is_a_loop() {
     let id = rig.send(&["ann@backup.example"]).await;
     assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.1");
     assert_eq!(rig.net.dials(), 1);
+}
+
+/// Panics at the first question for mail exchangers.
+struct Panics(Zones, AtomicBool);
+
+impl Resolver for Panics {
+    fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Reply<Mx>> {
+        assert!(self.1.swap(true, Ordering::Relaxed), "expected in this test");
+        self.0.mx(domain)
+    }
+
+    fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>> {
+        self.0.addresses(host)
+    }
+
+    fn txt<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Reply<String>> {
+        self.0.txt(name)
+    }
+
+    fn ptr<'a>(&'a self, ip: IpAddr) -> BoxFuture<'a, Reply<String>> {
+        self.0.ptr(ip)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_panics_leaves_nobody_waiting() {
+    let mut rig = Rig::new().await;
+    rig.mx("example.com", "mx.example", "198.51.100.1");
+    Server::start(&rig.net, "198.51.100.1:25");
+    let mut deps = rig.deps(routes(&[]));
+    deps.resolver = Arc::new(Panics(rig.zones.clone(), AtomicBool::new(false)));
+    postrider_delivery::Delivery::start(deps, &rig.scope).unwrap();
+    let id = rig.send(&["ann@example.com"]).await;
+    assert_eq!(rig.outcome(id).await.disposition, Disposition::Deferred(DelayType::InternalFailure));
+    assert!(is_delivered(&rig.outcome(id).await));
 }
 
 #[tokio::test(start_paused = true)]
