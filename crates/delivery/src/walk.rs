@@ -32,6 +32,8 @@ pub(crate) struct Walk<'a> {
     avoid: Option<IpAddr>,
     addresses_left: usize,
     greetings_left: usize,
+    /// The rank of the first host that no address could be found for.
+    passed_over: Option<usize>,
     last: Option<Refused>,
     thorough: bool,
 }
@@ -93,6 +95,7 @@ impl<'a> Walk<'a> {
             avoid: None,
             addresses_left: config.settings.limits.addresses_per_attempt.saturating_mul(patience),
             greetings_left: config.settings.limits.greetings_per_attempt.saturating_mul(patience),
+            passed_over: None,
             last: None,
             thorough,
             config,
@@ -155,7 +158,7 @@ impl<'a> Walk<'a> {
                 Host::Name(name) => match self.look_up(name).await {
                     Some(addresses) => addresses,
                     None => {
-                        self.note(Finding::no_dns(name));
+                        self.pass_over(rank, Finding::no_dns(name));
                         continue;
                     }
                 },
@@ -188,18 +191,22 @@ impl<'a> Walk<'a> {
         let ask = |address: &IpAddr| permission(*address, &self.config.settings);
         if addresses.iter().any(|address| ask(address) == Permission::Own) {
             self.hosts.retain(|(other, _)| *other < rank);
-            self.note(Finding::looped(&host.to_string()));
+            // A better host may have an address again later.
+            if self.passed_over.is_none_or(|best| best >= rank) {
+                self.blame(Refused { finding: Finding::looped(&host.to_string()), remote: None });
+            }
             return Vec::new();
         }
         let allowed: Vec<_> = addresses.into_iter().filter(|address| ask(address) == Permission::Granted).collect();
         if allowed.is_empty() {
-            self.note(Finding::forbidden(&host.to_string()));
+            self.pass_over(rank, Finding::forbidden(&host.to_string()));
         }
         allowed
     }
 
-    /// Remembers why a host was passed over.
-    fn note(&mut self, finding: Finding) {
+    /// Remembers why a host was not dialled.
+    fn pass_over(&mut self, rank: usize, finding: Finding) {
+        self.passed_over.get_or_insert(rank);
         self.blame(Refused { finding, remote: None });
     }
 

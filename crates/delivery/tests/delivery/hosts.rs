@@ -208,6 +208,32 @@ async fn mail_that_leads_back_here_is_a_loop() {
     assert_eq!(rig.net.dials(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_loop_behind_a_better_host_without_address_is_waited_out() {
+    for better in ["lost.example", "inside.example"] {
+        let mut rig = Rig::new().await;
+        rig.zones.add_mx("example.com", 5, better).add_mx("example.com", 10, "other.example");
+        rig.zones.add_address("other.example", "192.0.2.1").add_address("inside.example", "10.0.0.1");
+        rig.zones.fail("lost.example", Failure::ServFail);
+        rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
+        let id = rig.send(&["ann@example.com"]).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.disposition, Disposition::Deferred(DelayType::TransientCommunicationFailure), "{better}");
+        rig.zones.remove(better).add_address(better, "198.51.100.2");
+        Server::start(&rig.net, "198.51.100.2:25");
+        assert!(is_delivered(&rig.outcome(id).await), "{better}");
+    }
+    // One that is not better does not help.
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 10, "lost.example").add_mx("example.com", 10, "other.example");
+    rig.zones.add_address("other.example", "192.0.2.1").fail("lost.example", Failure::ServFail);
+    rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
+    for _ in 0..5 {
+        let id = rig.send(&["ann@example.com"]).await;
+        assert_eq!(rig.outcome(id).await.status.to_string(), "5.4.6");
+    }
+}
+
 /// Panics at the first question for mail exchangers.
 struct Panics(Zones, AtomicBool);
 
