@@ -22,12 +22,15 @@ pub(crate) struct Admissions {
     max_bytes: u64,
     max_messages: u64,
     min_free: u64,
+    segment_bytes: u64,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     clock: Clock,
     gauge: Gauge,
     /// When free space was looked at, and whether there was enough.
     free: Mutex<Option<(Timestamp, bool)>>,
+    /// When the log last said that messages are refused.
+    told: Mutex<Option<Timestamp>>,
 }
 
 /// Room for a message that is on its way in; given back on drop.
@@ -41,6 +44,9 @@ pub struct Admission {
 /// goes by whole segments, which are taken long before they are full.
 const FREE_FOR: Duration = Duration::from_secs(1);
 
+/// How often the log says that messages are refused.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 impl Admissions {
     pub(crate) fn new(settings: &Settings, disk: Arc<dyn Disk>, dir: PathBuf, clock: Clock, gauge: Gauge) -> Arc<Self> {
         Arc::new(Self {
@@ -49,29 +55,52 @@ impl Admissions {
             max_bytes: settings.max_bytes.bytes(),
             max_messages: settings.max_messages,
             min_free: settings.min_free_bytes.bytes(),
+            segment_bytes: settings.segment_bytes.bytes(),
             disk,
             dir,
             clock,
             gauge,
             free: Mutex::new(None),
+            told: Mutex::new(None),
         })
     }
 
     /// Reserves room, if there is some.
     pub(crate) fn admit(self: &Arc<Self>, bytes: u64) -> Result<Admission> {
         if !self.has_space() {
-            return Err(Error::Full("free disk space"));
+            return Err(self.full("min_free_bytes"));
         }
         // Taken first and given back on drop, so that two at once do not
         // both fit in the room for one.
         let admission = self.admit_anyway(bytes);
         if self.messages.load(Ordering::Relaxed) > self.max_messages {
-            return Err(Error::Full("max_messages"));
+            return Err(self.full("max_messages"));
         }
         if self.bytes.load(Ordering::Relaxed) > self.max_bytes {
-            return Err(Error::Full("max_bytes"));
+            return Err(self.full("max_bytes"));
         }
         Ok(admission)
+    }
+
+    /// Why the log gets no new segment: there is no space for one, or there is
+    /// and it can not be had, for want of an inode or because the file system fails.
+    pub(crate) fn no_segment(&self) -> Error {
+        match self.disk.available_bytes(&self.dir) {
+            // Twice: what one segment takes is more than its bytes.
+            Ok(bytes) if bytes >= self.segment_bytes.saturating_mul(2) => Error::NoFile,
+            _ => self.full("disk space"),
+        }
+    }
+
+    /// Says in the log, now and then, that there is no room.
+    fn full(&self, bound: &'static str) -> Error {
+        let now = self.clock.now();
+        let mut told = self.told.lock();
+        if told.is_none_or(|at| now.saturating_since(at) >= TELL_EVERY) {
+            *told = Some(now);
+            tracing::warn!(bound, "the queue is full, new messages are refused");
+        }
+        Error::Full(bound)
     }
 
     /// Reserves room beyond the bounds.
@@ -213,6 +242,18 @@ mod tests {
         assert_eq!(book.admit_anyway(1000).bytes, 1000);
         book.release(40);
         assert_eq!(book.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_segment_is_missing_for_want_of_space_or_of_files() {
+        let disk = SimDisk::new();
+        disk.create_dir_all("/spool".as_ref()).unwrap();
+        let settings = Settings::default();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let book = Admissions::new(&settings, shared, "/spool".into(), Clock::system(), Gauge::default());
+        assert!(matches!(book.no_segment(), Error::NoFile));
+        disk.set_capacity(Some(settings.segment_bytes.bytes()));
+        assert!(matches!(book.no_segment(), Error::Full("disk space")));
     }
 
     #[test]

@@ -10,6 +10,11 @@ pub enum Error {
     /// fault; passes when messages leave. SMTP: 452.
     #[error("the spool is full: {0}")]
     Full(&'static str),
+    /// The log gets no new file although the disk has space: there is no free
+    /// inode, or the file system fails. The machine's fault; passes by itself
+    /// when files can be made again. SMTP: 451.
+    #[error("no new file can be made for the spool's log")]
+    NoFile,
     /// A write or sync failed earlier: the log accepts nothing any more and
     /// the process must be restarted. The machine's fault. SMTP: 451.
     #[error("the spool's log failed and must be reopened")]

@@ -106,13 +106,14 @@ impl Spool {
     /// drop this one before.
     ///
     /// # Errors
-    /// [`Error::Full`] at a bound, [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Full`] at a bound, [`Error::NoFile`], [`Error::Poisoned`],
+    /// [`Error::Closed`].
     pub fn admit(&self, bytes: u64) -> Result<Admission> {
         let shared = &self.0.shared;
         shared.check_open()?;
         if shared.log.is_full() {
             shared.metrics.spool_full.inc();
-            return Err(Error::Full("disk space"));
+            return Err(shared.admissions.no_segment());
         }
         shared.admissions.admit(bytes).inspect_err(|_| {
             shared.metrics.spool_full.inc();
@@ -123,21 +124,24 @@ impl Spool {
     /// dropped future: what was handed to the log is queued when it commits.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::TooLarge`], [`Error::Closed`]: the message
-    /// was not taken. [`Error::Poisoned`]: it may have been.
+    /// [`Error::Full`], [`Error::NoFile`], [`Error::TooLarge`],
+    /// [`Error::Closed`]: the message was not taken. [`Error::Poisoned`]: it may have been.
     pub async fn accept(&self, message: NewMessage) -> Result<()> {
         let shared = &self.0.shared;
         shared.check_open()?;
         if shared.log.is_full() {
             shared.metrics.spool_full.inc();
-            return Err(Error::Full("disk space"));
+            return Err(shared.admissions.no_segment());
         }
         let began = shared.clock.instant();
         let mut batch = Batch::default();
         batch.accept(shared, message, true).inspect_err(|_| {
             shared.metrics.spool_full.inc();
         })?;
-        batch.commit(shared, Durability::Synced).await?;
+        batch.commit(shared, Durability::Synced).await.map_err(|error| match error {
+            Error::Full(_) => shared.admissions.no_segment(),
+            other => other,
+        })?;
         let took = shared.clock.instant().saturating_duration_since(began);
         shared.metrics.commit_duration.observe(took);
         Ok(())

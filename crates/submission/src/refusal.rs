@@ -183,6 +183,7 @@ mod tests {
     fn failures_of_the_spool_are_transient() {
         assert_eq!(Refusal::from(postrider_spool::Error::Full("disk")), Refusal::NoRoom);
         assert_eq!(Refusal::from(postrider_spool::Error::Poisoned), Refusal::Unavailable);
+        assert_eq!(Refusal::from(postrider_spool::Error::NoFile), Refusal::Unavailable);
         assert_eq!(Refusal::from(postrider_spool::Error::TooLarge("envelope")), Refusal::TooLong);
     }
 }

@@ -53,7 +53,7 @@ async fn little_free_space_refuses_before_the_log_is_full() {
     let used = 1_500_000 - rig.disk.available_bytes(Path::new(DIR)).unwrap();
     rig.disk.set_capacity(Some(used + 100_000));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(matches!(spool.admit(1), Err(Error::Full("free disk space"))));
+    assert!(matches!(spool.admit(1), Err(Error::Full("min_free_bytes"))));
     // Outcomes still find their place.
     assert_eq!(drain(&spool).await.len(), 1);
     rig.disk.set_capacity(None);
