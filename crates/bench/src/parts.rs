@@ -66,6 +66,7 @@ fn real() -> io::Result<Relay> {
         routes: vec![("*".to_owned(), "hold:".to_owned())],
         configuration: CONFIGURATION.to_owned(),
         state: None,
+        prefix: Vec::new(),
     };
     Relay::start(options)
 }

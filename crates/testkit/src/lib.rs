@@ -12,10 +12,16 @@ pub mod peers;
 pub mod postfix;
 pub mod process;
 pub mod relay;
+pub mod scene;
 pub mod sink;
+pub mod strace;
+pub mod volume;
 
 pub use authority::{Authority, Issued};
 pub use client::{Client, Endpoint, Reply, Security};
 pub use load::{Load, Pattern, Report};
 pub use relay::{Relay, RelayOptions};
+pub use scene::Scene;
 pub use sink::{Accept, Policy, Received, Record, Sink};
+pub use strace::Fault;
+pub use volume::Volume;

@@ -27,6 +27,9 @@ pub struct RelayOptions {
     pub configuration: String,
     /// Where the state is kept, if not in a folder of the relay's own.
     pub state: Option<PathBuf>,
+    /// Words that stand before the program when it is run, such as `nsenter`'s.
+    /// What they name must end in the program itself, not in a child.
+    pub prefix: Vec<String>,
 }
 
 impl RelayOptions {
@@ -39,6 +42,7 @@ impl RelayOptions {
             routes: vec![("*".to_owned(), format!("smtp://{remote}"))],
             configuration: configuration.to_owned(),
             state: None,
+            prefix: Vec::new(),
         }
     }
 }
@@ -157,7 +161,8 @@ impl Relay {
     /// # Errors
     /// A command that fails; the message is what it printed.
     pub fn cli(&self, arguments: &[&str]) -> io::Result<Output> {
-        let output = Command::new(&self.options.binary)
+        let output = self
+            .program()
             .args(arguments)
             .arg("--config")
             .arg(self.path("relay.toml"))
@@ -191,6 +196,23 @@ impl Relay {
         child.wait()
     }
 
+    /// Waits until the daemon ends by itself.
+    ///
+    /// # Errors
+    /// A daemon that is not running, or that does not end.
+    pub fn wait(&mut self) -> io::Result<std::process::ExitStatus> {
+        let child = self.child.as_mut().ok_or_else(|| io::Error::other("the daemon is not running"))?;
+        let step = Duration::from_millis(20);
+        for _ in 0..PATIENCE.as_millis() / step.as_millis() {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return Ok(status);
+            }
+            std::thread::sleep(step);
+        }
+        Err(io::Error::other(format!("the daemon still runs after {PATIENCE:?}:\n{}", self.log()?)))
+    }
+
     /// Starts the daemon on the state that is there; it is ready on return.
     ///
     /// # Errors
@@ -211,7 +233,8 @@ impl Relay {
         let socket = UnixDatagram::bind(&notify)?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
-        let child = Command::new(&self.options.binary)
+        let child = self
+            .program()
             .args(["serve", "--config"])
             .arg(self.path("relay.toml"))
             .env("NOTIFY_SOCKET", &notify)
@@ -221,6 +244,14 @@ impl Relay {
             .spawn()?;
         self.child = Some(child);
         Ok(socket)
+    }
+
+    fn program(&self) -> Command {
+        let mut words = self.options.prefix.iter();
+        let Some(first) = words.next() else { return Command::new(&self.options.binary) };
+        let mut command = Command::new(first);
+        command.args(words).arg(&self.options.binary);
+        command
     }
 
     /// The daemon says READY=1 to the notification socket, as to systemd.

@@ -58,6 +58,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "nodejs", proof: &["/usr/bin/node", "/usr/local/bin/node"], why: "runs nodemailer" },
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"], why: "gets nodemailer" },
     Package { name: "m4", proof: &["/usr/bin/m4"], why: "makes Sendmail's configuration" },
+    Package { name: "strace", proof: &["/usr/bin/strace"], why: "makes the disk of a running daemon fail" },
+    Package { name: "e2fsprogs", proof: &["/usr/sbin/mkfs.ext4"], why: "makes small file systems to fill and to break" },
     Package { name: "systemd", proof: &["/usr/bin/systemd-analyze"], why: "systemd-analyze checks the unit files" },
 ];
 

@@ -1,0 +1,141 @@
+//! A disk that fails: nothing is acknowledged that may not be there, nothing is
+//! delivered any more, the daemon ends with an error, and the next one has it all.
+
+use std::io;
+use std::time::Duration;
+
+use postrider_testkit::client::Client;
+use postrider_testkit::scene::{content, send};
+use postrider_testkit::{Fault, Scene, Volume};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::{BINARY, FAILURE, Outcome, segments, takes_mail_again};
+
+const SESSIONS: usize = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_is_never_a_250() -> Outcome {
+    log_fails("fdatasync").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_fails_is_never_a_250() -> Outcome {
+    log_fails("pwrite64,pwritev").await
+}
+
+async fn log_fails(calls: &str) -> Outcome {
+    let mut scene = Scene::new(BINARY, "", None).await?;
+    scene.submit("before", 10, 1000).await?;
+    let mut waiting = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut client = scene.connect().await?;
+        client.begin("a@example.com", &["b@example.net"]).await?.map_err(|reply| reply.to_string())?;
+        waiting.push(client);
+    }
+    let pid = scene.relay.pid().ok_or("not running")?;
+    let fault = Fault::inject(pid, calls, "error=EIO", &segments(&scene, "spool")?)?;
+    let mut sessions = JoinSet::new();
+    for mut client in waiting {
+        sessions.spawn(async move { client.finish(&content("refused", 1000)).await });
+    }
+    for reply in sessions.join_all().await {
+        assert_eq!(reply?.to_string(), FAILURE);
+    }
+    // The ten are due again and again: nobody delivers them any more.
+    scene.gate.open();
+    let greeting = greeting(&scene).await;
+    assert!(greeting.is_empty() || greeting == "421 Temporary service failure\r\n", "{greeting}");
+    assert!(!scene.relay.wait()?.success());
+    assert_eq!(scene.gate.subjects(), [""; 0]);
+    let log = scene.relay.log()?;
+    assert!(log.contains("the log failed") && log.contains("Input/output error"), "{log}");
+    drop(fault);
+
+    scene.relay.launch()?;
+    scene.all_arrive().await;
+    takes_mail_again(&mut scene).await?;
+    assert!(scene.relay.stop()?.success());
+    Ok(())
+}
+
+/// What a new client hears; nothing where the door is closed already.
+async fn greeting(scene: &Scene) -> String {
+    let mut text = String::new();
+    if let Ok(mut stream) = TcpStream::connect(scene.relay.starttls()).await {
+        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut text)).await;
+    }
+    text
+}
+
+/// Mail goes on until the daemon ends; what was acknowledged meanwhile is true.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_fails_ends_the_daemon_and_costs_no_mail() -> Outcome {
+    let mut scene = Scene::new(BINARY, "", None).await?;
+    scene.submit("before", 10, 1000).await?;
+    let pid = scene.relay.pid().ok_or("not running")?;
+    let fault = Fault::inject(pid, "fdatasync", "error=EIO", &segments(&scene, "journal")?)?;
+    // The session may end with the daemon.
+    let _ = scene.submit("during", 10, 1000).await;
+    assert!(!scene.relay.wait()?.success());
+    let log = scene.relay.log()?;
+    assert!(log.contains("the journal has failed") && log.contains("Input/output error"), "{log}");
+    drop(fault);
+
+    scene.relay.launch()?;
+    scene.all_arrive().await;
+    let events = String::from_utf8(scene.relay.cli(&["events", "since", "1h"])?.stdout)?;
+    let sends = events.lines().filter(|line| line.starts_with("{\"eventType\":\"Send\"")).count();
+    assert!(sends >= scene.promised.len(), "{sends} of {} messages have an event", scene.promised.len());
+    Ok(())
+}
+
+/// The file system finds an error in itself under load and turns read-only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_turns_read_only_under_load() -> Outcome {
+    let volume = Volume::ext4(256)?;
+    let configuration = "[spool]\nsegment_bytes = \"4MiB\"\nmin_free_bytes = \"8MB\"\n\n\
+                         [events]\nsegment_bytes = \"1MiB\"\n";
+    let mut scene = Scene::new(BINARY, configuration, Some(&volume)).await?;
+    let mut sessions = JoinSet::new();
+    for number in 0..SESSIONS {
+        sessions.spawn(load(scene.connect().await?, number));
+    }
+    scene.submit("before", 100, 1000).await?;
+    volume.turn_read_only()?;
+    for (promised, last) in sessions.join_all().await {
+        scene.promised.extend(promised);
+        let last = last.map_or_else(|error| error.to_string(), |reply| reply.to_string());
+        // A session between two messages is told that the relay stops.
+        assert!(
+            ["451 Temporary", "421 ", "unexpected end", "Connection", "Broken"]
+                .iter()
+                .any(|said| last.starts_with(said)),
+            "{last}"
+        );
+    }
+    assert!(!scene.relay.wait()?.success());
+    assert!(scene.relay.log()?.contains("Read-only file system"), "{}", scene.relay.log()?);
+    let still = scene.relay.launch().err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(still.contains("Read-only file system"), "{still}");
+
+    volume.mount_again()?;
+    scene.relay.launch()?;
+    takes_mail_again(&mut scene).await?;
+    scene.all_arrive().await;
+    assert!(scene.relay.stop()?.success());
+    Ok(())
+}
+
+/// Sends until it is not taken any more: what was taken, and the last reply.
+async fn load(mut client: Client, number: usize) -> (Vec<String>, io::Result<postrider_testkit::Reply>) {
+    let mut promised = Vec::new();
+    loop {
+        let subject = format!("load{number}-{}", promised.len());
+        match send(&mut client, &subject, 10_000).await {
+            Ok(reply) if reply.code == 250 => promised.push(subject),
+            last => return (promised, last),
+        }
+    }
+}
