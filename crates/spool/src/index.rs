@@ -6,6 +6,8 @@
 //! as [`Broken`], and the caller makes the index anew from the log. Or in
 //! memory, when there is no directory or sled cannot be had.
 
+mod compare;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +23,8 @@ use crate::due::Slot;
 use crate::message::QueueKey;
 use crate::row::Row;
 use crate::view::IndexKind;
+
+pub use compare::Disagreement;
 
 /// The index failed, with what it said.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@
 //!   not at all.
 
 mod admission;
+mod check;
 mod claim;
 mod commit;
 mod due;
@@ -38,9 +39,11 @@ mod view;
 mod young;
 
 pub use admission::Admission;
+pub use check::{Check, FaultView, IndexCheck, LogCheck, QuarantineCheck, check};
 pub use claim::{Claim, DueRecipient};
 pub use error::{Error, Result};
 pub use feed::{Feed, FeedItem, FeedRecord};
+pub use index::Disagreement;
 pub use message::{AcceptedRecord, Content, Message, NewMessage, Origin, OriginKind, OriginalHeaders, QueueKey};
 pub use postrider_wal::{Driver, Durability, Lsn};
 pub use settings::Settings;

@@ -164,7 +164,7 @@ pub fn inspect(
     let mut expected = None;
     for (at, file) in live.iter().enumerate() {
         let before = if at == 0 { oldest } else { live[at - 1].number + 1 };
-        for number in before..file.number {
+        for number in (before..file.number).take(Inspection::MOST_FAULTS) {
             found.missing(number);
             expected = None;
         }

@@ -4,6 +4,7 @@ mod commit;
 mod crash;
 mod damage;
 mod full;
+mod inspect;
 mod threads;
 
 use std::future::Future;
