@@ -1,0 +1,143 @@
+//! Acknowledged messages a second: the spool in a steady state, where each is
+//! delivered soon after, beside the bare log with the same bodies.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_base::{Clock, Metrics, RealDisk};
+use postrider_spool::Spool;
+use postrider_wal::{Durability, Entry, Log};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::drive::{Sample, drive};
+use crate::place::{self, GLANCE, Mailer, directory};
+use crate::{Options, failed, median, say};
+
+/// Domains that mail goes to: queues of the spool.
+const DOMAINS: usize = 100;
+/// Tasks that deliver, and what each takes at once.
+const DELIVERIES: usize = 2;
+const AT_ONCE: usize = 64;
+/// The bare log keeps so many segments before its oldest is used again.
+const KEPT: usize = 3;
+
+pub(crate) async fn run(options: &Options) -> io::Result<()> {
+    say(" size writers      log/s    spool/s  ratio  log p99 ms  spool p99 ms  waiting at the end");
+    for &size in &options.sizes {
+        for &writers in &options.writers {
+            cell(options, size, writers).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn cell(options: &Options, size: usize, writers: usize) -> io::Result<()> {
+    let mailer = Mailer::new(size * 1000, DOMAINS, Clock::system())?;
+    let (mut logs, mut spools) = (Vec::new(), Vec::new());
+    for run in 0..options.runs {
+        // In turns, and each first as often as the other.
+        for turn in 0..2 {
+            match (run + turn) % 2 {
+                0 => logs.push(bare(options, &mailer, writers, postrider_wal::Options::default()).await?),
+                _ => spools.push(queue(options, &mailer, writers).await?),
+            }
+        }
+    }
+    let log = median(logs.iter().map(|sample| sample.rate));
+    let log_p99 = median(logs.iter().map(|sample| sample.p99));
+    let rate = median(spools.iter().map(|queue| queue.accepted.rate));
+    let p99 = median(spools.iter().map(|queue| queue.accepted.p99));
+    let waiting = median(spools.iter().map(|queue| queue.waiting));
+    let ratio = median(spools.iter().zip(&logs).map(|(queue, log)| queue.accepted.rate / log.rate));
+    say(&format!("{size:3}KB {writers:7} {log:10.0} {rate:10.0} {ratio:6.2} {log_p99:11.2} {p99:13.2} {waiting:19.0}"));
+    let name = format!("spool_{size}kb_{writers}");
+    say(&format!("figure {name}_log {log:.0} messages/s"));
+    say(&format!("figure {name}_accepted {rate:.0} messages/s"));
+    say(&format!("figure {name}_ratio {ratio:.3} times"));
+    say(&format!("figure {name}_log_p99 {log_p99:.2} ms"));
+    say(&format!("figure {name}_p99 {p99:.2} ms"));
+    Ok(())
+}
+
+/// The log alone: no head to speak of, no index, nothing kept in memory.
+pub(crate) async fn bare(
+    options: &Options,
+    mailer: &Mailer,
+    writers: usize,
+    wal: postrider_wal::Options,
+) -> io::Result<Sample> {
+    let dir = directory(&options.dir)?;
+    let log = place::log(dir.path(), Arc::new(RealDisk), wal).await?;
+    let sample = steady(&log, mailer, writers, options.time()).await?;
+    log.close().await.map_err(failed)?;
+    Ok(sample)
+}
+
+/// Commits bodies to a log whose old segments are used again.
+pub(crate) async fn steady(log: &Log, mailer: &Mailer, writers: usize, time: Duration) -> io::Result<Sample> {
+    let (log, body) = (log.clone(), mailer.body());
+    let _retiring = Stop(tokio::spawn(retire(log.clone())).abort_handle());
+    drive(writers, time, move |_| {
+        let entry = Entry { kind: 1, head: bytes::Bytes::from_static(b"a head"), body: body.clone() };
+        let commit = log.submit(vec![entry], Durability::Synced);
+        async { commit.await.map(drop).map_err(failed) }
+    })
+    .await
+}
+
+/// Aborts a task when it goes.
+struct Stop(AbortHandle);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn retire(log: Log) {
+    loop {
+        tokio::time::sleep(GLANCE).await;
+        let segments = log.segments();
+        if segments.len() > KEPT && log.retire_oldest(segments[0].number).await.is_err() {
+            break;
+        }
+    }
+}
+
+struct Queue {
+    accepted: Sample,
+    /// Messages when the writers stopped.
+    waiting: f64,
+}
+
+async fn queue(options: &Options, mailer: &Mailer, writers: usize) -> io::Result<Queue> {
+    let dir = directory(&options.dir)?;
+    let (clock, metrics) = (Clock::system(), Metrics::new());
+    let spool = place::spool(dir.path(), &clock, &metrics).await?;
+    place::spool_ready(&spool).await;
+    let delivering: Vec<_> =
+        (0..DELIVERIES).map(|_| Stop(tokio::spawn(deliver(spool.clone(), clock.clone())).abort_handle())).collect();
+    let (accepting, making) = (spool.clone(), mailer.clone());
+    let accepted = drive(writers, options.time(), move |number| {
+        let (spool, message) = (accepting.clone(), making.message(number));
+        async move { spool.accept(message).await.map_err(failed) }
+    })
+    .await?;
+    let waiting = spool.stat().messages as f64;
+    drop(delivering);
+    spool.close().await.map_err(failed)?;
+    Ok(Queue { accepted, waiting })
+}
+
+/// Delivers what is due, all that was taken at once at the same time.
+async fn deliver(spool: Spool, clock: Clock) {
+    loop {
+        let mut deliveries = JoinSet::new();
+        for claim in spool.take_due(AT_ONCE).await {
+            let outcomes = place::outcomes(&claim, &clock, None);
+            deliveries.spawn(claim.finish(outcomes, Vec::new()));
+        }
+        while deliveries.join_next().await.is_some() {}
+    }
+}
