@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,7 @@ pub struct Clock(Arc<Source>);
 #[derive(Debug)]
 enum Source {
     System,
+    Ahead(Arc<AtomicU64>),
     Simulated { start: Timestamp, origin: Instant },
 }
 
@@ -139,6 +141,13 @@ impl Clock {
     /// The machine's clock. It may step when an operator sets it.
     pub fn system() -> Self {
         Self(Arc::new(Source::System))
+    }
+
+    /// The machine's clock and so many milliseconds more, which may grow at any
+    /// time: days pass in minutes while threads and files are real. Who sleeps
+    /// until a point in time is not woken when it grows.
+    pub fn ahead(millis: Arc<AtomicU64>) -> Self {
+        Self(Arc::new(Source::Ahead(millis)))
     }
 
     /// Tells `start` now and moves with tokio's clock, which tests pause and
@@ -150,9 +159,10 @@ impl Clock {
 
     /// The wall-clock time.
     pub fn now(&self) -> Timestamp {
-        match *self.0 {
+        match &*self.0 {
             Source::System => system_now(),
-            Source::Simulated { start, origin } => start.saturating_add(tokio_now().saturating_duration_since(origin)),
+            Source::Ahead(millis) => system_now().saturating_add(Duration::from_millis(millis.load(Ordering::Relaxed))),
+            Source::Simulated { start, origin } => start.saturating_add(tokio_now().saturating_duration_since(*origin)),
         }
     }
 
@@ -210,6 +220,16 @@ mod tests {
         let clock = Clock::simulated(SAMPLE);
         tokio::time::advance(Duration::from_hours(96)).await;
         assert_eq!(clock.now().saturating_since(SAMPLE), Duration::from_hours(96));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_follows_its_lead() {
+        let lead = Arc::new(AtomicU64::new(0));
+        let clock = Clock::ahead(Arc::clone(&lead));
+        let before = Clock::system().now();
+        lead.store(3_600_000, Ordering::Relaxed);
+        assert!(clock.now().saturating_since(before) >= Duration::from_hours(1));
+        assert!(clock.now().saturating_since(Clock::system().now()) <= Duration::from_hours(1));
     }
 
     proptest! {
