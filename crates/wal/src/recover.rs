@@ -149,14 +149,17 @@ impl Recovery<'_> {
             None => 0,
         };
         let mut unused = files.split_off(files.len().min(tail + 1));
-        let mut expected = None;
+        // Known of the segment that follows directly: one that could not be
+        // removed says nothing of one after a gap.
+        let mut expected = (0, None);
         for (at, file) in files.iter_mut().enumerate() {
             if file.trailer.is_none() {
                 let after = firsts.get(at + 1..).unwrap_or_default();
                 let next = after.iter().flatten().next().copied();
-                file.scan(expected, next)?;
+                let (number, first) = expected;
+                file.scan(first.filter(|_| number == file.number), next)?;
             }
-            expected = file.next_lsn();
+            expected = (file.number + 1, file.next_lsn());
         }
         if let Some(tail) = files.pop_if(|file| file.is_empty()) {
             let scanned = tail.scanned.as_ref();

@@ -19,6 +19,10 @@ pub(crate) struct Writer {
     answers: Answers,
     active: Option<Arc<Segment>>,
     next_lsn: u64,
+    /// The oldest segment in use, as the last batch says; the keeper hears of
+    /// it once that batch is synced. So no new segment's header says what no
+    /// batch on disk does.
+    oldest: u64,
     /// Since when bytes are written and not synced.
     unsynced: Option<Instant>,
     /// The recent time of a commit, for the adaptive wait.
@@ -54,7 +58,9 @@ struct Placed {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, answers: Answers, next_lsn: u64) -> Self {
-        Self { shared, answers, active: None, next_lsn, unsynced: None, commit_time: Duration::ZERO, last_group: 0 }
+        let oldest = shared.keeper.oldest();
+        let (commit_time, last_group) = (Duration::ZERO, 0);
+        Self { shared, answers, active: None, next_lsn, oldest, unsynced: None, commit_time, last_group }
     }
 
     /// Writes one group, or syncs what has waited long enough, or nothing.
@@ -140,12 +146,10 @@ impl Writer {
         let Some((active, offset)) = room else {
             return Some(submission);
         };
-        let keeper = &self.shared.keeper;
         if let Some(oldest) = submission.oldest {
-            keeper.set_oldest(oldest);
+            self.oldest = oldest;
         }
-        let (synced, oldest) = (self.shared.synced().get(), keeper.oldest());
-        batch.place(active.seed, offset, self.next_lsn, synced, oldest);
+        batch.place(active.seed, offset, self.next_lsn, self.shared.synced().get(), self.oldest);
         active.append(self.next_lsn, len, batch.prefix());
         self.next_lsn += 1;
         let (committed, replayed) = batch.placed(active.number(), offset);
@@ -184,6 +188,7 @@ impl Writer {
         };
         active.file.sync_data().map_err(|error| failed("syncing", active, error))?;
         self.unsynced = None;
+        self.shared.keeper.set_oldest(self.oldest);
         self.shared.count_sync(Lsn::new(self.next_lsn - 1));
         Ok(())
     }
@@ -199,7 +204,7 @@ impl Writer {
         // the power fails in between.
         self.sync()?;
         if let Some(active) = &self.active {
-            let (offset, bytes) = active.seal(self.shared.keeper.oldest());
+            let (offset, bytes) = active.seal(self.oldest);
             active
                 .file
                 .write_all_at(&bytes, offset)

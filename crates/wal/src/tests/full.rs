@@ -3,6 +3,7 @@
 use super::*;
 use crate::{Location, Lsn};
 use postrider_base::Disk;
+use postrider_base::sim_disk::{Fault, Operation};
 
 fn filled(batches: u64) -> Rig {
     let mut rig = Rig::new();
@@ -77,8 +78,26 @@ fn a_crash_while_retiring_leaves_no_gap() {
             let gone = first.last_lsn.unwrap().get();
             let left = rig.replayed.len() as u64;
             assert!(left == 20 - gone || (left == 20 && result.is_err()), "{nth} {seed}: {left}");
+            // What is gone now is gone for good.
+            disk.crash(seed);
+            assert_eq!(rig.reopen().unwrap().replayed.len() as u64, left);
         }
     }
+}
+
+#[test]
+fn a_retired_file_that_cannot_be_removed_is_no_damage_later() {
+    let mut rig = filled(20);
+    let (first, second) = (rig.log.segments()[0], rig.log.segments()[1]);
+    rig.disk.fail(Operation::Rename, 1, Fault::InputOutput);
+    assert!(matches!(rig.retire(first.number), Err(Error::Io { .. })));
+    rig.retire(second.number).unwrap();
+    assert!(rig.disk.exists(&segment_path(first.number)));
+    let left = 20 - second.last_lsn.unwrap().get();
+    let third = segment_path(second.number + 1);
+    let rig = rig.reopen().unwrap();
+    assert_eq!((rig.report.damage.len(), rig.replayed.len() as u64), (0, left));
+    assert!(!rig.disk.exists(&segment_path(first.number)) && rig.disk.exists(&third));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of the whole log over a simulated disk.
 
+mod cases;
 mod commit;
 mod crash;
 mod damage;
@@ -19,7 +20,7 @@ use postrider_base::{Random, SimDisk};
 
 use crate::keeper::Step;
 use crate::writer::{Turn, Writer};
-use crate::{Committed, Durability, Entry, Error, Log, OpenReport, Options, Replayed};
+use crate::{Backlog, Committed, Durability, Entry, Error, Log, OpenReport, Options, Replayed};
 
 /// A log that moves only when told to.
 struct Rig {
@@ -54,10 +55,21 @@ impl Rig {
     }
 
     fn open(disk: &SimDisk, options: &Options) -> Result<Self, Error> {
-        let mut replayed = Vec::new();
-        let (log, writer, backlog, mut report) = Log::open_idle(Arc::new(disk.clone()), dir(), options.clone())?;
-        backlog.replay(&mut report, &mut |entry| replayed.push(entry))?;
-        Ok(Self { disk: disk.clone(), options: options.clone(), log, writer, replayed, report })
+        let (mut rig, backlog) = Self::open_behind(disk, options)?;
+        rig.read(backlog)?;
+        Ok(rig)
+    }
+
+    /// A log whose old heads are not read yet.
+    fn open_behind(disk: &SimDisk, options: &Options) -> Result<(Self, Backlog), Error> {
+        let (log, writer, backlog, report) = Log::open_idle(Arc::new(disk.clone()), dir(), options.clone())?;
+        let (disk, options, replayed) = (disk.clone(), options.clone(), Vec::new());
+        Ok((Self { disk, options, log, writer, replayed, report }, backlog))
+    }
+
+    fn read(&mut self, backlog: Backlog) -> Result<(), Error> {
+        let replayed = &mut self.replayed;
+        backlog.replay(&mut self.report, &mut |entry| replayed.push(entry))
     }
 
     /// Opens the log again; the old one is simply gone.
