@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use postrider_base::{Clock, Disk, Metrics, Scope, Timestamp};
 use postrider_mail::MessageId;
 use postrider_spool::{FeedItem, Spool};
-use postrider_wal::{Committed, Driver, Durability, Location, Log, Lsn, Options};
+use postrider_wal::{Committed, Driver, Durability, Error as LogError, Location, Log, Lsn, Options};
 use tokio::sync::watch;
 
 use crate::consumer;
@@ -262,13 +262,22 @@ impl Journal {
         self.with_view(|view| view.insert(&rows))
     }
 
-    /// Retires segments that are too old or too much.
+    /// Retires segments that are too old or too much; later, where there is
+    /// no room for the mark that gives one up.
     pub(crate) async fn retire(self: &Arc<Self>) -> Result<()> {
         while let Some(segment) = self.expired() {
             let journal = self.clone();
-            blocking(move || journal.forget(segment)).await?;
-            self.log.retire_oldest(segment).await?;
+            let ids = blocking(move || journal.ids(segment)).await?;
+            match self.log.retire_oldest(segment).await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(segment, "old events stay for now: {error}");
+                    break;
+                }
+                retired => retired?,
+            }
             self.ages.lock().remove(&segment);
+            let journal = self.clone();
+            blocking(move || journal.with_view(|view| view.forget(ids.iter().copied(), segment))).await?;
         }
         let bytes = i64::try_from(self.log.usage().bytes).unwrap_or(i64::MAX);
         self.metrics.journal_bytes.set(bytes);
@@ -286,7 +295,12 @@ impl Journal {
     pub(crate) async fn append(self: &Arc<Self>, digest: &Digest, scope: &Scope) -> Result<Option<Committed>> {
         loop {
             self.unsettled.store(true, Ordering::Release);
-            match self.log.commit(digest.entries.clone(), Durability::Buffered).await {
+            let written = match self.log.is_full() {
+                false => self.log.commit(digest.entries.clone(), Durability::Buffered).await,
+                // What room is left is for retiring, which makes more.
+                true => Err(LogError::Full("the last segment is kept in reserve".into())),
+            };
+            match written {
                 Err(error) if error.is_transient() => {
                     self.unsettled.store(false, Ordering::Release);
                     tracing::warn!("the journal of events waits: {error}");
@@ -317,8 +331,8 @@ impl Journal {
         };
         match self.log.read(location) {
             Ok(bytes) => Body::parse(&bytes).map(Some).or_else(damaged),
-            Err(postrider_wal::Error::NoSegment(_)) => Ok(None),
-            Err(error @ postrider_wal::Error::Corrupt { .. }) => damaged(error.into()),
+            Err(LogError::NoSegment(_)) => Ok(None),
+            Err(error @ LogError::Corrupt { .. }) => damaged(error.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -337,12 +351,13 @@ impl Journal {
         (too_old || too_much).then_some(oldest.number)
     }
 
-    fn forget(&self, segment: u64) -> Result<()> {
+    /// Of the messages that have records in a segment.
+    fn ids(&self, segment: u64) -> Result<Vec<MessageId>> {
         let entries = self.log.entries(segment)?;
         let mut ids: Vec<MessageId> = entries.iter().filter_map(|e| Head::decode(e).ok()).map(|head| head.id).collect();
         ids.sort_unstable();
         ids.dedup();
-        self.with_view(|view| view.forget(ids.iter().copied(), segment))
+        Ok(ids)
     }
 
     fn life(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
@@ -404,7 +419,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 mod tests {
     use super::*;
     use crate::samples::{ACCEPTED, accepted, id, later, message, options, outcome, outcomes, take};
-    use postrider_base::{Period, SimDisk};
+    use postrider_base::{Period, SimDisk, Size};
     use postrider_mail::Disposition;
 
     #[tokio::test]
@@ -466,5 +481,49 @@ mod tests {
             }
         }
         panic!("500 messages fitted in nothing");
+    }
+
+    /// A journal with segments to retire, on a disk without room for another.
+    async fn on_a_full_disk() -> (SimDisk, Arc<Journal>) {
+        let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
+        let mut options = options(&disk, clock);
+        options.settings.max_bytes = Size::from_bytes(1);
+        let Events(journal) = Events::open(options).await.unwrap();
+        for number in 1..=100 {
+            take(&journal, vec![accepted(number, message(number.into(), &["a@example.net"]))]).await;
+        }
+        disk.set_capacity(Some(1));
+        (disk, journal)
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_room_puts_retiring_off() {
+        let (disk, journal) = on_a_full_disk().await;
+        let fill = |batch| journal.log.commit(batch, Durability::Buffered);
+        let record = accepted(200, message(200, &["a@example.net"]));
+        let digest = journal.digest(&[record]).unwrap();
+        while fill(digest.entries.clone()).await.is_ok() {}
+        while fill(Vec::new()).await.is_ok() {}
+        journal.retire().await.unwrap();
+        assert!(journal.expired().is_some());
+        assert_eq!(journal.life(id(1)).unwrap().len(), 1, "it is kept, and was forgotten");
+        disk.set_capacity(None);
+        while journal.expired().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            journal.retire().await.unwrap();
+        }
+        assert!(journal.life(id(1)).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn records_leave_the_room_that_retiring_takes() {
+        let (_disk, journal) = on_a_full_disk().await;
+        let stopping = Scope::new("test");
+        stopping.cancel();
+        let empty = Digest::default();
+        while journal.append(&empty, &stopping).await.unwrap().is_some() {}
+        assert!(journal.expired().is_some());
+        journal.retire().await.unwrap();
+        assert!(journal.expired().is_none(), "there was no room for the mark that gives room back");
     }
 }
