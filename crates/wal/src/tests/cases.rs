@@ -7,7 +7,6 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 /// Tries `default` cases, or as many as `POSTRIDER_MODEL_CASES` says,
 /// beginning with the seed in `POSTRIDER_MODEL_SEED` or a random one. A case
 /// that fails is made as small as it gets, and told with its seed.
-#[expect(clippy::print_stderr, reason = "shown when the test fails, and with --nocapture")]
 pub(super) fn each<S: Strategy>(default: u64, strategy: &S, test: impl Fn(S::Value)) {
     let cases = from_env("POSTRIDER_MODEL_CASES").unwrap_or(default);
     let first = from_env("POSTRIDER_MODEL_SEED").unwrap_or_else(|| Random::system().u64());
