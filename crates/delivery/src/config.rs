@@ -82,6 +82,7 @@ fn timeouts(settings: &Settings) -> Timeouts {
         rcpt: timeouts.rcpt.as_duration(),
         data: timeouts.data.as_duration(),
         block: timeouts.data_block.as_duration(),
+        content: timeouts.content.as_duration(),
         end: timeouts.end_of_data.as_duration(),
         reset: timeouts.reset.as_duration(),
     }

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,7 +13,7 @@ use postrider_mail::{MessageId, Remote, Stage, TlsInfo};
 use postrider_smtp::{Action, Conversation, Ended, Gate, Transaction, TransactionResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::finding::Finding;
 
@@ -35,6 +35,7 @@ pub(crate) struct Connection {
     pub(crate) opened: Instant,
     final_dot: FinalDot,
     input: BytesMut,
+    write_failed: bool,
     timed_out: bool,
     _counted: Held,
     _slot: OwnedSemaphorePermit,
@@ -96,6 +97,7 @@ impl Connection {
             opened,
             final_dot: FinalDot::default(),
             input: BytesMut::with_capacity(READ_BUFFER),
+            write_failed: false,
             timed_out: false,
             _counted: counted,
             _slot: slot,
@@ -104,9 +106,19 @@ impl Connection {
 
     /// Runs the conversation until it wants something that is not bytes.
     pub(crate) async fn drive(&mut self, gate: &mut (dyn Gate + Send), stop: &mut Stop) -> Result<Action, Stopped> {
+        let mut patience = pin!(sleep(Duration::ZERO));
+        let mut heard = None;
         loop {
             match self.conversation.advance(&mut self.input, gate) {
-                Action::NeedInput => self.exchange(stop).await?,
+                Action::NeedInput => {
+                    let has_written = self.write(stop).await?;
+                    // A reply has its time as a whole, in however many pieces it comes.
+                    if has_written || heard != Some(self.conversation.heard()) {
+                        heard = Some(self.conversation.heard());
+                        patience.set(sleep(self.patience()));
+                    }
+                    self.read(patience.as_mut(), stop).await?;
+                }
                 action => {
                     self.final_dot.waits = false;
                     return Ok(action);
@@ -170,42 +182,46 @@ impl Connection {
         }
     }
 
-    /// Writes what there is to write, then reads what there is to read.
-    async fn exchange(&mut self, stop: &mut Stop) -> Result<(), Stopped> {
+    /// Writes what there is to write; false when that is nothing.
+    async fn write(&mut self, stop: &mut Stop) -> Result<bool, Stopped> {
         let output = self.conversation.take_output();
-        let mut patience = self.conversation.timeout();
-        if !output.is_empty() {
-            let limit = self.conversation.write_timeout();
-            let written = tokio::select! {
-                biased;
-                written = write_all(&mut self.stream, output, limit) => written,
-                () = stop.wait() => return Err(Stopped),
-            };
-            match written {
-                Ok(()) => self.final_dot.waits = self.conversation.stage() == Stage::EndOfData,
-                // A host that refuses in the middle of the content may have
-                // said why.
-                Err(_) => patience = LAST_WORDS.min(patience),
-            }
+        if output.is_empty() {
+            return Ok(false);
         }
-        self.read(patience, stop).await
+        let (whole, step) = (self.conversation.content_timeout(), self.conversation.write_timeout());
+        let writing = timeout(whole, write_all(&mut self.stream, output, step));
+        let written = tokio::select! {
+            biased;
+            written = writing => written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            () = stop.wait() => return Err(Stopped),
+        };
+        self.write_failed = written.is_err();
+        self.final_dot.waits = written.is_ok() && self.conversation.stage() == Stage::EndOfData;
+        Ok(true)
     }
 
-    async fn read(&mut self, patience: Duration, stop: &mut Stop) -> Result<(), Stopped> {
+    /// How long to wait for the next reply.
+    fn patience(&self) -> Duration {
+        match self.write_failed {
+            false => self.conversation.timeout(),
+            // A host that refuses in the middle of the content may have said why.
+            true => LAST_WORDS.min(self.conversation.timeout()),
+        }
+    }
+
+    async fn read(&mut self, patience: Pin<&mut Sleep>, stop: &mut Stop) -> Result<(), Stopped> {
         self.input.reserve(READ_BUFFER);
-        let reading = timeout(patience, self.stream.read_buf(&mut self.input));
-        let read = tokio::select! {
+        tokio::select! {
             biased;
-            read = reading => read,
-            () = stop.wait(), if !self.final_dot.waits => return Err(Stopped),
-        };
-        match read {
-            Ok(Ok(count)) if count > 0 => {}
-            Ok(_) => self.conversation.lost(),
-            Err(_) => {
+            read = self.stream.read_buf(&mut self.input) => match read {
+                Ok(count) if count > 0 => {}
+                Ok(_) | Err(_) => self.conversation.lost(),
+            },
+            () = patience => {
                 self.timed_out = true;
                 self.conversation.lost();
             }
+            () = stop.wait(), if !self.final_dot.waits => return Err(Stopped),
         }
         Ok(())
     }

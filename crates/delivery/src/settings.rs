@@ -309,6 +309,8 @@ pub struct Timeouts {
     pub data: Period,
     /// For each write of a part of the message.
     pub data_block: Period,
+    /// For writing all of the message.
+    pub content: Period,
     /// From the final dot to its reply.
     pub end_of_data: Period,
     /// Until the reply to RSET or QUIT.
@@ -332,6 +334,7 @@ impl Default for Timeouts {
             data: Period::from_mins(2),
             // RFC 5321 section 4.5.3.2.5
             data_block: Period::from_mins(3),
+            content: Period::from_hours(1),
             // RFC 5321 section 4.5.3.2.6
             end_of_data: Period::from_mins(10),
             reset: Period::from_secs(5),
@@ -351,6 +354,7 @@ impl Timeouts {
             ("rcpt", self.rcpt),
             ("data", self.data),
             ("data_block", self.data_block),
+            ("content", self.content),
             ("end_of_data", self.end_of_data),
             ("reset", self.reset),
         ];

@@ -5,6 +5,7 @@
 mod bounces;
 mod extensions;
 mod hosts;
+mod patience;
 mod replies;
 mod reports;
 mod require_tls;

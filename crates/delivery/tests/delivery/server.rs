@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use postrider_base::{BoxStream, SimNet};
@@ -22,12 +23,17 @@ pub(crate) enum Say {
     Close,
     /// Nothing at all.
     Silence,
+    /// This, an octet a second.
+    Slow(&'static str),
+    /// The same, over and over again; content is read as slowly.
+    Drip(&'static str),
 }
 
 /// Where a host stands when its script is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Moment {
-    /// `""` for the banner, `"."` for the end of the data, else the line.
+    /// `""` for the banner, `"content"` after its first line, `"."` for the
+    /// end of the data, else the line.
     pub(crate) line: String,
     /// Connections before this one.
     pub(crate) connection: usize,
@@ -203,7 +209,7 @@ impl Server {
             if verb == "STARTTLS" && !matches!((self.0.script)(moment), Say::Reply(_)) {
                 return Some(stream.into_inner());
             }
-            let is_usual = matches!((self.0.script)(moment), Say::Usual);
+            let is_usual = matches!((self.0.script)(moment), Say::Usual | Say::Slow(_));
             match verb.as_str() {
                 "MAIL" => moment.named = 0,
                 "RCPT" if is_usual => moment.named += 1,
@@ -248,6 +254,14 @@ impl Server {
             if line == ".\r\n" {
                 break;
             }
+            if message.is_empty() {
+                moment.line = "content".to_owned();
+                match (self.0.script)(moment) {
+                    Say::Usual => {}
+                    Say::Drip(_) => sip(stream).await,
+                    _ => return self.say(stream, moment, "").await.then_some(()),
+                }
+            }
             message.push_str(line.strip_prefix('.').unwrap_or(&line));
         }
         moment.line = ".".to_owned();
@@ -281,11 +295,32 @@ impl Server {
                 let _ = stream.read_to_end(&mut rest).await;
                 false
             }
+            Say::Slow(text) => drip(stream, text.bytes()).await,
+            Say::Drip(text) => drip(stream, text.bytes().cycle()).await,
         }
     }
 
     async fn write<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut BufReader<S>, text: &str) -> Option<()> {
         stream.get_mut().write_all(format!("{text}\r\n").as_bytes()).await.ok()?;
         stream.get_mut().flush().await.ok()
+    }
+}
+
+/// Writes an octet a second. False when nobody listens any more.
+async fn drip<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>, octets: impl Iterator<Item = u8>) -> bool {
+    for octet in octets {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if stream.get_mut().write_all(&[octet]).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Reads an octet a second, to the end.
+async fn sip<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) {
+    let stream = stream.get_mut();
+    while matches!(stream.read(&mut [0]).await, Ok(1)) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -59,6 +59,8 @@ pub struct Timeouts {
     pub data: Duration,
     /// Progress while a block of content is written.
     pub block: Duration,
+    /// All of the content, so that steady drops do not go on for ever.
+    pub content: Duration,
     /// The end of the content, while the remote makes the message safe.
     pub end: Duration,
     /// RSET and QUIT, where nothing is lost by giving up.
@@ -75,7 +77,8 @@ impl Default for Timeouts {
             rcpt: minutes(5),  // RFC 5321 section 4.5.3.2.3
             data: minutes(2),  // RFC 5321 section 4.5.3.2.4
             block: minutes(3), // RFC 5321 section 4.5.3.2.5
-            end: minutes(10),  // RFC 5321 section 4.5.3.2.6
+            content: minutes(60),
+            end: minutes(10), // RFC 5321 section 4.5.3.2.6
             reset: Duration::from_secs(20),
         }
     }

@@ -16,8 +16,9 @@ use crate::wire::ReplyParser;
 /// What [`Conversation::advance`] asks its driver for.
 #[derive(Debug, PartialEq)]
 pub enum Action {
-    /// Write [`Conversation::take_output`], then read more within
-    /// [`Conversation::timeout`]; if the connection is lost meanwhile, say so
+    /// Write [`Conversation::take_output`], then read more. A reply has to be
+    /// there whole within [`Conversation::timeout`]; that time begins anew when
+    /// something was written or [`Conversation::heard`] has grown. If the connection is lost meanwhile, say so
     /// with [`Conversation::lost`].
     NeedInput,
     /// Do the handshake, then call [`Conversation::tls_started`]. Input that
@@ -82,6 +83,7 @@ pub struct Conversation {
     pub(super) waiting: Option<Transaction>,
     pub(super) running: Option<Running>,
     pub(super) begun: u32,
+    heard: u64,
     pub(super) handshake: bool,
     pub(super) done: Option<TransactionResult>,
     pub(super) ended: Option<Ended>,
@@ -122,6 +124,7 @@ impl Conversation {
             waiting: None,
             running: None,
             begun: 0,
+            heard: 0,
             handshake: false,
             done: None,
             ended: None,
@@ -153,6 +156,7 @@ impl Conversation {
             match self.parser.next(input) {
                 Ok(None) => return Action::NeedInput,
                 Ok(Some(reply)) => {
+                    self.heard += 1;
                     let is_last = self.expected.len() == 1;
                     self.handle(reply, input, gate);
                     if is_last && !input.is_empty() {
@@ -225,9 +229,19 @@ impl Conversation {
         }
     }
 
+    /// Whole replies so far.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
     /// How long a write may go without progress.
     pub fn write_timeout(&self) -> Duration {
         self.config.timeouts.block
+    }
+
+    /// How long writing all of the output may take.
+    pub fn content_timeout(&self) -> Duration {
+        self.config.timeouts.content
     }
 
     /// Where the conversation is, for the classification of what happens now.

@@ -1,0 +1,75 @@
+//! Hosts that are slow, or stop in the middle of something.
+
+use std::time::Duration;
+
+use postrider_mail::{DelayType, Disposition, MessageId};
+use postrider_spool::Content;
+
+use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::server::{Say, Server};
+
+const HOST: &str = "198.51.100.1:25";
+const MINUTE: Duration = Duration::from_secs(60);
+const LOST: Disposition = Disposition::Deferred(DelayType::TransientCommunicationFailure);
+
+async fn rig() -> Rig {
+    let rig = Rig::new().await;
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    rig
+}
+
+/// More than the network holds on its way.
+async fn send_much(rig: &Rig) -> MessageId {
+    let mut message = rig.message(&["ann@example.com"]);
+    message.content = Content::from(b"Subject: hello\r\n\r\nline\r\n".repeat(10_000));
+    rig.accept(message).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_in_drops_has_no_more_time_than_any_other() {
+    for (at, most) in [("", 5), ("EHLO", 5), ("MAIL", 5), ("RCPT", 5), ("DATA", 5), (".", 10)] {
+        let mut rig = rig().await;
+        Server::scripted(&rig.net, HOST, move |moment| {
+            let hit = if at.is_empty() { moment.line.is_empty() } else { moment.line.starts_with(at) };
+            if hit { Say::Drip("250-a line of many\r\n") } else { Say::Usual }
+        });
+        rig.deliver(routes(&[]));
+        let began = rig.clock.now();
+        let id = rig.send(&["ann@example.com"]).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!((outcome.disposition, outcome.diagnostic.as_str()), (LOST, "421 4.4.2 Connection timed out"));
+        let took = outcome.at.saturating_since(began);
+        assert!(took < most * MINUTE + Duration::from_secs(5), "{at} {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reply_has_time_of_its_own() {
+    let mut rig = rig().await;
+    // 40 seconds for each whole reply: more than the limit for all of a group.
+    Server::scripted(&rig.net, HOST, |moment| match moment.line.starts_with("RCPT") {
+        true => Say::Slow("250 2.1.5 after a while of thinking\r\n"),
+        false => Say::Usual,
+    });
+    let mut settings = routes(&[]);
+    settings.timeouts.rcpt = postrider_base::Period::from_mins(1);
+    rig.deliver(settings);
+    let id = rig.send(&["ann@example.com", "bob@example.com", "cid@example.com"]).await;
+    assert!(rig.outcomes(id, 3).await.iter().all(is_delivered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_is_read_in_drops_is_given_up() {
+    let mut rig = rig().await;
+    Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "content" => Say::Drip(""),
+        _ => Say::Usual,
+    });
+    rig.deliver(routes(&[]));
+    let began = rig.clock.now();
+    let id = send_much(&rig).await;
+    let outcome = rig.outcome(id).await;
+    assert_eq!((outcome.disposition, outcome.diagnostic.as_str()), (LOST, "421 4.4.2 Connection timed out"));
+    let took = outcome.at.saturating_since(began);
+    assert!(took < HOUR + MINUTE, "{took:?}");
+}
