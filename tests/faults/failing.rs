@@ -1,7 +1,9 @@
 //! A disk that fails: nothing is acknowledged that may not be there, nothing is
 //! delivered any more, the daemon ends with an error, and the next one has it all.
 
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postrider_testkit::client::Client;
@@ -58,6 +60,43 @@ async fn log_fails(calls: &str) -> Outcome {
     takes_mail_again(&mut scene).await?;
     assert!(scene.relay.stop()?.success());
     Ok(())
+}
+
+/// The index is only derived: without it the queue goes on, in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_fails_costs_nothing() -> Outcome {
+    let mut scene = Scene::new(BINARY, "[spool]\nindex_after = \"100ms\"\n", None).await?;
+    scene.submit("before", 10, 1000).await?;
+    let index = scene.relay.state().join("spool").join("index");
+    let files = files_below(&index)?;
+    let pid = scene.relay.pid().ok_or("not running")?;
+    let calls = "pread64,pwrite64,sync_file_range,fsync,fdatasync,ftruncate";
+    let fault = Fault::inject(pid, calls, "error=EIO", &files)?;
+    for round in 0..10 {
+        scene.submit(&format!("during{round}"), 10, 1000).await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let log = scene.relay.log()?;
+    assert!(log.contains("making the index anew") && log.contains("Input/output error"), "{log}");
+    scene.all_arrive().await;
+    drop(fault);
+    takes_mail_again(&mut scene).await?;
+    scene.all_arrive().await;
+    assert!(scene.relay.stop()?.success());
+    scene.relay.launch()?;
+    Ok(())
+}
+
+fn files_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => files.extend(files_below(&path)?),
+            false => files.push(path),
+        }
+    }
+    Ok(files)
 }
 
 /// What a new client hears; nothing where the door is closed already.

@@ -9,6 +9,9 @@ use crate::{BINARY, FAILURE, NO_ROOM, Outcome, takes_mail_again};
 const SMALL: &str =
     "[spool]\nsegment_bytes = \"2MiB\"\nmin_free_bytes = \"8MB\"\n\n[events]\nsegment_bytes = \"1MiB\"\n";
 
+/// More than there are spare segments for.
+const CRASHES: u32 = 6;
+
 /// Submits until a message is refused, and gives the reply to it.
 async fn fill(scene: &mut Scene) -> Result<String, Box<dyn std::error::Error>> {
     for batch in 0..60 {
@@ -59,22 +62,26 @@ async fn without_a_free_byte_mail_leaves_and_is_not_forgotten() -> Outcome {
     Ok(())
 }
 
-/// A daemon that died on a full disk comes back at the latest when there is
-/// room, with all its mail.
+/// A daemon that dies again and again on a full disk comes back at the latest
+/// when there is room, with all its mail.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_on_a_full_disk_loses_nothing() -> Outcome {
+async fn crashes_on_a_full_disk_lose_nothing() -> Outcome {
     let volume = Volume::ext4(64)?;
     let mut scene = Scene::new(BINARY, SMALL, Some(&volume)).await?;
     scene.submit("before", 20, 20_000).await?;
     volume.run("dd if=/dev/zero of=$DISK/filler bs=64k 2> /dev/null || true")?;
     scene.relay.kill()?;
-    if let Err(error) = scene.relay.launch() {
-        assert!(error.to_string().contains("No space left on device"), "{error}");
-        volume.run("rm $DISK/filler")?;
-        scene.relay.launch()?;
-    } else {
-        volume.run("rm $DISK/filler")?;
+    for _ in 0..CRASHES {
+        match scene.relay.launch() {
+            Ok(()) => {
+                assert_eq!(fill(&mut scene).await?, NO_ROOM);
+                scene.relay.kill()?;
+            }
+            Err(error) => assert!(error.to_string().contains("No space left on device"), "{error}"),
+        }
     }
+    volume.run("rm $DISK/filler")?;
+    scene.relay.launch()?;
     takes_mail_again(&mut scene).await?;
     scene.all_arrive().await;
     Ok(())

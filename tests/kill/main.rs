@@ -4,7 +4,8 @@
 //! says of all that exactly once what the log says.
 //!
 //! Small segments make the log give room back all the time; in some rounds the
-//! indexes are gone before the restart, in some the recovery is killed too.
+//! indexes are gone before the restart, in some the recovery is killed too, or the
+//! daemon was about to stop in order.
 
 mod journal;
 mod world;
@@ -31,6 +32,8 @@ const SESSIONS: usize = 8;
 const WITHOUT_INDEX: u32 = 3;
 /// Every so many rounds the restart is killed as well.
 const KILLED_AGAIN: u32 = 4;
+/// Every so many rounds the daemon is on its way to an orderly stop when it is killed.
+const ASKED_FIRST: u32 = 5;
 
 /// Files of the log that may stay when nothing waits: the one that is written,
 /// two spare ones, two recycled, and one whose feed has not been read.
@@ -38,7 +41,7 @@ const FILES_LEFT: usize = 6;
 
 const CONFIGURATION: &str = "[delivery]\nretry = [\"1s\", \"3s\"]\n\n\
      [spool]\nsegment_bytes = \"1MiB\"\n\n\
-     [events]\nsegment_bytes = \"8MiB\"\n";
+     [events]\nsegment_bytes = \"1MiB\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_got_a_250_is_lost_damaged_or_told_twice() -> Result<(), Box<dyn Error>> {
@@ -56,6 +59,10 @@ async fn nothing_that_got_a_250_is_lost_damaged_or_told_twice() -> Result<(), Bo
         let sessions = submit(&world, &endpoint, user, password, &random);
         world.wait_for_more(20 + random.below(100)).await;
         tokio::time::sleep(Duration::from_micros(random.below(20_000))).await;
+        if round.is_multiple_of(ASKED_FIRST) {
+            relay.ask_to_stop()?;
+            tokio::time::sleep(Duration::from_millis(random.below(200))).await;
+        }
         world.killed();
         relay.kill()?;
         sessions.join_all().await;

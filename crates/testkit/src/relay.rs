@@ -191,9 +191,18 @@ impl Relay {
     /// # Errors
     /// A daemon that is not running.
     pub fn stop(&mut self) -> io::Result<std::process::ExitStatus> {
+        self.ask_to_stop()?;
         let mut child = self.child.take().ok_or_else(|| io::Error::other("the daemon is not running"))?;
-        Command::new("kill").arg(child.id().to_string()).status()?;
         child.wait()
+    }
+
+    /// Asks the daemon to stop and does not wait.
+    ///
+    /// # Errors
+    /// A daemon that is not running.
+    pub fn ask_to_stop(&self) -> io::Result<()> {
+        let pid = self.pid().ok_or_else(|| io::Error::other("the daemon is not running"))?;
+        Command::new("kill").arg(pid.to_string()).status().map(drop)
     }
 
     /// Waits until the daemon ends by itself.
