@@ -1,9 +1,11 @@
 //! Automatic suppression: an address whose mailbox a server said does not exist gets no more mail.
 
+use std::time::Duration;
+
 use postrider_account::Accounts;
 use postrider_base::Scope;
 use postrider_mail::{AccountId, EmailAddress};
-use postrider_store::{Store, Table};
+use postrider_store::{Error as StoreError, Store, Table};
 use serde::Deserialize;
 use tracing::{error, warn};
 
@@ -19,6 +21,9 @@ const TABLE: &str = "journal-cursors";
 /// reading as many again at the next start.
 const SAVE_EVERY: usize = 10_000;
 
+/// Between two attempts to record a bounce.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// This reader's row in it.
 const READER: &str = "suppression";
 
@@ -29,12 +34,7 @@ impl Events {
     ///
     /// # Errors
     /// When the store can not be read.
-    pub fn suppress(
-        &self,
-        accounts: &Accounts,
-        store: &Store,
-        scope: &Scope,
-    ) -> std::result::Result<(), postrider_store::Error> {
+    pub fn suppress(&self, accounts: &Accounts, store: &Store, scope: &Scope) -> std::result::Result<(), StoreError> {
         let cursors: Table<String, Cursor> = store.table(TABLE);
         let start = cursors.get(&READER.to_owned())?.map_or(Start::Oldest, Start::After);
         let suppressor = Suppressor { accounts: accounts.clone(), cursors };
@@ -81,12 +81,25 @@ impl Suppressor {
     async fn take(&self, line: &Line) -> bool {
         let Some(bounce) = hard_bounce(&line.json) else { return false };
         for address in &bounce.recipients {
-            let list = self.accounts.suppression();
-            if let Err(error) = list.record_hard_bounce(bounce.account, address, line.at).await {
-                warn!(%error, id = %line.id, "the recipient of a hard bounce is not suppressed");
-            }
+            self.record(bounce.account, address, line).await;
         }
         true
+    }
+
+    /// Until it is recorded: what is passed over is never looked at again.
+    async fn record(&self, account: AccountId, address: &EmailAddress, line: &Line) {
+        use postrider_account::Error::Store;
+        loop {
+            match self.accounts.suppression().record_hard_bounce(account, address, line.at).await {
+                Ok(_) => return,
+                // About this one address, and it does not pass.
+                Err(error @ Store(StoreError::Format { .. } | StoreError::TooLarge(_))) => {
+                    return error!(%error, id = %line.id, "the recipient of a hard bounce is not suppressed");
+                }
+                Err(error) => warn!(%error, id = %line.id, "automatic suppression waits"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 
@@ -138,6 +151,64 @@ struct Mail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use postrider_account::Settings;
+    use postrider_base::{Clock, Random, SimDisk};
+    use postrider_mail::{BounceKind, Disposition, SuppressionReason};
+
+    use crate::samples::{ACCEPTED, accepted, message, options, outcome, outcomes, take};
+
+    fn store(disk: &SimDisk) -> (Store, tempfile::TempDir) {
+        let index = tempfile::tempdir().unwrap();
+        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
+        (Store::open_with(Arc::new(disk.clone()), Path::new("/store"), options).unwrap(), index)
+    }
+
+    fn accounts(store: &Store, max_suppressed: u64) -> Accounts {
+        let settings = Settings { max_suppressed, ..Settings::default() };
+        Accounts::open(store, &Clock::simulated(ACCEPTED), &Random::seeded(1), &settings).unwrap()
+    }
+
+    /// A message of this number to `to`, whose mailbox does not exist.
+    async fn bounce_of(events: &Events, number: u8, to: &str) {
+        let bounced = Disposition::Bounced(BounceKind::PermanentNoEmail);
+        let lsn = u64::from(number) * 2;
+        let end = outcomes(lsn + 1, number.into(), vec![outcome(0, ACCEPTED, bounced, "550 5.1.1 unknown")]);
+        take(&events.0, vec![accepted(lsn, message(number.into(), &[to])), end]).await;
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let waited = tokio::time::timeout(Duration::from_hours(24), async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        waited.await.expect("it never happens");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bounce_that_can_not_be_recorded_is_not_passed_over() {
+        let disk = SimDisk::new();
+        let (store, _index) = store(&disk);
+        let accounts = accounts(&store, 1);
+        let (account, list) = (AccountId::default(), accounts.suppression());
+        let address = |text: &str| text.parse::<EmailAddress>().unwrap();
+        let by_hand = address("by-hand@example.net");
+        list.put(account, &by_hand, SuppressionReason::Complaint).await.unwrap();
+        let events = Events::open(options(&disk, Clock::simulated(ACCEPTED))).await.unwrap();
+        let scope = Scope::new("test");
+        bounce_of(&events, 1, "one@example.net").await;
+        events.suppress(&accounts, &store, &scope).unwrap();
+        let cursors: Table<String, Cursor> = store.table(TABLE);
+        tokio::time::sleep(PAUSE * 10).await;
+        assert_eq!(cursors.get(&READER.to_owned()).unwrap(), None, "the list was full");
+        list.delete(account, &by_hand).await.unwrap();
+        until(|| list.get(account, &address("one@example.net")).unwrap().is_some()).await;
+        until(|| cursors.get(&READER.to_owned()).unwrap().is_some()).await;
+        scope.close(Duration::from_secs(10)).await.unwrap();
+    }
 
     fn bounce(kind: &str, sub_type: &str) -> String {
         format!(
