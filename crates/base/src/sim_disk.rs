@@ -28,7 +28,11 @@ use crate::random::Random;
 /// created, renamed and removed names until their directory is synced.
 /// Directories themselves are durable at once.
 #[derive(Clone, Debug, Default)]
-pub struct SimDisk(Arc<Device>);
+pub struct SimDisk {
+    device: Arc<Device>,
+    /// The generation that this handle serves; none for every one.
+    process: Option<u64>,
+}
 
 #[derive(Debug, Default)]
 struct Device {
@@ -73,6 +77,15 @@ impl SimDisk {
         Self::default()
     }
 
+    /// A handle for a process: the next [`SimDisk::crash`] or
+    /// [`SimDisk::kill`] ends it, so that whoever of the process still runs
+    /// changes nothing any more.
+    #[must_use]
+    pub fn for_process(&self) -> Self {
+        let process = Some(self.state().generation);
+        Self { device: self.device.clone(), process }
+    }
+
     /// Makes the `nth` of these operations from now fail (1 is the next), once.
     pub fn fail(&self, operation: Operation, nth: u64, fault: Fault) {
         self.state().faults.plan(operation, nth, fault);
@@ -100,7 +113,7 @@ impl SimDisk {
     /// does not answer. Only for those who sync on a thread of their own.
     pub fn stall_syncs(&self, stalled: bool) {
         self.state().stalled = stalled;
-        self.0.moved.notify_all();
+        self.device.moved.notify_all();
     }
 
     /// Bounds the sum of all file lengths; beyond it writes fail with
@@ -113,7 +126,16 @@ impl SimDisk {
     /// changes nothing any more.
     pub fn halt(&self) {
         self.state().halted = true;
-        self.0.moved.notify_all();
+        self.device.moved.notify_all();
+    }
+
+    /// Ends the process but not the machine: open files are dead from now on,
+    /// and what was written stays, synced or not.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.generation += 1;
+        (state.halted, state.stalled) = (false, false);
+        self.device.moved.notify_all();
     }
 
     /// Cuts the power: each unsynced write and name change is, by `seed`,
@@ -148,7 +170,8 @@ impl SimDisk {
             capacity: state.capacity,
             ..State::default()
         };
-        Self(Arc::new(Device { state: Mutex::new(state), moved: Condvar::new() }))
+        let device = Device { state: Mutex::new(state), moved: Condvar::new() };
+        Self { device: Arc::new(device), process: None }
     }
 
     /// Flips the bits of `mask` in one stored byte. Nothing happens past the
@@ -185,17 +208,18 @@ impl SimDisk {
         state.generation += 1;
         (state.halted, state.stalled) = (false, false);
         state.faults = Faults::default();
-        self.0.moved.notify_all();
+        self.device.moved.notify_all();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock()
+        self.device.state.lock()
     }
 
     fn running(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state();
-        match state.halted {
-            true => Err(io::Error::other("the simulated disk is halted")),
+        match self.process.is_some_and(|process| process != state.generation) {
+            true => Err(io::Error::other("the process on the simulated disk is dead")),
+            false if state.halted => Err(io::Error::other("the simulated disk is halted")),
             false => Ok(state),
         }
     }
@@ -205,7 +229,7 @@ impl SimDisk {
         let mut state = self.running()?;
         let generation = state.generation;
         while state.stalled && !state.halted {
-            self.0.moved.wait(&mut state);
+            self.device.moved.wait(&mut state);
         }
         match state.halted || state.generation != generation {
             true => Err(io::Error::other("the simulated disk has crashed")),

@@ -198,3 +198,17 @@ fn a_stalled_sync_waits_and_a_crash_ends_it() {
         assert_eq!(contents(&disk, &path), if crash { &b""[..] } else { b"x" });
     }
 }
+
+#[test]
+fn what_a_dead_process_wrote_is_there_and_still_not_synced() {
+    let (disk, path, file) = with_file();
+    let process = disk.for_process();
+    process.sync_dir(parent(&path)).unwrap();
+    file.write_all_at(b"written", 0).unwrap();
+    disk.kill();
+    assert!(file.write_all_at(b"x", 0).is_err());
+    assert!(process.remove_file(&path).is_err());
+    assert_eq!(contents(&disk, &path), b"written");
+    disk.crash_dropping_all();
+    assert_eq!(contents(&disk, &path), b"");
+}
