@@ -1,6 +1,6 @@
 //! For tests and benchmarks only, never part of the product: a certificate
 //! authority, an SMTP client and load generator, a sink that stands for the
-//! world, and the daemon as a child process.
+//! world, the daemon as a child process, and a load on a spool.
 //!
 //! The client and the sink speak SMTP with code of their own, not with
 //! `postrider-smtp`: a mistake there must not agree with itself here.
@@ -14,6 +14,7 @@ pub mod process;
 pub mod relay;
 pub mod scene;
 pub mod sink;
+pub mod spool_load;
 pub mod strace;
 pub mod volume;
 
