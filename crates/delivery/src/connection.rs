@@ -195,8 +195,14 @@ impl Connection {
             written = writing => written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = stop.wait() => return Err(Stopped),
         };
-        self.write_failed = written.is_err();
-        self.final_dot.waits = written.is_ok() && self.conversation.stage() == Stage::EndOfData;
+        match written {
+            Ok(()) => self.final_dot.waits = self.conversation.stage() == Stage::EndOfData,
+            Err(error) => {
+                self.write_failed = true;
+                self.timed_out = error.kind() == io::ErrorKind::TimedOut;
+                self.conversation.write_failed();
+            }
+        }
         Ok(true)
     }
 
@@ -218,7 +224,7 @@ impl Connection {
                 Ok(_) | Err(_) => self.conversation.lost(),
             },
             () = patience => {
-                self.timed_out = true;
+                self.timed_out |= !self.write_failed;
                 self.conversation.lost();
             }
             () = stop.wait(), if !self.final_dot.waits => return Err(Stopped),

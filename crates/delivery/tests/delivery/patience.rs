@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider_mail::{DelayType, Disposition, MessageId};
+use postrider_mail::{BounceKind, DelayType, Disposition, MessageId};
 use postrider_spool::Content;
 
 use crate::rig::{HOUR, Rig, is_delivered, routes};
@@ -72,4 +72,29 @@ async fn content_that_is_read_in_drops_is_given_up() {
     assert_eq!((outcome.disposition, outcome.diagnostic.as_str()), (LOST, "421 4.4.2 Connection timed out"));
     let took = outcome.at.saturating_since(began);
     assert!(took < HOUR + MINUTE, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_to_half_a_message_counts_only_when_it_is_a_refusal() {
+    let too_large = Disposition::Bounced(BounceKind::TransientMessageTooLarge);
+    let later = Disposition::Deferred(DelayType::RecipientServerError);
+    for (said, expected) in [
+        ("250 2.0.0 taken", LOST),
+        ("354 go on", later),
+        ("552 5.3.4 too large", too_large),
+        ("421 4.3.2 going down", later),
+    ] {
+        let mut rig = rig().await;
+        let server = Server::scripted(&rig.net, HOST, move |moment| match moment.line.as_str() {
+            "content" if moment.connection == 0 => Say::Last(said),
+            _ => Say::Usual,
+        });
+        rig.deliver(routes(&[]));
+        let id = send_much(&rig).await;
+        assert_eq!(rig.outcome(id).await.disposition, expected, "{said}");
+        // Nothing more goes over that connection.
+        let next = rig.send(&["bob@example.com"]).await;
+        assert!(is_delivered(&rig.outcome(next).await), "{said}");
+        assert_eq!(server.seen().connections, 2, "{said}");
+    }
 }

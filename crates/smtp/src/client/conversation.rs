@@ -84,6 +84,8 @@ pub struct Conversation {
     pub(super) running: Option<Running>,
     pub(super) begun: u32,
     heard: u64,
+    /// Not all of what was to be written went out.
+    is_cut: bool,
     pub(super) handshake: bool,
     pub(super) done: Option<TransactionResult>,
     pub(super) ended: Option<Ended>,
@@ -125,6 +127,7 @@ impl Conversation {
             running: None,
             begun: 0,
             heard: 0,
+            is_cut: false,
             handshake: false,
             done: None,
             ended: None,
@@ -202,7 +205,14 @@ impl Conversation {
     /// The connection was lost, by whichever side or a timeout. Go on
     /// advancing, to learn what that means for the transaction.
     pub fn lost(&mut self) {
-        self.end(Ended::Lost { stage: self.stage() });
+        self.lose(self.stage());
+    }
+
+    /// The output could not be written whole. The host may have said why it
+    /// does not listen any more, so go on reading for a moment; with the next
+    /// reply the conversation ends, and only a refusal counts.
+    pub fn write_failed(&mut self) {
+        self.is_cut = true;
     }
 
     /// Whether [`Conversation::begin`] may be called.
@@ -281,6 +291,9 @@ impl Conversation {
         if !is_possible(expected, &reply) {
             return self.out_of_step(stage);
         }
+        if self.is_cut {
+            return self.last_words(expected, reply);
+        }
         let positive = reply.severity() == Severity::Positive;
         match expected {
             Expected::Banner | Expected::Helo if !positive => self.refused(stage, reply),
@@ -314,6 +327,18 @@ impl Conversation {
             Expected::Reset if positive => {}
             Expected::Reset => self.refused(stage, reply),
             Expected::Quit => self.end(Ended::Quit),
+        }
+    }
+
+    /// The reply to what was written in part. A positive one can not be about
+    /// the whole; one to RCPT is about one recipient of a group.
+    fn last_words(&mut self, expected: Expected, reply: SmtpReply) {
+        let stage = stage_of(expected);
+        let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
+        match expected {
+            Expected::Rcpt(_) => self.lose(stage),
+            _ if is_refusal => self.refused(stage, reply),
+            _ => self.lose(stage),
         }
     }
 
@@ -405,6 +430,13 @@ impl Conversation {
             running.settle(&RecipientResult::Lost { stage });
         }
         self.end(Ended::BadReply { stage });
+    }
+
+    fn lose(&mut self, stage: Stage) {
+        if let Some(running) = &mut self.running {
+            running.settle(&RecipientResult::Lost { stage });
+        }
+        self.end(Ended::Lost { stage });
     }
 
     fn end(&mut self, ended: Ended) {

@@ -365,6 +365,46 @@ fn a_message_that_was_taken_stays_taken() {
 }
 
 #[test]
+fn half_a_message_is_never_taken() {
+    let begun = || {
+        let mut talk = Talk::ready(PIPELINING);
+        talk.begins(transaction(&["a@b.example", "c@b.example"]));
+        talk.hears("250 Ok\r\n250 Ok\r\n550 no\r\n354 go\r\n");
+        talk.conversation.write_failed();
+        talk
+    };
+    let unknown = replied(Stage::RcptTo, 550, "no");
+    let lost = || RecipientResult::Lost { stage: Stage::EndOfData };
+    let mut talk = begun();
+    assert_eq!(talk.results("250 Ok\r\n"), [lost(), unknown.clone()]);
+    assert_eq!(talk.hears("").1, Action::Closed(Ended::Lost { stage: Stage::EndOfData }));
+    let mut talk = begun();
+    assert_eq!(talk.results("552 big\r\n"), [replied(Stage::EndOfData, 552, "big"), unknown.clone()]);
+    assert!(matches!(talk.hears("").1, Action::Closed(Ended::Refused { .. })));
+    let mut talk = begun();
+    talk.conversation.lost();
+    assert_eq!(talk.results(""), [lost(), unknown]);
+}
+
+#[test]
+fn half_a_group_refuses_nobody_alone() {
+    let begun = || {
+        let mut talk = Talk::ready(PIPELINING);
+        talk.begins(transaction(&["a@b.example", "c@b.example"]));
+        talk.conversation.write_failed();
+        talk
+    };
+    let both = |result: RecipientResult| [result.clone(), result];
+    assert_eq!(begun().results("451 later\r\n"), both(replied(Stage::MailFrom, 451, "later")));
+    assert_eq!(begun().results("250 Ok\r\n550 no\r\n"), both(RecipientResult::Lost { stage: Stage::MailFrom }));
+    let mut talk = Talk::ready(PIPELINING);
+    talk.begins(transaction(&["a@b.example", "c@b.example"]));
+    talk.hears("250 Ok\r\n");
+    talk.conversation.write_failed();
+    assert_eq!(talk.results("550 no\r\n"), both(RecipientResult::Lost { stage: Stage::RcptTo }));
+}
+
+#[test]
 fn hosts_without_ehlo() {
     let mut talk = Talk::new(config(TlsUse::Opportunistic));
     assert_eq!(talk.hears("220 mx\r\n").0, "EHLO relay.example\r\n");
