@@ -37,7 +37,7 @@ async fn log_fails(calls: &str) -> Outcome {
         waiting.push(client);
     }
     let pid = scene.relay.pid().ok_or("not running")?;
-    let fault = Fault::inject(pid, calls, "error=EIO", &segments(&scene, "spool")?)?;
+    let fault = Fault::inject(pid, calls, "error=EIO", &segments(&scene, "spool"))?;
     let mut sessions = JoinSet::new();
     for mut client in waiting {
         sessions.spawn(async move { client.finish(&content("refused", 1000)).await });
@@ -114,7 +114,7 @@ async fn a_journal_that_fails_ends_the_daemon_and_costs_no_mail() -> Outcome {
     let mut scene = Scene::new(BINARY, "", None).await?;
     scene.submit("before", 10, 1000).await?;
     let pid = scene.relay.pid().ok_or("not running")?;
-    let fault = Fault::inject(pid, "fdatasync", "error=EIO", &segments(&scene, "journal")?)?;
+    let fault = Fault::inject(pid, "fdatasync", "error=EIO", &segments(&scene, "journal"))?;
     // The session may end with the daemon.
     let _ = scene.submit("during", 10, 1000).await;
     assert!(!scene.relay.wait()?.success());

@@ -8,7 +8,6 @@ mod full;
 mod slow;
 
 use std::error::Error;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,11 +22,10 @@ const NO_ROOM: &str = "452 Insufficient system storage";
 /// What clients are told when the disk does not do what it should.
 const FAILURE: &str = "451 Temporary service failure";
 
-/// Files of a room's log.
-fn segments(scene: &Scene, room: &str) -> io::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(scene.relay.state().join(room))?;
-    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect())
+/// Files of a room's log in its first life, those included that are made later.
+fn segments(scene: &Scene, room: &str) -> Vec<PathBuf> {
+    let directory = scene.relay.state().join(room);
+    (1..=16).map(|number| directory.join(format!("segment-{number:010}.log"))).collect()
 }
 
 /// Waits until a message is taken again.

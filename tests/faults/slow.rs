@@ -24,7 +24,7 @@ async fn clients_wait_for_a_slow_sync_together() -> Outcome {
     }
     let pid = scene.relay.pid().ok_or("not running")?;
     let fault =
-        Fault::inject(pid, "fdatasync", &format!("delay_enter={}", DELAY.as_micros()), &segments(&scene, "spool")?)?;
+        Fault::inject(pid, "fdatasync", &format!("delay_enter={}", DELAY.as_micros()), &segments(&scene, "spool"))?;
     let began = clock.instant();
     let mut sessions = JoinSet::new();
     for (number, mut client) in clients.into_iter().enumerate() {

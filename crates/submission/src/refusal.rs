@@ -48,8 +48,8 @@ pub enum Refusal {
     /// Nobody's: the spool or its disk is full. Passes when mail leaves.
     #[error("there is no room for the message")]
     NoRoom,
-    /// Ours: the spool failed or is closing. The message may have been queued all the
-    /// same. Passes with a restart.
+    /// Ours: the spool failed, can make no file, or is closing. The message may have been
+    /// queued all the same. Passes with a restart, or when files can be made again.
     #[error("the spool is not available")]
     Unavailable,
 }
