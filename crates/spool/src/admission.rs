@@ -103,6 +103,22 @@ impl Admissions {
         Error::Full(bound)
     }
 
+    /// Whether that much more is within the bounds, at the moment.
+    pub(crate) fn has_room_for(&self, messages: u64, bytes: u64) -> Result<()> {
+        let (waiting, taken) = self.counts();
+        if waiting.saturating_add(messages) > self.max_messages {
+            return Err(Error::Full("max_messages"));
+        }
+        if taken.saturating_add(bytes) > self.max_bytes {
+            return Err(Error::Full("max_bytes"));
+        }
+        let free = self.disk.available_bytes(&self.dir).unwrap_or(u64::MAX);
+        match free < self.min_free.saturating_add(bytes) {
+            true => Err(Error::Full("min_free_bytes")),
+            false => Ok(()),
+        }
+    }
+
     /// Reserves room beyond the bounds.
     pub(crate) fn admit_anyway(self: &Arc<Self>, bytes: u64) -> Admission {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

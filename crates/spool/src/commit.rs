@@ -40,6 +40,11 @@ pub(crate) enum Effect {
         last: Vec<AttemptOutcome>,
         admission: Admission,
     },
+    /// What its last attempts had said there.
+    ImportedLast {
+        id: MessageId,
+        outcomes: Vec<OutcomeState>,
+    },
     Started(StartedHead),
     Operator(OperatorHead),
     /// A message copied.
@@ -83,7 +88,6 @@ impl Batch {
     }
 
     /// Adds a message from another spool; `body` as it lay in the log there.
-    #[expect(dead_code, reason = "for the import of a spool")]
     pub(crate) fn import(
         &mut self,
         record: Arc<AcceptedRecord>,
@@ -92,11 +96,12 @@ impl Batch {
         body: Bytes,
         admission: Admission,
     ) -> Result<()> {
-        let (id, then) = (record.id, row.clone());
+        let id = record.id;
         let copied = (!last.is_empty()).then(|| records::outcomes(Kind::Copied, id, &last)).transpose()?;
+        let outcomes = last.iter().map(OutcomeState::from).collect();
         self.push(records::imported(id, &row, body)?, Effect::Imported { record, row, last, admission });
         if let Some(entry) = copied {
-            self.push(entry, Effect::Copied { id, then });
+            self.push(entry, Effect::ImportedLast { id, outcomes });
         }
         Ok(())
     }
@@ -195,7 +200,7 @@ fn ids(effects: &[Effect]) -> impl Iterator<Item = MessageId> + '_ {
             Effect::Outcomes { id, .. } | Effect::Snapshot { id } => (Some(*id), Vec::new()),
             Effect::Started(head) => (Some(head.id), Vec::new()),
             Effect::Operator(wish) => (None, wish.ids()),
-            Effect::Copied { .. } | Effect::Mark => (None, Vec::new()),
+            Effect::ImportedLast { .. } | Effect::Copied { .. } | Effect::Mark => (None, Vec::new()),
         }
     };
     effects.iter().flat_map(move |effect| {
@@ -281,7 +286,10 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
         }
         Effect::Imported { record, row, last, admission } => {
             admission.keep();
-            return state.imported(record, Row { location, ..row }, last, now);
+            state.imported(record, Row { location, ..row }, last, now);
+        }
+        Effect::ImportedLast { id, outcomes } => {
+            state.change(id, now, |active| active.row.copied(&outcomes, location));
         }
         Effect::Outcomes { id, outcomes } => {
             let states: Vec<_> = outcomes.iter().map(OutcomeState::from).collect();

@@ -36,6 +36,16 @@ pub enum Error {
     /// disk's fault; does not pass.
     #[error("the stored record of message {0} is damaged")]
     Damaged(MessageId),
+    /// A file to be imported is not whole, or not one. Whoever brought it; does not pass.
+    #[error("{}: {what} (at byte {offset})", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Where the trouble begins.
+        offset: u64,
+        /// What it is.
+        what: String,
+    },
     /// The log refuses for another reason.
     #[error(transparent)]
     Log(postrider_wal::Error),

@@ -35,6 +35,7 @@ mod settings;
 mod shared;
 mod spool;
 mod state;
+mod transfer;
 mod view;
 mod young;
 
@@ -48,4 +49,5 @@ pub use message::{AcceptedRecord, Content, Message, NewMessage, Origin, OriginKi
 pub use postrider_wal::{Driver, Durability, Lsn};
 pub use settings::Settings;
 pub use spool::{Record, Spool, SpoolOptions};
+pub use transfer::{ExportOptions, Exported, Imported};
 pub use view::{IndexKind, MessageView, OpenReport, QueueEntry, QueueSummary, RecipientView, Selector, Stat};

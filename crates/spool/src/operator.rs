@@ -173,7 +173,7 @@ async fn each_step(shared: &Arc<Shared>, selector: &Selector, step: Step) -> Res
 }
 
 /// Places in queues: those in memory first, then those in the index.
-struct Places {
+pub(crate) struct Places {
     index: Index,
     selector: Selector,
     young: Vec<(QueueKey, Slot)>,
@@ -183,7 +183,7 @@ struct Places {
 }
 
 impl Places {
-    async fn new(shared: &Arc<Shared>, selector: &Selector) -> Result<Self> {
+    pub(crate) async fn new(shared: &Arc<Shared>, selector: &Selector) -> Result<Self> {
         let (mut young, mut queues) = {
             let state = shared.state.lock();
             (in_memory(&state, selector), selected(&state, selector))
@@ -203,7 +203,7 @@ impl Places {
     }
 
     /// Up to `limit` places; none when there are no more.
-    async fn next(&mut self, limit: usize) -> Result<Vec<(QueueKey, Slot)>> {
+    pub(crate) async fn next(&mut self, limit: usize) -> Result<Vec<(QueueKey, Slot)>> {
         if !self.young.is_empty() {
             let count = limit.min(self.young.len());
             return Ok(self.young.drain(..count).collect());

@@ -124,6 +124,19 @@ impl Row {
         self.units.retain(|unit| !unit.waiting.is_empty());
     }
 
+    /// Leaves only these recipients, with the attempts and due times that they
+    /// had elsewhere.
+    pub(crate) fn resume(&mut self, waiting: &[(u16, u32, Timestamp)]) {
+        for unit in &mut self.units {
+            unit.waiting.retain_mut(|here| {
+                let found = waiting.iter().find(|(recipient, ..)| *recipient == here.recipient);
+                (here.attempts, here.due) = found.map_or((0, here.due), |(_, attempts, due)| (*attempts, *due));
+                found.is_some()
+            });
+        }
+        self.units.retain(|unit| !unit.waiting.is_empty());
+    }
+
     /// Counts attempts that were begun.
     pub(crate) fn started(&mut self, attempts: &[(u16, u32)]) {
         for (recipient, attempt) in attempts {

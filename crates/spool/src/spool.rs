@@ -318,7 +318,6 @@ impl Spool {
         shared.log.close().await.map_err(Error::from)
     }
 
-    #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }

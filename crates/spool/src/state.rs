@@ -116,19 +116,24 @@ impl State {
         body: Option<Arc<Body>>,
         now: Timestamp,
     ) -> bool {
-        let row = Row::fresh(&record, location);
-        self.taken(record, row, body, Vec::new(), now)
+        let (id, row) = (record.id, Row::fresh(&record, location));
+        let taken = self.taken(record, row, body, Vec::new(), now);
+        if taken {
+            self.ages.push_back((now, id));
+        }
+        taken && self.ages.len() == 1
     }
 
-    /// A message came from another spool. Whether it is the first young one.
+    /// A message came from another spool. It does not get young: see
+    /// [`State::index_now`].
     pub(crate) fn imported(
         &mut self,
         record: Arc<AcceptedRecord>,
         row: Row,
         last: Vec<AttemptOutcome>,
         now: Timestamp,
-    ) -> bool {
-        self.taken(record, row, None, last, now)
+    ) {
+        self.taken(record, row, None, last, now);
     }
 
     fn taken(
@@ -150,8 +155,7 @@ impl State {
         self.count(location);
         let active = Active { record, row, body, last, young: true, damaged: false, pins: 0 };
         self.messages.insert(id, active);
-        self.ages.push_back((now, id));
-        self.ages.len() == 1
+        true
     }
 
     /// Changes what is left to do for a message in memory, and everything
@@ -243,18 +247,23 @@ impl State {
                 return Some(at);
             }
             self.ages.pop_front();
-            if let Some(active) = self.messages.get_mut(&id)
-                && std::mem::take(&mut active.young)
-            {
-                active.body = None;
-                self.changes.push(put(id, &active.row));
-                for (queue, due) in active.row.places() {
-                    self.due.reslot(&queue, (due, id), (due, id), now);
-                }
-                self.forget_if_idle(id);
-            }
+            self.index_now(id, now);
         }
         self.ages.front().map(|(since, _)| since.saturating_add(age))
+    }
+
+    /// Moves a message to the index that is in memory alone.
+    pub(crate) fn index_now(&mut self, id: MessageId, now: Timestamp) {
+        if let Some(active) = self.messages.get_mut(&id)
+            && std::mem::take(&mut active.young)
+        {
+            active.body = None;
+            self.changes.push(put(id, &active.row));
+            for (queue, due) in active.row.places() {
+                self.due.reslot(&queue, (due, id), (due, id), now);
+            }
+            self.forget_if_idle(id);
+        }
     }
 
     /// What is due of a message that is in memory, pinned for one claim.

@@ -16,3 +16,4 @@ mod reclaim;
 mod restart;
 mod rig;
 mod threads;
+mod transfer;
