@@ -55,7 +55,8 @@ impl Running {
     ) -> Result<Running> {
         supervisor::keep_alive(&scopes.background);
         let mail_log = mail_log(config)?;
-        queue.events.run(&queue.spool, Arc::clone(&mail_log), &scopes.background);
+        let reading = queue.events.run(&queue.spool, Arc::clone(&mail_log), &scopes.background);
+        reading.context("cannot turn the queue's feed into events; server.accept_loss = true goes on without what is lost")?;
         let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &scopes.background);
         suppression.context("cannot start automatic suppression")?;
 

@@ -9,6 +9,7 @@ use postrider_base::metrics::FeedName;
 use postrider_spool::{Feed, FeedItem};
 use postrider_wal::Lsn;
 
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, blocking};
 use crate::mail_log::MailSink;
@@ -16,10 +17,17 @@ use crate::mail_log::MailSink;
 /// How often old segments are looked for.
 const RETIRE_EVERY: Duration = Duration::from_secs(60);
 
-/// Reads until the scope ends or the journal fails.
-pub(crate) async fn run(journal: Arc<Journal>, feed: Feed, mail_log: Arc<dyn MailSink>, scope: Scope) {
+/// Reads until the scope ends or the journal fails. With `renewed` the journal
+/// is told first that the feed goes on behind that batch.
+pub(crate) async fn run(
+    journal: Arc<Journal>,
+    feed: Feed,
+    mail_log: Arc<dyn MailSink>,
+    renewed: Option<Lsn>,
+    scope: Scope,
+) {
     let mut consumer = Consumer::new(journal, feed, mail_log);
-    match consumer.read(&scope).await {
+    match consumer.work(renewed, &scope).await {
         Ok(()) | Err(Error::Spool(postrider_spool::Error::Closed)) => {}
         Err(error) => consumer.journal.fail(&error),
     }
@@ -41,6 +49,18 @@ struct Consumer {
 impl Consumer {
     fn new(journal: Arc<Journal>, feed: Feed, mail_log: Arc<dyn MailSink>) -> Self {
         Self { seen: Lsn::ZERO, waiting: VecDeque::new(), segment: 0, journal, feed, mail_log }
+    }
+
+    async fn work(&mut self, renewed: Option<Lsn>, scope: &Scope) -> Result<()> {
+        if let Some(source) = renewed {
+            tracing::warn!(%source, "batches of the queue are lost; their events stay, new ones are of what follows");
+            self.seen = source;
+            let renewal = Digest::renewal(source, self.journal.clock.now())?;
+            if !self.write(renewal, scope).await? {
+                return Ok(());
+            }
+        }
+        self.read(scope).await
     }
 
     /// Until the scope ends; what has been taken is settled before.
@@ -73,27 +93,32 @@ impl Consumer {
             let digest = blocking(move || journal.digest(&rest[done..])).await?;
             done += digest.items;
             self.seen = digest.last;
-            if digest.entries.is_empty() {
-                continue;
+            if !digest.entries.is_empty() && !self.write(digest, scope).await? {
+                return Ok(false);
             }
-            let Some(committed) = self.journal.append(&digest, scope).await? else { return Ok(false) };
-            self.waiting.push_back((committed.lsn, digest.last));
-            let segment = committed.locations.last().map_or(self.segment, |location| location.segment);
-            let moved_on = std::mem::replace(&mut self.segment, segment) != segment;
-            let (journal, mail_log) = (self.journal.clone(), self.mail_log.clone());
-            blocking(move || {
-                journal.settle(&digest, &committed)?;
-                if let Err(error) = mail_log.write(&digest.mail_log) {
-                    let lines = digest.mail_log.lines().count() as u64;
-                    journal.metrics.mail_log_lost.inc_by(lines);
-                    tracing::error!("{lines} lines of the mail log are lost: {error}");
-                }
-                Ok::<_, Error>(())
-            })
-            .await?;
-            if moved_on {
-                self.journal.retire().await?;
+        }
+        Ok(true)
+    }
+
+    /// As [`Self::take`], of what became of items.
+    async fn write(&mut self, digest: Digest, scope: &Scope) -> Result<bool> {
+        let Some(committed) = self.journal.append(&digest, scope).await? else { return Ok(false) };
+        self.waiting.push_back((committed.lsn, digest.last));
+        let segment = committed.locations.last().map_or(self.segment, |location| location.segment);
+        let moved_on = std::mem::replace(&mut self.segment, segment) != segment;
+        let (journal, mail_log) = (self.journal.clone(), self.mail_log.clone());
+        blocking(move || {
+            journal.settle(&digest, &committed)?;
+            if let Err(error) = mail_log.write(&digest.mail_log) {
+                let lines = digest.mail_log.lines().count() as u64;
+                journal.metrics.mail_log_lost.inc_by(lines);
+                tracing::error!("{lines} lines of the mail log are lost: {error}");
             }
+            Ok::<_, Error>(())
+        })
+        .await?;
+        if moved_on {
+            self.journal.retire().await?;
         }
         Ok(true)
     }

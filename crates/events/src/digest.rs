@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, BounceKind, DelayType, Disposition, MessageId};
 use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, OriginKind};
 use postrider_wal::{Entry, Lsn};
@@ -82,6 +83,16 @@ impl Digest {
             digest.last = item.lsn;
             digest.items += 1;
         }
+        Ok(digest)
+    }
+
+    /// A record of no message: the spool is read on behind `source`, whatever
+    /// earlier records say.
+    pub(crate) fn renewal(source: Lsn, at: Timestamp) -> Result<Self> {
+        let mut digest = Self { last: source, ..Self::default() };
+        Body::begin(&mut digest.buffer, Kind::Internal);
+        let body = Body::end(&mut digest.buffer, &LifeRef::Outcomes(&[]))?;
+        digest.push(Kind::Internal, Head { source, id: MessageId::from_bytes([0; 24]), at }, body)?;
         Ok(digest)
     }
 

@@ -1,5 +1,7 @@
 //! What can go wrong, whose fault it is, and whether it passes.
 
+use postrider_wal::Lsn;
+
 /// Why the journal did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -11,6 +13,20 @@ pub enum Error {
     /// The spool's feed ended. Passes with the restart of the process.
     #[error("spool: {0}")]
     Spool(#[from] postrider_spool::Error),
+    /// The journal has events of batches that the spool does not have: files
+    /// of the spool are lost, or it is another one. Its next batches would
+    /// have the numbers of those, and be taken for known. Passes only with
+    /// [`accept_loss`](crate::EventsOptions::accept_loss).
+    #[error(
+        "the journal has events up to batch {journal} of the queue, which ends with {spool}: \
+         its last files are lost, or it is not the queue that the journal belongs to"
+    )]
+    Ahead {
+        /// The last batch that the journal has.
+        journal: Lsn,
+        /// The last batch that the spool has.
+        spool: Lsn,
+    },
     /// The view of messages, a cache, could not be made even from nothing.
     /// The disk's fault.
     #[error("view of messages: {0}")]

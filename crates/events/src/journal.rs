@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::live::{Known, Live};
 use crate::mail_log::MailSink;
 use crate::reader::{Reader, Start};
-use crate::record::{Body, Head, Life, LifeEntry};
+use crate::record::{Body, Cursor, Head, Life, LifeEntry};
 use crate::settings::Settings;
 use crate::view::{Place, View};
 
@@ -43,7 +43,8 @@ pub struct EventsOptions {
     pub metrics: Metrics,
     /// As whom events speak.
     pub issuer: Issuer,
-    /// Go on although a file of the journal is missing.
+    /// Go on although a file of the journal is missing, or batches of the
+    /// spool that the journal has events of.
     pub accept_loss: bool,
 }
 
@@ -90,11 +91,22 @@ impl Events {
     }
 
     /// Starts to turn the spool's feed into journal records and lines of the
-    /// mail log, until the scope ends. Call once.
-    pub fn run(&self, spool: &Spool, mail_log: Arc<dyn MailSink>, scope: &Scope) {
-        let feed = spool.feed(Self::FEED, self.0.resume.next());
-        let task = consumer::run(self.0.clone(), feed, mail_log, scope.clone());
+    /// mail log, until the scope ends. Call once, before anything is accepted.
+    ///
+    /// # Errors
+    /// [`Error::Ahead`], unless [`EventsOptions::accept_loss`]: then what the
+    /// spool still has counts as journaled, and reading goes on behind it.
+    pub fn run(&self, spool: &Spool, mail_log: Arc<dyn MailSink>, scope: &Scope) -> Result<()> {
+        let (journal, last) = (self.0.resume, spool.stat().synced);
+        let renewed = journal > last;
+        if renewed && !self.0.accept_loss {
+            return Err(Error::Ahead { journal, spool: last });
+        }
+        let resume = journal.min(last);
+        let feed = spool.feed(Self::FEED, resume.next());
+        let task = consumer::run(self.0.clone(), feed, mail_log, renewed.then_some(resume), scope.clone());
         scope.spawn("events", task);
+        Ok(())
     }
 
     /// Reads events from a place or time on.
@@ -165,6 +177,7 @@ pub(crate) struct Journal {
     issuer: Issuer,
     /// The last batch of the feed that the journal had when it was opened.
     resume: Lsn,
+    accept_loss: bool,
     report: OpenReport,
     pub(crate) state: watch::Sender<State>,
 }
@@ -192,7 +205,7 @@ impl Journal {
         let mut ages = BTreeMap::<u64, Timestamp>::new();
         let mut replay = |replayed| match Head::decode(&replayed) {
             Ok(head) => {
-                resume = resume.max(head.source);
+                resume = head.source;
                 let age = ages.entry(replayed.location.segment).or_default();
                 *age = head.at.max(*age);
             }
@@ -213,6 +226,7 @@ impl Journal {
             view,
             settings,
             resume,
+            accept_loss: options.accept_loss,
         })
     }
 
@@ -320,6 +334,17 @@ impl Journal {
         let segments = self.log.segments();
         let mut late = segments.iter().filter(|s| ages.get(&s.number).is_some_and(|age| *age >= time));
         late.find_map(|segment| segment.first_lsn).unwrap_or_else(|| self.log.written().next())
+    }
+
+    /// A place where a reader was when it last ran, as far as the journal
+    /// reached when it was opened: beyond that it is of a journal that was
+    /// lost, and other events come in its stead.
+    pub(crate) fn clamp(&self, cursor: Cursor) -> Cursor {
+        let end = Cursor { batch: self.report.log.last.get(), index: u16::MAX };
+        if cursor > end {
+            tracing::warn!(%cursor, %end, "a reader of the journal is ahead of it, and goes on at its end");
+        }
+        cursor.min(end)
     }
 
     /// Reads a record; none when it has been retired, or is damaged: one bad

@@ -192,7 +192,9 @@ impl Acceptance {
 /// The head of a record: what opening and finding need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
-    /// Batch of the spool that the record comes from.
+    /// Batch of the spool that the record comes from. That of the journal's
+    /// last record is where the feed was left; it is smaller than an earlier
+    /// one only where the spool lost batches, and the operator accepted that.
     pub(crate) source: Lsn,
     pub(crate) id: MessageId,
     pub(crate) at: Timestamp,

@@ -36,7 +36,10 @@ impl Events {
     /// When the store can not be read.
     pub fn suppress(&self, accounts: &Accounts, store: &Store, scope: &Scope) -> std::result::Result<(), StoreError> {
         let cursors: Table<String, Cursor> = store.table(TABLE);
-        let start = cursors.get(&READER.to_owned())?.map_or(Start::Oldest, Start::After);
+        let start = match cursors.get(&READER.to_owned())? {
+            Some(cursor) => Start::After(self.0.clamp(cursor)),
+            None => Start::Oldest,
+        };
         let suppressor = Suppressor { accounts: accounts.clone(), cursors };
         let reader = self.since(start);
         let ended = scope.clone();
@@ -160,6 +163,9 @@ mod tests {
 
     use crate::samples::{ACCEPTED, accepted, message, options, outcome, outcomes, take};
 
+    /// More than enough, and paused time flies.
+    const PATIENCE: Duration = Duration::from_hours(24);
+
     fn store(disk: &SimDisk) -> (Store, tempfile::TempDir) {
         let index = tempfile::tempdir().unwrap();
         let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
@@ -180,7 +186,7 @@ mod tests {
     }
 
     async fn until(what: impl Fn() -> bool) {
-        let waited = tokio::time::timeout(Duration::from_hours(24), async {
+        let waited = tokio::time::timeout(PATIENCE, async {
             while !what() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -208,6 +214,29 @@ mod tests {
         until(|| list.get(account, &address("one@example.net")).unwrap().is_some()).await;
         until(|| cursors.get(&READER.to_owned()).unwrap().is_some()).await;
         scope.close(Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_journal_made_anew_is_read_from_its_beginning() {
+        let (disk, renewed) = (SimDisk::new(), SimDisk::new());
+        let (store, _index) = store(&disk);
+        let accounts = accounts(&store, 100);
+        for (disk, numbers) in [(&disk, 1..9), (&renewed, 11..13)] {
+            let events = Events::open(options(disk, Clock::simulated(ACCEPTED))).await.unwrap();
+            let scope = Scope::new("test");
+            let address = |number: u8| format!("gone-{number}@example.net");
+            bounce_of(&events, numbers.start, &address(numbers.start)).await;
+            events.suppress(&accounts, &store, &scope).unwrap();
+            for number in numbers.clone().skip(1) {
+                bounce_of(&events, number, &address(number)).await;
+            }
+            for number in numbers {
+                let address = address(number).parse().unwrap();
+                until(|| accounts.suppression().get(AccountId::default(), &address).unwrap().is_some()).await;
+            }
+            scope.close(Duration::from_secs(10)).await.unwrap();
+            events.close().await.unwrap();
+        }
     }
 
     fn bounce(kind: &str, sub_type: &str) -> String {

@@ -193,7 +193,7 @@ async fn write_a_journal_for_later() {
         driver: Driver::Thread,
     });
     let (spool, events, scope) = (spool.await.unwrap(), open(&disk).await, Scope::new("relay"));
-    events.run(&spool, Arc::new(TracingSink), &scope);
+    events.run(&spool, Arc::new(TracingSink), &scope).unwrap();
     for number in 0..MESSAGES {
         spool.accept(message(number)).await.unwrap();
         for outcome in life(number) {

@@ -61,6 +61,10 @@ fn events_options(disk: &SimDisk, settings: Settings) -> EventsOptions {
 
 impl Relay {
     async fn open(disk: &SimDisk, options: EventsOptions) -> Self {
+        Self::try_open(disk, options).await.unwrap()
+    }
+
+    async fn try_open(disk: &SimDisk, options: EventsOptions) -> postrider_events::Result<Self> {
         let spool = Spool::open(SpoolOptions {
             disk: Arc::new(disk.clone()),
             dir: PathBuf::from("/state/spool"),
@@ -80,8 +84,12 @@ impl Relay {
         let spool = spool.await.unwrap();
         let events = Events::open(options).await.unwrap();
         let (scope, mail_log) = (Scope::new("relay"), Arc::new(Lines::default()));
-        events.run(&spool, mail_log.clone(), &scope);
-        Self { spool, events, scope, mail_log }
+        if let Err(error) = events.run(&spool, mail_log.clone(), &scope) {
+            events.close().await?;
+            spool.close().await?;
+            return Err(error);
+        }
+        Ok(Self { spool, events, scope, mail_log })
     }
 
     async fn close(self) {
@@ -300,6 +308,47 @@ async fn a_failing_disk_is_reported() {
     tokio::time::timeout(Duration::from_secs(20), relay.events.failed()).await.expect("nobody noticed");
     relay.scope.close(Duration::from_secs(10)).await.unwrap();
     assert!(matches!(relay.events.close().await, Err(Error::Log(_))));
+}
+
+/// Accepts messages until `count` of them have an event; the lines of those.
+async fn sends(relay: &Relay, random: &Random, count: usize) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let sent = message(random, &["a@example.net"]);
+        ids.push(sent.id);
+        relay.spool.accept(sent).await.unwrap();
+    }
+    relay.catch_up(random).await;
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_that_lost_batches_is_refused_or_gets_events_for_all_that_follows() {
+    let (disk, random, dir) = (SimDisk::new(), Random::seeded(8), tempfile::tempdir().unwrap());
+    let options = |accept_loss| EventsOptions {
+        view_dir: Some(dir.path().join("view")),
+        accept_loss,
+        ..events_options(&disk, settings())
+    };
+    let relay = Relay::open(&SimDisk::new(), options(false)).await;
+    let mut ids = sends(&relay, &random, 30).await;
+    relay.close().await;
+
+    let renewed = SimDisk::new();
+    let refused = Relay::try_open(&renewed, options(false)).await;
+    assert!(matches!(refused.err(), Some(Error::Ahead { .. })), "new mail would have no events");
+    let relay = Relay::open(&renewed, options(true)).await;
+    ids.extend(sends(&relay, &random, 3).await);
+    relay.close().await;
+    // Accepted once, for good.
+    let relay = Relay::open(&renewed, options(false)).await;
+    ids.extend(sends(&relay, &random, 30).await);
+    let lines = relay.catch_up(&random).await;
+    for id in ids {
+        let events = lines.iter().filter(|line| line.id == id).count();
+        assert_eq!(events, 1, "{id}");
+    }
+    relay.close().await;
 }
 
 /// What was promised of each message: outcomes by attempt, in order.
