@@ -22,14 +22,14 @@ pub(crate) struct Sample {
 /// Lets so many writers work; `work` gets a number that no other call gets.
 pub(crate) async fn drive<F, W>(writers: usize, time: Duration, work: F) -> io::Result<Sample>
 where
-    F: Fn(u64) -> W + Clone + Send + 'static,
+    F: Fn(usize) -> W + Clone + Send + 'static,
     W: Future<Output = io::Result<()>> + Send,
 {
     let clock = Clock::system();
     let begin = clock.instant() + WARM;
     let end = begin + time;
     let mut tasks = JoinSet::new();
-    for writer in 0..writers as u64 {
+    for writer in 0..writers {
         let (clock, work) = (clock.clone(), work.clone());
         tasks.spawn(async move {
             let mut took = Vec::new();

@@ -1,9 +1,12 @@
 //! What the spool reaches on real files, beside the bare log it stands on.
 //! Prints tables and `figure NAME VALUE UNIT` lines.
 
+mod choices;
 mod drive;
+mod life;
 mod matrix;
 mod place;
+mod slow_disk;
 mod waiting;
 
 use std::fmt::Display;
@@ -45,10 +48,13 @@ struct Options {
     writers: Vec<usize>,
     /// Messages of a queue's life, and of a waiting queue
     #[arg(long, default_value_t = 1_000_000)]
-    messages: u64,
+    messages: usize,
     /// Bytes of a message that waits
     #[arg(long, default_value_t = 2_000)]
     waiting_size: usize,
+    /// One side of the matrix without the other, for a profiler
+    #[arg(long, value_enum)]
+    alone: Option<Side>,
     /// Where the files are: on the file system that is to be measured
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
@@ -58,8 +64,20 @@ struct Options {
 enum Part {
     /// Messages a second, beside the bare log
     Matrix,
+    /// The log's choices, on and off
+    Choices,
+    /// Hours of a queue, in and out
+    Life,
     /// A million messages that wait: memory and restart
     Waiting,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Side {
+    /// The bare log
+    Log,
+    /// The spool
+    Spool,
 }
 
 #[derive(Subcommand)]
@@ -70,6 +88,9 @@ enum Role {
     /// Opens a queue that was left and holds it
     #[command(hide = true)]
     Reopen(waiting::Hold),
+    /// Lets a queue live
+    #[command(hide = true)]
+    Live(life::Life),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +101,7 @@ fn main() -> ExitCode {
             match &role {
                 Some(Role::Fill(hold)) => waiting::fill(hold).await,
                 Some(Role::Reopen(hold)) => waiting::reopen(hold).await,
+                Some(Role::Live(life)) => life::live(life).await,
                 None => run(&options).await,
             }
         })
@@ -97,6 +119,12 @@ async fn run(options: &Options) -> io::Result<()> {
     std::fs::create_dir_all(&options.dir)?;
     if options.wants(Part::Matrix) {
         matrix::run(options).await?;
+    }
+    if options.wants(Part::Choices) {
+        choices::run(options).await?;
+    }
+    if options.wants(Part::Life) {
+        life::run(options).await?;
     }
     if options.wants(Part::Waiting) {
         waiting::run(options).await?;

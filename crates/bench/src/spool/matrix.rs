@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_base::{Clock, Metrics, RealDisk};
+use postrider_base::{Clock, Disk, Metrics, RealDisk};
 use postrider_spool::Spool;
-use postrider_wal::{Durability, Entry, Log};
+use postrider_wal::{Durability, Entry, Log, Options as Wal};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::drive::{Sample, drive};
 use crate::place::{self, GLANCE, Mailer, directory};
-use crate::{Options, failed, median, say};
+use crate::{Options, Side, failed, median, say};
 
 /// Domains that mail goes to: queues of the spool.
 const DOMAINS: usize = 100;
@@ -37,10 +37,11 @@ async fn cell(options: &Options, size: usize, writers: usize) -> io::Result<()> 
     let (mut logs, mut spools) = (Vec::new(), Vec::new());
     for run in 0..options.runs {
         // In turns, and each first as often as the other.
-        for turn in 0..2 {
-            match (run + turn) % 2 {
-                0 => logs.push(bare(options, &mailer, writers, postrider_wal::Options::default()).await?),
-                _ => spools.push(queue(options, &mailer, writers).await?),
+        let sides = if run % 2 == 0 { [Side::Log, Side::Spool] } else { [Side::Spool, Side::Log] };
+        for side in sides.into_iter().filter(|side| options.alone.is_none_or(|alone| alone == *side)) {
+            match side {
+                Side::Log => logs.push(bare(options, &mailer, writers, Arc::new(RealDisk), Wal::default()).await?),
+                Side::Spool => spools.push(queue(options, &mailer, writers).await?),
             }
         }
     }
@@ -65,17 +66,18 @@ pub(crate) async fn bare(
     options: &Options,
     mailer: &Mailer,
     writers: usize,
-    wal: postrider_wal::Options,
+    disk: Arc<dyn Disk>,
+    wal: Wal,
 ) -> io::Result<Sample> {
     let dir = directory(&options.dir)?;
-    let log = place::log(dir.path(), Arc::new(RealDisk), wal).await?;
+    let log = place::log(dir.path(), disk, wal).await?;
     let sample = steady(&log, mailer, writers, options.time()).await?;
     log.close().await.map_err(failed)?;
     Ok(sample)
 }
 
 /// Commits bodies to a log whose old segments are used again.
-pub(crate) async fn steady(log: &Log, mailer: &Mailer, writers: usize, time: Duration) -> io::Result<Sample> {
+async fn steady(log: &Log, mailer: &Mailer, writers: usize, time: Duration) -> io::Result<Sample> {
     let (log, body) = (log.clone(), mailer.body());
     let _retiring = Stop(tokio::spawn(retire(log.clone())).abort_handle());
     drive(writers, time, move |_| {

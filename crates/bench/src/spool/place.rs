@@ -62,9 +62,9 @@ impl Mailer {
         self.body.clone()
     }
 
-    pub(crate) fn message(&self, number: u64) -> NewMessage {
+    pub(crate) fn message(&self, number: usize) -> NewMessage {
         let now = self.clock.now();
-        let recipient = &self.recipients[number as usize % self.recipients.len()];
+        let recipient = &self.recipients[number % self.recipients.len()];
         NewMessage {
             id: MessageId::new(MessageId::DEFAULT_NODE, now, self.random.uuid_v4()),
             account: AccountId::default(),

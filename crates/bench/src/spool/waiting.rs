@@ -19,7 +19,7 @@ use crate::{Options, failed, say};
 
 /// Half of the mail goes to the first of so many domains, the rest to the others in turn.
 const DOMAINS: usize = 10_000;
-const WRITERS: u64 = 100;
+const WRITERS: usize = 100;
 /// Until the index has settled and the allocator has given memory back.
 const REST: Duration = Duration::from_secs(12);
 
@@ -29,7 +29,7 @@ pub(crate) struct Hold {
     /// The directory of the queue
     dir: PathBuf,
     /// Messages
-    messages: u64,
+    messages: usize,
     /// Bytes of each
     size: usize,
 }
@@ -43,7 +43,7 @@ pub(crate) async fn fill(hold: &Hold) -> io::Result<()> {
     for writer in 0..WRITERS {
         let (spool, mailer, messages) = (spool.clone(), mailer.clone(), hold.messages);
         writers.spawn(async move {
-            for number in (writer..messages).step_by(WRITERS as usize) {
+            for number in (writer..messages).step_by(WRITERS) {
                 let domain = if number % 2 == 0 { 0 } else { number / 2 };
                 spool.accept(mailer.message(domain)).await.map_err(failed)?;
             }
@@ -79,7 +79,7 @@ pub(crate) async fn reopen(hold: &Hold) -> io::Result<()> {
     let _ = spool.report();
     tell("recovered")?;
     let messages = spool.stat().messages;
-    if messages <= hold.messages {
+    if messages <= hold.messages as u64 {
         return Err(failed(format!("{messages} messages wait, with one more than {}", hold.messages)));
     }
     settle(&spool).await;
