@@ -133,3 +133,31 @@ impl fmt::Display for Journal {
         write!(f, "{sends} sent, {delivered} delivered, {} bounced, {} delayed", bounced.len(), delayed.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEND: &str =
+        r#"{"eventType":"Send","mail":{"messageId":"m","destination":["good-1@a.test","never-1@a.test"]}}"#;
+    const DELIVERY: &str =
+        r#"{"eventType":"Delivery","mail":{"messageId":"m"},"delivery":{"recipients":["good-1@a.test"]}}"#;
+    const BOUNCE: &str = r#"{"eventType":"Bounce","mail":{"messageId":"m"},"bounce":{"feedbackId":"f","bouncedRecipients":[{"emailAddress":"never-1@a.test"}]}}"#;
+
+    fn journal(events: &[&str]) -> Journal {
+        Journal::read(events.join("\n").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn each_end_is_told_once() {
+        let whole = journal(&[SEND, DELIVERY, BOUNCE]);
+        assert!(whole.open().is_empty() && whole.twice.is_empty(), "{whole}");
+        assert_eq!(journal(&[SEND, BOUNCE]).open(), [("m".to_owned(), "good-1@a.test".to_owned())]);
+        for again in [SEND, DELIVERY, BOUNCE] {
+            assert!(!journal(&[SEND, DELIVERY, BOUNCE, again]).twice.is_empty(), "{again}");
+        }
+        let both = BOUNCE.replace("never", "good");
+        let both = journal(&[SEND, DELIVERY, &both]);
+        assert_eq!(both.delivered.intersection(&both.bounced).count(), 1);
+    }
+}
