@@ -9,6 +9,8 @@ const DOMAINS: [&str; 3] = ["a.test", "b.test", "c.test"];
 /// Lengths of bodies, in bytes.
 const LEAST: u64 = 2 << 10;
 const MOST: u64 = 40 << 10;
+/// What repeats in a body: a prime number of bytes.
+const PATTERN: usize = 1021;
 
 /// The message of this id.
 #[must_use]
@@ -42,13 +44,31 @@ pub fn recipients(id: MessageId) -> Vec<EmailAddress> {
     (0..usize::from(1 + count % 3)).map(recipient).collect()
 }
 
-/// 2 to 40 KB that look like nothing else.
+/// 2 to 40 KB that look like no other message's, and in which no two sectors
+/// are alike.
 #[must_use]
 pub fn body(id: MessageId) -> Bytes {
     let [low, high] = [id.uuid(), id.uuid() >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)));
     let random = Random::seeded(low.unwrap_or_default() ^ high.unwrap_or_default());
-    let length = LEAST + random.below(MOST - LEAST);
-    let mut body = vec![0; usize::try_from(length).unwrap_or_default()];
-    random.fill(&mut body);
+    let mut pattern = [0; PATTERN];
+    random.fill(&mut pattern);
+    let length = usize::try_from(LEAST + random.below(MOST - LEAST)).unwrap_or_default();
+    let mut body = pattern.repeat(length.div_ceil(PATTERN));
+    body.truncate(length);
     body.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn all_sectors_of_all_bodies_differ() {
+        let ids = (0..5).map(|uuid| MessageId::new(1, Timestamp::from_millis(0), uuid));
+        let bodies: Vec<Bytes> = ids.map(body).collect();
+        let sectors: Vec<&[u8]> = bodies.iter().flat_map(|body| body.chunks_exact(512)).collect();
+        assert_eq!(sectors.iter().collect::<BTreeSet<_>>().len(), sectors.len());
+    }
 }

@@ -1,5 +1,6 @@
 //! Cuts at any moment of a recorded load.
 
+use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,7 +86,7 @@ impl Recorded {
 
     /// The steps before which, and after which, such a call ends.
     fn edges(&self) -> impl Iterator<Item = usize> {
-        let mut doing = std::collections::HashMap::new();
+        let mut doing = HashMap::new();
         let ends = self.events.iter().enumerate().filter_map(move |(index, event)| match &event.step {
             Step::Begin(call) => {
                 let matters = matches!(
@@ -153,10 +154,18 @@ impl Recorded {
         Some((Self { events, root: root.clone(), shadow: shadow.clone(), ledger: ledger.clone() }, end + 1))
     }
 
-    /// The messages that were acknowledged, in order.
-    pub(crate) fn acked(&self) -> Vec<MessageId> {
-        let lines = self.events.iter().flat_map(lines);
-        lines.filter_map(|line| if let Line::Acked(id) = line { Some(id) } else { None }).collect()
+    /// The last message that was acknowledged before it was attempted.
+    pub(crate) fn acked_and_untouched(&self) -> Option<MessageId> {
+        let mut attempted = BTreeSet::new();
+        let mut last = None;
+        for line in self.events.iter().flat_map(lines) {
+            match line {
+                Line::Ending(attempt, _) | Line::Deferring(attempt) => drop(attempted.insert(attempt.id)),
+                Line::Acked(id) if !attempted.contains(&id) => last = Some(id),
+                _ => {}
+            }
+        }
+        last
     }
 
     fn step_of(&self, line: Line) -> Option<usize> {
