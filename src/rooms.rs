@@ -125,6 +125,13 @@ async fn open_store(disk: Arc<dyn Disk>, state: &StateDir) -> Result<Store> {
         .with_context(|| format!("cannot open the account tables in {shown}"))
 }
 
+/// Says in the log how old mail came back. That it did not ends the daemon elsewhere.
+async fn tell_recovered(spool: Spool) {
+    if let Ok(report) = spool.recovered().await {
+        info!(messages = report.messages, records = report.records, clean_stop = report.clean_stop, "queue recovered");
+    }
+}
+
 async fn open_queue(
     config: &Config,
     state: &StateDir,
@@ -134,7 +141,7 @@ async fn open_queue(
 ) -> Result<Queue> {
     let dir = state.room("spool");
     let home = Home::of(&*disk, &dir, &state.node().instance)?;
-    let spool = Spool::open(SpoolOptions {
+    let spool = Spool::open_behind(SpoolOptions {
         disk: Arc::clone(&disk),
         index_dir: Some(dir.join("index")),
         dir: dir.clone(),
@@ -148,9 +155,12 @@ async fn open_queue(
     })
     .await
     .with_context(|| format!("cannot open the queue in {}", dir.display()))?;
+    if home.is_foreign() {
+        // Its hold is on the disk before it counts as ours.
+        spool.recovered().await.context("cannot recover the queue")?;
+    }
     home.settle()?;
-    let report = spool.report();
-    info!(messages = report.messages, records = report.records, clean_stop = report.clean_stop, "queue open");
+    tokio::spawn(tell_recovered(spool.clone()));
 
     let dir = state.room("journal");
     let events = Events::open(EventsOptions {

@@ -236,7 +236,10 @@ impl DiskFile for RealFile {
 
     fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.0, flags, offset, length).map_err(io::Error::from)
+        match rustix::fs::fallocate(&self.0, flags, offset, length) {
+            Err(rustix::io::Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+            result => Ok(result?),
+        }
     }
 
     fn allocated_bytes(&self) -> io::Result<u64> {

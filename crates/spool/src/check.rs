@@ -12,10 +12,11 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::index::{Disagreement, Index};
-use crate::indexer;
-use crate::records::{AcceptedHead, Kind, decode_head, decode_message, decode_outcomes};
+use crate::records::{AcceptedHead, Kind, decode_message, decode_outcomes, decode_state};
 use crate::replay::Replay;
 use crate::row::Row;
+use crate::rows::Rows;
+use crate::{indexer, lives};
 
 /// Where the bodies of messages that wait for long are, below the spool.
 pub(crate) const COLD: &str = "cold";
@@ -144,9 +145,9 @@ pub fn check(disk: &dyn Disk, dir: &Path, index_dir: Option<&Path>) -> Result<Ch
     let MainLog { replay, bad, mut not_understood } = main;
     not_understood += replay.damaged.len() as u64;
     let clean_stop = replay.clean_stop;
-    let rows = replay.into_live(&HashSet::new());
+    let rows = replay.into_waiting(&HashSet::new());
     let mut unreadable: Vec<MessageId> =
-        rows.iter().filter(|(_, row)| bad.contains(&row.location)).map(|(id, _)| *id).collect();
+        rows.iter().filter(|(_, row)| is_lost(row) || bad.contains(&row.location)).map(|(id, _)| id).collect();
     let cold = dir.join(COLD);
     let cold = match disk.exists(&cold) {
         true => Some(check_cold(disk, &cold, &rows, &mut unreadable)?),
@@ -192,7 +193,7 @@ impl MainLog {
             }
             (_, Body::Good(body)) if body.is_empty() => true,
             (Some(Kind::Accepted | Kind::Snapshot | Kind::Imported), Body::Good(body)) => {
-                let id = decode_head(&entry.head).map(|AcceptedHead { id, .. }| id);
+                let id = decode_state(&entry.head).map(|AcceptedHead { id, .. }| id);
                 decode_message(body).is_some_and(|(record, _)| id.is_none_or(|id| record.id == id))
             }
             (Some(Kind::Outcomes | Kind::Copied), Body::Good(body)) => decode_outcomes(body).is_some(),
@@ -207,16 +208,11 @@ impl MainLog {
 }
 
 /// Reads the cold log, and looks for the bodies that waiting messages have there.
-fn check_cold(
-    disk: &dyn Disk,
-    dir: &Path,
-    rows: &HashMap<MessageId, Row>,
-    unreadable: &mut Vec<MessageId>,
-) -> Result<LogCheck> {
+fn check_cold(disk: &dyn Disk, dir: &Path, rows: &Rows, unreadable: &mut Vec<MessageId>) -> Result<LogCheck> {
     let mut wanted = HashMap::new();
-    for (id, row) in rows {
+    for (id, row) in rows.iter() {
         if is_cold(row.location) {
-            wanted.insert(row.location, *id);
+            wanted.insert(row.location, id);
         }
     }
     let found = inspect(disk, dir, Zeros::GivenBack, &mut |Inspected { entry, body }| {
@@ -233,11 +229,16 @@ fn check_cold(
 
 /// Whether a location is in the cold log, by the number of its segment.
 fn is_cold(location: Location) -> bool {
-    location.segment >= 1 << 40
+    location.segment >= lives::COLD
+}
+
+/// Whether the body was given up as damaged.
+fn is_lost(row: &Row) -> bool {
+    row.location == Location::default()
 }
 
 /// sled changes what it opens: a copy is opened.
-fn check_index(dir: &Path, rows: &HashMap<MessageId, Row>) -> IndexCheck {
+fn check_index(dir: &Path, rows: &Rows) -> IndexCheck {
     let current = indexer::current(dir);
     if !current.exists() {
         return IndexCheck::Absent;

@@ -10,7 +10,7 @@ use crate::admission::Body;
 use crate::commit::Batch;
 use crate::due::Slot;
 use crate::error::{Error, Result};
-use crate::indexer::Loaded;
+use crate::indexer::{Loaded, What};
 use crate::message::{Content, Message, NewMessage, QueueKey};
 use crate::records::{OperatorHead, StartedHead, decode_message};
 use crate::shared::Shared;
@@ -85,7 +85,7 @@ impl Claim {
         let shared = &self.lease.shared;
         let mut location = self.location;
         let damage = loop {
-            let log = shared.log.clone();
+            let log = shared.log_of(location).clone();
             let read = tokio::task::spawn_blocking(move || log.read(location)).await;
             let error = match read.map_err(|_| Error::Closed)? {
                 Ok(body) => match decode_message(&body) {
@@ -102,7 +102,7 @@ impl Claim {
                 None => return Err(Error::Unknown(self.id)),
             }
         };
-        let error = shared.damaged(self.id, &damage);
+        let error = shared.damaged(self.id, damage).await;
         hold_damaged(shared, self.id).await;
         Err(error)
     }
@@ -185,6 +185,9 @@ enum Taken {
 
 /// Waits until something is due and claims it.
 pub(crate) async fn take_due(shared: &Arc<Shared>, max: usize) -> Vec<Claim> {
+    if shared.recovered().await.is_err() {
+        return std::future::pending().await;
+    }
     loop {
         let changed = shared.due.notified();
         let (taken, next) = take_now(shared, max.max(1));
@@ -213,7 +216,7 @@ fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Taken>, Option<Timestamp>)
     let (slots, next) = shared.update(|state, now| {
         let slots = state.due.take(max, now).into_iter();
         let slots = slots.map(|(queue, slot)| {
-            let known = state.messages.contains_key(&slot.1);
+            let known = state.messages.get(&slot.1).is_some_and(|active| active.record.is_some());
             let parcel = state.parcel(slot.1, &queue.domain, now);
             (queue, slot, known, parcel)
         });
@@ -261,7 +264,7 @@ async fn fetch(shared: &Arc<Shared>, taken: Vec<Taken>) -> Vec<Claim> {
 async fn read(mut lease: Lease, loads: &Loads) -> Option<Claim> {
     let (shared, id) = (Arc::clone(&lease.shared), lease.slot.1);
     if let Some(what) = loads.damaged(id) {
-        shared.damaged(id, what);
+        shared.damaged(id, what.to_owned()).await;
         hold_damaged(&shared, id).await;
     }
     let parcel = shared.update(|state, now| state.parcel(id, &lease.queue.domain, now));
@@ -281,9 +284,19 @@ pub(crate) struct Loads {
 impl Loads {
     /// Brings messages into memory and pins them there.
     pub(crate) async fn begin(shared: &Arc<Shared>, ids: Vec<MessageId>) -> Result<Self> {
+        Self::begin_with(shared, ids, What::Message).await
+    }
+
+    /// As [`Loads::begin`], but reads no more of messages than their states.
+    pub(crate) async fn begin_states(shared: &Arc<Shared>, ids: Vec<MessageId>) -> Result<Self> {
+        Self::begin_with(shared, ids, What::State).await
+    }
+
+    async fn begin_with(shared: &Arc<Shared>, ids: Vec<MessageId>, what: What) -> Result<Self> {
+        shared.recovered().await?;
         let mut loading = Loading { shared: Arc::clone(shared), ids: ids.clone() };
         shared.update(|state, _| ids.iter().for_each(|id| state.load_begins(*id)));
-        let loaded = shared.indexer.load(ids).await?;
+        let loaded = shared.indexer.load(ids, what).await?;
         let mut this = Self { shared: Arc::clone(shared), ids: Vec::new(), damaged: Vec::new() };
         loading.ids.clear();
         shared.update(|state, _| {

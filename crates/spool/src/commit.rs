@@ -19,7 +19,7 @@ use crate::message::{AcceptedRecord, NewMessage};
 use crate::records::{self, Kind, Mark, OperatorHead, OutcomeState, StartedHead};
 use crate::row::Row;
 use crate::shared::Shared;
-use crate::state::{Active, State};
+use crate::state::{Active, State, last_of};
 
 /// One record of a batch, and what it changes once it is in the log.
 #[derive(Debug)]
@@ -47,11 +47,12 @@ pub(crate) enum Effect {
     },
     Started(StartedHead),
     Operator(OperatorHead),
-    /// A message copied.
+    /// The state of a message said again, with its body at this place.
     Snapshot {
         id: MessageId,
+        body: Location,
     },
-    /// What last attempts had said when the message was `then`, copied too.
+    /// What last attempts had said when the message was `then`, copied.
     Copied {
         id: MessageId,
         then: Row,
@@ -123,12 +124,26 @@ impl Batch {
         Ok(())
     }
 
-    pub(crate) fn snapshot(&mut self, id: MessageId, row: &Row, last: &[AttemptOutcome], body: Bytes) -> Result<()> {
-        let entry = records::snapshot(id, row, body)?;
-        self.push(entry, Effect::Snapshot { id });
+    /// Says the state of a message again, with its body at this place, and
+    /// what last attempts said where that does not lie in segments that are
+    /// `kept`.
+    pub(crate) fn snapshot(
+        &mut self,
+        id: MessageId,
+        active: &Active,
+        body: Location,
+        kept: impl Fn(u64) -> bool,
+    ) -> Result<()> {
+        let mut row = Row { location: body, ..active.row.clone() };
+        let mut then = active.row.clone();
+        row.forget_last(&kept);
+        then.forget_last(|segment| !kept(segment));
+        let lost = then.waiting().filter(|waiting| waiting.last.is_some());
+        let lost = lost.filter_map(|waiting| last_of(&active.last, waiting.recipient));
+        let last: Vec<AttemptOutcome> = lost.cloned().collect();
+        self.push(records::snapshot(id, row)?, Effect::Snapshot { id, body });
         if !last.is_empty() {
-            let entry = records::outcomes(Kind::Copied, id, last)?;
-            let then = row.clone();
+            let entry = records::outcomes(Kind::Copied, id, &last)?;
             self.push(entry, Effect::Copied { id, then });
         }
         Ok(())
@@ -197,7 +212,7 @@ fn ids(effects: &[Effect]) -> impl Iterator<Item = MessageId> + '_ {
     let ids = |effect: &Effect| -> (Option<MessageId>, Vec<MessageId>) {
         match effect {
             Effect::Accepted { record, .. } | Effect::Imported { record, .. } => (Some(record.id), Vec::new()),
-            Effect::Outcomes { id, .. } | Effect::Snapshot { id } => (Some(*id), Vec::new()),
+            Effect::Outcomes { id, .. } | Effect::Snapshot { id, .. } => (Some(*id), Vec::new()),
             Effect::Started(head) => (Some(head.id), Vec::new()),
             Effect::Operator(wish) => (None, wish.ids()),
             Effect::ImportedLast { .. } | Effect::Copied { .. } | Effect::Mark => (None, Vec::new()),
@@ -286,7 +301,7 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
         }
         Effect::Imported { record, row, last, admission } => {
             admission.keep();
-            state.imported(record, Row { location, ..row }, last, now);
+            state.imported(record, Row { location, home: location.segment, ..row }, last, now);
         }
         Effect::ImportedLast { id, outcomes } => {
             state.change(id, now, |active| active.row.copied(&outcomes, location));
@@ -304,8 +319,11 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
             }
         }
         Effect::Operator(wish) => operator(state, wish, location, now),
-        Effect::Snapshot { id } => {
-            state.change(id, now, |active| active.row.location = location);
+        Effect::Snapshot { id, body } => {
+            state.change(id, now, |active| {
+                active.row.location = body;
+                active.row.home = location.segment;
+            });
         }
         Effect::Copied { id, then } => {
             state.change(id, now, |active| active.row.copied_since(&then, location));

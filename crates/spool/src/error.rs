@@ -1,5 +1,7 @@
 //! What can go wrong, whose fault it is, and whether it passes.
 
+use std::sync::Arc;
+
 use postrider_mail::MessageId;
 
 /// Why the spool refused.
@@ -15,6 +17,17 @@ pub enum Error {
     /// when files can be made again. SMTP: 451.
     #[error("no new file can be made for the spool's log")]
     NoFile,
+    /// The log has records of a later version of this program. Passes with
+    /// that version. SMTP: 451.
+    #[error("segment {segment} of the spool has a record of version {found}, known is {known}")]
+    Version {
+        /// The segment.
+        segment: u64,
+        /// The version found.
+        found: u8,
+        /// The version that is read and written here.
+        known: u8,
+    },
     /// A write or sync failed earlier: the log accepts nothing any more and
     /// the process must be restarted. The machine's fault. SMTP: 451.
     #[error("the spool's log failed and must be reopened")]
@@ -46,6 +59,10 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+    /// Old mail could not be recovered when the spool was opened; the reason
+    /// says whether it passes.
+    #[error("the queue cannot be recovered: {0}")]
+    Unrecovered(#[source] Arc<Error>),
     /// The log refuses for another reason.
     #[error(transparent)]
     Log(postrider_wal::Error),

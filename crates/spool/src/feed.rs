@@ -73,6 +73,7 @@ impl Feed {
     /// [`Error::Closed`] when everything that was synced before the spool was
     /// closed has been handed out; [`Error::Log`] when the log cannot be read.
     pub async fn next(&mut self) -> Result<Vec<FeedItem>> {
+        self.shared.recovered().await?;
         loop {
             let synced = *self.synced.borrow_and_update();
             if self.next > synced {

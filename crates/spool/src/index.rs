@@ -7,8 +7,10 @@
 //! memory, when there is no directory or sled cannot be had.
 
 mod compare;
+mod differences;
+mod reconcile;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -164,22 +166,6 @@ impl Index {
         slots.ok_or_else(|| Broken("a key is damaged".into()))
     }
 
-    /// Makes the trees say what `rows` say; how many entries had to change.
-    pub(crate) fn reconcile(&self, rows: &HashMap<MessageId, Row>) -> Result<u64, Broken> {
-        match self {
-            Self::Memory(memory) => {
-                let mut memory = memory.write();
-                *memory = Memory::default();
-                rows.iter().for_each(|(id, row)| memory.apply(&put(*id, row)));
-                Ok(0)
-            }
-            Self::Sled { messages, queue, .. } => guard(|| {
-                let repairs = reconcile_places(queue, rows)?;
-                Ok(repairs + reconcile_rows(messages, rows)?)
-            }),
-        }
-    }
-
     /// Writes what sled holds back; for a clean stop.
     pub(crate) fn flush(&self) -> Result<(), Broken> {
         match self {
@@ -187,69 +173,6 @@ impl Index {
             Self::Sled { db, .. } => guard(|| db.flush().map(drop)),
         }
     }
-}
-
-fn reconcile_rows(tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::Result<u64> {
-    let (mut batch, mut repairs, mut right) = (sled::Batch::default(), 0, 0);
-    for entry in tree {
-        let (key, value) = entry?;
-        let row = parse_id(&key).and_then(|id| rows.get(&id));
-        match row.map(|row| encode_row(row) == *value) {
-            None => batch.remove(key),
-            Some(true) => {
-                right += 1;
-                continue;
-            }
-            Some(false) => continue,
-        }
-        repairs += 1;
-    }
-    tree.apply_batch(batch)?;
-    if right < rows.len() {
-        let entries = rows.iter().map(|(id, row)| (id.to_bytes().to_vec(), encode_row(row)));
-        insert_all(tree, entries)?;
-        repairs += (rows.len() - right) as u64;
-    }
-    Ok(repairs)
-}
-
-fn reconcile_places(tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::Result<u64> {
-    let (mut batch, mut repairs, mut right) = (sled::Batch::default(), 0, 0);
-    for entry in tree {
-        let (key, _) = entry?;
-        let is_right = parse_place(&key).is_some_and(|(queue, (due, id))| {
-            let row = rows.get(&id).filter(|row| row.account == queue.account);
-            row.and_then(|row| row.due(&queue.domain)) == Some(due)
-        });
-        match is_right {
-            true => right += 1,
-            false => {
-                batch.remove(key);
-                repairs += 1;
-            }
-        }
-    }
-    let wanted: u64 = rows.values().map(|row| row.units.len() as u64).sum();
-    tree.apply_batch(batch)?;
-    if right < wanted {
-        let places = |(id, row): (&MessageId, &Row)| {
-            let places: Vec<_> = row.places().map(|(queue, due)| place(&queue, due, *id)).collect();
-            places.into_iter().map(|place| (place, Vec::new()))
-        };
-        insert_all(tree, rows.iter().flat_map(places))?;
-        repairs += wanted - right;
-    }
-    Ok(repairs)
-}
-
-fn insert_all(tree: &sled::Tree, entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> sled::Result<()> {
-    let mut entries = entries.peekable();
-    while entries.peek().is_some() {
-        let mut batch = sled::Batch::default();
-        entries.by_ref().take(BATCH).for_each(|(key, value)| batch.insert(key, value));
-        tree.apply_batch(batch)?;
-    }
-    Ok(())
 }
 
 /// A message that is not in the index yet.
@@ -261,7 +184,7 @@ impl Change {
     fn add_to(&self, rows: &mut sled::Batch, places: &mut sled::Batch) {
         let (id, left) = match self {
             Self::Put { id, row, left, took } => {
-                rows.insert(&id.to_bytes(), encode_row(row));
+                rows.insert(&id.to_bytes(), row.encode());
                 for (queue, due) in left {
                     places.remove(place(queue, *due, *id));
                 }
@@ -312,12 +235,8 @@ fn guard<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, Broken> {
     }
 }
 
-fn encode_row(row: &Row) -> Vec<u8> {
-    postcard::to_allocvec(row).expect("a row has no type that postcard refuses")
-}
-
 fn decode_row(value: &[u8]) -> Result<Row, Broken> {
-    postcard::from_bytes(value).map_err(|_| Broken("a row is damaged".into()))
+    Row::decode(value).ok_or_else(|| Broken("a row is damaged".into()))
 }
 
 /// Length of the due time and id that end a key.

@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use postrider_mail::{AttemptOutcome, Envelope, MessageId};
-use postrider_wal::{Durability, Lsn};
+use postrider_wal::{Durability, Location, Lsn};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::commit::Batch;
@@ -21,6 +22,7 @@ use crate::message::{AcceptedRecord, Origin};
 use crate::records::{Mark, decode_message, decode_outcomes};
 use crate::replay::Replay;
 use crate::row::Row;
+use crate::rows::Rows;
 use crate::shared::Shared;
 use crate::state::Active;
 use crate::view::IndexKind;
@@ -51,23 +53,39 @@ pub(crate) enum Loaded {
 enum Command {
     Change(Change),
     Refill(Refill),
-    Load(Vec<MessageId>, oneshot::Sender<Vec<(MessageId, Loaded)>>),
+    Load(Vec<MessageId>, What, oneshot::Sender<Vec<(MessageId, Loaded)>>),
+    /// Which bodies that live lie in a segment, of messages that may have one.
+    Bodies(Vec<MessageId>, u64, oneshot::Sender<Vec<Location>>),
+    /// The index has been caught lying.
+    Distrust,
     /// Everything before is done.
     Barrier(oneshot::Sender<()>),
 }
 
+/// How much of a message is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Its record and its bytes.
+    Message,
+    /// What is left to do for it.
+    State,
+}
+
 /// Commands dealt with at once.
 const STEP: usize = 256;
+/// How long to wait while the disk is full.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl Indexer {
-    pub(crate) fn new(index: Index, bound: usize) -> (Self, Commands) {
+    /// Nothing is dealt with before [`run`].
+    pub(crate) fn new(bound: usize) -> (Self, Commands) {
         let (commands, receiver) = mpsc::unbounded_channel();
         let indexer = Self {
             commands,
             backlog: AtomicU64::new(0),
             bound: bound as u64,
             room: Notify::new(),
-            index: RwLock::new(index),
+            index: RwLock::new(Index::memory()),
         };
         (indexer, Commands(receiver))
     }
@@ -82,10 +100,28 @@ impl Indexer {
     }
 
     /// Reads messages from the index and the log.
-    pub(crate) async fn load(&self, ids: Vec<MessageId>) -> Result<Vec<(MessageId, Loaded)>> {
+    pub(crate) async fn load(&self, ids: Vec<MessageId>, what: What) -> Result<Vec<(MessageId, Loaded)>> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Load(ids, reply));
+        self.send(Command::Load(ids, what, reply));
         answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// The bodies in a segment that these messages have there, as the index
+    /// knows it.
+    pub(crate) async fn bodies(&self, ids: Vec<MessageId>, segment: u64) -> Result<Vec<Location>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Bodies(ids, segment, reply));
+        answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// Has the index made anew: it does not say what the log says.
+    pub(crate) fn distrust(&self) {
+        self.send(Command::Distrust);
+    }
+
+    /// The index is there, in agreement with the log.
+    pub(crate) fn start_with(&self, index: Index) {
+        *self.index.write() = index;
     }
 
     /// Waits until everything before is applied, and gives the index for
@@ -166,10 +202,16 @@ fn deal(shared: &Arc<Shared>, step: Vec<Command>, dir: Option<&Path>) {
                 let (slots, end) = persist(shared, dir, |index| read_slots(index, &refill));
                 shared.update(|state, now| state.due.refilled(&refill.queue, &slots, end, now));
             }
-            Command::Load(ids, reply) => {
-                let load = |id| (id, load(shared, dir, id));
+            Command::Load(ids, what, reply) => {
+                let load = |id| (id, load(shared, dir, id, what));
                 let _ = reply.send(ids.into_iter().map(load).collect());
             }
+            Command::Bodies(ids, segment, reply) => {
+                let rows = ids.into_iter().filter_map(|id| persist(shared, dir, |index| index.get(id)));
+                let bodies = rows.map(|row| row.location).filter(|body| body.segment == segment);
+                let _ = reply.send(bodies.collect());
+            }
+            Command::Distrust => make_anew(shared, dir),
             Command::Barrier(reply) => {
                 let _ = reply.send(());
             }
@@ -196,21 +238,24 @@ fn read_slots(index: &Index, refill: &Refill) -> Result<(Vec<Slot>, bool), Broke
     Ok((slots, end && !cut))
 }
 
-fn load(shared: &Arc<Shared>, dir: Option<&Path>, id: MessageId) -> Loaded {
+fn load(shared: &Arc<Shared>, dir: Option<&Path>, id: MessageId, what: What) -> Loaded {
     let Some(row) = persist(shared, dir, |index| index.get(id)) else { return Loaded::Missing };
     let last = read_last(shared, &row);
     let active = |record, body, row, damaged| {
         let (young, pins) = (false, 0);
         Box::new(Active { record, row, body, last, young, pins, damaged })
     };
-    let body = shared.log.read(row.location).map_err(|error| error.to_string());
+    if what == What::State {
+        return Loaded::Found(active(None, None, row, false));
+    }
+    let body = shared.log_of(row.location).read(row.location).map_err(|error| error.to_string());
     let decoded = body.and_then(|body| {
         let message = decode_message(&body).filter(|(record, _)| record.id == id);
         message.ok_or_else(|| "the record cannot be read".to_owned())
     });
     match decoded {
-        Ok((record, content)) => Loaded::Found(active(record, shared.bodies.keep(&content), row, false)),
-        Err(what) => Loaded::Damaged(active(Arc::new(remains(id, &row)), None, row, true), what),
+        Ok((record, content)) => Loaded::Found(active(Some(record), shared.bodies.keep(&content), row, false)),
+        Err(what) => Loaded::Damaged(active(Some(Arc::new(remains(id, &row))), None, row, true), what),
     }
 }
 
@@ -255,36 +300,38 @@ fn persist<T>(shared: &Arc<Shared>, dir: Option<&Path>, work: impl Fn(&Index) ->
         match work(&index) {
             Ok(value) => return value,
             Err(error) => {
-                tracing::error!(%error, "making the index anew from the log");
-                *shared.indexer.index.write() = Index::memory();
+                tracing::error!(%error, "the index is of no use");
                 drop(index);
-                let fresh = rebuild(shared, dir);
-                *shared.indexer.index.write() = fresh;
-                shared.update(|state, now| state.due.forget_windows(now));
+                make_anew(shared, dir);
             }
         }
     }
 }
 
+fn make_anew(shared: &Arc<Shared>, dir: Option<&Path>) {
+    tracing::warn!("making the index anew from the log");
+    *shared.indexer.index.write() = Index::memory();
+    let fresh = rebuild(shared, dir);
+    *shared.indexer.index.write() = fresh;
+    shared.update(|state, now| state.due.forget_windows(now));
+}
+
 /// The index as the log says it was a moment ago. Changes since then are
 /// behind in the queue, and come to the same.
 fn rebuild(shared: &Arc<Shared>, dir: Option<&Path>) -> Index {
-    let (except, barrier) = {
-        let mut state = shared.state.lock();
-        let mut batch = Batch::default();
-        let barrier = batch.mark(Mark::Barrier);
-        let pending = barrier.map(|()| batch.submit(shared, &mut state, Durability::Synced));
-        (state.not_indexed(), pending)
-    };
-    let runtime = tokio::runtime::Handle::current();
-    let synced = barrier.and_then(|pending| runtime.block_on(pending.done()).map_err(|(error, _)| error));
-    let rows = synced.and_then(|until| Ok(replay_until(shared, until)?.into_live(&except)));
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(error) => {
-            // The log has failed: the process is about to end.
-            tracing::error!(%error, "the index cannot be made anew");
-            return Index::memory();
+    let rows = loop {
+        match rows_of_log(shared) {
+            Ok(rows) => break rows,
+            Err(error @ Error::Full(_)) if shared.check_open().is_ok() => {
+                tracing::warn!(%error, "the index waits to be made anew");
+                std::thread::sleep(AFTER_FAILURE);
+            }
+            Err(error) => {
+                // Without an index nothing old is delivered: the process ends
+                // and the next one recovers.
+                shared.fail(&error);
+                return Index::memory();
+            }
         }
     };
     let on_disk = dir.and_then(|dir| {
@@ -293,10 +340,26 @@ fn rebuild(shared: &Arc<Shared>, dir: Option<&Path>) -> Index {
         index.reconcile(&rows).ok().map(|_| index)
     });
     on_disk.unwrap_or_else(|| {
+        tracing::error!("the index stays in memory");
         let index = Index::memory();
         let _ = index.reconcile(&rows);
         index
     })
+}
+
+fn rows_of_log(shared: &Arc<Shared>) -> Result<Rows> {
+    // No segment goes meanwhile.
+    let _gate = shared.retiring.blocking_lock();
+    let (except, barrier) = {
+        let mut state = shared.state.lock();
+        let mut batch = Batch::default();
+        batch.mark(Mark::Barrier)?;
+        let barrier = batch.submit(shared, &mut state, Durability::Synced);
+        (state.not_indexed(), barrier)
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let until = runtime.block_on(barrier.done()).map_err(|(error, _)| error)?;
+    Ok(replay_until(shared, until)?.into_waiting(&except))
 }
 
 fn replay_until(shared: &Shared, until: Lsn) -> Result<Replay> {

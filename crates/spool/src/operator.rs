@@ -12,7 +12,7 @@ use crate::commit::Batch;
 use crate::due::Slot;
 use crate::error::{Error, Result};
 use crate::index::{Broken, Index};
-use crate::message::QueueKey;
+use crate::message::{AcceptedRecord, QueueKey};
 use crate::records::OperatorHead;
 use crate::row::{NEVER, Unit};
 use crate::shared::Shared;
@@ -71,7 +71,9 @@ impl Step {
     fn concerns(self, active: &Active) -> bool {
         match self {
             Self::Delete | Self::Release => true,
-            Self::Retry { at, early } => early || active.record.released_at() <= at,
+            Self::Retry { at, early } => {
+                early || active.record.as_ref().is_some_and(|record| record.released_at() <= at)
+            }
         }
     }
 
@@ -301,6 +303,7 @@ pub(crate) async fn list(shared: &Arc<Shared>, selector: &Selector, limit: usize
 
 fn entry(state: &State, queue: &QueueKey, id: MessageId) -> Option<QueueEntry> {
     let active = state.messages.get(&id)?;
+    let record = active.record.as_ref()?;
     let unit = active.row.unit(&queue.domain)?;
     let first = unit.waiting.first()?;
     let due = active.row.due(&queue.domain).filter(|due| *due != NEVER);
@@ -308,9 +311,9 @@ fn entry(state: &State, queue: &QueueKey, id: MessageId) -> Option<QueueEntry> {
         id,
         account: queue.account,
         domain: queue.domain.clone(),
-        sender: active.record.envelope.sender.clone(),
-        recipients: addresses(active, unit),
-        size: active.record.size,
+        sender: record.envelope.sender.clone(),
+        recipients: addresses(record, unit),
+        size: record.size,
         accepted_at: active.row.accepted_at,
         next_attempt: due,
         attempts: unit.waiting.iter().map(|w| w.attempts).max().unwrap_or(0),
@@ -320,8 +323,8 @@ fn entry(state: &State, queue: &QueueKey, id: MessageId) -> Option<QueueEntry> {
     })
 }
 
-fn addresses(active: &Active, unit: &Unit) -> Vec<EmailAddress> {
-    let recipients = &active.record.envelope.recipients;
+fn addresses(record: &AcceptedRecord, unit: &Unit) -> Vec<EmailAddress> {
+    let recipients = &record.envelope.recipients;
     let waiting = unit.waiting.iter();
     let found = waiting.filter_map(|w| recipients.get(usize::from(w.recipient)));
     found.map(|recipient| recipient.address.clone()).collect()
@@ -331,7 +334,8 @@ pub(crate) async fn show(shared: &Arc<Shared>, id: MessageId) -> Result<Option<M
     let _loads = Loads::begin(shared, vec![id]).await?;
     let state = shared.state.lock();
     let Some(active) = state.messages.get(&id) else { return Ok(None) };
-    let recipients = (0u16..).zip(&active.record.envelope.recipients);
+    let Some(record) = &active.record else { return Ok(None) };
+    let recipients = (0u16..).zip(&record.envelope.recipients);
     let recipients = recipients.map(|(index, recipient)| {
         let waiting = active.row.waiting().find(|w| w.recipient == index);
         let queue = active.row.queue(recipient.address.domain());
@@ -344,9 +348,5 @@ pub(crate) async fn show(shared: &Arc<Shared>, id: MessageId) -> Result<Option<M
             last: last_of(&active.last, index).cloned(),
         }
     });
-    Ok(Some(MessageView {
-        message: Arc::clone(&active.record),
-        held: active.row.held,
-        recipients: recipients.collect(),
-    }))
+    Ok(Some(MessageView { message: Arc::clone(record), held: active.row.held, recipients: recipients.collect() }))
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, Domain, MessageId};
-use postrider_wal::Entry;
+use postrider_wal::{Entry, Location, Replayed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ use crate::row::Row;
 use crate::view::Selector;
 
 /// The format of heads and bodies written here, and the only one read.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// What an entry of the log is. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,9 @@ pub(crate) enum Kind {
     Started = 3,
     /// An operator's wish; head [`OperatorHead`].
     Operator = 4,
-    /// A message with its present state, copied when the segment that it lay
-    /// in was reclaimed; head [`SnapshotHead`], body as of `Accepted`.
+    /// The state of a message, said again when the segment that said it was
+    /// reclaimed; head [`SnapshotHead`], which also says where the body is.
+    /// (The first version of this program put the body here, as of `Accepted`.)
     Snapshot = 5,
     /// Outcomes copied beside a snapshot; as `Outcomes`, but nothing new.
     Copied = 6,
@@ -47,12 +48,15 @@ pub(crate) enum Kind {
     /// head [`ImportedHead`], body as of `Accepted`. It says everything: what
     /// became of the message here before does not count any more.
     Imported = 8,
+    /// Of the cold log: the body of a message, as of `Accepted`; head the
+    /// message's id.
+    Body = 9,
 }
 
 impl Kind {
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::{Accepted, Copied, Imported, Mark, Operator, Outcomes, Snapshot, Started};
-        let kinds = [Accepted, Outcomes, Started, Operator, Snapshot, Copied, Mark, Imported];
+        use Kind::{Accepted, Body, Copied, Imported, Mark, Operator, Outcomes, Snapshot, Started};
+        let kinds = [Accepted, Outcomes, Started, Operator, Snapshot, Copied, Mark, Imported, Body];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
@@ -180,7 +184,7 @@ pub(crate) fn head_only<T: Serialize>(kind: Kind, head: &T) -> Result<Entry> {
 
 /// The entry of a new message.
 pub(crate) fn accepted(record: &AcceptedRecord, content: &Content) -> Result<Entry> {
-    let head = AcceptedHead { id: record.id, row: Row::fresh(record, postrider_wal::Location::default()) };
+    let head = AcceptedHead { id: record.id, row: Row::fresh(record, Location::default()) };
     let encoded = encode(record)?;
     let length = u32::try_from(encoded.len()).map_err(|_| Error::TooLarge("record"))?;
     let mut prefix = BytesMut::with_capacity(4 + encoded.len());
@@ -192,18 +196,27 @@ pub(crate) fn accepted(record: &AcceptedRecord, content: &Content) -> Result<Ent
     Ok(Entry { kind: Kind::Accepted as u8, head: encode_head(&head)?, body })
 }
 
-/// The entry of a message copied with its state; `body` as it was read.
-pub(crate) fn snapshot(id: MessageId, row: &Row, body: Bytes) -> Result<Entry> {
-    let mut row = row.clone();
-    row.forget_last();
-    let head = SnapshotHead { id, row };
-    Ok(Entry { kind: Kind::Snapshot as u8, head: encode_head(&head)?, body: vec![body] })
+/// The entry of a message's state, when the segment that said it is given
+/// back. Its body lies where the row says, or is lost.
+pub(crate) fn snapshot(id: MessageId, row: Row) -> Result<Entry> {
+    head_only(Kind::Snapshot, &SnapshotHead { id, row })
+}
+
+/// The entry of the cold log for a message's body, as it was read.
+pub(crate) fn cold_body(id: MessageId, body: Bytes) -> Entry {
+    Entry { kind: Kind::Body as u8, head: id.to_bytes().to_vec().into(), body: vec![body] }
+}
+
+/// Whose body an entry of the cold log is.
+pub(crate) fn cold_owner(entry: &Replayed) -> Option<MessageId> {
+    let id = (entry.kind == Kind::Body as u8).then(|| entry.head.as_ref().try_into().ok())??;
+    Some(MessageId::from_bytes(id))
 }
 
 /// The entry of a message from another spool; `body` as it lay in the log there.
 pub(crate) fn imported(id: MessageId, row: &Row, body: Bytes) -> Result<Entry> {
-    let mut row = row.clone();
-    row.forget_last();
+    let mut row = Row { location: Location::default(), home: 0, ..row.clone() };
+    row.forget_last(|_| false);
     Ok(Entry { kind: Kind::Imported as u8, head: encode_head(&ImportedHead { id, row })?, body: vec![body] })
 }
 
@@ -219,6 +232,19 @@ pub(crate) fn decode_head<T: DeserializeOwned>(head: &[u8]) -> Option<T> {
         Some((&VERSION, rest)) => postcard::from_bytes(rest).ok(),
         _ => None,
     }
+}
+
+/// Reads the head of a message with its state, also one of before a row said
+/// where its home is.
+pub(crate) fn decode_state(head: &[u8]) -> Option<AcceptedHead> {
+    decode_head(head).or_else(|| decode_head(&[head, &[0]].concat()))
+}
+
+/// The version of a record that a later program wrote: its heads begin with
+/// it, and it may have kinds of its own.
+pub(crate) fn later_version(record: &Replayed) -> Option<u8> {
+    let version = *record.head.first()?;
+    (version > VERSION).then_some(version)
 }
 
 /// Takes a message's body apart.

@@ -1,6 +1,6 @@
 //! From the records of the log to the messages that wait.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use postrider_mail::MessageId;
 use postrider_wal::{Location, Lsn, Replayed};
@@ -8,21 +8,25 @@ use serde::de::DeserializeOwned;
 
 use crate::records::{
     AcceptedHead, Holds, ImportedHead, Kind, Mark, OperatorHead, OutcomeHead, SnapshotHead, StartedHead, decode_head,
+    decode_state, later_version,
 };
 use crate::row::Row;
+use crate::rows::Rows;
 
 /// What the records so far amount to. Records come in LSN order; one that
 /// says again what is known, or speaks of a message that has ended, changes
 /// nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
-    messages: HashMap<MessageId, Option<Row>>,
+    rows: Rows,
     /// Holds of queues, and the segment of the record that says so.
     pub holds: (Holds, Option<u64>),
     /// Whether the last record is the mark of a clean stop.
     pub clean_stop: bool,
     /// Records taken in.
     pub records: u64,
+    /// A record of a later version: its segment and the version.
+    pub later: Option<(u64, u8)>,
     /// Records that could not be understood.
     pub damaged: Vec<(Lsn, u16, u8, Location)>,
 }
@@ -33,21 +37,24 @@ impl Replay {
         self.records += 1;
         self.clean_stop = false;
         if self.understand(record).is_none() {
+            if let Some(version) = later_version(record) {
+                self.later = Some((record.location.segment, version));
+            }
             let Replayed { lsn, index, kind, location, .. } = *record;
             self.damaged.push((lsn, index, kind, location));
         }
     }
 
     /// The messages that wait.
-    pub(crate) fn into_live(self, except: &HashSet<MessageId>) -> HashMap<MessageId, Row> {
-        let live = self.messages.into_iter();
-        live.filter_map(|(id, row)| Some((id, row?))).filter(|(id, _)| !except.contains(id)).collect()
+    pub(crate) fn into_waiting(mut self, except: &HashSet<MessageId>) -> Rows {
+        self.rows.keep_waiting(except);
+        self.rows
     }
 
     fn understand(&mut self, record: &Replayed) -> Option<()> {
         match Kind::from_byte(record.kind)? {
-            Kind::Accepted => self.accepted(head(record)?, record.location),
-            Kind::Snapshot => self.snapshot(head(record)?, record.location),
+            Kind::Accepted => self.accepted(decode_state(&record.head)?, record.location),
+            Kind::Snapshot => self.snapshot(decode_state(&record.head)?, record.location),
             Kind::Outcomes => {
                 let OutcomeHead { id, outcomes } = head(record)?;
                 self.change(id, |row| row.settle(&outcomes, record.location));
@@ -61,32 +68,30 @@ impl Replay {
                 self.change(id, |row| row.started(&attempts));
             }
             Kind::Operator => self.operator(head(record)?, record.location),
-            Kind::Imported => self.imported(head(record)?, record.location),
+            Kind::Imported => self.imported(decode_state(&record.head)?, record.location),
+            // Of the cold log only.
+            Kind::Body => return None,
             Kind::Mark => self.clean_stop = head::<Mark>(record)? == Mark::CleanStop,
         }
         Some(())
     }
 
     fn accepted(&mut self, head: AcceptedHead, location: Location) {
-        let row = Row { location, ..head.row };
-        let row = (!row.is_done()).then_some(row);
-        self.messages.entry(head.id).or_insert(row);
+        self.rows.accept(head.id, &Row { location, home: location.segment, ..head.row });
     }
 
     /// A snapshot is written when no other record of its message is under
     /// way, so it says what all records before it said.
-    fn snapshot(&mut self, head: SnapshotHead, location: Location) {
-        let ended = matches!(self.messages.get(&head.id), Some(None));
-        if !ended {
-            let row = Row { location, ..head.row };
-            self.messages.insert(head.id, Some(row));
-        }
+    fn snapshot(&mut self, head: SnapshotHead, record: Location) {
+        // The first version of this program copied the body with the state.
+        let location = if record.len > 0 { record } else { head.row.location };
+        self.rows.replace(head.id, &Row { location, home: record.segment, ..head.row });
     }
 
     /// A message that left for another spool has ended here; when it comes
     /// back it waits again.
     fn imported(&mut self, head: ImportedHead, location: Location) {
-        self.messages.insert(head.id, Some(Row { location, ..head.row }));
+        self.rows.revive(head.id, &Row { location, home: location.segment, ..head.row });
     }
 
     fn operator(&mut self, wish: OperatorHead, location: Location) {
@@ -107,14 +112,7 @@ impl Replay {
     }
 
     fn change(&mut self, id: MessageId, change: impl FnOnce(&mut Row)) {
-        if let Some(state) = self.messages.get_mut(&id)
-            && let Some(row) = state
-        {
-            change(row);
-            if row.is_done() {
-                *state = None;
-            }
-        }
+        self.rows.change(id, change);
     }
 }
 
@@ -184,7 +182,7 @@ mod tests {
     }
 
     fn live(records: &[Replayed]) -> Option<Row> {
-        replay(records).into_live(&HashSet::new()).remove(&id())
+        replay(records).into_waiting(&HashSet::new()).get(id())
     }
 
     #[test]
@@ -204,14 +202,16 @@ mod tests {
     #[test]
     fn a_snapshot_stands_for_all_before_it() {
         let row = live(&[accepted(1), outcome(1, None, 2), outcome(0, Some(80), 3)]).unwrap();
-        let copy = records::snapshot(id(), &row, Bytes::new()).unwrap();
+        let mut state = Row { location: at(70), ..row };
+        state.forget_last(|_| false);
+        let copy = records::snapshot(id(), state).unwrap();
         let copy = record(copy.kind, copy.head, 9);
         let mut last = outcome(0, Some(1), 9);
         last.kind = Kind::Copied as u8;
         // With and without the segments that came before.
         for before in [vec![], vec![accepted(1), outcome(1, None, 2)]] {
             let moved = live(&[before, vec![copy.clone(), last.clone()]].concat()).unwrap();
-            assert_eq!(moved.location, at(9));
+            assert_eq!((moved.location, moved.home), (at(70), 9));
             let waiting: Vec<_> = moved.waiting().collect();
             assert_eq!(waiting.len(), 1);
             assert_eq!((waiting[0].due, waiting[0].last), (Timestamp::from_millis(80), Some(at(9))));
@@ -229,11 +229,11 @@ mod tests {
             head[0] = 9;
             record(good.kind, head.into(), 2)
         };
-        let bad = [record(99, good.head.clone(), 2), other_version, cut(0), cut(1), cut(good.head.len() - 1)];
+        let bad = [record(99, good.head.clone(), 2), other_version, cut(0), cut(1), cut(good.head.len() - 2)];
         for bad in bad {
             let replay = replay(&[good.clone(), bad]);
             assert_eq!((replay.damaged.len(), replay.records), (1, 2));
-            assert_eq!(replay.into_live(&HashSet::new()).len(), 1);
+            assert_eq!(replay.into_waiting(&HashSet::new()).len(), 1);
         }
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct Row {
     pub held: bool,
     /// Recipients that wait, by domain. Never an empty unit.
     pub units: Vec<Unit>,
+    /// Segment of the main log with the record that says all this, but for
+    /// what later records say.
+    pub home: u64,
 }
 
 /// The recipients of one domain: what one delivery is about.
@@ -59,12 +62,23 @@ impl Row {
             accepted_at: record.accepted_at,
             held: record.origin.hold,
             units: Vec::with_capacity(1),
+            home: location.segment,
         };
         for (index, recipient) in (0..).zip(&record.envelope.recipients) {
             let waiting = Waiting { recipient: index, attempts: 0, due: record.released_at(), last: None };
             row.add(recipient.address.domain(), waiting);
         }
         row
+    }
+
+    /// As a value of the index.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("a row has no type that postcard refuses")
+    }
+
+    /// What [`Row::encode`] wrote; none when it is damaged, or empty.
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        postcard::from_bytes(value).ok()
     }
 
     fn add(&mut self, domain: &Domain, waiting: Waiting) {
@@ -157,9 +171,16 @@ impl Row {
         }
     }
 
-    /// What the last attempts said is not known from here.
-    pub(crate) fn forget_last(&mut self) {
-        self.waiting_mut().for_each(|waiting| waiting.last = None);
+    /// Whether some of it lies in this segment.
+    pub(crate) fn lies_in(&self, segment: u64) -> bool {
+        self.home == segment || self.location.segment == segment
+    }
+
+    /// What the last attempts said is not known from here, but where it lies
+    /// in a segment that is `kept`.
+    pub(crate) fn forget_last(&mut self, kept: impl Fn(u64) -> bool) {
+        let gone = |last: &Location| !kept(last.segment);
+        self.waiting_mut().filter(|w| w.last.as_ref().is_some_and(gone)).for_each(|w| w.last = None);
     }
 
     /// What these recipients' last attempts said now lies at `location`.
@@ -171,8 +192,8 @@ impl Row {
         }
     }
 
-    /// What the last attempts had said when the message was `then` now lies
-    /// at `location`.
+    /// What these recipients' last attempts had said when the message was
+    /// `then` now lies at `location`.
     pub(crate) fn copied_since(&mut self, then: &Row, location: Location) {
         for waiting in self.waiting_mut().filter(|w| w.last.is_some()) {
             let same = |w: &Waiting| w.recipient == waiting.recipient && w.last == waiting.last;

@@ -3,24 +3,39 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use postrider_base::{Clock, Metrics, Scope, Timestamp};
 use postrider_mail::MessageId;
-use postrider_wal::{Log, Usage};
-use tokio::sync::{Notify, mpsc};
+use postrider_wal::{Location, Log, Usage};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admission::{Admissions, BodyMemory};
 use crate::commit::Pending;
 use crate::error::{Error, Result};
 use crate::feed::{Feeds, Recent};
 use crate::indexer::Indexer;
+use crate::lives::COLD;
 use crate::quarantine::Quarantine;
+use crate::reclaim::ColdSpace;
 use crate::settings::Settings;
 use crate::state::State;
+use crate::view::OpenReport;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// All records, in one order.
     pub log: Log,
+    /// Bodies of messages that outlived the segment in which they came.
+    pub cold: Log,
+    /// How old mail is being recovered.
+    pub recovery: watch::Sender<Recovery>,
+    /// Why the process must end, though the logs have not failed.
+    pub failure: watch::Sender<bool>,
+    /// Held while a segment is given back, or while the whole log is read.
+    pub retiring: tokio::sync::Mutex<()>,
+    /// One reclaims at a time.
+    pub reclaiming: tokio::sync::Mutex<()>,
     pub clock: Clock,
     pub settings: Settings,
     pub metrics: Metrics,
@@ -28,6 +43,8 @@ pub(crate) struct Shared {
     pub admissions: Arc<Admissions>,
     pub bodies: Arc<BodyMemory>,
     pub indexer: Indexer,
+    /// What the cold log takes on the disk.
+    pub cold_space: ColdSpace,
     pub recent: Recent,
     pub feeds: Feeds,
     pub quarantine: Quarantine,
@@ -48,7 +65,64 @@ pub(crate) struct Shared {
     pub published: Mutex<Usage>,
 }
 
+/// How far the recovery of old mail is.
+#[derive(Clone, Debug)]
+pub(crate) enum Recovery {
+    UnderWay,
+    Done(Arc<OpenReport>),
+    /// With the reason.
+    Failed(Arc<Error>),
+}
+
 impl Shared {
+    /// The log in which something lies.
+    pub(crate) fn log_of(&self, location: Location) -> &Log {
+        match location.segment < COLD {
+            true => &self.log,
+            false => &self.cold,
+        }
+    }
+
+    /// Waits until old mail is recovered.
+    pub(crate) async fn recovered(&self) -> Result<Arc<OpenReport>> {
+        let mut recovery = self.recovery.subscribe();
+        let is_over = |recovery: &Recovery| !matches!(recovery, Recovery::UnderWay);
+        let over = async {
+            let over = recovery.wait_for(is_over).await;
+            over.map(|over| over.clone()).unwrap_or(Recovery::UnderWay)
+        };
+        tokio::select! {
+            biased;
+            over = over => match over {
+                Recovery::UnderWay => Err(Error::Closed),
+                Recovery::Done(report) => Ok(report),
+                Recovery::Failed(reason) => Err(Error::Unrecovered(reason)),
+            },
+            () = self.scope.cancelled() => Err(Error::Closed),
+        }
+    }
+
+    /// Gives up: nothing is taken or handed out any more, and the process is
+    /// to end.
+    pub(crate) fn fail(&self, reason: &Error) {
+        tracing::error!(%reason, "the spool has failed");
+        self.failure.send_replace(true);
+    }
+
+    /// Resolves when the process must end.
+    pub(crate) async fn failed(&self) {
+        let mut failure = self.failure.subscribe();
+        let failed = async {
+            // The sender lives as long as this.
+            let _ = failure.wait_for(|failed| *failed).await;
+        };
+        tokio::select! {
+            () = failed => {}
+            () = self.log.poison_event() => {}
+            () = self.cold.poison_event() => {}
+        }
+    }
+
     /// Does something under the lock, then hands on what follows from it.
     pub(crate) fn update<R>(&self, work: impl FnOnce(&mut State, Timestamp) -> R) -> R {
         let now = self.clock.now();
@@ -68,7 +142,7 @@ impl Shared {
             (next, _) => next.is_some(),
         };
         let wake = sooner || state.due.is_ready();
-        let thinned = std::mem::take(&mut state.thinned);
+        let thinned = state.lives.take_thinned();
         drop(state);
         if thinned {
             self.reclaim.notify_one();
@@ -81,7 +155,8 @@ impl Shared {
 
     /// Refuses once nothing can be written any more.
     pub(crate) fn check_open(&self) -> Result<()> {
-        match (self.log.poisoned(), self.scope.is_cancelled()) {
+        let failed = self.log.poisoned() || self.cold.poisoned() || *self.failure.borrow();
+        match (failed, self.scope.is_cancelled()) {
             (true, _) => Err(Error::Poisoned),
             (false, true) => Err(Error::Closed),
             (false, false) => Ok(()),
@@ -100,9 +175,12 @@ impl Shared {
     pub(crate) fn publish(&self) {
         let metrics = &self.metrics;
         let mut published = self.published.lock();
-        let usage = self.log.usage();
-        metrics.spool_bytes.set(gauge(usage.bytes));
-        metrics.spool_segments.set(gauge(usage.segments));
+        let mut usage = self.log.usage();
+        let cold = self.cold.usage();
+        usage.syncs += cold.syncs;
+        usage.bytes_written += cold.bytes_written;
+        metrics.spool_bytes.set(gauge(usage.bytes + self.cold_space.bytes()));
+        metrics.spool_segments.set(gauge(usage.segments + cold.segments));
         let news = |now: u64, then: u64| now.saturating_sub(then);
         metrics.spool_syncs.inc_by(news(usage.syncs, published.syncs));
         let written = news(usage.bytes_written, published.bytes_written);
@@ -110,10 +188,20 @@ impl Shared {
         *published = usage;
     }
 
-    /// Keeps a copy of a record that does not read back, once.
-    pub(crate) fn damaged(&self, id: MessageId, what: &str) -> Error {
-        self.quarantine.note(&format!("message-{id}"), what, &[]);
+    /// Keeps a note on a message that does not read back.
+    pub(crate) async fn damaged(self: &Arc<Self>, id: MessageId, what: String) -> Error {
+        self.note(format!("message-{id}"), what, Bytes::new()).await;
         Error::Damaged(id)
+    }
+
+    /// Keeps a note and evidence in quarantine, away from the runtime's
+    /// threads.
+    pub(crate) async fn note(self: &Arc<Self>, name: String, what: String, bytes: Bytes) {
+        let shared = Arc::clone(self);
+        let noted = tokio::task::spawn_blocking(move || shared.quarantine.note(&name, &what, &bytes)).await;
+        if let Err(error) = noted {
+            tracing::error!(%error, "a note on a damaged record was not kept");
+        }
     }
 }
 

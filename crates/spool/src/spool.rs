@@ -16,9 +16,10 @@ use crate::feed::Feed;
 use crate::message::{NewMessage, QueueKey};
 use crate::open;
 use crate::operator;
+use crate::reclaim::{self, Compacted};
 use crate::records::Mark;
 use crate::settings::Settings;
-use crate::shared::Shared;
+use crate::shared::{Recovery, Shared};
 use crate::view::{MessageView, OpenReport, QueueEntry, QueueSummary, Selector, Stat};
 
 /// What a spool is opened with.
@@ -55,14 +56,11 @@ pub struct SpoolOptions {
 pub struct Spool(Arc<Handle>);
 
 #[derive(Debug)]
-struct Handle {
-    shared: Arc<Shared>,
-    report: OpenReport,
-}
+struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.scope.cancel();
+        self.0.scope.cancel();
     }
 }
 
@@ -85,20 +83,52 @@ pub enum Record {
 const CLOSE: Duration = Duration::from_secs(10);
 
 impl Spool {
-    /// Opens or makes a spool: reads the log, brings the index into
-    /// agreement with it, starts the tasks. To be called on a tokio runtime.
+    /// Opens or makes a spool and recovers its old mail. To be called on a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Spool::open_behind`] and [`Spool::recovered`].
+    pub async fn open(options: SpoolOptions) -> Result<Self> {
+        let spool = Self::open_behind(options).await?;
+        spool.recovered().await?;
+        Ok(spool)
+    }
+
+    /// Opens or makes a spool that takes messages at once, while a task
+    /// recovers old mail. Until that is done nothing is handed out; operators'
+    /// calls, [`Spool::commit`] and feeds wait.
     ///
     /// # Errors
     /// [`Error::Log`] when segments are missing or of another version,
     /// [`Error::Io`].
-    pub async fn open(options: SpoolOptions) -> Result<Self> {
-        let (shared, report) = open::open(options).await?;
-        Ok(Self(Arc::new(Handle { shared, report })))
+    pub async fn open_behind(options: SpoolOptions) -> Result<Self> {
+        Ok(Self(Arc::new(Handle(open::open(options).await?))))
     }
 
-    /// How opening went.
-    pub fn report(&self) -> &OpenReport {
-        &self.0.report
+    /// Waits until old mail is recovered; how it went.
+    ///
+    /// # Errors
+    /// [`Error::Unrecovered`]: the process is to end, see [`Spool::failed`].
+    /// [`Error::Closed`].
+    pub async fn recovered(&self) -> Result<Arc<OpenReport>> {
+        self.0.0.recovered().await
+    }
+
+    /// How recovering went; none while it is under way, or failed.
+    pub fn report(&self) -> Option<Arc<OpenReport>> {
+        match &*self.0.0.recovery.borrow() {
+            Recovery::Done(report) => Some(Arc::clone(report)),
+            Recovery::UnderWay | Recovery::Failed(_) => None,
+        }
+    }
+
+    /// Gives back all disk space that nothing needs, which is otherwise done
+    /// when enough has come together.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`].
+    pub async fn compact(&self) -> Result<Compacted> {
+        reclaim::compact(&self.0.0).await
     }
 
     /// Reserves room for a message of this length, so that a client hears
@@ -109,7 +139,7 @@ impl Spool {
     /// [`Error::Full`] at a bound, [`Error::NoFile`], [`Error::Poisoned`],
     /// [`Error::Closed`].
     pub fn admit(&self, bytes: u64) -> Result<Admission> {
-        let shared = &self.0.shared;
+        let shared = &self.0.0;
         shared.check_open()?;
         if shared.log.is_full() {
             shared.metrics.spool_full.inc();
@@ -127,7 +157,7 @@ impl Spool {
     /// [`Error::Full`], [`Error::NoFile`], [`Error::TooLarge`],
     /// [`Error::Closed`]: the message was not taken. [`Error::Poisoned`]: it may have been.
     pub async fn accept(&self, message: NewMessage) -> Result<()> {
-        let shared = &self.0.shared;
+        let shared = &self.0.0;
         shared.check_open()?;
         if shared.log.is_full() {
             shared.metrics.spool_full.inc();
@@ -154,7 +184,7 @@ impl Spool {
     /// [`Error::Unknown`] when outcomes are about a message that does not
     /// wait; nothing is written then. Others as [`Spool::accept`].
     pub async fn commit(&self, records: Vec<Record>, durability: Durability) -> Result<Lsn> {
-        let shared = &self.0.shared;
+        let shared = &self.0.0;
         let about = records.iter().filter_map(|record| match record {
             Record::Outcomes { id, .. } => Some(*id),
             Record::Message(_) => None,
@@ -179,18 +209,18 @@ impl Spool {
     /// queue. Never returns an empty list; after [`Spool::failed`] or
     /// [`Spool::close`] never returns. Dropping the future claims nothing.
     pub async fn take_due(&self, max: usize) -> Vec<Claim> {
-        claim::take_due(&self.0.shared, max).await
+        claim::take_due(&self.0.0, max).await
     }
 
     /// Hands out nothing more of a queue until [`Spool::unpark`]. Not
     /// remembered across restarts.
     pub fn park(&self, queue: &QueueKey) {
-        self.0.shared.update(|state, now| state.due.park(queue, true, now));
+        self.0.0.update(|state, now| state.due.park(queue, true, now));
     }
 
     /// Hands out from a parked queue again.
     pub fn unpark(&self, queue: &QueueKey) {
-        self.0.shared.update(|state, now| state.due.park(queue, false, now));
+        self.0.0.update(|state, now| state.due.park(queue, false, now));
     }
 
     /// Keeps messages from being delivered, across restarts. Holding a queue,
@@ -200,7 +230,7 @@ impl Spool {
     /// # Errors
     /// [`Error::Unknown`] for a single message that does not wait.
     pub async fn hold(&self, selector: &Selector) -> Result<()> {
-        operator::hold(&self.0.shared, selector).await
+        operator::hold(&self.0.0, selector).await
     }
 
     /// Ends every hold that lies within the selector, and those of single
@@ -209,7 +239,7 @@ impl Spool {
     /// # Errors
     /// As [`Spool::hold`].
     pub async fn release(&self, selector: &Selector) -> Result<()> {
-        operator::release(&self.0.shared, selector).await
+        operator::release(&self.0.0, selector).await
     }
 
     /// Makes waiting messages due now, held ones apart; how many parts of
@@ -219,7 +249,7 @@ impl Spool {
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub async fn retry(&self, selector: &Selector) -> Result<u64> {
-        operator::retry(&self.0.shared, selector).await
+        operator::retry(&self.0.0, selector).await
     }
 
     /// Ends waiting messages without delivery and without a bounce; how many
@@ -229,7 +259,7 @@ impl Spool {
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub async fn delete(&self, selector: &Selector) -> Result<u64> {
-        operator::delete(&self.0.shared, selector).await
+        operator::delete(&self.0.0, selector).await
     }
 
     /// Every queue in numbers, ordered by account and domain. Reads the whole
@@ -238,7 +268,7 @@ impl Spool {
     /// # Errors
     /// [`Error::Closed`].
     pub async fn summary(&self) -> Result<Vec<QueueSummary>> {
-        operator::summary(&self.0.shared).await
+        operator::summary(&self.0.0).await
     }
 
     /// Up to `limit` entries of the queues selected, ordered by account,
@@ -247,7 +277,7 @@ impl Spool {
     /// # Errors
     /// [`Error::Closed`].
     pub async fn list(&self, selector: &Selector, limit: usize) -> Result<Vec<QueueEntry>> {
-        operator::list(&self.0.shared, selector, limit).await
+        operator::list(&self.0.0, selector, limit).await
     }
 
     /// A queued message; `None` when it has ended or never was.
@@ -255,14 +285,14 @@ impl Spool {
     /// # Errors
     /// [`Error::Closed`].
     pub async fn show(&self, id: MessageId) -> Result<Option<MessageView>> {
-        operator::show(&self.0.shared, id).await
+        operator::show(&self.0.0, id).await
     }
 
     /// The spool in numbers; also brings the metrics of its log up to date.
     pub fn stat(&self) -> Stat {
-        let shared = &self.0.shared;
+        let shared = &self.0.0;
         let (messages, bytes) = shared.admissions.counts();
-        let usage = shared.log.usage();
+        let segments = shared.log.usage().segments + shared.cold.usage().segments;
         shared.publish();
         let state = shared.state.lock();
         Stat {
@@ -273,8 +303,8 @@ impl Spool {
             in_delivery: state.due.states().map(|queue| queue.claimed).sum(),
             held: state.due.holds().all,
             body_memory: shared.bodies.held(),
-            disk_bytes: usage.bytes,
-            segments: usage.segments,
+            disk_bytes: reclaim::disk_bytes(shared),
+            segments,
             index: shared.indexer.kind(),
             index_backlog: shared.indexer.backlog(),
             quarantined: shared.quarantine.count(),
@@ -287,13 +317,13 @@ impl Spool {
     /// reader has dealt with, or [`Lsn::ZERO`] for everything that is there.
     /// What is before `from` counts as acknowledged.
     pub fn feed(&self, name: &'static str, from: Lsn) -> Feed {
-        Feed::new(&self.0.shared, name, from)
+        Feed::new(&self.0.0, name, from)
     }
 
     /// Resolves when the log has failed: the process must end and be
     /// restarted, which recovers.
     pub async fn failed(&self) {
-        self.0.shared.log.poison_event().await;
+        self.0.0.failed().await;
     }
 
     /// Syncs, marks the stop as clean, and ends the tasks. What is claimed
@@ -302,23 +332,26 @@ impl Spool {
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`] the second time.
     pub async fn close(&self) -> Result<()> {
-        let shared = &self.0.shared;
+        let shared = &self.0.0;
         shared.check_open()?;
-        let index = shared.indexer.settled().await?;
-        let flushed = tokio::task::spawn_blocking(move || index.flush()).await;
-        if let Ok(Err(error)) = flushed {
-            tracing::warn!(%error, "the index was not flushed");
+        if self.report().is_some() {
+            let index = shared.indexer.settled().await?;
+            let flushed = tokio::task::spawn_blocking(move || index.flush()).await;
+            if let Ok(Err(error)) = flushed {
+                tracing::warn!(%error, "the index was not flushed");
+            }
+            let mut batch = Batch::default();
+            batch.mark(Mark::CleanStop)?;
+            batch.commit(shared, Durability::Synced).await?;
         }
-        let mut batch = Batch::default();
-        batch.mark(Mark::CleanStop)?;
-        batch.commit(shared, Durability::Synced).await?;
         if let Err(late) = shared.scope.clone().close(CLOSE).await {
             tracing::warn!(?late, "tasks of the spool did not end in time");
         }
+        shared.cold.close().await?;
         shared.log.close().await.map_err(Error::from)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.0.shared
+        &self.0.0
     }
 }

@@ -5,7 +5,8 @@
 //! one lock that is held for microseconds; changes for the index are
 //! collected and handed on in the same order.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +18,15 @@ use crate::admission::{Admissions, Body};
 use crate::claim::DueRecipient;
 use crate::due::{Due, Slot};
 use crate::index::{Change, put};
+use crate::lives::Lives;
 use crate::message::{AcceptedRecord, QueueKey};
 use crate::row::Row;
 
 /// A message in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Active {
-    pub record: Arc<AcceptedRecord>,
+    /// As it was accepted; none when only its state was read.
+    pub record: Option<Arc<AcceptedRecord>>,
     pub row: Row,
     pub body: Option<Arc<Body>>,
     /// What the last attempts said, one for each recipient that had one.
@@ -36,25 +39,15 @@ pub(crate) struct Active {
     pub pins: u32,
 }
 
-/// What lives in a segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Live {
-    pub messages: u64,
-    pub bytes: u64,
-}
-
 /// What is known of messages right now.
 #[derive(Debug)]
 pub(crate) struct State {
     pub messages: HashMap<MessageId, Active>,
     pub due: Due,
-    pub segments: BTreeMap<u64, Live>,
+    /// What of them lies in which segment.
+    pub lives: Lives,
     /// Segment of the record that says which queues are held.
     pub holds_segment: Option<u64>,
-    /// A segment has become worth reclaiming.
-    pub thinned: bool,
-    /// Live bytes below which one is.
-    thin: u64,
     /// Changes for the index, to be sent before the lock is released.
     pub changes: Vec<Change>,
     /// Messages with records handed to the log and not taken in yet.
@@ -79,18 +72,13 @@ pub(crate) struct Parcel {
     pub fresh: bool,
 }
 
-/// Bytes that a message takes in a segment beside its body, roughly.
-const OVERHEAD: u64 = 256;
-
 impl State {
-    pub(crate) fn new(due: Due, holds_segment: Option<u64>, thin: u64, admissions: Arc<Admissions>) -> Self {
+    pub(crate) fn new(due: Due, lives: Lives, admissions: Arc<Admissions>) -> Self {
         Self {
             messages: HashMap::new(),
             due,
-            segments: BTreeMap::new(),
-            holds_segment,
-            thinned: false,
-            thin,
+            lives,
+            holds_segment: None,
             changes: Vec::new(),
             under_way: HashMap::new(),
             loading: HashMap::new(),
@@ -105,7 +93,7 @@ impl State {
             self.due.restore(&queue, (due, id));
         }
         self.admissions.admit_anyway(size(row.location)).keep();
-        self.count(row.location);
+        self.lives.add(row);
     }
 
     /// A message was accepted. Whether it is the first young one.
@@ -152,8 +140,8 @@ impl State {
         for (queue, due) in row.places() {
             self.due.add_fresh(&queue, (due, id), now);
         }
-        self.count(location);
-        let active = Active { record, row, body, last, young: true, damaged: false, pins: 0 };
+        self.lives.add(&row);
+        let active = Active { record: Some(record), row, body, last, young: true, damaged: false, pins: 0 };
         self.messages.insert(id, active);
         true
     }
@@ -163,15 +151,13 @@ impl State {
     pub(crate) fn change(&mut self, id: MessageId, now: Timestamp, change: impl FnOnce(&mut Active)) -> bool {
         let Some(active) = self.messages.get_mut(&id) else { return false };
         let before: Vec<_> = active.row.places().collect();
-        let location = active.row.location;
+        let (location, home) = (active.row.location, active.row.home);
         change(active);
         let after: Vec<_> = active.row.places().collect();
-        if active.row.location != location {
-            let moved = active.row.location;
-            self.uncount(location);
-            self.count(moved);
+        if (active.row.location, active.row.home) != (location, home) {
+            self.lives.move_to(&active.row, (location, home));
             // Of a damaged message nothing is left but its state.
-            self.admissions.shrink(size(location).saturating_sub(size(moved)));
+            self.admissions.shrink(size(location).saturating_sub(size(active.row.location)));
         }
         match after.is_empty() {
             true => self.ended(id, before, now),
@@ -185,7 +171,7 @@ impl State {
         for (queue, due) in &before {
             self.due.end(queue, (*due, id), now);
         }
-        self.uncount(active.row.location);
+        self.lives.remove(&active.row);
         self.admissions.release(size(active.row.location));
         if let Some((_, ended)) = self.loading.get_mut(&id) {
             *ended = true;
@@ -272,6 +258,7 @@ impl State {
         if active.row.held || active.damaged {
             return None;
         }
+        let record = Arc::clone(active.record.as_ref()?);
         let waiting = active.row.unit(domain)?.waiting.iter();
         let due = waiting.filter(|waiting| waiting.due <= now);
         let recipients: Vec<_> = due
@@ -286,7 +273,7 @@ impl State {
         }
         active.pins += 1;
         Some(Parcel {
-            record: Arc::clone(&active.record),
+            record,
             body: active.body.clone(),
             location: active.row.location,
             fresh: active.young && recipients.iter().all(|recipient| recipient.attempts == 0),
@@ -346,10 +333,17 @@ impl State {
         if *count == 0 {
             self.loading.remove(&id);
         }
-        if let Some(active) = loaded
-            && !ended
-        {
-            self.messages.entry(id).or_insert(active);
+        let Some(loaded) = loaded.filter(|_| !ended) else { return };
+        match self.messages.entry(id) {
+            Entry::Vacant(place) => {
+                place.insert(loaded);
+            }
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                if known.record.is_none() {
+                    (known.record, known.body, known.damaged) = (loaded.record, loaded.body, loaded.damaged);
+                }
+            }
         }
     }
 
@@ -393,26 +387,6 @@ impl State {
         let young = self.messages.iter().filter(|(_, active)| active.young);
         let accepting = self.under_way.keys().filter(|id| !self.messages.contains_key(id));
         young.map(|(id, _)| *id).chain(accepting.copied()).collect()
-    }
-
-    fn count(&mut self, location: Location) {
-        let live = self.segments.entry(location.segment).or_default();
-        live.messages += 1;
-        live.bytes += size(location) + OVERHEAD;
-    }
-
-    fn uncount(&mut self, location: Location) {
-        let newest = self.segments.last_key_value().map(|(number, _)| *number);
-        let Some(live) = self.segments.get_mut(&location.segment) else {
-            return;
-        };
-        let before = live.bytes;
-        live.messages = live.messages.saturating_sub(1);
-        live.bytes = live.bytes.saturating_sub(size(location) + OVERHEAD);
-        let crossed = before >= self.thin && live.bytes < self.thin;
-        if newest != Some(location.segment) && (crossed || live.messages == 0) {
-            self.thinned = true;
-        }
     }
 }
 

@@ -247,7 +247,7 @@ async fn write(shared: &Arc<Shared>, selector: &Selector, mut writer: Writer) ->
         let write = move || {
             let mut damaged = 0;
             for (location, state) in chosen {
-                let body = shared.log.read(location).ok();
+                let body = shared.log_of(location).read(location).ok();
                 match body.filter(|body| crate::records::decode_message(body).is_some()) {
                     Some(body) => writer.message(&state, &body)?,
                     None => damaged += 1,

@@ -124,7 +124,7 @@ pub enum IndexKind {
 }
 
 /// How opening went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OpenReport {
     /// Whether the last run ended with [`crate::Spool::close`].
     pub clean_stop: bool,

@@ -1,5 +1,6 @@
 //! The heads of what a log held when it was opened.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::recover::Opened;
@@ -12,12 +13,13 @@ use crate::{Error, OpenReport, Replayed};
 #[derive(Debug)]
 pub struct Backlog {
     shared: Arc<Shared>,
-    unread: Vec<Opened>,
+    /// Oldest first.
+    unread: VecDeque<Opened>,
 }
 
 impl Backlog {
     pub(crate) fn new(shared: Arc<Shared>, unread: Vec<Opened>) -> Self {
-        Self { shared, unread }
+        Self { shared, unread: unread.into() }
     }
 
     /// Hands every entry's head to `replay`, in LSN order: one segment's heads
@@ -26,11 +28,20 @@ impl Backlog {
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`].
-    pub fn replay(self, report: &mut OpenReport, replay: &mut dyn FnMut(Replayed)) -> Result<(), Error> {
-        for file in self.unread {
-            report.batches += read(&self.shared, file, report, replay)?;
-        }
+    pub fn replay(mut self, report: &mut OpenReport, replay: &mut dyn FnMut(Replayed)) -> Result<(), Error> {
+        while self.replay_next(report, replay)? {}
         Ok(())
+    }
+
+    /// As [`Backlog::replay`], of the oldest segment that is not read yet alone.
+    /// Whether there was one.
+    ///
+    /// # Errors
+    /// As [`Backlog::replay`].
+    pub fn replay_next(&mut self, report: &mut OpenReport, replay: &mut dyn FnMut(Replayed)) -> Result<bool, Error> {
+        let Some(next) = self.unread.pop_front() else { return Ok(false) };
+        report.batches += read(&self.shared, next, report, replay)?;
+        Ok(true)
     }
 
     /// As [`Backlog::replay`], of the last segment with batches alone.
@@ -38,7 +49,7 @@ impl Backlog {
     /// # Errors
     /// As [`Backlog::replay`].
     pub fn replay_last(&mut self, report: &mut OpenReport, replay: &mut dyn FnMut(Replayed)) -> Result<(), Error> {
-        let Some(last) = self.unread.pop() else { return Ok(()) };
+        let Some(last) = self.unread.pop_back() else { return Ok(()) };
         report.batches += read(&self.shared, last, report, replay)?;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Reading back committed batches in order: the feed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -60,6 +61,28 @@ fn footer(shared: &Shared, segment: &Segment) -> Result<Bytes, Error> {
     })?;
     *shared.footer.lock() = Some((number, footer.clone()));
     Ok(footer)
+}
+
+/// Stretches of a sealed segment with nothing that `keep` wants: whole batches
+/// where it wants nothing of them, else bodies. Neighbours are one.
+pub(crate) fn unused(segment: &Segment, keep: &dyn Fn(&Replayed) -> bool) -> Result<Vec<Range<u64>>, Error> {
+    let mut holes: Vec<Range<u64>> = Vec::new();
+    let mut add = |hole: Range<u64>| match holes.last_mut() {
+        Some(last) if last.end == hole.start => last.end = hole.end,
+        _ if hole.is_empty() => {}
+        _ => holes.push(hole),
+    };
+    for listed in segment.listed()? {
+        let entries = entries(segment, &listed)?;
+        if !entries.iter().any(keep) {
+            add(listed.offset..listed.offset + listed.header.len());
+            continue;
+        }
+        for entry in entries.iter().filter(|entry| !keep(entry)) {
+            add(entry.location.offset..entry.location.offset + u64::from(entry.location.len));
+        }
+    }
+    Ok(holes)
 }
 
 /// The entries of a listed batch.

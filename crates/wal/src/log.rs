@@ -249,31 +249,23 @@ impl Log {
         removed.await.map_err(|_| Error::Closed)?
     }
 
-    /// Gives back the disk space of bodies that nobody will read again, as far
-    /// as they fill whole blocks and the segment is sealed. What is left of
-    /// them reads as damaged; heads stay. Blocks for the disk; a crash may undo
-    /// it.
+    /// Gives back the disk space of entries that nobody will read again: of
+    /// all that `keep` says no to, as far as they fill whole blocks. Only of a
+    /// sealed segment, whose footer still has every head. Blocks for the disk;
+    /// a crash may undo it.
     ///
     /// # Errors
-    /// [`Error::NoSegment`]; [`Error::Io`], of the kind
+    /// [`Error::NoSegment`], [`Error::Corrupt`]; [`Error::Io`], of the kind
     /// [`Unsupported`](std::io::ErrorKind::Unsupported) where the file system
     /// can not.
-    pub fn release(&self, segment: u64, mut bodies: Vec<Location>) -> Result<(), Error> {
+    pub fn release(&self, segment: u64, keep: &dyn Fn(&Replayed) -> bool) -> Result<(), Error> {
         let segment = self.segment(segment)?;
         if !segment.is_sealed() {
             return Ok(());
         }
-        bodies.retain(|body| body.segment == segment.number());
-        bodies.sort_unstable();
-        // Neighbours together, so that a block that two of them share goes too.
-        for run in bodies.chunk_by(|one, next| one.offset + u64::from(one.len) == next.offset) {
-            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let length = last.offset + u64::from(last.len) - first.offset;
-            if length > 0 {
-                let punched = segment.file.punch_hole(first.offset, length);
-                punched
-                    .map_err(|error| Error::io(format!("giving back space of segment {}", segment.number()), error))?;
-            }
+        for hole in history::unused(&segment, keep)? {
+            let punched = segment.file.punch_hole(hole.start, hole.end - hole.start);
+            punched.map_err(|error| Error::io(format!("giving back space of segment {}", segment.number()), error))?;
         }
         Ok(())
     }

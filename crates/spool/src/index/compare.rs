@@ -1,12 +1,11 @@
 //! What an index says against what the log says.
 
-use std::collections::HashMap;
-
 use postrider_mail::MessageId;
 use serde::Serialize;
 
-use super::{Broken, Index, encode_row, guard, parse_id, parse_place};
-use crate::row::Row;
+use super::differences::{self, Difference};
+use super::{Broken, Index, guard, parse_id};
+use crate::rows::Rows;
 
 /// Where an index differs from the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -30,71 +29,51 @@ const EXAMPLES: usize = 20;
 
 impl Index {
     /// Compares without changing anything. Blocks.
-    pub(crate) fn compare(&self, rows: &HashMap<MessageId, Row>) -> Result<Disagreement, Broken> {
+    pub(crate) fn compare(&self, rows: &Rows) -> Result<Disagreement, Broken> {
         let Self::Sled { messages, queue, .. } = self else { return Ok(Disagreement::default()) };
-        let found = guard(|| {
+        guard(|| {
             let mut found = Disagreement::default();
-            found.messages(messages, rows)?;
+            differences::rows(messages, rows, |difference| {
+                found.add(difference);
+                Ok(())
+            })?;
             found.places(queue, rows)?;
             Ok(found)
-        })?;
-        Ok(found)
+        })
     }
 }
 
 impl Disagreement {
-    fn messages(&mut self, tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::Result<()> {
-        let mut seen = 0;
-        for entry in tree {
-            let (key, value) = entry?;
-            let id = parse_id(&key);
-            match id.and_then(|id| rows.get(&id)) {
-                None => self.ended += 1,
-                Some(row) => {
-                    seen += 1;
-                    if encode_row(row) == *value {
-                        continue;
-                    }
-                    self.stale += 1;
-                }
+    fn add(&mut self, difference: Difference<'_>) {
+        let id = match difference {
+            Difference::Missing(key, _) => {
+                self.missing += 1;
+                parse_id(key)
             }
-            self.example(id);
-        }
-        self.missing = (rows.len() as u64).saturating_sub(seen);
-        if self.missing > 0 {
-            for id in rows.keys() {
-                if self.examples.len() >= EXAMPLES {
-                    break;
-                }
-                if !tree.contains_key(id.to_bytes())? {
-                    self.example(Some(*id));
-                }
+            Difference::Stale(key, _) => {
+                self.stale += 1;
+                parse_id(key)
             }
+            Difference::Ended(key) => {
+                self.ended += 1;
+                parse_id(&key)
+            }
+        };
+        if self.examples.len() < EXAMPLES {
+            self.examples.extend(id);
         }
-        Ok(())
     }
 
-    fn places(&mut self, tree: &sled::Tree, rows: &HashMap<MessageId, Row>) -> sled::Result<()> {
+    fn places(&mut self, tree: &sled::Tree, rows: &Rows) -> sled::Result<()> {
         let mut right = 0;
-        for entry in tree {
-            let (key, _) = entry?;
-            let is_right = parse_place(&key).is_some_and(|(queue, (due, id))| {
-                let row = rows.get(&id).filter(|row| row.account == queue.account);
-                row.and_then(|row| row.due(&queue.domain)) == Some(due)
-            });
-            match is_right {
+        for key in tree.iter().keys() {
+            match differences::is_place(&key?, rows) {
                 true => right += 1,
                 false => self.wrong_places += 1,
             }
         }
-        let wanted: u64 = rows.values().map(|row| row.units.len() as u64).sum();
+        let wanted: u64 = rows.iter().map(|(_, row)| row.units.len() as u64).sum();
         self.missing_places = wanted.saturating_sub(right);
         Ok(())
-    }
-
-    fn example(&mut self, id: Option<MessageId>) {
-        if self.examples.len() < EXAMPLES {
-            self.examples.extend(id);
-        }
     }
 }

@@ -33,6 +33,34 @@ fn only_the_oldest_sealed_segment_is_retired() {
 }
 
 #[test]
+fn the_space_of_single_entries_is_given_back() {
+    let mut rig = Rig::new();
+    for seed in 0..20 {
+        rig.synced(vec![entry(2 * seed, 1500), entry(2 * seed + 1, 700)]);
+    }
+    let segment = rig.log.segments()[0];
+    let all = rig.log.entries(segment.number).unwrap();
+    let kept: Vec<Replayed> = vec![all[1].clone(), all[all.len() - 2].clone()];
+    let before = rig.log.allocated(segment.number).unwrap();
+    rig.log.release(segment.number, &|entry| kept.contains(entry)).unwrap();
+    assert!(rig.log.allocated(segment.number).unwrap() + 4096 <= before);
+    let last = rig.log.segments().last().unwrap().number;
+    rig.log.release(last, &|_| false).unwrap();
+    for _ in 0..2 {
+        assert_eq!(rig.log.entries(segment.number).unwrap(), all);
+        for entry in &all {
+            let read = rig.log.read(entry.location);
+            assert_eq!(read.is_ok(), kept.contains(entry), "{entry:?}");
+        }
+        rig = rig.reopen().unwrap();
+        assert_eq!((rig.report.damage.len(), rig.replayed.len()), (0, 40));
+    }
+    for entry in rig.log.entries(last).unwrap() {
+        assert!(rig.log.read(entry.location).is_ok(), "the last segment is still written");
+    }
+}
+
+#[test]
 fn recycled_files_bring_nothing_back() {
     let mut rig = filled(20);
     let old: Vec<Location> = rig.log.read_from(Lsn::new(1), 1 << 20).unwrap().iter().map(|it| it.location).collect();
