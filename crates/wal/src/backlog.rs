@@ -22,6 +22,12 @@ impl Backlog {
         Self { shared, unread: unread.into() }
     }
 
+    /// Whether every segment's heads were read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.unread.is_empty()
+    }
+
     /// Hands every entry's head to `replay`, in LSN order: one segment's heads
     /// are in memory at a time. A segment whose footer is damaged is first
     /// written anew, and that is added to `report`. Blocks for the disk.
