@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::{BINARY, FAILURE, Outcome, segments, takes_mail_again};
+use crate::{BINARY, FAILURE, Outcome, fill, segments, takes_mail_again};
 
 const SESSIONS: usize = 6;
 
@@ -62,6 +62,76 @@ async fn log_fails(calls: &str) -> Outcome {
     Ok(())
 }
 
+/// Mail goes on until the daemon ends; what was acknowledged meanwhile is true.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_fails_ends_the_daemon_and_costs_no_mail() -> Outcome {
+    let mut scene = Scene::new(BINARY, "", None).await?;
+    scene.submit("before", 10, 1000).await?;
+    let pid = scene.relay.pid().ok_or("not running")?;
+    let fault = Fault::inject(pid, "fdatasync", "error=EIO", &segments(&scene, "journal"))?;
+    // The session may end with the daemon.
+    let _ = scene.submit("during", 10, 1000).await;
+    assert!(!scene.relay.wait()?.success());
+    let log = scene.relay.log()?;
+    assert!(log.contains("the journal has failed") && log.contains("Input/output error"), "{log}");
+    drop(fault);
+
+    scene.relay.launch()?;
+    scene.all_arrive().await;
+    // The journal is behind the queue by a moment.
+    for _ in 0..100 {
+        if sends(&scene)? >= scene.promised.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // What was written and not acknowledged may be there as well, all once.
+    let (sends, promised) = (sends(&scene)?, scene.promised.len());
+    assert!((promised..=promised + 1).contains(&sends), "{sends} events for {promised} messages");
+    Ok(())
+}
+
+/// As the journal; whoever asks for a credential hears that there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn account_tables_that_fail_end_the_daemon_and_cost_no_mail() -> Outcome {
+    let mut scene = Scene::new(BINARY, "", None).await?;
+    scene.submit("before", 10, 1000).await?;
+    let pid = scene.relay.pid().ok_or("not running")?;
+    let fault = Fault::inject(pid, "fdatasync", "error=EIO", &segments(&scene, "store"))?;
+    let create = ["credentials", "create", "--label", "new"];
+    assert!(scene.relay.cli(&create).is_err());
+    assert!(!scene.relay.wait()?.success());
+    let log = scene.relay.log()?;
+    assert!(log.contains("the log of the account tables has failed") && log.contains("Input/output error"), "{log}");
+    drop(fault);
+
+    scene.relay.launch()?;
+    scene.relay.cli(&create)?;
+    takes_mail_again(&mut scene).await?;
+    scene.all_arrive().await;
+    Ok(())
+}
+
+/// The written segment is well, but the file system gives no other: there is
+/// space, so that no client hears of storage. It passes without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_can_not_be_opened_is_waited_for() -> Outcome {
+    let mut scene = Scene::new(BINARY, "[spool]\nsegment_bytes = \"2MiB\"\n", None).await?;
+    let spool = scene.relay.state().join("spool");
+    let spares: Vec<PathBuf> = (1..=32).map(|number| spool.join(format!("spare-{number:010}.log"))).collect();
+    let pid = scene.relay.pid().ok_or("not running")?;
+    let fault = Fault::inject(pid, "openat", "error=EIO", &spares)?;
+    assert_eq!(fill(&mut scene).await?, FAILURE);
+    let log = scene.relay.log()?;
+    assert!(log.contains("no room for the log") && log.contains("Input/output error"), "{log}");
+    drop(fault);
+
+    takes_mail_again(&mut scene).await?;
+    scene.all_arrive().await;
+    assert!(scene.relay.stop()?.success());
+    Ok(())
+}
+
 /// The index is only derived: without it the queue goes on, in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_fails_costs_nothing() -> Outcome {
@@ -84,49 +154,6 @@ async fn an_index_that_fails_costs_nothing() -> Outcome {
     scene.all_arrive().await;
     assert!(scene.relay.stop()?.success());
     scene.relay.launch()?;
-    Ok(())
-}
-
-fn files_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        match path.is_dir() {
-            true => files.extend(files_below(&path)?),
-            false => files.push(path),
-        }
-    }
-    Ok(files)
-}
-
-/// What a new client hears; nothing where the door is closed already.
-async fn greeting(scene: &Scene) -> String {
-    let mut text = String::new();
-    if let Ok(mut stream) = TcpStream::connect(scene.relay.starttls()).await {
-        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut text)).await;
-    }
-    text
-}
-
-/// Mail goes on until the daemon ends; what was acknowledged meanwhile is true.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_journal_that_fails_ends_the_daemon_and_costs_no_mail() -> Outcome {
-    let mut scene = Scene::new(BINARY, "", None).await?;
-    scene.submit("before", 10, 1000).await?;
-    let pid = scene.relay.pid().ok_or("not running")?;
-    let fault = Fault::inject(pid, "fdatasync", "error=EIO", &segments(&scene, "journal"))?;
-    // The session may end with the daemon.
-    let _ = scene.submit("during", 10, 1000).await;
-    assert!(!scene.relay.wait()?.success());
-    let log = scene.relay.log()?;
-    assert!(log.contains("the journal has failed") && log.contains("Input/output error"), "{log}");
-    drop(fault);
-
-    scene.relay.launch()?;
-    scene.all_arrive().await;
-    let events = String::from_utf8(scene.relay.cli(&["events", "since", "1h"])?.stdout)?;
-    let sends = events.lines().filter(|line| line.starts_with("{\"eventType\":\"Send\"")).count();
-    assert!(sends >= scene.promised.len(), "{sends} of {} messages have an event", scene.promised.len());
     Ok(())
 }
 
@@ -177,4 +204,31 @@ async fn load(mut client: Client, number: usize) -> (Vec<String>, io::Result<pos
             last => return (promised, last),
         }
     }
+}
+
+/// What a new client hears; nothing where the door is closed already.
+async fn greeting(scene: &Scene) -> String {
+    let mut text = String::new();
+    if let Ok(mut stream) = TcpStream::connect(scene.relay.starttls()).await {
+        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut text)).await;
+    }
+    text
+}
+
+fn sends(scene: &Scene) -> io::Result<usize> {
+    let events = scene.relay.cli(&["events", "since", "1h"])?.stdout;
+    let lines = events.split(|&byte| byte == b'\n');
+    Ok(lines.filter(|line| line.starts_with(b"{\"eventType\":\"Send\"")).count())
+}
+
+fn files_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => files.extend(files_below(&path)?),
+            false => files.push(path),
+        }
+    }
+    Ok(files)
 }

@@ -4,24 +4,13 @@ use std::collections::BTreeSet;
 
 use postrider_testkit::{Scene, Volume};
 
-use crate::{BINARY, FAILURE, NO_ROOM, Outcome, takes_mail_again};
+use crate::{BINARY, FAILURE, NO_ROOM, Outcome, fill, takes_mail_again};
 
 const SMALL: &str =
     "[spool]\nsegment_bytes = \"2MiB\"\nmin_free_bytes = \"8MB\"\n\n[events]\nsegment_bytes = \"1MiB\"\n";
 
 /// More than there are spare segments for.
 const CRASHES: u32 = 6;
-
-/// Submits until a message is refused, and gives the reply to it.
-async fn fill(scene: &mut Scene) -> Result<String, Box<dyn std::error::Error>> {
-    for batch in 0..60 {
-        let replies = scene.submit(&format!("batch{batch}"), 10, 200_000).await?;
-        if let Some(refused) = replies.into_iter().find(|reply| !reply.starts_with("250")) {
-            return Ok(refused);
-        }
-    }
-    Err("nothing was ever refused".into())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_full_of_mail_is_a_452_and_passes() -> Outcome {

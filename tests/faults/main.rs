@@ -28,6 +28,17 @@ fn segments(scene: &Scene, room: &str) -> Vec<PathBuf> {
     (1..=16).map(|number| directory.join(format!("segment-{number:010}.log"))).collect()
 }
 
+/// Submits until a message is refused, and gives the reply to it.
+async fn fill(scene: &mut Scene) -> Result<String, Box<dyn Error>> {
+    for batch in 0..60 {
+        let replies = scene.submit(&format!("batch{batch}"), 10, 200_000).await?;
+        if let Some(refused) = replies.into_iter().find(|reply| !reply.starts_with("250")) {
+            return Ok(refused);
+        }
+    }
+    Err("nothing was ever refused".into())
+}
+
 /// Waits until a message is taken again.
 async fn takes_mail_again(scene: &mut Scene) -> Outcome {
     let mut last = String::new();
