@@ -26,7 +26,7 @@ async fn fill(rig: &Rig, spool: &Spool) {
 
 async fn assert_all_there(rig: &Rig) {
     let spool = rig.open().await;
-    assert_eq!(spool.report().unwrap().unwrap().messages, 40);
+    assert_eq!(spool.report().unwrap().messages, 40);
     tokio::time::sleep(2 * HOUR).await;
     assert_eq!(drain(&spool).await.len(), 80);
     assert_eq!(spool.stat().messages, 0);
@@ -98,7 +98,7 @@ async fn an_index_of_another_time_is_corrected() {
     drop(spool);
     let rig = Rig { index: Some(copy), ..rig };
     let spool = rig.open().await;
-    assert!(spool.report().unwrap().unwrap().index_repairs > 0);
+    assert!(spool.report().unwrap().index_repairs > 0);
     assert_eq!(drain(&spool).await, [fresh]);
 }
 
@@ -110,7 +110,7 @@ async fn without_a_place_for_sled_the_index_stays_in_memory() {
     fs::write(&dir, "not a directory").unwrap();
     let spool = rig.open().await;
     assert_eq!(spool.stat().index, IndexKind::Memory);
-    assert!(spool.report().unwrap().unwrap().index_rebuilt.is_some());
+    assert!(spool.report().unwrap().index_rebuilt.is_some());
     fill(&rig, &spool).await;
     drop(spool);
     assert_all_there(&rig).await;

@@ -35,7 +35,7 @@ async fn dead_segments_go() {
     assert!(stat.segments <= 3, "{stat:?}");
     assert_eq!(stat.messages, 0);
     drop(spool);
-    assert_eq!(rig.open().await.report().unwrap().unwrap().messages, 0);
+    assert_eq!(rig.open().await.report().unwrap().messages, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +55,7 @@ async fn waiting_messages_move_with_their_state() {
         rig.disk.crash_dropping_all();
         drop(spool);
         let spool = rig.open().await;
-        assert_eq!(spool.report().unwrap().unwrap().messages, 6);
+        assert_eq!(spool.report().unwrap().messages, 6);
         assert!(due_now(&spool, 1).await.is_empty());
         tokio::time::sleep(11 * HOUR).await;
         let mut claims = spool.take_due(20).await;
@@ -92,7 +92,7 @@ async fn a_claim_keeps_its_message_while_it_moves() {
     }
     churn(&rig, &spool, 300).await;
     drop(spool);
-    assert_eq!(rig.open().await.report().unwrap().unwrap().messages, 0);
+    assert_eq!(rig.open().await.report().unwrap().messages, 0);
 }
 
 /// As `churn`, while others hold claims.

@@ -6,7 +6,7 @@ use crate::rig::{BOUNCED, HOUR, Rig, assert_intact, body_of, defer, deliver, dra
 async fn everything_is_there_after_a_clean_stop() {
     let rig = Rig::with_sled();
     let spool = rig.open().await;
-    assert!(!spool.report().unwrap().unwrap().clean_stop);
+    assert!(!spool.report().unwrap().clean_stop);
     let young = rig.accept(&spool, &["a@one.example"]).await;
     let deferred = rig.accept(&spool, &["a@two.example"]).await;
     let gone = rig.accept(&spool, &["a@three.example"]).await;
@@ -20,7 +20,7 @@ async fn everything_is_there_after_a_clean_stop() {
     spool.close().await.unwrap();
     drop(spool);
     let spool = rig.open().await;
-    let report = spool.report().unwrap().unwrap();
+    let report = spool.report().unwrap();
     assert!(report.clean_stop);
     assert_eq!((report.messages, report.quarantined), (2, 0));
     assert_eq!(report.index_rebuilt, None);
@@ -47,7 +47,7 @@ async fn an_index_that_was_closed_in_order_needs_no_repair() {
     spool.close().await.unwrap();
     drop(spool);
     let spool = rig.open().await;
-    assert_eq!((spool.report().unwrap().unwrap().messages, spool.report().unwrap().unwrap().index_repairs), (10, 0));
+    assert_eq!((spool.report().unwrap().messages, spool.report().unwrap().unwrap().index_repairs), (10, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +61,7 @@ async fn what_was_accepted_survives_a_power_cut() {
     rig.disk.crash_dropping_all();
     drop(spool);
     let spool = rig.open().await;
-    assert!(!spool.report().unwrap().unwrap().clean_stop);
+    assert!(!spool.report().unwrap().clean_stop);
     let mut drained = drain(&spool).await;
     drained.sort();
     ids.sort();

@@ -76,6 +76,6 @@ async fn many_accept_and_many_deliver_at_once() {
     spool.close().await.unwrap();
     drop((spool, feed));
     let spool = Spool::open(options()).await.unwrap();
-    assert!(spool.report().unwrap().unwrap().clean_stop);
+    assert!(spool.report().unwrap().clean_stop);
     assert_eq!(spool.stat().messages, 0);
 }
