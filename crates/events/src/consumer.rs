@@ -52,6 +52,12 @@ impl Consumer {
     }
 
     async fn work(&mut self, renewed: Option<Lsn>, scope: &Scope) -> Result<()> {
+        // What an outcome's event says of its message is in an old record.
+        tokio::select! {
+            biased;
+            () = scope.cancelled() => return Ok(()),
+            recovered = self.journal.recovered() => drop(recovered?),
+        }
         if let Some(source) = renewed {
             tracing::warn!(%source, "batches of the queue are lost; their events stay, new ones are of what follows");
             self.seen = source;
@@ -145,7 +151,7 @@ mod tests {
     use crate::journal::Events;
     use crate::mail_log::TracingSink;
     use crate::record::Head;
-    use crate::samples::{ACCEPTED, accepted, id, message, options};
+    use crate::samples::{ACCEPTED, accepted, id, message, open, options};
     use postrider_base::{Clock, Metrics, SimDisk, Size};
     use postrider_spool::{Content, NewMessage, Spool, SpoolOptions};
     use postrider_wal::Driver;
@@ -192,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_while_the_disk_is_full_skips_nothing() {
         let (disk, spool) = (SimDisk::new(), spool().await);
-        let Events(journal) = Events::open(options(&disk, Clock::simulated(ACCEPTED))).await.unwrap();
+        let Events(journal) = open(options(&disk, Clock::simulated(ACCEPTED))).await;
         let stopping = Scope::new("test");
         stopping.cancel();
         let many: Vec<String> = (0..200).map(|n| format!("recipient-{n}@example.net")).collect();

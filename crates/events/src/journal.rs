@@ -20,6 +20,7 @@ use crate::live::{Known, Live};
 use crate::mail_log::MailSink;
 use crate::reader::{Reader, Start};
 use crate::record::{Body, Cursor, Head, Life, LifeEntry};
+use crate::recovery::Recovery;
 use crate::settings::Settings;
 use crate::view::{Place, View};
 
@@ -76,18 +77,28 @@ impl Events {
     /// Name of the spool's feed that [`Events::run`] reads.
     pub const FEED: &'static str = "events";
 
-    /// Opens or makes a journal. Call on a tokio runtime.
+    /// Opens or makes a journal. Takes as long as its last file; the others
+    /// are read behind that, see [`Events::recovered`]. Call on a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// When the log can not be opened or the view not be made.
+    /// When the log can not be opened.
     pub async fn open(options: EventsOptions) -> Result<Self> {
-        let journal = blocking(move || Journal::open(options)).await?;
-        Ok(Self(Arc::new(journal)))
+        let (recovered, report) = watch::channel(None);
+        let (journal, recovery) = blocking(move || Journal::open(options, report)).await?;
+        let journal = Arc::new(journal);
+        journal.scope.spawn("recovery", recovery.run(journal.clone(), recovered));
+        Ok(Self(journal))
     }
 
-    /// How opening went.
-    pub fn report(&self) -> &OpenReport {
-        &self.0.report
+    /// Waits until all that the journal held has been looked through; how
+    /// opening went. Until then the feed is not read, nothing is retired, and
+    /// who asks for old events or for a message waits.
+    ///
+    /// # Errors
+    /// When the journal fails or is closed before.
+    pub async fn recovered(&self) -> Result<OpenReport> {
+        self.0.recovered().await
     }
 
     /// Starts to turn the spool's feed into journal records and lines of the
@@ -125,6 +136,7 @@ impl Events {
     /// # Errors
     /// When the journal can not be read.
     pub async fn message(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
+        self.0.recovered().await?;
         let journal = self.0.clone();
         blocking(move || journal.life(id)).await
     }
@@ -145,19 +157,25 @@ impl Events {
     /// # Errors
     /// When the last sync fails.
     pub async fn close(&self) -> Result<()> {
+        if let Err(late) = self.0.scope.clone().close(STOP).await {
+            tracing::warn!("the journal's recovery: {late}");
+        }
         let journal = self.0.clone();
         let settled = blocking(move || journal.settle_view()).await;
         self.0.state.send_replace(State::Closed);
         self.0.log.close().await?;
         settled?;
         let journal = self.0.clone();
-        blocking(move || match journal.unsettled.load(Ordering::Acquire) {
-            true => Ok(()),
-            false => journal.view.close(journal.log.synced()),
+        blocking(move || {
+            let clean = journal.view.is_complete() && !journal.unsettled.load(Ordering::Acquire);
+            journal.view.close(clean.then(|| journal.log.synced()))
         })
         .await
     }
 }
+
+/// How long closing waits for the reading of one old segment.
+const STOP: Duration = Duration::from_secs(5);
 
 /// Between two attempts to write on a full disk.
 const NO_ROOM: Duration = Duration::from_secs(1);
@@ -165,7 +183,7 @@ const NO_ROOM: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Journal {
     pub(crate) log: Log,
-    view: View,
+    pub(crate) view: View,
     live: Mutex<Live>,
     /// Records may be in the log that are neither in `live` nor in the view.
     unsettled: AtomicBool,
@@ -178,7 +196,12 @@ pub(crate) struct Journal {
     /// The last batch of the feed that the journal had when it was opened.
     resume: Lsn,
     accept_loss: bool,
-    report: OpenReport,
+    /// The journal's own last batch then.
+    pub(crate) last: Lsn,
+    /// How opening went, once all of the journal has been read.
+    report: watch::Receiver<Option<OpenReport>>,
+    /// What reads it.
+    pub(crate) scope: Scope,
     pub(crate) state: watch::Sender<State>,
 }
 
@@ -191,7 +214,7 @@ pub(crate) enum State {
 }
 
 impl Journal {
-    fn open(options: EventsOptions) -> Result<Self> {
+    fn open(options: EventsOptions, report: watch::Receiver<Option<OpenReport>>) -> Result<(Self, Recovery)> {
         let settings = options.settings;
         let log_options = Options {
             segment_bytes: settings.segment_bytes.bytes(),
@@ -201,33 +224,43 @@ impl Journal {
             clock: options.clock.clone(),
             ..Options::default()
         };
-        let mut resume = Lsn::ZERO;
-        let mut ages = BTreeMap::<u64, Timestamp>::new();
-        let mut replay = |replayed| match Head::decode(&replayed) {
-            Ok(head) => {
-                resume = head.source;
-                let age = ages.entry(replayed.location.segment).or_default();
-                *age = head.at.max(*age);
-            }
-            Err(error) => tracing::error!(lsn = %replayed.lsn, "skipping a journal record: {error}"),
-        };
-        let (log, report) = Log::open(options.disk, &options.dir, log_options, &mut replay)?;
-        let (view, view_rebuilt) = View::open(options.view_dir.as_deref(), &log, report.last)?;
-        Ok(Self {
+        let (log, backlog, found) = Log::open_behind(options.disk, &options.dir, log_options)?;
+        let last = found.last;
+        let recovery = Recovery::begin(backlog, found)?;
+        let journal = Self {
             unsettled: AtomicBool::new(false),
             live: Mutex::new(Live::new(settings.message_memory.as_usize())),
-            report: OpenReport { log: report, view_rebuilt },
-            ages: Mutex::new(ages),
+            ages: Mutex::default(),
             clock: options.clock,
             metrics: options.metrics,
             issuer: options.issuer,
             state: watch::Sender::new(State::Running),
-            log,
-            view,
-            settings,
-            resume,
+            view: View::new(options.view_dir),
+            scope: Scope::new("journal"),
+            resume: recovery.resume(),
             accept_loss: options.accept_loss,
-        })
+            log,
+            settings,
+            last,
+            report,
+        };
+        Ok((journal, recovery))
+    }
+
+    /// Waits for the end of the recovery.
+    pub(crate) async fn recovered(&self) -> Result<OpenReport> {
+        let mut report = self.report.clone();
+        let found = report.wait_for(Option::is_some).await;
+        found.ok().and_then(|report| report.clone()).ok_or_else(|| LogError::Closed.into())
+    }
+
+    /// Takes note of when records of old segments were written.
+    pub(crate) fn note_ages(&self, records: &[(Head, Place)]) {
+        let mut ages = self.ages.lock();
+        for (head, place) in records {
+            let age = ages.entry(place.location.segment).or_default();
+            *age = head.at.max(*age);
+        }
     }
 
     /// Turns the first of `items` into records. Blocks.
@@ -271,6 +304,9 @@ impl Journal {
 
     /// Tells the view what it does not know yet. Blocks.
     fn settle_view(&self) -> Result<()> {
+        if !self.view.is_complete() {
+            return Ok(());
+        }
         let mut live = self.live.lock();
         let rows = live.drain();
         self.with_view(|view| view.insert(&rows))
@@ -340,7 +376,7 @@ impl Journal {
     /// reached when it was opened: beyond that it is of a journal that was
     /// lost, and other events come in its stead.
     pub(crate) fn clamp(&self, cursor: Cursor) -> Cursor {
-        let end = Cursor { batch: self.report.log.last.get(), index: u16::MAX };
+        let end = Cursor { batch: self.last.get(), index: u16::MAX };
         if cursor > end {
             tracing::warn!(%cursor, %end, "a reader of the journal is ahead of it, and goes on at its end");
         }
@@ -443,14 +479,14 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{ACCEPTED, accepted, id, later, message, options, outcome, outcomes, take};
+    use crate::samples::{ACCEPTED, accepted, id, later, message, open, options, outcome, outcomes, take};
     use postrider_base::{Period, SimDisk, Size};
     use postrider_mail::Disposition;
 
     #[tokio::test]
     async fn what_memory_does_not_hold_is_read_back() {
         let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
-        let Events(journal) = Events::open(options(&disk, clock)).await.unwrap();
+        let Events(journal) = open(options(&disk, clock)).await;
         take(&journal, vec![accepted(1, message(1, &["a@example.net"]))]).await;
         assert!(journal.live.lock().get(&id(1)).is_none(), "it is still in memory");
         let delivered = outcome(0, later(Period::from_secs(1)), Disposition::Delivered, "250 ok");
@@ -462,9 +498,9 @@ mod tests {
     #[tokio::test]
     async fn a_view_that_breaks_is_made_anew() {
         let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
-        let Events(journal) = Events::open(options(&disk, clock)).await.unwrap();
+        let Events(journal) = open(options(&disk, clock)).await;
         take(&journal, vec![accepted(1, message(1, &["a@example.net"]))]).await;
-        journal.view.close(Lsn::ZERO).unwrap();
+        journal.view.close(Some(Lsn::ZERO)).unwrap();
         assert!(journal.view.find(id(1)).is_err());
         assert_eq!(journal.life(id(1)).unwrap().len(), 1);
     }
@@ -472,18 +508,18 @@ mod tests {
     #[tokio::test]
     async fn an_idle_journal_keeps_where_to_resume() {
         let disk = SimDisk::new();
-        let events = Events::open(options(&disk, Clock::simulated(ACCEPTED))).await.unwrap();
+        let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
         take(&events.0, vec![accepted(7, message(1, &["a@example.net"]))]).await;
         events.close().await.unwrap();
         for _ in 0..3 {
             let much_later = Clock::simulated(later(Period::from_days(365)));
-            let events = Events::open(options(&disk, much_later)).await.unwrap();
+            let events = open(options(&disk, much_later)).await;
             events.0.retire().await.unwrap();
             assert_eq!(events.0.resume, Lsn::new(7));
             events.close().await.unwrap();
         }
         let much_later = Clock::simulated(later(Period::from_days(365)));
-        let events = Events::open(options(&disk, much_later)).await.unwrap();
+        let events = open(options(&disk, much_later)).await;
         let mut fresh = message(2, &["a@example.net"]);
         fresh.accepted_at = later(Period::from_days(365));
         take(&events.0, vec![accepted(8, fresh)]).await;
@@ -495,7 +531,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_does_not_hold_up_a_stop() {
         let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
-        let Events(journal) = Events::open(options(&disk, clock)).await.unwrap();
+        let Events(journal) = open(options(&disk, clock)).await;
         disk.set_capacity(Some(1));
         let stopping = Scope::new("test");
         stopping.cancel();
@@ -513,7 +549,7 @@ mod tests {
         let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
         let mut options = options(&disk, clock);
         options.settings.max_bytes = Size::from_bytes(1);
-        let Events(journal) = Events::open(options).await.unwrap();
+        let Events(journal) = open(options).await;
         for number in 1..=100 {
             take(&journal, vec![accepted(number, message(number.into(), &["a@example.net"]))]).await;
         }

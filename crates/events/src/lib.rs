@@ -21,6 +21,7 @@ mod live;
 mod mail_log;
 mod reader;
 mod record;
+mod recovery;
 #[cfg(test)]
 mod samples;
 mod settings;

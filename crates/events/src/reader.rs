@@ -30,6 +30,8 @@ pub struct Reader {
     journal: Arc<Journal>,
     /// The next record to look at.
     next: Cursor,
+    /// It is yet to be found from `not_before`.
+    seek: bool,
     /// Earlier events are passed over.
     not_before: Timestamp,
 }
@@ -45,22 +47,29 @@ impl Reader {
         let next = match start {
             Start::Oldest => Cursor::default(),
             Start::Now => batch(journal.log.written().next()),
-            Start::Time(time) => batch(journal.first_since(time)),
+            Start::Time(_) => Cursor::default(),
             Start::After(cursor) => cursor.next(),
         };
         let not_before = match start {
             Start::Time(time) => time,
             _ => Timestamp::default(),
         };
-        Self { journal, next, not_before }
+        Self { journal, next, seek: matches!(start, Start::Time(_)), not_before }
     }
 
     /// The next events, as many as are at hand (about 1 MiB at most); an
-    /// empty list at the end of the journal.
+    /// empty list at the end of the journal. What was there when the journal
+    /// was opened is only read once [`crate::Events::recovered`] resolves.
     ///
     /// # Errors
     /// When the journal can not be read. Calling again reads the same place.
     pub async fn next(&mut self) -> Result<Vec<Line>> {
+        if self.next.batch <= self.journal.last.get() {
+            self.journal.recovered().await?;
+        }
+        if std::mem::take(&mut self.seek) {
+            self.next = Cursor { batch: self.journal.first_since(self.not_before).get(), index: 0 };
+        }
         loop {
             let (journal, next, not_before) = (self.journal.clone(), self.next, self.not_before);
             let (lines, after) = blocking(move || read(&journal, next, not_before)).await?;
@@ -129,7 +138,7 @@ mod tests {
     use super::*;
     use crate::journal::Events;
     use crate::record::{Body, LifeRef};
-    use crate::samples::{ACCEPTED, id, options};
+    use crate::samples::{ACCEPTED, id, open, options};
     use bytes::BytesMut;
     use postrider_base::{Clock, SimDisk, Size};
     use postrider_wal::{Durability, Entry};
@@ -161,7 +170,7 @@ mod tests {
         let (disk, clock) = (SimDisk::new(), Clock::simulated(ACCEPTED));
         let mut options = options(&disk, clock);
         options.settings.segment_bytes = Size::from_mib(4);
-        let Events(journal) = Events::open(options).await.unwrap();
+        let Events(journal) = open(options).await;
         let mut tail = Reader::new(journal.clone(), Start::Now);
         let mut ids = Vec::new();
         batch(&journal, 0..10_000).await;

@@ -9,7 +9,7 @@ use postrider_mail::{
 use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, Origin, OriginalHeaders};
 use postrider_wal::{Driver, Lsn};
 
-use crate::journal::{EventsOptions, Issuer, Journal};
+use crate::journal::{Events, EventsOptions, Issuer, Journal};
 use crate::settings::Settings;
 
 /// 2017-08-05T00:40:02.012Z
@@ -116,6 +116,13 @@ pub(crate) fn options(disk: &SimDisk, clock: Clock) -> EventsOptions {
         issuer: issuer(),
         accept_loss: false,
     }
+}
+
+/// A journal that has been looked through.
+pub(crate) async fn open(options: EventsOptions) -> Events {
+    let events = Events::open(options).await.unwrap();
+    events.recovered().await.unwrap();
+    events
 }
 
 /// Journals items of the feed.

@@ -161,7 +161,7 @@ mod tests {
     use postrider_base::{Clock, Random, SimDisk};
     use postrider_mail::{BounceKind, Disposition, SuppressionReason};
 
-    use crate::samples::{ACCEPTED, accepted, message, options, outcome, outcomes, take};
+    use crate::samples::{ACCEPTED, accepted, message, open, options, outcome, outcomes, take};
 
     /// More than enough, and paused time flies.
     const PATIENCE: Duration = Duration::from_hours(24);
@@ -203,7 +203,7 @@ mod tests {
         let address = |text: &str| text.parse::<EmailAddress>().unwrap();
         let by_hand = address("by-hand@example.net");
         list.put(account, &by_hand, SuppressionReason::Complaint).await.unwrap();
-        let events = Events::open(options(&disk, Clock::simulated(ACCEPTED))).await.unwrap();
+        let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
         let scope = Scope::new("test");
         bounce_of(&events, 1, "one@example.net").await;
         events.suppress(&accounts, &store, &scope).unwrap();
@@ -222,7 +222,7 @@ mod tests {
         let (store, _index) = store(&disk);
         let accounts = accounts(&store, 100);
         for (disk, numbers) in [(&disk, 1..9), (&renewed, 11..13)] {
-            let events = Events::open(options(disk, Clock::simulated(ACCEPTED))).await.unwrap();
+            let events = open(options(disk, Clock::simulated(ACCEPTED))).await;
             let scope = Scope::new("test");
             let address = |number: u8| format!("gone-{number}@example.net");
             bounce_of(&events, numbers.start, &address(numbers.start)).await;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use postrider_mail::MessageId;
@@ -34,19 +35,26 @@ pub(crate) struct Row {
 #[derive(Debug)]
 pub(crate) struct View {
     dir: Option<PathBuf>,
-    /// None while it is broken.
+    /// None while it is broken, or not open.
     db: Mutex<Option<Db>>,
+    /// Whether it knows every record that is not young.
+    complete: AtomicBool,
 }
 
 /// The journal's last batch when the view was closed in order.
 const CLEAN: &[u8] = b"clean";
 
 impl View {
-    /// Opens the view, and makes it anew from `log` unless it was closed with
-    /// the same journal. Says whether it did. Without a directory it is
-    /// temporary.
-    pub(crate) fn open(dir: Option<&Path>, log: &Log, last: Lsn) -> Result<(Self, bool)> {
-        let view = Self { dir: dir.map(Path::to_owned), db: Mutex::new(None) };
+    /// A view that is not open. Without a directory it is temporary.
+    pub(crate) fn new(dir: Option<PathBuf>) -> Self {
+        Self { dir, db: Mutex::default(), complete: AtomicBool::new(false) }
+    }
+
+    /// Opens the view if it was closed with a journal that ended with `last`,
+    /// and an empty one otherwise. Says whether it is complete.
+    pub(crate) fn open(&self, last: Lsn) -> Result<bool> {
+        let mut slot = self.db.lock();
+        let dir = self.dir.as_deref();
         // sled can panic on what a crash has left.
         let trusted = catch_unwind(|| {
             let db = open_db(dir).ok()?;
@@ -54,42 +62,51 @@ impl View {
             db.flush().ok()?;
             (*clean == last.get().to_be_bytes()).then_some(db)
         });
-        match trusted {
-            Ok(Some(db)) => *view.db.lock() = Some(db),
-            _ => {
-                view.rebuild(log)?;
-                return Ok((view, true));
-            }
-        }
-        Ok((view, false))
+        let trusted = trusted.ok().flatten();
+        self.complete.store(trusted.is_some(), Ordering::Release);
+        *slot = match trusted {
+            Some(db) => Some(db),
+            None => Some(self.emptied()?),
+        };
+        Ok(self.is_complete())
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Says that all records were added.
+    pub(crate) fn completed(&self) {
+        self.complete.store(true, Ordering::Release);
     }
 
     /// Makes the view anew from the heads in `log`.
     pub(crate) fn rebuild(&self, log: &Log) -> Result<()> {
         let mut slot = self.db.lock();
         *slot = None;
+        let db = self.emptied()?;
+        for segment in log.segments() {
+            let entries = log.entries(segment.number)?;
+            let records = entries.iter().filter_map(|entry| Some((Head::decode(entry).ok()?.id, Place::of(entry))));
+            guard(|| db.apply_batch(rows_of(records)))?;
+        }
+        *slot = Some(db);
+        Ok(())
+    }
+
+    /// An empty one in the place of what is there.
+    fn emptied(&self) -> Result<Db> {
         if let Some(dir) = self.dir.as_deref().filter(|dir| dir.exists()) {
             std::fs::remove_dir_all(dir)
                 .map_err(|source| Error::Io { action: format!("removing {}", dir.display()), source })?;
         }
-        let db = guard(|| open_db(self.dir.as_deref()))?;
-        for segment in log.segments() {
-            let mut messages: HashMap<MessageId, Vec<Place>> = HashMap::new();
-            for replayed in log.entries(segment.number)? {
-                if let Ok(head) = Head::decode(&replayed) {
-                    messages.entry(head.id).or_default().push(Place::of(&replayed));
-                }
-            }
-            let mut batch = sled::Batch::default();
-            for (id, places) in &messages {
-                for places in places.chunks(ROW) {
-                    batch.insert(key(*id, places[0].cursor), value(places));
-                }
-            }
-            guard(|| db.apply_batch(batch))?;
-        }
-        *slot = Some(db);
-        Ok(())
+        guard(|| open_db(self.dir.as_deref()))
+    }
+
+    /// Adds records of one segment.
+    pub(crate) fn add(&self, records: impl Iterator<Item = (MessageId, Place)>) -> Result<()> {
+        let batch = rows_of(records);
+        self.with(|db| db.apply_batch(batch))
     }
 
     /// Adds rows.
@@ -134,14 +151,17 @@ impl View {
         })
     }
 
-    /// Marks the view as complete up to the journal's last batch.
-    pub(crate) fn close(&self, last: Lsn) -> Result<()> {
-        self.with(|db| {
-            db.insert(CLEAN, &last.get().to_be_bytes())?;
-            db.flush()
-        })?;
+    /// Closes the view; with the journal's last batch when it is complete up
+    /// to that.
+    pub(crate) fn close(&self, last: Option<Lsn>) -> Result<()> {
+        let marked = last.map_or(Ok(()), |last| {
+            self.with(|db| {
+                db.insert(CLEAN, &last.get().to_be_bytes())?;
+                db.flush().map(|_| ())
+            })
+        });
         *self.db.lock() = None;
-        Ok(())
+        marked
     }
 
     /// Leaves it broken when it fails.
@@ -181,6 +201,20 @@ fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T> {
         Ok(Err(error)) => Err(Error::View(error.to_string())),
         Err(_) => Err(Error::View("it panicked".into())),
     }
+}
+
+fn rows_of(records: impl Iterator<Item = (MessageId, Place)>) -> sled::Batch {
+    let mut messages: HashMap<MessageId, Vec<Place>> = HashMap::new();
+    for (id, place) in records {
+        messages.entry(id).or_default().push(place);
+    }
+    let mut batch = sled::Batch::default();
+    for (id, places) in &messages {
+        for places in places.chunks(ROW) {
+            batch.insert(key(*id, places[0].cursor), value(places));
+        }
+    }
+    batch
 }
 
 fn key(id: MessageId, first: Cursor) -> Vec<u8> {

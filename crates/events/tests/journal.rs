@@ -217,7 +217,7 @@ async fn after_an_orderly_stop_nothing_is_rebuilt_or_repeated() {
     let view_dir = Some(dir.path().join("view"));
     let options = || EventsOptions { view_dir: view_dir.clone(), ..events_options(&disk, settings()) };
     let relay = Relay::open(&disk, options()).await;
-    assert!(relay.events.report().view_rebuilt);
+    assert!(relay.events.recovered().await.unwrap().view_rebuilt);
     let sent = message(&random, &["a@example.net"]);
     let id = sent.id;
     relay.spool.accept(sent).await.unwrap();
@@ -225,7 +225,7 @@ async fn after_an_orderly_stop_nothing_is_rebuilt_or_repeated() {
     relay.close().await;
 
     let relay = Relay::open(&disk, options()).await;
-    assert!(!relay.events.report().view_rebuilt);
+    assert!(!relay.events.recovered().await.unwrap().view_rebuilt);
     commit(&relay.spool, id, vec![outcome(0, 1, Disposition::Delivered)]).await.unwrap();
     let lines = relay.catch_up(&random).await;
     assert_eq!(lines[..2], before);
@@ -258,7 +258,7 @@ async fn a_damaged_or_missing_view_is_made_anew() {
     for (which, damage) in damage.into_iter().enumerate() {
         damage(&view_dir);
         let events = Events::open(options()).await.unwrap();
-        assert!(events.report().view_rebuilt, "damage {which}");
+        assert!(events.recovered().await.unwrap().view_rebuilt, "damage {which}");
         assert_eq!(events.message(id).await.unwrap().len(), 1);
         events.close().await.unwrap();
     }
