@@ -25,6 +25,12 @@ pub(crate) struct SoakOptions {
     /// How many times the daemon is killed
     #[arg(long, default_value_t = 500)]
     rounds: u32,
+    /// How many times the power fails under a spool's file system
+    #[arg(long, default_value_t = 100)]
+    power_rounds: u32,
+    /// How many cuts between system calls a spool comes back from
+    #[arg(long, default_value_t = 5_000)]
+    power_cuts: u32,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -48,12 +54,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 pub(crate) fn soak(options: &SoakOptions) -> Result<()> {
     packages::ensure(&[packages::FOR_TESTS])?;
-    let rounds = options.rounds.to_string();
-    cargo_test(
+    let SoakOptions { rounds, power_rounds, power_cuts } = options;
+    let mut total = cargo_test(
         &["test", "--release", "--locked", "--test", "kill", "--", "--nocapture"],
-        &[("POSTRIDER_KILL_ROUNDS", &rounds)],
-    )?
-    .conclude()
+        &[("POSTRIDER_KILL_ROUNDS", &rounds.to_string())],
+    )?;
+    let power = cargo_test(
+        &["test", "--release", "--locked", "--package", "postrider-testkit", "--test", "power", "--", "--nocapture"],
+        &[("POSTRIDER_POWER_ROUNDS", &power_rounds.to_string()), ("POSTRIDER_POWER_CUTS", &power_cuts.to_string())],
+    )?;
+    total.passed += power.passed;
+    total.failed += power.failed;
+    total.conclude()
 }
 
 /// Runs cargo's tests, passes their output on and adds the counts up, so that

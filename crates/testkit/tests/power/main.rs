@@ -30,10 +30,10 @@ use crate::shadow::Manner;
 
 /// Cuts of the recording that are compared when nothing else is asked for, and
 /// after which time no more are.
-const CUTS: u64 = 160;
+const CUTS: u64 = 200;
 const CUTTING: Duration = Duration::from_secs(40);
-/// Cuts for which the recording is played once.
-const PASS: u64 = 40;
+/// Cuts for which a recording is played once.
+const PASS: u64 = 25;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -71,9 +71,15 @@ async fn a_cut_between_any_two_system_calls_loses_nothing_acknowledged() -> Outc
     let timeline = Timeline::begin();
     let (mut cuts, mut counts) = (0, Counts::default());
     while cuts < most && timeline.now() < patience {
-        let some = recorded.cuts(PASS.min(most - cuts), &random);
+        let some = recorded.cuts(PASS, &random);
         counts += recorded.check(&some, &random).await?;
-        cuts += some.len() as u64;
+        // And cuts while what a cut left is recovered.
+        let cut = recorded.cuts(1, &random)[0];
+        let again = recorded.after(cut, 5, &random)?;
+        let others = again.cuts(PASS, &random);
+        let wrong = |error| format!("after {cut:?}, {error}");
+        counts += again.check(&others, &random).await.map_err(wrong)?;
+        cuts += 2 * PASS;
     }
     println!("{cuts} cuts in {steps} steps with {syncs} syncs: {counts:?}");
     Ok(())

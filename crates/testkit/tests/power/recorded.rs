@@ -10,12 +10,15 @@ use postrider_mail::MessageId;
 use postrider_testkit::spool_load::Line;
 use tempfile::TempDir;
 
-use crate::cut::{Load, Timeline, remove_index};
+use crate::cut::{Load, Timeline};
 use crate::ledger::{Counts, Ledger};
 use crate::look::look;
 use crate::recording::{Call, Event, Step, record};
 use crate::replay::Replay;
 use crate::shadow::{Manner, Shadow};
+
+/// The directory whose files are followed.
+const STATE: &str = "state";
 
 /// A load, from the first system call to the last, and what was before.
 pub(crate) struct Recorded {
@@ -25,7 +28,7 @@ pub(crate) struct Recorded {
     ledger: Ledger,
 }
 
-/// What is compared at which step.
+/// A cut before a step, and what it leaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
     pub(crate) step: usize,
@@ -38,7 +41,7 @@ impl Recorded {
     /// records another run, which recovers first and accepts `messages`.
     pub(crate) fn make(before: u64, messages: u64) -> Result<Self, Box<dyn Error>> {
         let directory = scratch()?;
-        let root = directory.path().canonicalize()?.join("state");
+        let root = directory.path().canonicalize()?.join(STATE);
         std::fs::create_dir(&root)?;
         let mut ledger = Ledger::default();
         if before > 0 {
@@ -47,6 +50,24 @@ impl Recorded {
             ledger = load.kill()?;
             ledger.killed();
         }
+        Self::run(&directory, ledger, messages)
+    }
+
+    /// Records another run on what a cut left.
+    pub(crate) fn after(&self, cut: Cut, messages: u64, random: &Random) -> Result<Self, Box<dyn Error>> {
+        let mut replay = self.replay();
+        for event in &self.events[..cut.step] {
+            replay.step(event, self.start())?;
+        }
+        let directory = scratch()?;
+        replay.restore(&directory.path().canonicalize()?.join(STATE), cut, random)?;
+        let mut ledger = replay.ledger;
+        ledger.cut(self.time(cut.step));
+        Self::run(&directory, ledger, messages)
+    }
+
+    fn run(directory: &TempDir, ledger: Ledger, messages: u64) -> Result<Self, Box<dyn Error>> {
+        let root = directory.path().canonicalize()?.join(STATE);
         let shadow = Shadow::of(&root)?;
         let arguments =
             [root.display().to_string(), format!("--messages={messages}"), format!("--cursor={}", ledger.cursor())];
@@ -103,40 +124,46 @@ impl Recorded {
 
     /// Plays the recording and compares at each cut.
     pub(crate) async fn check(&self, cuts: &[Cut], random: &Random) -> Result<Counts, Box<dyn Error>> {
-        let start = self.events.first().map_or(Duration::ZERO, |event| event.at);
-        let mut replay = Replay::new(&self.root, self.shadow.clone(), self.ledger.clone());
+        let mut replay = self.replay();
         let mut cuts = cuts.iter().peekable();
         let mut total = Counts::default();
         for step in 0..=self.events.len() {
             while let Some(cut) = cuts.next_if(|cut| cut.step <= step) {
-                let at = self.events.get(step).or(self.events.last()).map_or(start, |event| event.at) - start;
-                total += self.compare(&replay, *cut, at, random).await?;
+                total += self.compare(&replay, *cut, random).await?;
             }
             if let Some(event) = self.events.get(step) {
-                replay.step(event, start)?;
+                replay.step(event, self.start())?;
             }
         }
         Ok(total)
     }
 
-    async fn compare(
-        &self,
-        replay: &Replay,
-        cut: Cut,
-        at: Duration,
-        random: &Random,
-    ) -> Result<Counts, Box<dyn Error>> {
+    async fn compare(&self, replay: &Replay, cut: Cut, random: &Random) -> Result<Counts, Box<dyn Error>> {
         let directory = scratch()?;
-        let state = directory.path().join("state");
-        replay.shadow.restore(&state, cut.manner, random)?;
-        if cut.without_index {
-            remove_index(&state)?;
-        }
+        let state = directory.path().join(STATE);
+        replay.restore(&state, cut, random)?;
         let mut ledger = replay.ledger.clone();
-        ledger.cut(at);
+        ledger.cut(self.time(cut.step));
         let found = look(&state, ledger.cursor()).await;
         let counts = found.and_then(|found| ledger.settle(&found));
-        Ok(counts.map_err(|wrong| format!("of {} steps, {cut:?}:\n{wrong}", self.events.len()))?)
+        let kept = |wrong| {
+            let directory = directory.keep();
+            format!("of {} steps, {cut:?}, kept in {}:\n{wrong}", self.events.len(), directory.display())
+        };
+        Ok(counts.map_err(kept)?)
+    }
+
+    fn replay(&self) -> Replay {
+        Replay::new(&self.root, self.shadow.clone(), self.ledger.clone())
+    }
+
+    fn start(&self) -> Duration {
+        self.events.first().map_or(Duration::ZERO, |event| event.at)
+    }
+
+    /// When a step began, since the first one.
+    fn time(&self, step: usize) -> Duration {
+        self.events.get(step).or(self.events.last()).map_or(Duration::ZERO, |event| event.at - self.start())
     }
 
     /// The same without any sync between the begin of the acceptance of a

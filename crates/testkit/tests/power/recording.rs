@@ -196,6 +196,7 @@ fn call(name: &str, arguments: &str) -> Option<Call> {
         "mkdir" => Call::MakeDirectory(place(0)?),
         "mkdirat" => Call::MakeDirectory(below(0)?),
         "ftruncate" => Call::Truncate { descriptor: descriptor(0)?, length: number(1)? },
+        "fallocate" if text(1)? == "FALLOC_FL_KEEP_SIZE" => Call::Nothing,
         "fallocate" if text(1)? == "0" => {
             Call::Allocate { descriptor: descriptor(0)?, offset: number(2)?, length: number(3)? }
         }

@@ -2,12 +2,16 @@
 //! program told meanwhile.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use postrider_base::Random;
 use postrider_testkit::spool_load::Line;
 
+use crate::cut::remove_index;
 use crate::ledger::Ledger;
+use crate::recorded::Cut;
 use crate::recording::{Call, Event, Place, Step};
 use crate::shadow::{Change, Node, Shadow};
 
@@ -16,7 +20,7 @@ const STANDARD_OUTPUT: i32 = 1;
 pub(crate) struct Replay {
     /// Whose files are followed.
     root: PathBuf,
-    pub(crate) shadow: Shadow,
+    shadow: Shadow,
     pub(crate) ledger: Ledger,
     /// Steps so far: the time of the shadow.
     steps: usize,
@@ -61,6 +65,15 @@ impl Replay {
                 known.ok_or_else(|| format!("step {} can not be followed: {result}", self.steps))
             }
         }
+    }
+
+    /// Makes the directory as a cut at this moment may leave it.
+    pub(crate) fn restore(&self, target: &Path, cut: Cut, random: &Random) -> io::Result<()> {
+        self.shadow.restore(target, cut.manner, random)?;
+        if cut.without_index {
+            remove_index(target)?;
+        }
+        Ok(())
     }
 
     fn begin(&mut self, call: &Call, at: Duration) -> Result<Running, String> {
@@ -110,71 +123,78 @@ impl Replay {
         Ok(())
     }
 
+    /// A call has ended; none where the shadow can not follow.
     fn end(&mut self, Running { began, call, node }: Running, result: i64) -> Option<()> {
-        let at = self.steps;
-        let succeeded = result >= 0;
+        if let (Some(node), Call::Write { .. } | Call::Truncate { .. } | Call::Allocate { .. } | Call::Punch { .. }) =
+            (node, &call)
+        {
+            self.shadow.end(node, began, usize::try_from(result).ok(), self.steps);
+        }
+        // What failed has changed nothing.
+        let Ok(result) = u64::try_from(result) else { return Some(()) };
         match call {
-            Call::Write { descriptor, offset, .. } => {
-                let Some(node) = node else { return Some(()) };
-                let length = usize::try_from(result).ok();
-                self.shadow.end(node, began, length, at);
-                if let (None, Some(length), Some(open)) = (offset, length, self.open.get_mut(&descriptor)) {
-                    open.position += length as u64;
+            Call::Write { descriptor, offset: None, .. } => {
+                if let Some(open) = self.open.get_mut(&descriptor) {
+                    open.position += result;
                 }
             }
-            Call::Truncate { .. } | Call::Allocate { .. } | Call::Punch { .. } => {
-                let Some(node) = node else { return Some(()) };
-                self.shadow.end(node, began, succeeded.then_some(usize::MAX), at);
+            Call::Seek(descriptor) => {
+                if let Some(open) = self.open.get_mut(&descriptor) {
+                    open.position = result;
+                }
             }
-            Call::Sync(_) if succeeded => {
+            Call::Sync(_) => {
                 if let Some(node) = node {
                     self.shadow.sync(node, began);
                 }
             }
-            Call::Open { place, create, truncate } if succeeded => {
-                let number = i32::try_from(result).ok()?;
-                self.open.remove(&number);
-                if let Some(path) = self.path(&place) {
-                    let node = match self.shadow.find(&path) {
-                        Some(node) => node,
-                        None if create => self.shadow.create(&path, at)?,
-                        None => return None,
-                    };
-                    if truncate {
-                        self.shadow.begin(node, Change::Length(0), at);
-                        self.shadow.end(node, at, Some(0), at);
-                    }
-                    self.open.insert(number, Descriptor { node, path, position: 0 });
-                }
-            }
-            Call::Duplicate(descriptor) if succeeded => {
+            Call::Duplicate(descriptor) => {
                 let same = self.open.get(&descriptor).cloned();
                 let number = i32::try_from(result).ok()?;
                 same.map(|same| self.open.insert(number, same));
             }
-            Call::Seek(descriptor) if succeeded => {
-                if let Some(open) = self.open.get_mut(&descriptor) {
-                    open.position = u64::try_from(result).ok()?;
-                }
+            Call::Open { place, create, truncate } => {
+                return self.opened(&place, create, truncate, i32::try_from(result).ok()?);
             }
-            Call::Rename { from, to } if succeeded => {
-                if let (Some(from), Some(to)) = (self.path(&from), self.path(&to)) {
-                    self.shadow.rename(&from, &to, at)?;
-                }
-            }
-            Call::Remove(place) if succeeded => {
-                if let Some(path) = self.path(&place) {
-                    self.shadow.remove(&path, at)?;
-                }
-            }
-            Call::MakeDirectory(place) if succeeded => {
-                if let Some(path) = self.path(&place) {
-                    self.shadow.make_directory(&path, at)?;
-                }
-            }
-            _ => {}
+            other => return self.named(&other),
         }
         Some(())
+    }
+
+    fn opened(&mut self, place: &Place, create: bool, truncate: bool, number: i32) -> Option<()> {
+        self.open.remove(&number);
+        let Some(path) = self.path(place) else { return Some(()) };
+        let node = match self.shadow.find(&path) {
+            Some(node) => node,
+            None if create => self.shadow.create(&path, self.steps)?,
+            None => return None,
+        };
+        if truncate {
+            self.shadow.begin(node, Change::Length(0), self.steps);
+            self.shadow.end(node, self.steps, Some(0), self.steps);
+        }
+        self.open.insert(number, Descriptor { node, path, position: 0 });
+        Some(())
+    }
+
+    /// A name has changed, if the call is about names and the name is below the root.
+    fn named(&mut self, call: &Call) -> Option<()> {
+        match call {
+            Call::Rename { from, to } => match (self.path(from), self.path(to)) {
+                (Some(from), Some(to)) => self.shadow.rename(&from, &to, self.steps),
+                (None, None) => Some(()),
+                _ => None,
+            },
+            Call::Remove(place) => match self.path(place) {
+                Some(path) => self.shadow.remove(&path, self.steps),
+                None => Some(()),
+            },
+            Call::MakeDirectory(place) => match self.path(place) {
+                Some(path) => self.shadow.make_directory(&path, self.steps).map(|_| ()),
+                None => Some(()),
+            },
+            _ => Some(()),
+        }
     }
 
     /// Relative to the root; none outside.
