@@ -66,6 +66,21 @@ impl Access {
         })
     }
 
+    /// Runs `command` on the files of a node whose daemon does not run.
+    pub(crate) fn offline(file: Option<&Path>, command: impl AsyncFnOnce(&Config) -> Result<()>) -> Result<()> {
+        let (_, config) = config::find(file)?;
+        if daemon_listens(&config.control.socket)? {
+            bail!("the daemon is running, and this works on the files behind it: stop the daemon first");
+        }
+        let spool = config.server.state_dir.join("spool");
+        if !spool.is_dir() {
+            bail!("there is no spool in {}", config.server.state_dir.display());
+        }
+        become_owner(&config.server.state_dir)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(command(&config))
+    }
+
     /// The account that a command is about.
     pub(crate) fn account(&self, named: Option<AccountId>) -> AccountId {
         named.unwrap_or(self.account)

@@ -74,8 +74,12 @@ pub(crate) enum Command {
     Reload,
     /// The destinations that delivery knows at the moment
     Sites,
-    /// Figures of the durable queue
-    Spool,
+    /// The durable queue on disk: its figures, whether it is whole, moving its mail
+    Spool {
+        /// What to do [default: stat]
+        #[command(subcommand)]
+        command: Option<SpoolCommand>,
+    },
     /// Print the reference of all metrics as Markdown
     Metrics,
     /// Print a completion script for a shell
@@ -312,6 +316,44 @@ pub(crate) enum QueueCommand {
     Hold(SelectorArgs),
     /// Let held messages go on
     Release(SelectorArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpoolCommand {
+    /// Figures of the durable queue
+    Stat,
+    /// Read all of it and verify every checksum, and the index against the log; no daemon may run.
+    /// Exits with 1 where something is damaged
+    Check {
+        /// Then mend what can be mended: save what is good of damaged segments, put the rest into
+        /// quarantine, make the index anew
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Write waiting messages to a file and take them out of the queue, for another machine to
+    /// import; no daemon may run
+    Export {
+        /// The file to make
+        file: PathBuf,
+        /// Only messages with an open recipient in this domain
+        #[arg(long, conflicts_with = "id")]
+        domain: Option<Domain>,
+        /// Only this message
+        #[arg(long)]
+        id: Option<MessageId>,
+        /// Leave the messages in the queue too: whoever imports the copy delivers them a second
+        /// time, so that an import holds them
+        #[arg(long)]
+        keep: bool,
+        /// Go on with an export of this file that was interrupted when the file was whole
+        #[arg(long, conflicts_with_all = ["domain", "id", "keep"])]
+        finish: bool,
+    },
+    /// Take in the messages of a file that another machine exported; no daemon may run
+    Import {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]

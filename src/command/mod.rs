@@ -8,6 +8,7 @@ pub(crate) mod help;
 mod message;
 mod node;
 mod queue;
+mod spool;
 mod suppression;
 mod trace;
 
@@ -25,6 +26,11 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
     if let Command::Credentials(CredentialsCommand::Derive { region }) = &command {
         return credentials::derive(region, out);
     }
+    if let Command::Spool { command: Some(command) } = &command
+        && let Some(command) = spool::offline(command)
+    {
+        return Access::offline(config, async |config| command.run(config, out).await);
+    }
     Access::with(config, need(&command), async |access| match command {
         Command::Bans(command) => bans::run(command, access, out).await,
         Command::Credentials(command) => credentials::run(command, access, out).await,
@@ -36,7 +42,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Status => node::status(access, out).await,
         Command::Reload => node::reload(access, out).await,
         Command::Sites => node::sites(access, out).await,
-        Command::Spool => node::spool(access, out).await,
+        Command::Spool { .. } => node::spool(access, out).await,
         _ => unreachable!("the other commands do not act on a node"),
     })
 }

@@ -1,9 +1,118 @@
 //! `postrider spool`, and whose spool it is.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::support::Node;
+use postrider_base::Clock;
+use postrider_testkit::{Policy, Received, Relay, RelayOptions, Security, Sink};
+use serde_json::Value;
+
+use crate::support::{Node, refusal, stdout};
+
+/// A remote that has no time until it is open.
+#[derive(Clone, Default)]
+struct Gate(Arc<AtomicBool>);
+
+impl Policy for Gate {
+    fn recipient(&self, _: &str) -> String {
+        if self.0.load(Ordering::SeqCst) { "250 Ok".to_owned() } else { "451 4.3.0 closed".to_owned() }
+    }
+
+    fn message(&self, _: Received) -> String {
+        "250 Ok".to_owned()
+    }
+}
+
+struct Scene {
+    gate: Gate,
+    relay: Relay,
+    _sink: Sink,
+}
+
+impl Scene {
+    async fn new() -> Scene {
+        let gate = Gate::default();
+        let sink = Sink::start(gate.clone(), Clock::system()).await.unwrap();
+        let configuration = "[spool]\nsegment_bytes = \"1MiB\"\n";
+        let options = RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), configuration);
+        Scene { gate, relay: Relay::start(options).unwrap(), _sink: sink }
+    }
+
+    /// Ids of messages that wait, each deferred once.
+    async fn fill(&self, count: usize) -> Vec<String> {
+        let mut client = self.relay.endpoint(Security::StartTls, false).unwrap().connect().await.unwrap();
+        let (user, password) = self.relay.credentials();
+        client.login(user, password).await.unwrap();
+        let mut ids = Vec::new();
+        for number in 0..count {
+            let content = format!("From: me@example.com\r\nSubject: Number {number}\r\n\r\nbody of {number}\r\n");
+            let sent = client.send("me@example.com", &["you@example.net"], content.as_bytes()).await.unwrap();
+            ids.push(sent.expect(250).unwrap().text().split_whitespace().last().unwrap().to_owned());
+        }
+        let deferred = || {
+            let rows: Value = self.asked(&["queue", "list", "--json"]);
+            rows.as_array().unwrap().iter().filter(|row| row["state"] == "deferred").count()
+        };
+        for _ in 0..400 {
+            if deferred() == count {
+                return ids;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never deferred");
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+        command.args(arguments).arg("--config").arg(self.relay.path("relay.toml"));
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn told(&self, arguments: &[&str]) -> String {
+        stdout(&self.relay.cli(arguments).unwrap())
+    }
+
+    fn asked(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.told(arguments)).unwrap()
+    }
+
+    /// Waits until this is told of a message.
+    async fn until_life_of(&self, id: &str, what: &str) {
+        for _ in 0..400 {
+            if self.told(&["message", id]).contains(what) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never {what}: {}", self.told(&["message", id]));
+    }
+
+    /// The segment that has this text, and where.
+    fn find(&self, text: &str) -> (PathBuf, usize) {
+        for entry in fs::read_dir(self.relay.state().join("spool")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.starts_with("segment-") {
+                let bytes = fs::read(&path).unwrap();
+                let found = bytes.windows(text.len()).position(|window| window == text.as_bytes());
+                if let Some(at) = found {
+                    return (path, at);
+                }
+            }
+        }
+        panic!("{text} is in no segment");
+    }
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -36,4 +145,114 @@ fn a_spool_of_another_node_is_held_until_it_is_released() {
     there.told(&["queue", "release", "--all"]);
     assert!(!there.told(&["spool"]).contains("held "));
     assert!(!here.told(&["spool"]).contains("held "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_named_and_repaired_where_that_is_possible() {
+    let mut scene = Scene::new().await;
+    let ids = scene.fill(3).await;
+    let refused = scene.run(&["spool", "check"]);
+    assert!(refusal(&refused).contains("the daemon is running"));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(scene.relay.stop().unwrap().success());
+
+    let told = scene.told(&["spool", "check"]);
+    assert!(told.contains("messages     3 waiting") && told.contains("index        agrees with the log"), "{told}");
+    assert!(told.ends_with("no damage\n"), "{told}");
+    assert_eq!(scene.asked(&["spool", "check", "--json"])["sound"], true);
+    // Seals the segment.
+    scene.told(&["queue", "summary"]);
+
+    let (segment, _) = scene.find("body of 1");
+    let length = fs::read(&segment).unwrap().len();
+    for (at, part) in [(2050, "copy of the header"), (length - 70, "footer"), (length - 10, "trailer")] {
+        flip(&segment, at);
+        let found = scene.run(&["spool", "check"]);
+        assert!(refusal(&found).contains("the spool is damaged"));
+        assert!(stdout(&found).contains(&format!(": {part}, ")), "{part}: {}", stdout(&found));
+        let repaired = scene.told(&["spool", "check", "--repair"]);
+        let (before, after) = repaired.split_once("After the repair:").unwrap();
+        assert!(before.contains("damaged") && after.ends_with("no damage\n"), "{part}: {repaired}");
+        assert!(after.contains("3 waiting"), "{after}");
+    }
+
+    let (segment, at) = scene.find("body of 1");
+    flip(&segment, at);
+    let found = scene.run(&["spool", "check", "--json"]);
+    let report: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!((found.status.code(), &report["sound"]), (Some(1), &Value::Bool(false)));
+    assert_eq!(report["damaged"], serde_json::json!([ids[1]]));
+    let repaired = scene.run(&["spool", "check", "--repair"]);
+    assert_eq!(repaired.status.code(), Some(1), "what is lost stays lost");
+    assert!(stdout(&repaired).ends_with(&format!("message {} does not read back\ndamaged\n", ids[1])));
+    assert_eq!(scene.asked(&["queue", "show", &ids[1], "--json"])["held"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_made_anew_by_a_repair() {
+    let mut scene = Scene::new().await;
+    scene.fill(2).await;
+    assert!(scene.relay.stop().unwrap().success());
+    let index = scene.relay.state().join("spool/index/0");
+    for entry in fs::read_dir(index).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::write(path, "not a database").unwrap();
+        }
+    }
+    let found = scene.run(&["spool", "check"]);
+    assert!(stdout(&found).contains("index        does not read"), "{}", stdout(&found));
+    assert_eq!(found.status.code(), Some(1));
+    let repaired = scene.told(&["spool", "check", "--repair"]);
+    assert!(repaired.ends_with("no damage\n") && repaired.contains("index        agrees with the log"), "{repaired}");
+}
+
+#[test]
+fn there_is_nothing_to_verify_where_no_spool_is() {
+    let node = Node::new();
+    assert!(refusal(&node.run(&["spool", "check"])).contains("there is no spool in"));
+    assert!(!node.path("state").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_messages_move_to_another_relay_and_arrive_once() {
+    let (mut here, mut there) = (Scene::new().await, Scene::new().await);
+    let ids = here.fill(3).await;
+    let file = here.relay.path("mail");
+    let file = file.to_str().unwrap();
+    assert!(refusal(&here.run(&["spool", "export", file])).contains("the daemon is running"));
+    assert!(here.relay.stop().unwrap().success());
+    let told = here.told(&["spool", "export", file]);
+    assert!(told.contains("3 messages, ") && told.contains("3 of them wait here no more"), "{told}");
+    assert_eq!(here.told(&["queue", "summary"]), "the queue is empty\n");
+    assert!(refusal(&here.run(&["spool", "export", file])).contains("File exists"));
+
+    assert!(refusal(&there.run(&["spool", "import", file])).contains("the daemon is running"));
+    assert!(there.relay.stop().unwrap().success());
+    let whole = fs::read(file).unwrap();
+    let cut = there.relay.path("cut");
+    fs::write(&cut, &whole[..whole.len() - 40]).unwrap();
+    assert!(refusal(&there.run(&["spool", "import", cut.to_str().unwrap()])).contains("cut short"));
+    flip(&cut, 1000);
+    assert!(refusal(&there.run(&["spool", "import", cut.to_str().unwrap()])).contains("damaged (at byte "));
+    assert!(refusal(&there.run(&["spool", "import", "/nowhere"])).contains("/nowhere"));
+    assert_eq!(there.told(&["queue", "summary"]), "the queue is empty\n");
+
+    assert!(there.told(&["spool", "import", file]).starts_with("3 messages, "));
+    let again = there.told(&["spool", "import", file]);
+    assert!(again.contains("3 wait here already") && again.contains(&ids[2]), "{again}");
+    let moved = there.asked(&["queue", "show", &ids[1], "--json"]);
+    assert_eq!((&moved["recipients"][0]["attempts"], &moved["held"]), (&1.into(), &false.into()));
+    assert!(there.told(&["spool", "check"]).ends_with("no damage\n"));
+
+    there.gate.0.store(true, Ordering::SeqCst);
+    there.relay.launch().unwrap();
+    there.told(&["queue", "retry", "--all"]);
+    there.until_life_of(&ids[1], "delivered").await;
+    here.relay.launch().unwrap();
+    here.until_life_of(&ids[1], "moved to another machine with the file mail").await;
+    let told = here.told(&["events", "since", "1h"]);
+    assert!(told.contains("\"Send\"") && !told.contains("\"Bounce\""), "{told}");
+    let told = there.told(&["events", "since", "1h"]);
+    assert!(told.contains("\"Delivery\"") && !told.contains("\"eventType\":\"Send\""), "{told}");
 }
