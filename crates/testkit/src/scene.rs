@@ -70,18 +70,20 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A closed gate and a running relay, `configuration` beside the defaults.
-    /// Its state is on `volume` if there is one.
+    /// A closed gate and a running relay, `configuration` beside the defaults;
+    /// without a `[delivery]` in it mail is tried every second. Its state is on
+    /// `volume` if there is one.
     ///
     /// # Errors
     /// As [`Relay::start`].
     pub async fn new(binary: &str, configuration: &str, volume: Option<&Volume>) -> io::Result<Self> {
         let gate = Gate::default();
         let sink = Sink::start(gate.clone(), Clock::system()).await?;
+        let retry = if configuration.contains("[delivery]") { "" } else { RETRY };
         let options = RelayOptions {
             state: volume.map(|volume| volume.path().join("state")),
             prefix: volume.map(Volume::prefix).unwrap_or_default(),
-            ..RelayOptions::to(binary, sink.address(), &format!("{RETRY}\n{configuration}"))
+            ..RelayOptions::to(binary, sink.address(), &format!("{retry}\n{configuration}"))
         };
         Ok(Self { gate, sink, relay: Relay::start(options)?, promised: BTreeSet::new() })
     }
