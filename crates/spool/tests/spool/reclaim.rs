@@ -1,9 +1,12 @@
+use std::path::Path;
 use std::time::Duration;
 
+use postrider_base::sim_disk::{Fault, Operation};
+use postrider_base::{Disk, OpenMode};
 use postrider_mail::MessageId;
 use postrider_spool::{Selector, Spool};
 
-use crate::rig::{HOUR, Rig, assert_intact, defer, deliver, drain, due_now};
+use crate::rig::{DIR, HOUR, Rig, assert_intact, defer, deliver, drain, due_now};
 
 /// Messages come and go until the log has moved on by many segments.
 async fn churn(rig: &Rig, spool: &Spool, messages: u32) {
@@ -121,4 +124,134 @@ async fn a_log_of_long_waiting_messages_stays_within_its_bound() {
     assert!(stat.segments * (64 << 10) <= bound, "{stat:?}, {bound}");
     tokio::time::sleep(11 * HOUR).await;
     assert_eq!(drain(&spool).await.len(), 300);
+}
+
+/// A spool with an old message that was deferred, whose segment is about to
+/// be reclaimed, and its message.
+async fn about_to_move(rig: &Rig) -> (Spool, MessageId) {
+    let spool = rig.open().await;
+    let id = deferred(rig, &spool).await;
+    rig.grow_old(&spool).await;
+    (spool, id)
+}
+
+/// Delivers what is due after the deferral, which is this message and whole.
+async fn arrives(spool: &Spool, id: MessageId) {
+    tokio::time::sleep(11 * HOUR).await;
+    let mut claims = spool.take_due(2).await;
+    claims.extend(due_now(spool, 2).await);
+    assert_eq!(claims.len(), 2);
+    for claim in claims {
+        assert_eq!(claim.id, id);
+        assert_intact(&claim).await;
+        deliver(claim).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_once_costs_no_message() {
+    for nth in 1..5 {
+        let rig = Rig::with_sled();
+        let (spool, id) = about_to_move(&rig).await;
+        rig.disk.fail(Operation::Read, nth, Fault::InputOutput);
+        churn(&rig, &spool, 400).await;
+        assert!(spool.stat().segments <= 3, "{:?}", spool.stat());
+        assert_eq!(rig.quarantined(), 0);
+        arrives(&spool, id).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_damaged_body_the_bytes_are_kept_and_the_message_is_held() {
+    let rig = Rig::with_sled();
+    let (spool, id) = about_to_move(&rig).await;
+    let first = Path::new(DIR).join("segment-0000000001.log");
+    let file = rig.disk.open(&first, OpenMode::Read).unwrap();
+    let mut bytes = vec![0; 64 << 10];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let text = format!("Subject: {id}");
+    let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    rig.disk.damage(&first, at, 1).unwrap();
+    churn(&rig, &spool, 300).await;
+    assert!(!rig.disk.exists(&first), "the segment was reclaimed");
+    let kept = rig.disk.open(Path::new(&format!("{}/quarantine/message-{id}-body.bin", DIR)), OpenMode::Read);
+    let kept = kept.unwrap();
+    let mut bytes = vec![0; usize::try_from(kept.len().unwrap()).unwrap()];
+    kept.read_exact_at(&mut bytes, 0).unwrap();
+    let rest = &text.as_bytes()[1..];
+    assert!(bytes.windows(rest.len()).any(|window| window == rest));
+    tokio::time::sleep(11 * HOUR).await;
+    let due = async {
+        while spool.stat().quarantined < 2 {
+            let claims = tokio::time::timeout(HOUR, spool.take_due(2)).await;
+            assert!(claims.is_err(), "{claims:?}");
+        }
+    };
+    due.await;
+    assert!(spool.show(id).await.unwrap().unwrap().held);
+    let stat = spool.stat();
+    assert_eq!((stat.messages, stat.bytes), (1, 0));
+    assert_eq!(spool.delete(&Selector::Message(id)).await.unwrap(), 2);
+    assert_eq!(spool.stat().messages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_copied_once_however_long_its_message_waits() {
+    let rig = Rig::with_sled();
+    let (spool, id) = about_to_move(&rig).await;
+    churn(&rig, &spool, 400).await;
+    let cold = Path::new(DIR).join("cold");
+    let copied = rig.disk.read_dir(&cold).unwrap();
+    assert_eq!(copied.len(), 1, "{copied:?}");
+    let file = rig.disk.open(&copied[0], OpenMode::Read).unwrap();
+    let once = file.allocated_bytes().unwrap();
+    for _ in 0..5 {
+        churn(&rig, &spool, 400).await;
+    }
+    assert_eq!(file.allocated_bytes().unwrap(), once);
+    drop(spool);
+    let spool = rig.open().await;
+    arrives(&spool, id).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cold_log_gives_back_what_is_dead_in_the_middle() {
+    let mut rig = Rig::with_sled();
+    rig.settings.index_after = postrider_base::Period::from_millis(1);
+    let spool = rig.open().await;
+    let mut waiting = Vec::new();
+    for _ in 0..400 {
+        waiting.push(deferred(&rig, &spool).await);
+    }
+    spool.compact().await.unwrap();
+    churn(&rig, &spool, 600).await;
+    let full = spool.stat();
+    let cold = rig.disk.read_dir(&Path::new(DIR).join("cold")).unwrap();
+    assert!(cold.len() > 3, "{cold:?}");
+    // The oldest stays: no whole segment can go before it.
+    for id in &waiting[1..] {
+        if id != waiting.last().unwrap() {
+            spool.delete(&Selector::Message(*id)).await.unwrap();
+        }
+    }
+    churn(&rig, &spool, 600).await;
+    let left = spool.stat();
+    assert!(left.disk_bytes < full.disk_bytes / 2, "{left:?} {full:?}");
+    let still = rig.disk.read_dir(&Path::new(DIR).join("cold")).unwrap();
+    assert!(still.len() <= cold.len());
+    rig.disk.crash_dropping_all();
+    drop(spool);
+    let spool = rig.open().await;
+    assert_eq!(spool.report().unwrap().messages, 2);
+    tokio::time::sleep(11 * HOUR).await;
+    let mut claims = Vec::new();
+    while claims.len() < 4 {
+        claims.extend(spool.take_due(4).await);
+    }
+    for claim in claims {
+        assert_intact(&claim).await;
+        deliver(claim).await;
+    }
+    spool.compact().await.unwrap();
+    assert_eq!(spool.stat().messages, 0);
 }

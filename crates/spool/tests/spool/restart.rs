@@ -47,7 +47,7 @@ async fn an_index_that_was_closed_in_order_needs_no_repair() {
     spool.close().await.unwrap();
     drop(spool);
     let spool = rig.open().await;
-    assert_eq!((spool.report().unwrap().messages, spool.report().unwrap().unwrap().index_repairs), (10, 0));
+    assert_eq!((spool.report().unwrap().messages, spool.report().unwrap().index_repairs), (10, 0));
 }
 
 #[tokio::test(start_paused = true)]
