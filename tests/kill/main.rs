@@ -123,7 +123,11 @@ fn submit(world: &World, endpoint: &Endpoint, user: &str, password: &str, random
 /// What is only derived from the logs, of the queue, the tables and the journal.
 fn remove_indexes(state: &Path) -> io::Result<()> {
     for room in ["spool", "store", "journal"] {
-        fs::remove_dir_all(state.join(room).join("index"))?;
+        match fs::remove_dir_all(state.join(room).join("index")) {
+            // A recovery that was killed early had not made it yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
     Ok(())
 }
