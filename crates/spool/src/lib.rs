@@ -51,6 +51,7 @@ pub use index::Disagreement;
 pub use message::{AcceptedRecord, Content, Message, NewMessage, Origin, OriginKind, OriginalHeaders, QueueKey};
 pub use postrider_wal::{Driver, Durability, Lsn};
 pub use reclaim::Compacted;
+pub use records::MAX_RECIPIENTS;
 pub use settings::Settings;
 pub use spool::{Record, Spool, SpoolOptions};
 pub use transfer::{ExportOptions, Exported, Imported};

@@ -24,6 +24,10 @@ use crate::view::Selector;
 /// The format of heads and bodies written here, and the only one read.
 pub(crate) const VERSION: u8 = 1;
 
+/// Most recipients of one message. So many, each in a domain of its own with a name of
+/// the longest, still fit the head that their state is kept in.
+pub const MAX_RECIPIENTS: u16 = 3_000;
+
 /// What an entry of the log is. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -288,6 +292,7 @@ mod tests {
 
     use super::*;
     use crate::message::Origin;
+    use crate::row::{NEVER, Unit, Waiting};
 
     fn record() -> AcceptedRecord {
         AcceptedRecord {
@@ -304,6 +309,22 @@ mod tests {
             not_before: None,
             tls_optional: false,
         }
+    }
+
+    #[test]
+    fn the_state_of_the_most_recipients_fits_a_head() {
+        // An address has at most 254 octets.
+        let domain = |n: u16| format!("{0}.{0}.{0}.{n:060}", "d".repeat(63)).parse::<Domain>().unwrap();
+        let last = Some(Location { segment: u64::MAX, offset: u64::MAX, len: u32::MAX, crc: u32::MAX });
+        let longest = |recipient| Waiting { recipient, attempts: u32::MAX, due: NEVER, last };
+        let unit = |n| Unit { domain: domain(n), waiting: vec![longest(n)] };
+        let row = Row { units: (0..MAX_RECIPIENTS).map(unit).collect(), ..Row::fresh(&record(), Location::default()) };
+        assert_eq!(row.units[0].domain.as_str().len(), 252);
+        assert!(snapshot(record().id, row).is_ok());
+        let next = Some(NEVER);
+        let outcome = |recipient| OutcomeState { recipient, attempt: u32::MAX, next };
+        let outcomes = (0..MAX_RECIPIENTS).map(outcome).collect();
+        assert!(head_only(Kind::Outcomes, &OutcomeHead { id: record().id, outcomes }).is_ok());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use postrider_base::{Period, Size};
 use postrider_mail::Domain;
+use postrider_spool::MAX_RECIPIENTS;
 use serde::{Deserialize, Serialize};
 
 /// Rules of acceptance, and the names that the relay goes by. The names are not keys of this
@@ -28,7 +29,8 @@ pub struct Settings {
     pub node: u16,
     /// Longest message, with its header and its encoded attachments, in bytes on the wire.
     pub max_message_bytes: Size,
-    /// Most recipients of one message.
+    /// Most recipients of one message, at most 3000: so many fit the queue's log whatever
+    /// their domains are.
     pub max_recipients: u32,
     /// Most `Received` fields of a message; more mean that it runs in a loop.
     pub max_received: u32,
@@ -125,9 +127,8 @@ impl Settings {
                 return Err(format!("{key}: must be at least 1"));
             }
         }
-        // Recipients are numbered with 16 bits.
-        if self.max_recipients > 10_000 {
-            return Err("max_recipients: must be at most 10000".to_owned());
+        if self.max_recipients > u32::from(MAX_RECIPIENTS) {
+            return Err(format!("max_recipients: must be at most {MAX_RECIPIENTS}"));
         }
         if self.max_message_bytes.bytes() < 65_536 {
             // RFC 5321 section 4.5.3.1.7
@@ -176,7 +177,7 @@ mod tests {
         assert!(with(|s| s.operator_domain = Some("x\r\ny".into())).starts_with("operator_domain"));
         assert!(with(|s| s.region = "a\r\nb".into()).starts_with("region"));
         assert!(with(|s| s.max_recipients = 0).starts_with("max_recipients"));
-        assert!(with(|s| s.max_recipients = 70_000).starts_with("max_recipients"));
+        assert_eq!(with(|s| s.max_recipients = 3_001), "max_recipients: must be at most 3000");
         assert!(with(|s| s.max_message_bytes = Size::from_bytes(1)).starts_with("max_message_bytes"));
         assert!(with(|s| s.max_hold = Period::from_days(366)).starts_with("max_hold"));
         assert!(with(|s| s.expiry = Period::from_secs(0)).starts_with("expiry"));

@@ -280,6 +280,20 @@ async fn several_recipients_are_not_named_and_the_null_sender_is_taken() {
     assert!(!bytes.contains("@example.com"), "{bytes}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn as_many_recipients_as_the_settings_allow_are_taken() {
+    let most = u32::from(postrider_spool::MAX_RECIPIENTS);
+    let world = world_with(
+        |settings| settings.max_recipients = u32::from(postrider_spool::MAX_RECIPIENTS),
+        postrider_spool::Settings::default(),
+    )
+    .await;
+    let recipients: Vec<_> = (0..most).map(|n| format!("a@{0}.{0}.{0}.{n:060}", "d".repeat(63))).collect();
+    let recipients: Vec<_> = recipients.iter().map(String::as_str).collect();
+    world.submission.submit(request(None, &recipients, &["Subject: x\r\n\r\n"])).await.unwrap();
+    assert_eq!(world.metrics.recipients_accepted.get(), u64::from(most));
+}
+
 #[tokio::test]
 async fn what_breaks_the_rules_is_refused() {
     let world =

@@ -38,7 +38,7 @@ impl Batch {
             let head_len = u32::try_from(head.len())
                 .ok()
                 .filter(|_| head.len() <= Entry::MAX_HEAD)
-                .ok_or(Error::TooLarge("a head over 64 KiB"))?;
+                .ok_or(Error::TooLarge("a head over 1 MiB"))?;
             let len: u64 = body.iter().map(|part| part.len() as u64).sum();
             let body_len = u32::try_from(len).map_err(|_| Error::TooLarge("a body of 4 GiB or more"))?;
             let body_crc = checksum(&body);

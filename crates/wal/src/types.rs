@@ -92,8 +92,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The longest head: 64 KiB.
-    pub const MAX_HEAD: usize = 64 << 10;
+    /// The longest head: 1 MiB.
+    pub const MAX_HEAD: usize = 1 << 20;
 
     /// An entry that is all head.
     #[must_use]
