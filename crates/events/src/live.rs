@@ -17,6 +17,17 @@ use crate::view::{Place, ROW, Row};
 /// this long: most messages end before, and take one row.
 const YOUNG: Duration = Duration::from_secs(5);
 
+/// Beside what a message brings along: a place in a table that is half empty
+/// when it has just grown, one or two in the order of arrival, its parts.
+const SLOT: usize = 2 * (size_of::<(MessageId, Known)>() + size_of::<MessageId>()) + 4 * ALLOCATED;
+
+/// A recipient, its state, its last reported delay; beside its address, which
+/// is kept with the domain apart.
+const RECIPIENT: usize = size_of::<(EmailAddress, bool, (u16, DelayType, Timestamp))>() + 2 * ALLOCATED;
+
+/// What an allocation takes beside its bytes.
+const ALLOCATED: usize = 24;
+
 /// What the events of a message need.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -117,10 +128,11 @@ impl Known {
         !self.open.contains(&true)
     }
 
+    /// What it takes in memory at most; does not change while it is there.
     fn bytes(&self) -> usize {
         let mail = self.mail.as_ref().map_or(0, Mail::len);
-        let addresses: usize = self.recipients.iter().map(|r| 24 + r.as_str().len()).sum();
-        size_of::<Self>() + mail + addresses
+        let recipient = |r: &EmailAddress| RECIPIENT + 2 * r.as_str().len();
+        SLOT + mail + self.recipients.iter().map(recipient).sum::<usize>()
     }
 
     fn take_row(&mut self, id: MessageId) -> Option<Row> {
@@ -226,5 +238,45 @@ impl Live {
             self.bytes = self.bytes.saturating_sub(known.bytes());
             rows.extend(known.take_row(id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{ACCEPTED, id, outcome};
+
+    fn known(recipients: usize) -> Known {
+        let recipients = (0..recipients).map(|number| format!("a-{number}@example.net").parse().unwrap());
+        Known::new(ACCEPTED, ACCEPTED, recipients.collect(), None)
+    }
+
+    fn apply(known: &mut Known, disposition: Disposition) {
+        for recipient in 0..u16::try_from(known.recipients.len()).unwrap() {
+            known.apply(&outcome(recipient, ACCEPTED, disposition, "said"), true);
+        }
+    }
+
+    #[test]
+    fn the_oldest_give_way_and_nothing_is_counted_that_has_gone() {
+        let bound = 100 * known(2).bytes();
+        let (mut live, mut rows) = (Live::new(bound), Vec::new());
+        for number in 0..10_000 {
+            let known = live.insert(id(number), known(1 + usize::try_from(number % 3).unwrap()));
+            apply(known, Disposition::Deferred(DelayType::General));
+            live.tidy(ACCEPTED, &mut rows);
+            assert!(live.bytes <= bound && live.order.len() <= 2 * live.messages.len() + 1024);
+        }
+        assert!(live.get(&id(0)).is_none() && live.get(&id(9_999)).is_some());
+        // Read back from the journal, and once more.
+        live.insert(id(0), known(3));
+        live.insert(id(0), known(2));
+        for number in 0..10_000 {
+            if let Some(known) = live.get(&id(number)) {
+                apply(known, Disposition::Delivered);
+            }
+            live.drop_ended(id(number), &mut rows);
+        }
+        assert_eq!((live.messages.len(), live.bytes), (0, 0));
     }
 }
