@@ -194,7 +194,7 @@ pub(crate) struct Journal {
     pub(crate) metrics: Metrics,
     issuer: Issuer,
     /// The last batch of the feed that the journal had when it was opened.
-    resume: Lsn,
+    pub(crate) resume: Lsn,
     accept_loss: bool,
     /// The journal's own last batch then.
     pub(crate) last: Lsn,
@@ -214,7 +214,10 @@ pub(crate) enum State {
 }
 
 impl Journal {
-    fn open(options: EventsOptions, report: watch::Receiver<Option<OpenReport>>) -> Result<(Self, Recovery)> {
+    pub(crate) fn open(
+        options: EventsOptions,
+        report: watch::Receiver<Option<OpenReport>>,
+    ) -> Result<(Self, Recovery)> {
         let settings = options.settings;
         let log_options = Options {
             segment_bytes: settings.segment_bytes.bytes(),
