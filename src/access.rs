@@ -129,6 +129,9 @@ async fn here(config: &Config, need: Need, command: impl AsyncFnOnce(&mut Access
     let open = if need == Need::Accounts { Open::Accounts } else { Open::Everything };
     let rooms =
         Rooms::open(config, open, Metrics::new()).await.context("no daemon answers, and the state cannot be opened")?;
+    if let Some(queue) = &rooms.queue {
+        queue.spool.recovered().await.context("no daemon answers, and the queue cannot be recovered")?;
+    }
     let control = Control::new(rooms.control_deps(config, None));
     let mut access = Access { account: config.server.account, operator: Operator::Here(control) };
     let result = command(&mut access).await;

@@ -330,6 +330,8 @@ pub(crate) enum SpoolCommand {
         #[arg(long)]
         repair: bool,
     },
+    /// Give back all space on the disk that can be given back now
+    Compact,
     /// Write waiting messages to a file and take them out of the queue, for another machine to
     /// import; no daemon may run
     Export {

@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 use postrider_control::Response;
 
 use crate::access::{Access, Need};
-use crate::cli::{Command, CredentialsCommand};
+use crate::cli::{Command, CredentialsCommand, SpoolCommand};
 use crate::output::Output;
 
 /// Runs a command that acts on a node: through its daemon, or in process when none runs.
@@ -42,6 +42,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Status => node::status(access, out).await,
         Command::Reload => node::reload(access, out).await,
         Command::Sites => node::sites(access, out).await,
+        Command::Spool { command: Some(SpoolCommand::Compact) } => node::compact(access, out).await,
         Command::Spool { .. } => node::spool(access, out).await,
         _ => unreachable!("the other commands do not act on a node"),
     })

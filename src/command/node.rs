@@ -40,6 +40,18 @@ pub(crate) async fn spool(access: &mut Access, out: &mut Output) -> Result<()> {
     }
 }
 
+pub(crate) async fn compact(access: &mut Access, out: &mut Output) -> Result<()> {
+    match access.ask(Operation::SpoolCompact).await? {
+        Response::Compacted { before, after } if out.json() => {
+            out.json_document(&serde_json::json!({ "before": before, "after": after }))
+        }
+        Response::Compacted { before, after } => {
+            out.line(format_args!("{} on disk before, {} now", bytes(before), bytes(after)))
+        }
+        other => unexpected(&other),
+    }
+}
+
 fn show_spool(stat: &SpoolStat, out: &mut Output) -> Result<()> {
     let lines = [
         ("messages", format!("{} waiting, {}", stat.messages, bytes(stat.message_bytes))),

@@ -28,7 +28,7 @@ pub(super) enum Offline<'a> {
 /// Whether a command is one of those.
 pub(super) fn offline(command: &SpoolCommand) -> Option<Offline<'_>> {
     match command {
-        SpoolCommand::Stat => None,
+        SpoolCommand::Stat | SpoolCommand::Compact => None,
         SpoolCommand::Check { repair } => Some(Offline::Check { repair: *repair }),
         SpoolCommand::Export { file, finish: true, .. } => Some(Offline::FinishExport { file }),
         SpoolCommand::Export { file, domain, id, keep, .. } => {
@@ -119,7 +119,10 @@ async fn mend(config: &Config, found: &Check) -> Result<()> {
 async fn with_queue<T>(config: &Config, work: impl AsyncFnOnce(&Queue, &str) -> Result<T>) -> Result<T> {
     let rooms = Rooms::open(config, Open::Everything, Metrics::new()).await?;
     let queue = rooms.queue.clone().context("the queue was not opened")?;
-    let done = work(&queue, &rooms.state.node().instance).await;
+    let done = match queue.spool.recovered().await {
+        Ok(_) => work(&queue, &rooms.state.node().instance).await,
+        Err(error) => Err(anyhow::Error::new(error).context("the queue cannot be recovered")),
+    };
     drop(queue);
     let closed = rooms.close(rooms::CLOSE_DEADLINE).await;
     done.and_then(|done| closed.map(|()| done))

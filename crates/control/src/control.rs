@@ -90,6 +90,7 @@ impl Control {
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
             Operation::Reload => self.reload().await?,
             Operation::Sites => self.sites()?,
+            Operation::SpoolCompact => queue::compact(self.spool()?).await?,
             Operation::SpoolStat => Response::SpoolStat(self.spool_stat()?),
             Operation::Status => Response::Status(Box::new(self.status()?)),
             Operation::Suppression(operation) => {

@@ -36,6 +36,8 @@ pub enum Operation {
     Reload,
     /// The sites that delivery knows at the moment, with their connections.
     Sites,
+    /// Gives back all of the durable queue's space on the disk that can be.
+    SpoolCompact,
     /// Figures of the durable queue: sizes, segments, syncs.
     SpoolStat,
     /// What this node is and how it fares.
@@ -78,6 +80,7 @@ impl Operation {
             Operation::Queue(operation) => operation.name(),
             Operation::Reload => "reload",
             Operation::Sites => "sites",
+            Operation::SpoolCompact => "spool-compact",
             Operation::SpoolStat => "spool-stat",
             Operation::Status => "status",
             Operation::Suppression(operation) => operation.name(),

@@ -2,7 +2,8 @@
 
 use postrider_mail::{AttemptOutcome, MessageId};
 use postrider_spool::{
-    Error as SpoolError, IndexKind, MessageView, QueueEntry, QueueSummary, RecipientView, Selector, Spool, Stat,
+    Compacted, Error as SpoolError, IndexKind, MessageView, QueueEntry, QueueSummary, RecipientView, Selector, Spool,
+    Stat,
 };
 
 use crate::{
@@ -38,6 +39,11 @@ pub(crate) async fn execute(spool: &Spool, operation: QueueOperation) -> Result<
 /// A waiting message, if it waits.
 pub(crate) async fn show(spool: &Spool, id: MessageId) -> Result<Option<QueueMessage>, Error> {
     Ok(spool.show(id).await?.map(|view| message(&view)))
+}
+
+pub(crate) async fn compact(spool: &Spool) -> Result<Response, Error> {
+    let Compacted { before, after } = spool.compact().await?;
+    Ok(Response::Compacted { before, after })
 }
 
 /// The spool's figures for operators.

@@ -21,6 +21,13 @@ pub enum Response {
         /// Messages, addresses or credentials.
         count: u64,
     },
+    /// What compacting the durable queue gave back.
+    Compacted {
+        /// Bytes that it took on the disk before.
+        before: u64,
+        /// Bytes that it takes now.
+        after: u64,
+    },
     /// A credential that was just made or taken over.
     Credential(NewCredential),
     /// The credentials of the node.

@@ -140,6 +140,7 @@ async fn one(shared: &Arc<Shared>, id: MessageId, wish: OperatorHead) -> Result<
 }
 
 async fn change_holds(shared: &Arc<Shared>, change: impl FnOnce(&mut crate::records::Holds)) -> Result<()> {
+    shared.recovered().await?;
     let _turn = shared.operator.lock().await;
     let mut holds = shared.state.lock().due.holds().clone();
     change(&mut holds);
@@ -186,6 +187,7 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) async fn new(shared: &Arc<Shared>, selector: &Selector) -> Result<Self> {
+        shared.recovered().await?;
         let (mut young, mut queues) = {
             let state = shared.state.lock();
             (in_memory(&state, selector), selected(&state, selector))

@@ -157,6 +157,7 @@ impl Spool {
     /// some messages may have been taken.
     pub async fn import(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Imported> {
         let shared = self.shared();
+        shared.recovered().await?;
         let mut steps = Steps::open(Arc::clone(&disk), path.to_owned()).await?;
         let (mut messages, mut bytes) = (0, 0);
         loop {

@@ -1,4 +1,4 @@
-use postrider_spool::{Error, Selector};
+use postrider_spool::{Error, Selector, Spool};
 
 use crate::rig::{HOUR, Rig, defer, drain, due_now, queue};
 
@@ -28,6 +28,28 @@ async fn one_message_is_held_and_released_across_restarts() {
         let unknown = spool.hold(&Selector::Message(id)).await;
         assert!(matches!(unknown, Err(Error::Unknown(_))));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_while_old_mail_is_recovered_is_about_all_of_it() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@one.example"]).await;
+    rig.accept(&spool, &["a@two.example"]).await;
+    spool.hold(&Selector::Domain("one.example".parse().unwrap())).await.unwrap();
+    spool.close().await.unwrap();
+    for ask in 0..3 {
+        let spool = Spool::open_behind(rig.options()).await.unwrap();
+        match ask {
+            0 => assert_eq!(spool.summary().await.unwrap().len(), 2),
+            1 => assert_eq!(spool.retry(&Selector::All).await.unwrap(), 0),
+            // What is held already stays so.
+            _ => spool.hold(&Selector::Domain("two.example".parse().unwrap())).await.unwrap(),
+        }
+        spool.close().await.unwrap();
+    }
+    let held = rig.open().await.summary().await.unwrap();
+    assert!(held.iter().all(|queue| queue.held), "{held:?}");
 }
 
 #[tokio::test(start_paused = true)]
