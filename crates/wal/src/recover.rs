@@ -356,9 +356,11 @@ impl Opened {
     fn salvage(&mut self, mut salvage: Salvage<'_>, last: bool, report: &mut OpenReport) -> Result<Settled, Error> {
         let known = report.damage.len();
         if let Some(trailer) = self.trailer {
-            // Sealed, so synced: its footer is damaged.
+            // Its batches were synced before; its footer too, if there is a next one.
             self.scan(Some(trailer.first_lsn), Some(trailer.next_lsn))?;
-            report_damage(salvage.dir, report, self.bookkeeping(trailer.footer_offset));
+            if !last {
+                report_damage(salvage.dir, report, self.bookkeeping(trailer.footer_offset));
+            }
         } else if !last {
             // Once sealed, or the next one would not have been written.
             report_damage(salvage.dir, report, self.bookkeeping(self.len.saturating_sub(TRAILER as u64)));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Lsn;
-use crate::format::{DATA_START, VERSION};
+use crate::format::{DATA_START, TRAILER, VERSION};
 use postrider_base::{Disk, OpenMode};
 
 /// A log with these batches, cleanly closed.
@@ -117,6 +117,29 @@ fn flips_in_a_sealed_segment_are_found() {
         }
         assert_eq!(rig.replayed.len(), 12, "at {at}");
     }
+}
+
+#[test]
+fn a_seal_that_was_not_finished_is_no_damage() {
+    let mut rig = Rig::new();
+    let mut batches = 0;
+    while rig.log.segments().len() < 2 {
+        rig.synced(vec![entry(batches, 2000)]);
+        batches += 1;
+    }
+    let disk = rig.disk.fork();
+    // The trailer came to the disk, the end of the footer did not, and the
+    // first batch of the next segment was never written.
+    disk.damage(&segment_path(1), (16 << 10) - TRAILER - 1, 1).unwrap();
+    disk.damage(&segment_path(2), 4096, 1).unwrap();
+    let unfinished = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(unfinished.report.damage, []);
+    assert_eq!(unfinished.replayed.len() as u64, batches - 1);
+    assert!(!disk.exists(&dir().join("quarantine")));
+    // With the next segment the seal is known to have been synced.
+    let disk = rig.disk.fork();
+    disk.damage(&segment_path(1), (16 << 10) - TRAILER - 1, 1).unwrap();
+    assert_eq!(Rig::open(&disk, &small()).unwrap().replayed.len() as u64, batches);
 }
 
 #[test]
