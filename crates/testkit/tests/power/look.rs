@@ -23,7 +23,7 @@ pub(crate) async fn look(directory: &Path, cursor: u64) -> Result<Found, String>
         let mut found = Found { cursor, ..Found::default() };
         waiting(&spool, &mut found).await.map_err(|error| format!("reading the queue: {error}"))?;
         if spool.stat().quarantined > 0 {
-            found.wrong.push("a cut was taken for damage".to_owned());
+            found.wrong.push(format!("a cut was taken for damage: {}", notes(directory)));
         }
         let mut feed = spool.feed(FEED, Lsn::new(cursor + 1));
         spool.close().await.map_err(|error| format!("closing: {error}"))?;
@@ -31,6 +31,16 @@ pub(crate) async fn look(directory: &Path, cursor: u64) -> Result<Found, String>
         Ok(found)
     };
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err("the spool does not answer".to_owned()))
+}
+
+/// The notes in the quarantine.
+fn notes(directory: &Path) -> String {
+    let files = std::fs::read_dir(directory.join("spool/quarantine")).into_iter().flatten().flatten();
+    let notes = files.map(|file| {
+        let note = std::fs::read(file.path()).unwrap_or_default();
+        format!("{}: {}", file.file_name().display(), String::from_utf8_lossy(&note[..note.len().min(100)]).trim())
+    });
+    notes.collect::<Vec<_>>().join("; ")
 }
 
 /// Claims everything, since a claim shows the bytes.
