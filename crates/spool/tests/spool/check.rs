@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use postrider_base::{Disk, OpenMode};
 use postrider_mail::MessageId;
-use postrider_spool::{Check, IndexCheck, check};
+use postrider_spool::{Check, IndexCheck, Selector, check};
 
 use crate::rig::{DIR, HOUR, Rig, defer, deliver};
 
@@ -29,15 +29,18 @@ async fn closed(rig: &Rig) -> [MessageId; 2] {
     [deferred, waiting]
 }
 
-/// Where a message's content is in the first segment.
-fn place_of(rig: &Rig, id: MessageId) -> (PathBuf, usize) {
-    let path = Path::new(DIR).join("segment-0000000001.log");
-    let file = rig.disk.open(&path, OpenMode::Read).unwrap();
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_exact_at(&mut bytes, 0).unwrap();
+/// Where a message's content is in the segments of a directory.
+fn place_of(rig: &Rig, dir: &Path, id: MessageId) -> Option<(PathBuf, usize)> {
     let subject = format!("Subject: {id}");
-    let at = bytes.windows(subject.len()).position(|window| window == subject.as_bytes());
-    (path, at.unwrap())
+    for path in rig.disk.read_dir(dir).unwrap() {
+        let Ok(file) = rig.disk.open(&path, OpenMode::Read) else { continue };
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        if let Some(at) = bytes.windows(subject.len()).position(|window| window == subject.as_bytes()) {
+            return Some((path, at));
+        }
+    }
+    None
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +97,7 @@ async fn an_index_that_is_behind_is_told_and_is_no_damage() {
 async fn a_message_that_does_not_read_back_is_named() {
     let rig = Rig::with_sled();
     let [deferred, waiting] = closed(&rig).await;
-    let (path, at) = place_of(&rig, waiting);
+    let (path, at) = place_of(&rig, Path::new(DIR), waiting).unwrap();
     rig.disk.damage(&path, at, 1).unwrap();
     let found = checked(&rig);
     assert!(!found.is_sound());
@@ -103,9 +106,57 @@ async fn a_message_that_does_not_read_back_is_named() {
     rig.disk.damage(&path, at, 1).unwrap();
     assert!(checked(&rig).is_sound());
     // The record in front of the content, too.
-    let (path, at) = place_of(&rig, deferred);
+    let (path, at) = place_of(&rig, Path::new(DIR), deferred).unwrap();
     rig.disk.damage(&path, at - 20, 1).unwrap();
     assert_eq!(checked(&rig).damaged, [deferred]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_wait_in_the_cold_log_are_verified_too() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    let (mut waiting, mut ending) = (Vec::new(), Vec::new());
+    for round in 0..400 {
+        let id = rig.accept(&spool, &["a@one.example"]).await;
+        let claim = spool.take_due(1).await.pop().unwrap();
+        match round % 10 {
+            0 => waiting.push(id),
+            1 => ending.push(id),
+            _ => {
+                deliver(claim).await;
+                continue;
+            }
+        }
+        defer(claim, &rig.clock, HOUR).await;
+    }
+    rig.grow_old(&spool).await;
+    spool.compact().await.unwrap();
+    // What ends there leaves holes.
+    for id in ending {
+        spool.delete(&Selector::Message(id)).await.unwrap();
+    }
+    spool.compact().await.unwrap();
+    spool.close().await.unwrap();
+    drop(spool);
+    let found = checked(&rig);
+    assert!(found.is_sound(), "{found:?}");
+    assert_eq!((found.messages, found.index), (40, IndexCheck::Agrees));
+    assert!(found.cold.unwrap().batches > 0);
+
+    let cold = Path::new(DIR).join("cold");
+    let moved = waiting.iter().find_map(|id| Some((*id, place_of(&rig, &cold, *id)?)));
+    let (id, (path, at)) = moved.unwrap();
+    rig.disk.damage(&path, at, 1).unwrap();
+    let found = checked(&rig);
+    assert_eq!((found.is_sound(), &found.damaged[..], found.log.fault_count), (false, &[id][..], 0));
+    assert_eq!(found.cold.unwrap().faults[0].part, "body");
+    // A hole where a message waits.
+    let file = rig.disk.open(&path, OpenMode::ReadWrite).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap() - 4096];
+    file.read_exact_at(&mut bytes, 4096).unwrap();
+    bytes.fill(0);
+    file.write_all_at(&bytes[..bytes.len() / 2], 4096).unwrap();
+    assert!(checked(&rig).damaged.contains(&id));
 }
 
 #[tokio::test(start_paused = true)]
