@@ -473,7 +473,8 @@ fn stage_of(expected: Expected) -> Stage {
         Expected::AuthPlain | Expected::AuthLogin(_) => Stage::Auth,
         Expected::Mail | Expected::Reset | Expected::Quit => Stage::MailFrom,
         Expected::Rcpt(_) => Stage::RcptTo,
-        Expected::Data => Stage::Data,
-        Expected::End | Expected::Chunk | Expected::LoneDot => Stage::EndOfData,
+        // What a lone dot ends is nobody's message.
+        Expected::Data | Expected::LoneDot => Stage::Data,
+        Expected::End | Expected::Chunk => Stage::EndOfData,
     }
 }

@@ -200,6 +200,8 @@ fn nobody_accepted_while_data_was_pipelined() {
     let mut talk = Talk::ready(PIPELINING);
     talk.begins(transaction(&["a@b.example"]));
     assert_eq!(talk.hears("250 Ok\r\n550 unknown\r\n354 go\r\n"), (".\r\n".into(), Action::NeedInput));
+    // Nothing hangs on the reply.
+    assert_eq!(talk.conversation.stage(), Stage::Data);
     assert_eq!(talk.results("250 Ok\r\n"), std::slice::from_ref(&unknown));
     assert_eq!(talk.hears("").1, Action::Ready);
 
