@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use postrider_base::metrics::Held;
 use postrider_base::{BoxStream, Scope};
 use postrider_mail::{MessageId, Remote, Stage, TlsInfo};
@@ -20,7 +21,8 @@ use crate::finding::Finding;
 /// Room for the replies to a pipelined group.
 const READ_BUFFER: usize = 4 * 1024;
 
-/// How long to look for a last reply after a host stopped reading.
+/// How long to look for a last reply after a host stopped reading, and to say
+/// the last words of TLS.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Most slices in one write: what systems take at once.
@@ -136,6 +138,7 @@ impl Connection {
         gate: &mut (dyn Gate + Send),
         stop: &mut Stop,
     ) -> Result<Option<TransactionResult>, Stopped> {
+        self.listen();
         if self.conversation.begin(transaction).is_err() {
             return Ok(None);
         }
@@ -143,6 +146,16 @@ impl Connection {
         match self.drive(gate, stop).await? {
             Action::Done(result) => Ok(Some(result)),
             Action::NeedInput | Action::StartTls | Action::Ready | Action::Closed(_) => Ok(None),
+        }
+    }
+
+    /// Takes in what came while nobody waited for anything: a farewell, an end,
+    /// or more than was asked for, but never the reply to what is written next.
+    fn listen(&mut self) {
+        self.input.reserve(READ_BUFFER);
+        match self.stream.read_buf(&mut self.input).now_or_never() {
+            None | Some(Ok(1..)) => {}
+            Some(Ok(0) | Err(_)) => self.conversation.lost(),
         }
     }
 
@@ -158,7 +171,7 @@ impl Connection {
         self.conversation.quit();
         self.settle_down(stop).await;
         // The end of TLS and of the stream; nobody waits for it.
-        let _ = timeout(self.conversation.timeout(), self.stream.shutdown()).await;
+        let _ = timeout(LAST_WORDS, self.stream.shutdown()).await;
     }
 
     /// What the end of the conversation says about the attempt.

@@ -49,6 +49,29 @@ async fn a_connection_takes_only_so_many_messages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_while_a_connection_is_idle_is_no_reply_to_the_next_message() {
+    let mut rig = rig().await;
+    // Both recipients of the second message are refused, each in its own way.
+    let server = Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "." if moment.connection == 0 => Say::Slow("250 taken\r\n250 surplus\r\n"),
+        "RCPT TO:<gone@example.com>" => Say::Reply("550 5.1.1 user unknown"),
+        "RCPT TO:<full@example.com>" => Say::Reply("452 4.2.2 mailbox full"),
+        _ => Say::Usual,
+    });
+    let mut settings = routes(&[]);
+    settings.limits.connection_idle = postrider_base::Period::from_mins(5);
+    rig.deliver(settings);
+    let first = rig.send(&["ann@example.com"]).await;
+    assert!(is_delivered(&rig.outcome(first).await));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let second = rig.send(&["gone@example.com", "full@example.com"]).await;
+    let outcomes = rig.outcomes(second, 2).await;
+    let said: Vec<_> = outcomes.iter().map(|outcome| outcome.diagnostic.as_str()).collect();
+    assert_eq!(said, ["550 5.1.1 user unknown", "452 4.2.2 mailbox full"]);
+    assert_eq!((server.seen().connections, server.seen().with("MAIL").len()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kept_connection_that_died_costs_nothing() {
     for goodbye in [Say::Close, Say::Last("421 4.4.2 idle for too long")] {
         let mut rig = rig().await;
