@@ -148,7 +148,7 @@ impl Consumer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Events;
+    use crate::handle::Events;
     use crate::mail_log::TracingSink;
     use crate::record::Head;
     use crate::samples::{ACCEPTED, accepted, id, message, open, options};

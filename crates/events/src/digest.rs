@@ -11,7 +11,7 @@ use postrider_wal::{Entry, Lsn};
 
 use crate::error::Result;
 use crate::event::{self, Mail};
-use crate::journal::Issuer;
+use crate::handle::Issuer;
 use crate::live::{Known, Live};
 use crate::mail_log;
 use crate::record::{Acceptance, Body, Cuts, Head, Kind, LifeRef};

@@ -19,7 +19,7 @@ use self::shape::{
 };
 use crate::addresses;
 use crate::error::{Error, Result};
-use crate::journal::Issuer;
+use crate::handle::Issuer;
 use crate::record::Cuts;
 
 /// The `mail` object of a message's events, serialized once and copied into

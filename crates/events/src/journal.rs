@@ -1,181 +1,25 @@
-//! The journal and its handle.
+//! The journal: its log, its view of messages, and what it knows of those under way.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use postrider_base::{Clock, Disk, Metrics, Scope, Timestamp};
+use postrider_base::{Clock, Metrics, Scope, Timestamp};
 use postrider_mail::MessageId;
-use postrider_spool::{FeedItem, Spool};
-use postrider_wal::{Committed, Driver, Durability, Error as LogError, Location, Log, Lsn, Options};
+use postrider_spool::FeedItem;
+use postrider_wal::{Committed, Durability, Error as LogError, Location, Log, Lsn, Options};
 use tokio::sync::watch;
 
-use crate::consumer;
 use crate::digest::{Digest, Rules};
 use crate::error::{Error, Result};
+use crate::handle::{EventsOptions, Issuer, OpenReport};
 use crate::live::{Known, Live};
-use crate::mail_log::MailSink;
-use crate::reader::{Reader, Start};
 use crate::record::{Body, Cursor, Head, Life, LifeEntry};
 use crate::recovery::Recovery;
 use crate::settings::Settings;
 use crate::view::{Place, View};
-
-/// What a journal is opened with.
-#[derive(Clone, Debug)]
-pub struct EventsOptions {
-    /// Where the journal is kept.
-    pub disk: Arc<dyn Disk>,
-    /// Directory of the journal on that disk.
-    pub dir: PathBuf,
-    /// Directory of the view that finds messages in the journal, on the real
-    /// file system; removed and made anew at will. Without one it is temporary.
-    pub view_dir: Option<PathBuf>,
-    /// Who runs the log.
-    pub driver: Driver,
-    /// What time it is.
-    pub clock: Clock,
-    /// Bounds.
-    pub settings: Settings,
-    /// Where to count.
-    pub metrics: Metrics,
-    /// As whom events speak.
-    pub issuer: Issuer,
-    /// Go on although a file of the journal is missing, or batches of the
-    /// spool that the journal has events of.
-    pub accept_loss: bool,
-}
-
-/// As whom events speak.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issuer {
-    /// `aws` in `arn:aws:ses:...`.
-    pub partition: String,
-    /// Such as `us-east-1`.
-    pub region: String,
-    /// Name of this host, for `reportingMTA`.
-    pub hostname: String,
-}
-
-/// How opening went.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenReport {
-    /// What the log found.
-    pub log: postrider_wal::OpenReport,
-    /// Whether the view of messages had to be made anew.
-    pub view_rebuilt: bool,
-}
-
-/// The journal. A cheap handle.
-#[derive(Clone, Debug)]
-pub struct Events(pub(crate) Arc<Journal>);
-
-impl Events {
-    /// Name of the spool's feed that [`Events::run`] reads.
-    pub const FEED: &'static str = "events";
-
-    /// Opens or makes a journal. Takes as long as its last file; the others
-    /// are read behind that, see [`Events::recovered`]. Call on a tokio
-    /// runtime.
-    ///
-    /// # Errors
-    /// When the log can not be opened.
-    pub async fn open(options: EventsOptions) -> Result<Self> {
-        let (recovered, report) = watch::channel(None);
-        let (journal, recovery) = blocking(move || Journal::open(options, report)).await?;
-        let journal = Arc::new(journal);
-        journal.scope.spawn("recovery", recovery.run(journal.clone(), recovered));
-        Ok(Self(journal))
-    }
-
-    /// Waits until all that the journal held has been looked through; how
-    /// opening went. Until then the feed is not read, nothing is retired, and
-    /// who asks for old events or for a message waits.
-    ///
-    /// # Errors
-    /// When the journal fails or is closed before.
-    pub async fn recovered(&self) -> Result<OpenReport> {
-        self.0.recovered().await
-    }
-
-    /// Starts to turn the spool's feed into journal records and lines of the
-    /// mail log, until the scope ends. Call once, before anything is accepted.
-    ///
-    /// # Errors
-    /// [`Error::Ahead`], unless [`EventsOptions::accept_loss`]: then what the
-    /// spool still has counts as journaled, and reading goes on behind it.
-    pub fn run(&self, spool: &Spool, mail_log: Arc<dyn MailSink>, scope: &Scope) -> Result<()> {
-        let (journal, last) = (self.0.resume, spool.stat().synced);
-        let renewed = journal > last;
-        if renewed && !self.0.accept_loss {
-            return Err(Error::Ahead { journal, spool: last });
-        }
-        let resume = journal.min(last);
-        let feed = spool.feed(Self::FEED, resume.next());
-        let task = consumer::run(self.0.clone(), feed, mail_log, renewed.then_some(resume), scope.clone());
-        scope.spawn("events", task);
-        Ok(())
-    }
-
-    /// Reads events from a place or time on.
-    pub fn since(&self, start: Start) -> Reader {
-        Reader::new(self.0.clone(), start)
-    }
-
-    /// Reads what is journaled from now on; use [`Reader::follow`].
-    pub fn tail(&self) -> Reader {
-        self.since(Start::Now)
-    }
-
-    /// The life of a message, oldest first: its acceptance, then each attempt
-    /// for each recipient. Empty when the journal has nothing of it (any more).
-    ///
-    /// # Errors
-    /// When the journal can not be read.
-    pub async fn message(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
-        self.0.recovered().await?;
-        let journal = self.0.clone();
-        blocking(move || journal.life(id)).await
-    }
-
-    /// Resolves when the journal has failed: the process must end and be
-    /// restarted, which recovers.
-    pub async fn failed(&self) {
-        let mut state = self.0.state.subscribe();
-        tokio::select! {
-            () = self.0.log.poison_event() => {}
-            _ = state.wait_for(|state| *state == State::Failed) => {}
-        }
-    }
-
-    /// Writes and syncs what was handed in, and closes the journal. End the
-    /// scope of [`Events::run`] first.
-    ///
-    /// # Errors
-    /// When the last sync fails.
-    pub async fn close(&self) -> Result<()> {
-        if let Err(late) = self.0.scope.clone().close(STOP).await {
-            tracing::warn!("the journal's recovery: {late}");
-        }
-        let journal = self.0.clone();
-        let settled = blocking(move || journal.settle_view()).await;
-        self.0.state.send_replace(State::Closed);
-        self.0.log.close().await?;
-        settled?;
-        let journal = self.0.clone();
-        blocking(move || {
-            let clean = journal.view.is_complete() && !journal.unsettled.load(Ordering::Acquire);
-            journal.view.close(clean.then(|| journal.log.synced()))
-        })
-        .await
-    }
-}
-
-/// How long closing waits for the reading of one old segment.
-const STOP: Duration = Duration::from_secs(5);
 
 /// Between two attempts to write on a full disk.
 const NO_ROOM: Duration = Duration::from_secs(1);
@@ -195,7 +39,7 @@ pub(crate) struct Journal {
     issuer: Issuer,
     /// The last batch of the feed that the journal had when it was opened.
     pub(crate) resume: Lsn,
-    accept_loss: bool,
+    pub(crate) accept_loss: bool,
     /// The journal's own last batch then.
     pub(crate) last: Lsn,
     /// How opening went, once all of the journal has been read.
@@ -306,13 +150,19 @@ impl Journal {
     }
 
     /// Tells the view what it does not know yet. Blocks.
-    fn settle_view(&self) -> Result<()> {
+    pub(crate) fn settle_view(&self) -> Result<()> {
         if !self.view.is_complete() {
             return Ok(());
         }
         let mut live = self.live.lock();
         let rows = live.drain();
         self.with_view(|view| view.insert(&rows))
+    }
+
+    /// Closes the view; trusted at the next start when it knows all records.
+    pub(crate) fn close_view(&self) -> Result<()> {
+        let clean = self.view.is_complete() && !self.unsettled.load(Ordering::Acquire);
+        self.view.close(clean.then(|| self.log.synced()))
     }
 
     /// Retires segments that are too old or too much; later, where there is
@@ -424,7 +274,7 @@ impl Journal {
         Ok(ids)
     }
 
-    fn life(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
+    pub(crate) fn life(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
         let young = self.live.lock().young(&id).iter().map(|place| place.location).collect();
         let mut recipients = Vec::new();
         let mut life = Vec::new();
@@ -482,6 +332,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handle::Events;
     use crate::samples::{ACCEPTED, accepted, id, later, message, open, options, outcome, outcomes, take};
     use postrider_base::{Period, SimDisk, Size};
     use postrider_mail::Disposition;

@@ -4,7 +4,12 @@
 //! message and each outcome it appends one or more records to the journal, a
 //! log of its own, and writes one line to the mail log. Journal records carry
 //! the place in the feed that they come from: after a crash reading goes on
-//! behind the highest one, so that the journal has each outcome exactly once.
+//! behind that of the last one, so that the journal has each outcome exactly
+//! once.
+//!
+//! Opening takes as long as the journal's last file, which says where to go on.
+//! The older ones are looked through while the relay works; until that is done
+//! the feed is not read, and who asks for old events or for a message waits.
 //!
 //! What survives: a record is in the journal for good once its batch is
 //! synced, and only then is the spool told that it need not keep the source.
@@ -16,6 +21,7 @@ mod consumer;
 mod digest;
 mod error;
 mod event;
+mod handle;
 mod journal;
 mod live;
 mod mail_log;
@@ -29,7 +35,7 @@ mod suppression;
 mod view;
 
 pub use error::{Error, Result};
-pub use journal::{Events, EventsOptions, Issuer, OpenReport};
+pub use handle::{Events, EventsOptions, Issuer, OpenReport};
 pub use mail_log::{FileSink, MailSink, TracingSink};
 pub use postrider_wal::Driver;
 pub use reader::{Reader, Start};

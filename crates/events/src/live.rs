@@ -9,7 +9,7 @@ use postrider_mail::{AttemptOutcome, DelayType, Disposition, EmailAddress, Messa
 
 use crate::error::Result;
 use crate::event::{Mail, Subject};
-use crate::journal::Issuer;
+use crate::handle::Issuer;
 use crate::record::{Body, Kind, Life};
 use crate::view::{Place, ROW, Row};
 

@@ -136,7 +136,7 @@ fn read(journal: &Journal, mut next: Cursor, not_before: Timestamp) -> Result<(V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Events;
+    use crate::handle::Events;
     use crate::record::{Body, LifeRef};
     use crate::samples::{ACCEPTED, id, open, options};
     use bytes::BytesMut;

@@ -10,7 +10,8 @@ use postrider_wal::{Backlog, Lsn, OpenReport as LogReport};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::journal::{Journal, OpenReport, blocking};
+use crate::handle::OpenReport;
+use crate::journal::{Journal, blocking};
 use crate::record::Head;
 use crate::view::Place;
 
@@ -101,7 +102,7 @@ mod tests {
     use postrider_spool::FeedItem;
     use tempfile::TempDir;
 
-    use crate::journal::{Events, EventsOptions};
+    use crate::handle::{Events, EventsOptions};
     use crate::reader::Start;
     use crate::record::{Kind, LifeEntry};
     use crate::samples::{ACCEPTED, accepted, id, message, open, options, outcome, outcomes, take};

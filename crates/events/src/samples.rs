@@ -9,7 +9,8 @@ use postrider_mail::{
 use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, Origin, OriginalHeaders};
 use postrider_wal::{Driver, Lsn};
 
-use crate::journal::{Events, EventsOptions, Issuer, Journal};
+use crate::handle::{Events, EventsOptions, Issuer};
+use crate::journal::Journal;
 use crate::settings::Settings;
 
 /// 2017-08-05T00:40:02.012Z

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tracing::{error, warn};
 
 use crate::error::Result;
-use crate::journal::Events;
+use crate::handle::Events;
 use crate::reader::{Reader, Start};
 use crate::record::{Cursor, Kind, Line};
 
