@@ -71,7 +71,11 @@ pub(crate) fn accepted(lsn: u64, record: AcceptedRecord) -> FeedItem {
 }
 
 pub(crate) fn outcomes(lsn: u64, number: u128, outcomes: Vec<AttemptOutcome>) -> FeedItem {
-    FeedItem { lsn: Lsn::new(lsn), index: 0, record: FeedRecord::Outcomes { id: id(number), outcomes } }
+    FeedItem {
+        lsn: Lsn::new(lsn),
+        index: 0,
+        record: FeedRecord::Outcomes { id: id(number), outcomes: outcomes.into() },
+    }
 }
 
 pub(crate) fn outcome(recipient: u16, at: Timestamp, disposition: Disposition, diagnostic: &str) -> AttemptOutcome {

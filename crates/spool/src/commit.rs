@@ -31,7 +31,7 @@ pub(crate) enum Effect {
     },
     Outcomes {
         id: MessageId,
-        outcomes: Vec<AttemptOutcome>,
+        outcomes: Arc<[AttemptOutcome]>,
     },
     /// A message from another spool, with the state that it had there.
     Imported {
@@ -84,7 +84,7 @@ impl Batch {
 
     pub(crate) fn outcomes(&mut self, id: MessageId, outcomes: Vec<AttemptOutcome>) -> Result<()> {
         let entry = records::outcomes(Kind::Outcomes, id, &outcomes)?;
-        self.push(entry, Effect::Outcomes { id, outcomes });
+        self.push(entry, Effect::Outcomes { id, outcomes: outcomes.into() });
         Ok(())
     }
 
@@ -276,7 +276,9 @@ fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, committed: Committed) -> L
     if let Some(location) = committed.locations.first() {
         shared.saw_segment(location.segment);
     }
-    shared.recent.put(committed.lsn, &effects);
+    if !shared.feeds.is_empty() {
+        shared.recent.put(committed.lsn, &effects);
+    }
     let first_young = shared.update(|state, now| {
         let touched: Vec<_> = ids(&effects).collect();
         let mut first_young = false;
@@ -310,7 +312,7 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
             let states: Vec<_> = outcomes.iter().map(OutcomeState::from).collect();
             state.change(id, now, |active| {
                 active.row.settle(&states, location);
-                active.remember(outcomes);
+                active.remember(&outcomes);
             });
         }
         Effect::Started(StartedHead { id, attempts }) => {
@@ -356,11 +358,11 @@ fn operator(state: &mut State, wish: OperatorHead, location: Location, now: Time
 
 impl Active {
     /// Keeps what these attempts said, while their recipients wait.
-    fn remember(&mut self, outcomes: Vec<AttemptOutcome>) {
+    fn remember(&mut self, outcomes: &[AttemptOutcome]) {
         for outcome in outcomes {
             self.last.retain(|known| known.recipient != outcome.recipient);
             if !outcome.disposition.is_terminal() {
-                self.last.push(outcome);
+                self.last.push(outcome.clone());
             }
         }
     }
@@ -372,7 +374,7 @@ pub(crate) fn feed_records(effects: &[Effect]) -> Vec<(u16, FeedRecord)> {
         let record = match effect {
             Effect::Accepted { record, .. } => FeedRecord::Accepted(Arc::clone(record)),
             Effect::Imported { record, .. } => FeedRecord::Imported(Arc::clone(record)),
-            Effect::Outcomes { id, outcomes } => FeedRecord::Outcomes { id: *id, outcomes: outcomes.clone() },
+            Effect::Outcomes { id, outcomes } => FeedRecord::Outcomes { id: *id, outcomes: Arc::clone(outcomes) },
             _ => return None,
         };
         Some((index, record))

@@ -50,7 +50,7 @@ pub enum FeedRecord {
         /// Of this message.
         id: MessageId,
         /// One for each recipient concerned.
-        outcomes: Vec<AttemptOutcome>,
+        outcomes: Arc<[AttemptOutcome]>,
     },
 }
 
@@ -148,7 +148,7 @@ fn decode(log: &Log, record: &Replayed) -> Result<Option<FeedRecord>, String> {
         Some(Kind::Outcomes) => {
             let head: OutcomeHead = decode_head(&record.head).ok_or_else(unreadable)?;
             let outcomes = decode_outcomes(&body()?).ok_or_else(unreadable)?;
-            Ok(Some(FeedRecord::Outcomes { id: head.id, outcomes }))
+            Ok(Some(FeedRecord::Outcomes { id: head.id, outcomes: outcomes.into() }))
         }
         Some(_) => Ok(None),
         None => Err(unreadable()),
@@ -201,6 +201,11 @@ impl Feeds {
         self.0.lock().len()
     }
 
+    /// Whether nobody reads.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn open(&self, name: &'static str, done: Lsn) {
         let place = Place { acked: done, handed: done, seen: done };
         self.0.lock().insert(name, place);
@@ -235,9 +240,10 @@ impl Recent {
         let records = feed_records(effects);
         let mut recent = self.0.lock();
         recent.insert(lsn, records);
-        while recent.len() > Self::BOUND {
-            recent.pop_first();
-        }
+        let oldest = if recent.len() > Self::BOUND { recent.pop_first() } else { None };
+        drop(recent);
+        // Freed without the lock.
+        drop(oldest);
     }
 
     /// Items of batches from `from` on without a gap, and the last of those

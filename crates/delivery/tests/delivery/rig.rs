@@ -193,7 +193,7 @@ impl Rig {
             match item.record {
                 FeedRecord::Accepted(record) => self.accepted.push(record),
                 FeedRecord::Outcomes { id, outcomes } => {
-                    self.outcomes.extend(outcomes.into_iter().map(|outcome| (id, outcome)));
+                    self.outcomes.extend(outcomes.iter().map(|outcome| (id, outcome.clone())));
                 }
                 _ => {}
             }

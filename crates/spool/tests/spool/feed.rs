@@ -38,7 +38,7 @@ async fn a_feed_sees_each_synced_record_once_and_in_order() {
     let items = events.next().await.unwrap();
     assert_eq!(items.iter().map(gist).collect::<Vec<_>>(), [(first, false), (dsn_id, true)]);
     assert_eq!((items[0].lsn, items[0].index + 1), (items[1].lsn, items[1].index));
-    assert!(matches!(&items[0].record, FeedRecord::Outcomes { outcomes, .. } if *outcomes == delivered));
+    assert!(matches!(&items[0].record, FeedRecord::Outcomes { outcomes, .. } if outcomes[..] == delivered[..]));
     spool.delete(&Selector::All).await.unwrap();
     let gists = read_all(&mut other).await;
     let gists: Vec<_> = gists.iter().map(gist).collect();
