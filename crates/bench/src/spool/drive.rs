@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use postrider_base::Clock;
+use postrider_testkit::process::Usage;
 use tokio::task::JoinSet;
 
 /// Not counted at the beginning: threads start, segments begin to be recycled.
@@ -15,6 +16,8 @@ const WARM: Duration = Duration::from_millis(400);
 pub(crate) struct Sample {
     /// Times a second.
     pub(crate) rate: f64,
+    /// Microseconds of processor time, of all threads, each time.
+    pub(crate) cpu: f64,
     /// Milliseconds that 99 of 100 took at most.
     pub(crate) p99: f64,
 }
@@ -47,11 +50,17 @@ where
             io::Result::Ok(took)
         });
     }
+    let me = std::process::id();
+    tokio::time::sleep_until(begin).await;
+    let before = Usage::of(me)?;
+    tokio::time::sleep_until(end).await;
+    let cpu = Usage::of(me)?.since(before).cpu;
     let mut took = Vec::new();
     while let Some(done) = tasks.join_next().await {
         took.append(&mut done??);
     }
     took.sort_by(f32::total_cmp);
     let p99 = took.get(took.len() * 99 / 100).copied().unwrap_or_default();
-    Ok(Sample { rate: took.len() as f64 / time.as_secs_f64(), p99: f64::from(p99) * 1e3 })
+    let times = took.len() as f64;
+    Ok(Sample { rate: times / time.as_secs_f64(), cpu: cpu.as_secs_f64() * 1e6 / times, p99: f64::from(p99) * 1e3 })
 }

@@ -13,6 +13,7 @@ use postrider_base::{Clock, Metrics};
 use postrider_spool::{Claim, Settings, Spool, Stat};
 use postrider_testkit::process::disk_written;
 use tokio::process::Command;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -72,6 +73,8 @@ struct Stream {
     spool: Spool,
     clock: Clock,
     ahead: Arc<AtomicU64>,
+    /// Tells that the clock was set ahead.
+    leaps: watch::Sender<()>,
     messages: usize,
     accepted: AtomicU64,
     ended: AtomicU64,
@@ -89,6 +92,7 @@ pub(crate) async fn live(life: &Life) -> io::Result<()> {
         spool,
         clock,
         ahead,
+        leaps: watch::Sender::default(),
         messages: life.messages,
         accepted: AtomicU64::new(0),
         ended: AtomicU64::new(0),
@@ -137,7 +141,7 @@ impl Stream {
             while self.accepted.load(Ordering::Relaxed) < until {
                 tokio::time::sleep(GLANCE).await;
             }
-            self.set_ahead();
+            self.set_ahead(STEP);
             let stat = self.spool.stat();
             course.steps.push((self.clock.instant(), self.accepted.load(Ordering::Relaxed)));
             course.fullest = course.fullest.max(fullness(&stat));
@@ -149,8 +153,9 @@ impl Stream {
         Ok(course)
     }
 
-    fn set_ahead(&self) {
-        self.ahead.fetch_add(u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn set_ahead(&self, by: Duration) {
+        self.ahead.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.leaps.send_replace(());
     }
 
     async fn write(&self, writer: usize, mailer: Mailer) -> io::Result<()> {
@@ -174,9 +179,13 @@ impl Stream {
 
     /// Delivers and defers; ends with its task.
     async fn deliver(self: Arc<Self>) {
+        let mut leaps = self.leaps.subscribe();
         loop {
-            // Who waits for a time is not woken when the clock is set ahead.
-            let Ok(claims) = tokio::time::timeout(GLANCE, self.spool.take_due(AT_ONCE)).await else { continue };
+            let claims = tokio::select! {
+                claims = self.spool.take_due(AT_ONCE) => claims,
+                // Who waits for a time is not woken when the clock is set ahead.
+                _ = leaps.changed() => continue,
+            };
             let mut attempts = JoinSet::new();
             for claim in claims {
                 let stream = self.clone();
@@ -225,11 +234,19 @@ impl Stream {
         }
     }
 
-    /// Lets time pass until nothing waits.
+    /// Lets the longest delay pass as often as a message may be put off.
     async fn drain(&self) -> io::Result<Stat> {
-        while self.ended.load(Ordering::Relaxed) < self.messages as u64 {
-            self.set_ahead();
-            tokio::time::sleep(4 * GLANCE).await;
+        for _ in DELAYS {
+            self.set_ahead(DELAYS[DELAYS.len() - 1]);
+            let mut before = u64::MAX;
+            loop {
+                let ended = self.ended.load(Ordering::Relaxed);
+                if ended == before {
+                    break;
+                }
+                before = ended;
+                tokio::time::sleep(REST / 5).await;
+            }
         }
         match self.rest().await {
             stat if stat.messages == 0 => Ok(stat),

@@ -1,5 +1,5 @@
 //! Acknowledged messages a second: the spool in a steady state, where each is
-//! delivered soon after, beside the bare log with the same bodies.
+//! delivered soon after, beside the bare log with the same records.
 
 use std::io;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use postrider_base::{Clock, Disk, Metrics, RealDisk};
 use postrider_spool::Spool;
-use postrider_wal::{Durability, Entry, Log, Options as Wal};
+use postrider_wal::{Durability, Log, Options as Wal};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::drive::{Sample, drive};
-use crate::place::{self, GLANCE, Mailer, directory};
+use crate::place::{self, GLANCE, Mailer, Records, directory};
 use crate::{Options, Side, failed, median, say};
 
 /// Domains that mail goes to: queues of the spool.
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 64;
 const KEPT: usize = 3;
 
 pub(crate) async fn run(options: &Options) -> io::Result<()> {
-    say(" size writers      log/s    spool/s  ratio  log p99 ms  spool p99 ms  waiting at the end");
+    say(" size writers      log/s    spool/s  ratio  log p99 ms  spool p99 ms  log us  spool us  waiting at the end");
     for &size in &options.sizes {
         for &writers in &options.writers {
             cell(options, size, writers).await?;
@@ -34,13 +34,14 @@ pub(crate) async fn run(options: &Options) -> io::Result<()> {
 
 async fn cell(options: &Options, size: usize, writers: usize) -> io::Result<()> {
     let mailer = Mailer::new(size * 1000, DOMAINS, Clock::system())?;
+    let records = place::records(&options.dir, &mailer).await?;
     let (mut logs, mut spools) = (Vec::new(), Vec::new());
     for run in 0..options.runs {
         // In turns, and each first as often as the other.
         let sides = if run % 2 == 0 { [Side::Log, Side::Spool] } else { [Side::Spool, Side::Log] };
         for side in sides.into_iter().filter(|side| options.alone.is_none_or(|alone| alone == *side)) {
             match side {
-                Side::Log => logs.push(bare(options, &mailer, writers, Arc::new(RealDisk), Wal::default()).await?),
+                Side::Log => logs.push(bare(options, &records, writers, Arc::new(RealDisk), Wal::default()).await?),
                 Side::Spool => spools.push(queue(options, &mailer, writers).await?),
             }
         }
@@ -49,41 +50,52 @@ async fn cell(options: &Options, size: usize, writers: usize) -> io::Result<()> 
     let log_p99 = median(logs.iter().map(|sample| sample.p99));
     let rate = median(spools.iter().map(|queue| queue.accepted.rate));
     let p99 = median(spools.iter().map(|queue| queue.accepted.p99));
+    let log_cpu = median(logs.iter().map(|sample| sample.cpu));
+    let cpu = median(spools.iter().map(|queue| queue.accepted.cpu));
     let waiting = median(spools.iter().map(|queue| queue.waiting));
     let ratio = median(spools.iter().zip(&logs).map(|(queue, log)| queue.accepted.rate / log.rate));
-    say(&format!("{size:3}KB {writers:7} {log:10.0} {rate:10.0} {ratio:6.2} {log_p99:11.2} {p99:13.2} {waiting:19.0}"));
+    say(&format!(
+        "{size:3}KB {writers:7} {log:10.0} {rate:10.0} {ratio:6.2} {log_p99:11.2} {p99:13.2} {log_cpu:7.1} {cpu:9.1} {waiting:19.0}"
+    ));
     let name = format!("spool_{size}kb_{writers}");
     say(&format!("figure {name}_log {log:.0} messages/s"));
     say(&format!("figure {name}_accepted {rate:.0} messages/s"));
     say(&format!("figure {name}_ratio {ratio:.3} times"));
     say(&format!("figure {name}_log_p99 {log_p99:.2} ms"));
     say(&format!("figure {name}_p99 {p99:.2} ms"));
+    say(&format!("figure {name}_log_cpu {log_cpu:.1} us/message"));
+    say(&format!("figure {name}_cpu {cpu:.1} us/message"));
     Ok(())
 }
 
-/// The log alone: no head to speak of, no index, nothing kept in memory.
+/// The log alone: the spool's records, without index and state.
 pub(crate) async fn bare(
     options: &Options,
-    mailer: &Mailer,
+    records: &Records,
     writers: usize,
     disk: Arc<dyn Disk>,
     wal: Wal,
 ) -> io::Result<Sample> {
     let dir = directory(&options.dir)?;
     let log = place::log(dir.path(), disk, wal).await?;
-    let sample = steady(&log, mailer, writers, options.time()).await?;
+    let sample = steady(&log, records, writers, options.time()).await?;
     log.close().await.map_err(failed)?;
     Ok(sample)
 }
 
-/// Commits bodies to a log whose old segments are used again.
-async fn steady(log: &Log, mailer: &Mailer, writers: usize, time: Duration) -> io::Result<Sample> {
-    let (log, body) = (log.clone(), mailer.body());
+/// Commits messages to a log whose old segments are used again, and as many
+/// outcomes, which nobody waits for.
+async fn steady(log: &Log, records: &Records, writers: usize, time: Duration) -> io::Result<Sample> {
+    let (log, records) = (log.clone(), records.clone());
     let _retiring = Stop(tokio::spawn(retire(log.clone())).abort_handle());
     drive(writers, time, move |_| {
-        let entry = Entry { kind: 1, head: bytes::Bytes::from_static(b"a head"), body: body.clone() };
-        let commit = log.submit(vec![entry], Durability::Synced);
-        async { commit.await.map(drop).map_err(failed) }
+        let message = log.submit(vec![records.message.clone()], Durability::Synced);
+        let (log, outcome) = (log.clone(), records.outcome.clone());
+        async move {
+            message.await.map_err(failed)?;
+            tokio::spawn(log.submit(vec![outcome], Durability::Buffered));
+            Ok(())
+        }
     })
     .await
 }

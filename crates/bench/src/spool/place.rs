@@ -12,7 +12,7 @@ use postrider_mail::{
     Recipient,
 };
 use postrider_spool::{Claim, Content, Driver, NewMessage, Origin, Settings, Spool, SpoolOptions};
-use postrider_wal::{Log, Options};
+use postrider_wal::{Entry, Log, Options, Replayed};
 use tempfile::TempDir;
 
 use crate::failed;
@@ -58,10 +58,6 @@ impl Mailer {
         })
     }
 
-    pub(crate) fn body(&self) -> Vec<Bytes> {
-        self.body.clone()
-    }
-
     pub(crate) fn message(&self, number: usize) -> NewMessage {
         let now = self.clock.now();
         let recipient = &self.recipients[number % self.recipients.len()];
@@ -78,7 +74,7 @@ impl Mailer {
                 ..Envelope::default()
             },
             origin: Origin { protocol: "ESMTPSA".into(), ..Origin::default() },
-            content: Content::new(self.body()),
+            content: Content::new(self.body.clone()),
         }
     }
 }
@@ -97,7 +93,38 @@ pub(crate) async fn spool(dir: &Path, clock: &Clock, metrics: &Metrics) -> io::R
         accept_loss: false,
         driver: Driver::Thread,
     };
-    Spool::open(options).await.map_err(failed)
+    Spool::open_behind(options).await.map_err(failed)
+}
+
+/// What the spool writes of a message and of its delivery, for a log without a spool.
+#[derive(Clone)]
+pub(crate) struct Records {
+    pub(crate) message: Entry,
+    pub(crate) outcome: Entry,
+}
+
+/// Finds them in the log of a spool that has delivered one message.
+pub(crate) async fn records(parent: &Path, mailer: &Mailer) -> io::Result<Records> {
+    let dir = directory(parent)?;
+    let spool = spool(dir.path(), &mailer.clock, &Metrics::new()).await?;
+    spool.accept(mailer.message(0)).await.map_err(failed)?;
+    for claim in spool.take_due(1).await {
+        let outcomes = outcomes(&claim, &mailer.clock, None);
+        claim.finish(outcomes, Vec::new()).await.map_err(failed)?;
+    }
+    spool.close().await.map_err(failed)?;
+    let mut found = Vec::new();
+    let options = Options { spare_segments: 0, ..Options::default() };
+    let (log, _) = Log::open(Arc::new(RealDisk), &dir.path().join("spool"), options, &mut |record| found.push(record))
+        .map_err(failed)?;
+    let [message, outcome, ..] = &found[..] else { return Err(failed("no records in the log of a spool")) };
+    let read = |record: &Replayed| log.read(record.location).map_err(failed);
+    let (record, about) = (read(message)?, read(outcome)?);
+    // The record is written in front of the body's own pieces.
+    let record = record.slice(..record.len() - mailer.body.iter().map(Bytes::len).sum::<usize>());
+    let body = [record].into_iter().chain(mailer.body.clone()).collect();
+    let entry = |record: &Replayed, body| Entry { kind: record.kind, head: record.head.clone(), body };
+    Ok(Records { message: entry(message, body), outcome: entry(outcome, vec![about]) })
 }
 
 /// Waits until the spare segments of a new spool are there.

@@ -78,4 +78,16 @@ impl DiskFile for SlowFile {
     fn allocate(&self, length: u64) -> io::Result<()> {
         self.0.allocate(length)
     }
+
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        self.0.reserve(length)
+    }
+
+    fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.0.punch_hole(offset, length)
+    }
+
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        self.0.allocated_bytes()
+    }
 }

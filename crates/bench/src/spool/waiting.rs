@@ -76,7 +76,7 @@ pub(crate) async fn reopen(hold: &Hold) -> io::Result<()> {
     }
     tell("claimed")?;
     drop(claims);
-    let _ = spool.report();
+    spool.recovered().await.map_err(failed)?;
     tell("recovered")?;
     let messages = spool.stat().messages;
     if messages <= hold.messages as u64 {
