@@ -134,6 +134,39 @@ async fn a_file_that_can_not_be_opened_is_waited_for() -> Outcome {
     Ok(())
 }
 
+/// Bodies that wait on go to a log of their own; it fails while the rest is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_can_not_be_kept_aside_stays_where_it_is() -> Outcome {
+    let mut scene = Scene::new(BINARY, "[spool]\nsegment_bytes = \"1MiB\"\n", None).await?;
+    for reply in scene.submit("kept", 3, 50_000).await? {
+        let id = reply.strip_prefix("250 Ok ").ok_or("not accepted")?;
+        scene.relay.cli(&["queue", "hold", id])?;
+    }
+    let aside = scene.relay.state().join("spool").join("cold");
+    let aside: Vec<PathBuf> =
+        (0..8).map(|number| aside.join(format!("segment-{}.log", (1_u64 << 40) + number))).collect();
+    let pid = scene.relay.pid().ok_or("not running")?;
+    let fault = Fault::inject(pid, "fdatasync", "error=EIO", &aside)?;
+    // Around those that are held everything comes and goes, until the session ends with the daemon.
+    scene.gate.open();
+    for batch in 0..50 {
+        if scene.submit(&format!("passing{batch}"), 20, 50_000).await.is_err() {
+            break;
+        }
+    }
+    assert!(!scene.relay.wait()?.success());
+    let log = scene.relay.log()?;
+    assert!(log.contains("the log failed") && log.contains("Input/output error"), "{log}");
+    drop(fault);
+
+    scene.relay.launch()?;
+    scene.relay.cli(&["queue", "release", "--all"])?;
+    takes_mail_again(&mut scene).await?;
+    scene.all_arrive().await;
+    assert!(scene.relay.stop()?.success());
+    Ok(())
+}
+
 /// The index is only derived: without it the queue goes on, in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_fails_costs_nothing() -> Outcome {
