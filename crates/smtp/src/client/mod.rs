@@ -2,10 +2,10 @@
 
 mod config;
 mod conversation;
-#[cfg(test)]
-mod conversation_tests;
 mod exchange;
 mod features;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 pub use config::{ClientConfig, Credentials, Timeouts, TlsUse};
