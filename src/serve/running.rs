@@ -56,7 +56,9 @@ impl Running {
         supervisor::keep_alive(&scopes.background);
         let mail_log = mail_log(config)?;
         let reading = queue.events.run(&queue.spool, Arc::clone(&mail_log), &scopes.background);
-        reading.context("cannot turn the queue's feed into events; server.accept_loss = true goes on without what is lost")?;
+        reading.context(
+            "cannot turn the queue's feed into events; server.accept_loss = true goes on without what is lost",
+        )?;
         let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &scopes.background);
         suppression.context("cannot start automatic suppression")?;
 

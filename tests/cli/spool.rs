@@ -44,12 +44,18 @@ impl Scene {
 
     /// Ids of messages that wait, each deferred once.
     async fn fill(&self, count: usize) -> Vec<String> {
+        self.fill_with(count, 0).await
+    }
+
+    /// As [`Scene::fill`], with so many bytes more in each.
+    async fn fill_with(&self, count: usize, more: usize) -> Vec<String> {
+        let more = "0123456789\r\n".repeat(more / 12);
         let mut client = self.relay.endpoint(Security::StartTls, false).unwrap().connect().await.unwrap();
         let (user, password) = self.relay.credentials();
         client.login(user, password).await.unwrap();
         let mut ids = Vec::new();
         for number in 0..count {
-            let content = format!("From: me@example.com\r\nSubject: Number {number}\r\n\r\nbody of {number}\r\n");
+            let content = format!("From: me@example.com\r\nSubject: Number {number}\r\n\r\nbody of {number}\r\n{more}");
             let sent = client.send("me@example.com", &["you@example.net"], content.as_bytes()).await.unwrap();
             ids.push(sent.expect(250).unwrap().text().split_whitespace().last().unwrap().to_owned());
         }
@@ -145,6 +151,11 @@ fn a_spool_of_another_node_is_held_until_it_is_released() {
     there.told(&["queue", "release", "--all"]);
     assert!(!there.told(&["spool"]).contains("held "));
     assert!(!here.told(&["spool"]).contains("held "));
+
+    // A copy of everything has a node of its own without its node.toml.
+    fs::remove_file(there.path("state/node.toml")).unwrap();
+    assert!(there.told(&["queue", "summary"]).contains("the queue is empty"));
+    assert!(there.told(&["spool"]).contains("held "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,4 +266,31 @@ async fn waiting_messages_move_to_another_relay_and_arrive_once() {
     assert!(told.contains("\"Send\"") && !told.contains("\"Bounce\""), "{told}");
     let told = there.told(&["events", "since", "1h"]);
     assert!(told.contains("\"Delivery\"") && !told.contains("\"eventType\":\"Send\""), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn space_is_given_back_with_a_daemon_and_without() {
+    let mut scene = Scene::new().await;
+    let ids = scene.fill_with(6, 700_000).await;
+    let compact = |scene: &Scene| {
+        let told = scene.asked(&["spool", "compact", "--json"]);
+        (told["before"].as_u64().unwrap(), told["after"].as_u64().unwrap())
+    };
+    let (before, after) = compact(&scene);
+    assert!(before > 6 * 700_000 && after > 6 * 700_000, "what waits is not given back: {before}, {after}");
+    assert!(scene.relay.stop().unwrap().success());
+    for id in &ids[1..] {
+        scene.told(&["queue", "delete", id]);
+    }
+    let (before, after) = compact(&scene);
+    assert!(after + 1_000_000 < before, "{before}, {after}");
+    let told = scene.told(&["spool", "compact"]);
+    assert!(told.contains(" on disk before, ") && told.ends_with(" now\n"), "{told}");
+    assert!(scene.told(&["spool", "check"]).contains("1 waiting"));
+    for stat in [&["spool"][..], &["spool", "stat"]] {
+        assert!(scene.told(stat).starts_with("messages     1 waiting"));
+    }
+    scene.relay.launch().unwrap();
+    assert_eq!(scene.asked(&["queue", "list", "--json"])[0]["id"], ids[0].as_str());
+    scene.until_life_of(&ids[1], "deleted by the operator").await;
 }

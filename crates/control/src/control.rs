@@ -90,7 +90,13 @@ impl Control {
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
             Operation::Reload => self.reload().await?,
             Operation::Sites => self.sites()?,
-            Operation::SpoolCompact => queue::compact(self.spool()?).await?,
+            Operation::SpoolCompact => {
+                // In a daemon, whoever reads the feed says so.
+                if deps.delivery.is_none() {
+                    self.events()?.acknowledge(self.spool()?);
+                }
+                queue::compact(self.spool()?).await?
+            }
             Operation::SpoolStat => Response::SpoolStat(self.spool_stat()?),
             Operation::Status => Response::Status(Box::new(self.status()?)),
             Operation::Suppression(operation) => {

@@ -114,6 +114,16 @@ impl Events {
         Ok(())
     }
 
+    /// Tells the spool what the journal has, so that it can give back the
+    /// space of that, without reading on: for a command that has both open
+    /// while no daemon runs.
+    pub fn acknowledge(&self, spool: &Spool) {
+        let resume = self.0.resume;
+        if resume <= spool.stat().synced {
+            drop(spool.feed(Self::FEED, resume.next()));
+        }
+    }
+
     /// Reads events from a place or time on.
     pub fn since(&self, start: Start) -> Reader {
         Reader::new(self.0.clone(), start)
