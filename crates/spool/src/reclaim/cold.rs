@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use postrider_wal::Location;
+use postrider_wal::{Durability, Location};
 
 use super::moving;
 use crate::error::{Error, Result};
@@ -86,9 +86,17 @@ async fn retire(shared: &Arc<Shared>, segment: u64) -> Result<()> {
     shared.indexer.settled().await?;
     let _gate = shared.retiring.lock().await;
     moving::expect_dead(shared, segment)?;
+    synced_so_far(shared).await?;
     shared.cold.retire_oldest(segment).await?;
     shared.state.lock().lives.forget(segment);
     shared.cold_space.forget(segment);
+    Ok(())
+}
+
+/// Returns when all that the main log says is synced. What ended there made
+/// something dead here: the end must not be lost with the power after the body.
+async fn synced_so_far(shared: &Shared) -> Result<()> {
+    shared.log.commit(Vec::new(), Durability::Synced).await?;
     Ok(())
 }
 
@@ -116,6 +124,7 @@ async fn sweep(shared: &Arc<Shared>, segment: u64) -> Result<()> {
         shared.indexer.distrust();
         return Err(Error::Full("the index does not know what lives"));
     }
+    synced_so_far(shared).await?;
     let log = shared.cold.clone();
     let release = move || {
         log.release(segment, &|entry| found.contains(&entry.location))?;

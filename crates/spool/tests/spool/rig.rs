@@ -55,7 +55,7 @@ impl Rig {
 
     pub(crate) fn options(&self) -> SpoolOptions {
         SpoolOptions {
-            disk: Arc::new(self.disk.clone()),
+            disk: Arc::new(self.disk.for_process()),
             dir: DIR.into(),
             index_dir: self.index_dir(),
             clock: self.clock.clone(),

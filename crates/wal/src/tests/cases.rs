@@ -2,7 +2,7 @@
 
 use postrider_base::Random;
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 /// Tries `default` cases, or as many as `POSTRIDER_MODEL_CASES` says,
 /// beginning with the seed in `POSTRIDER_MODEL_SEED` or a random one. A case
@@ -21,7 +21,11 @@ pub(super) fn each<S: Strategy>(default: u64, strategy: &S, test: impl Fn(S::Val
             Ok(())
         });
         if let Err(error) = run {
-            panic!("POSTRIDER_MODEL_CASES=1 POSTRIDER_MODEL_SEED={seed} repeats this:\n{error}");
+            let repeat = format!("POSTRIDER_MODEL_CASES=1 POSTRIDER_MODEL_SEED={seed} repeats this");
+            match error {
+                TestError::Fail(reason, case) => panic!("{repeat}: {reason}\n{case:?}"),
+                TestError::Abort(reason) => panic!("{repeat}: {reason}"),
+            }
         }
     }
 }
