@@ -88,7 +88,7 @@ impl View {
         for segment in log.segments() {
             let entries = log.entries(segment.number)?;
             let records = entries.iter().filter_map(|entry| Some((Head::decode(entry).ok()?.id, Place::of(entry))));
-            guard(|| db.apply_batch(rows_of(records)))?;
+            guard(|| insert_records(&db, records))?;
         }
         *slot = Some(db);
         Ok(())
@@ -105,17 +105,12 @@ impl View {
 
     /// Adds records of one segment.
     pub(crate) fn add(&self, records: impl Iterator<Item = (MessageId, Place)>) -> Result<()> {
-        let batch = rows_of(records);
-        self.with(|db| db.apply_batch(batch))
+        self.with(|db| insert_records(db, records))
     }
 
     /// Adds rows.
     pub(crate) fn insert(&self, rows: &[Row]) -> Result<()> {
-        let mut batch = sled::Batch::default();
-        for Row { id, places } in rows {
-            batch.insert(key(*id, places[0].cursor), value(places));
-        }
-        self.with(|db| db.apply_batch(batch))
+        self.with(|db| insert_sorted(db, rows.iter().map(|row| (row.id, &row.places[..])).collect()))
     }
 
     /// The records of a message, oldest first.
@@ -203,18 +198,24 @@ fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T> {
     }
 }
 
-fn rows_of(records: impl Iterator<Item = (MessageId, Place)>) -> sled::Batch {
+/// Adds records of one segment.
+fn insert_records(db: &Db, records: impl Iterator<Item = (MessageId, Place)>) -> sled::Result<()> {
     let mut messages: HashMap<MessageId, Vec<Place>> = HashMap::new();
     for (id, place) in records {
         messages.entry(id).or_default().push(place);
     }
-    let mut batch = sled::Batch::default();
-    for (id, places) in &messages {
-        for places in places.chunks(ROW) {
-            batch.insert(key(*id, places[0].cursor), value(places));
-        }
+    let rows = messages.iter().flat_map(|(id, places)| places.chunks(ROW).map(|places| (*id, places)));
+    insert_sorted(db, rows.collect())
+}
+
+/// Adds rows one by one in the order of their keys: several times faster than
+/// sled's batches, whose order is none, and so is opening the file later.
+fn insert_sorted(db: &Db, mut rows: Vec<(MessageId, &[Place])>) -> sled::Result<()> {
+    rows.sort_unstable_by_key(|(id, places)| (*id, places[0].cursor));
+    for (id, places) in rows {
+        db.insert(key(id, places[0].cursor), value(places))?;
     }
-    batch
+    Ok(())
 }
 
 fn key(id: MessageId, first: Cursor) -> Vec<u8> {
