@@ -23,7 +23,7 @@ pub(crate) async fn look(directory: &Path, cursor: u64) -> Result<Found, String>
         let mut found = Found { cursor, ..Found::default() };
         waiting(&spool, &mut found).await.map_err(|error| format!("reading the queue: {error}"))?;
         if spool.stat().quarantined > 0 {
-            found.wrong.push(format!("a cut was taken for damage: {}", notes(directory)));
+            found.wrong.push(format!("a cut left damage: {}", notes(directory)));
         }
         let mut feed = spool.feed(FEED, Lsn::new(cursor + 1));
         spool.close().await.map_err(|error| format!("closing: {error}"))?;
@@ -54,9 +54,9 @@ async fn waiting(spool: &Spool, found: &mut Found) -> Result<(), Error> {
     spool.retry(&Selector::All).await?;
     let mut claims = BTreeMap::new();
     while claims.len() < listed.len() {
-        for claim in spool.take_due(STEP).await {
-            claims.insert((claim.id, claim.queue.clone()), claim);
-        }
+        // A message whose bytes are gone is held, and never comes.
+        let Ok(due) = tokio::time::timeout(PATIENCE / 4, spool.take_due(STEP)).await else { break };
+        claims.extend(due.into_iter().map(|claim| ((claim.id, claim.queue.clone()), claim)));
     }
     if !claims.keys().eq(listed.iter()) {
         found.wrong.push("what is listed is not what is due".to_owned());

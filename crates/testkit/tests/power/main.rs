@@ -66,7 +66,7 @@ async fn a_cut_between_any_two_system_calls_loses_nothing_acknowledged() -> Outc
     let seed = number("POSTRIDER_POWER_SEED", Random::system().u64())?;
     println!("POSTRIDER_POWER_SEED={seed}");
     let random = Random::seeded(seed);
-    let recorded = Recorded::make(80, 150)?;
+    let recorded = Recorded::make(500, 150)?;
     let (steps, syncs) = recorded.size();
     let timeline = Timeline::begin();
     let (mut cuts, mut counts) = (0, Counts::default());
