@@ -19,6 +19,8 @@ pub(crate) struct Options {
 enum Bench {
     /// Load generator, relay and sink on this machine, Postfix beside it
     Relay,
+    /// The spool on real files, the bare log beside it
+    Spool,
     /// The SMTP server alone: rates, memory, system calls, allocations, instructions
     Server,
 }
@@ -29,12 +31,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCHMARKS])?;
             ("postrider-testkit", "bench-relay")
         }
+        Bench::Spool => ("postrider-bench", "bench-spool"),
         Bench::Server => {
             packages::ensure(&[packages::FOR_COUNTING])?;
             ("postrider-bench", "bench-server")
         }
     };
-    checked(&["build", "--release", "--locked", "--bin", "postrider"])?;
+    if !matches!(options.what, Bench::Spool) {
+        checked(&["build", "--release", "--locked", "--bin", "postrider"])?;
+    }
     let mut arguments = vec!["run", "--release", "--locked", "--quiet", "--package", package, "--bin", name, "--"];
     arguments.extend(options.rest.iter().map(String::as_str));
     checked(&arguments)

@@ -59,13 +59,23 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "npm", proof: &["/usr/bin/npm", "/usr/local/bin/npm"], why: "gets nodemailer" },
     Package { name: "m4", proof: &["/usr/bin/m4"], why: "makes Sendmail's configuration" },
     Package { name: "strace", proof: &["/usr/bin/strace"], why: "makes the disk of a running daemon fail" },
-    Package { name: "e2fsprogs", proof: &["/usr/sbin/mkfs.ext4"], why: "makes small file systems to fill and to break" },
+    Package {
+        name: "e2fsprogs",
+        proof: &["/usr/sbin/mkfs.ext4"],
+        why: "makes small file systems to fill and to break",
+    },
     Package { name: "systemd", proof: &["/usr/bin/systemd-analyze"], why: "systemd-analyze checks the unit files" },
 ];
 
 /// What `cargo xtask bench relay` needs besides.
-pub(crate) const FOR_BENCHMARKS: &[Package] =
-    &[Package { name: "sasl2-bin", proof: &["/usr/sbin/saslpasswd2"], why: "AUTH in the Postfix that is measured" }];
+pub(crate) const FOR_BENCHMARKS: &[Package] = &[
+    Package { name: "sasl2-bin", proof: &["/usr/sbin/saslpasswd2"], why: "AUTH in the Postfix that is measured" },
+    Package {
+        name: "libeatmydata1",
+        proof: &["/usr/share/doc/libeatmydata1"],
+        why: "runs the relay without syncing, for comparison",
+    },
+];
 
 /// What `cargo xtask bench server` needs.
 pub(crate) const FOR_COUNTING: &[Package] = &[

@@ -47,6 +47,8 @@ const BEHIND: u64 = 5_000;
 /// How long reclaim may take to come to rest.
 const REST: Duration = Duration::from_secs(5);
 const SEGMENTS: u64 = 4;
+/// A step that takes longer than this does not end.
+const STUCK: Duration = Duration::from_secs(60);
 
 /// What the child does.
 #[derive(Args)]
@@ -127,20 +129,18 @@ struct Course {
 
 impl Stream {
     async fn course(self: Arc<Self>) -> io::Result<Course> {
+        // One for all, so that no two messages get the same id.
+        let mailer = Mailer::new(SIZE, DOMAINS, self.clock.clone())?;
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
-            let stream = self.clone();
-            let mailer = Mailer::new(SIZE, DOMAINS, self.clock.clone())?;
+            let (stream, mailer) = (self.clone(), mailer.clone());
             writers.spawn(async move { stream.write(writer, mailer).await });
         }
         let messages = self.messages as u64;
         let steps = (SPAN.as_secs() / STEP.as_secs()).min(messages);
         let mut course = Course { steps: vec![(self.clock.instant(), 0)], fullest: 0.0, longest: 0 };
         for step in 1..=steps {
-            let until = messages * step / steps;
-            while self.accepted.load(Ordering::Relaxed) < until {
-                tokio::time::sleep(GLANCE).await;
-            }
+            self.wait_for(messages * step / steps).await?;
             self.set_ahead(STEP);
             let stat = self.spool.stat();
             course.steps.push((self.clock.instant(), self.accepted.load(Ordering::Relaxed)));
@@ -151,6 +151,18 @@ impl Stream {
             done??;
         }
         Ok(course)
+    }
+
+    /// Waits until so many messages have come.
+    async fn wait_for(&self, messages: u64) -> io::Result<()> {
+        let begin = self.clock.instant();
+        while self.accepted.load(Ordering::Relaxed) < messages {
+            tokio::time::sleep(GLANCE).await;
+            if self.clock.instant() - begin > STUCK {
+                return Err(failed(format!("nothing moves, {} are due: {:?}", self.behind(), self.spool.stat())));
+            }
+        }
+        Ok(())
     }
 
     fn set_ahead(&self, by: Duration) {

@@ -51,7 +51,7 @@ impl Mailer {
         }
         Ok(Self {
             clock,
-            random: Random::seeded(u64::from(std::process::id())),
+            random: Random::system(),
             sender: SENDER.parse().map_err(failed)?,
             recipients: (0..domains).map(address).collect::<io::Result<_>>()?,
             body,

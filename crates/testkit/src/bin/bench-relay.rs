@@ -1,9 +1,10 @@
-//! Load generator, relay and sink on this machine; Postfix with the same work
-//! beside it, in turns. Prints a table and `figure NAME VALUE UNIT` lines.
+//! Load generator, relay and sink on this machine; the same relay without syncing
+//! and Postfix with the same work beside it, in turns. Prints a table and `figure NAME VALUE UNIT` lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [20, 100])]
     sessions: Vec<usize>,
     /// Who is measured
-    #[arg(long, value_delimiter = ',', default_values_t = ["postrider".to_owned(), "postfix".to_owned()])]
+    #[arg(long, value_delimiter = ',', default_values = ["postrider", "unsynced", "postfix"])]
     systems: Vec<String>,
 }
 
@@ -83,17 +84,25 @@ async fn run(arguments: &Arguments) -> io::Result<()> {
     );
     for &sessions in &arguments.sessions {
         for way in WAYS {
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            let (mut ours, mut careless, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..arguments.runs {
                 if measured("postrider") {
-                    ours.push(measure_postrider(arguments, sessions, way).await?);
+                    ours.push(measure_postrider(arguments, sessions, way, true).await?);
+                }
+                if measured("unsynced") {
+                    careless.push(measure_postrider(arguments, sessions, way, false).await?);
                 }
                 if measured("postfix") {
                     theirs.push(measure_postfix(arguments, sessions, way).await?);
                 }
             }
             let ours = report("postrider", sessions, way, &ours);
+            let careless = report("unsynced", sessions, way, &careless);
             let theirs = report("postfix", sessions, way, &theirs);
+            if let (Some(ours), Some(careless)) = (&ours, careless) {
+                let ratio = ours.delivered_rate / careless.delivered_rate;
+                say(&format!("figure relay_{}_{sessions}_times_unsynced {ratio:.2} times", way.name));
+            }
             if let (Some(ours), Some(theirs)) = (ours, theirs) {
                 let ratio = ours.delivered_rate / theirs.delivered_rate;
                 say(&format!("figure relay_{}_{sessions}_times_postfix {ratio:.2} times", way.name));
@@ -103,16 +112,35 @@ async fn run(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-async fn measure_postrider(arguments: &Arguments, sessions: usize, way: Way) -> io::Result<Sample> {
+async fn measure_postrider(arguments: &Arguments, sessions: usize, way: Way, synced: bool) -> io::Result<Sample> {
     let clock = Clock::system();
     let sink = Sink::start(Accept, clock.clone()).await?;
-    let options = RelayOptions::to(built_beside(&std::env::current_exe()?)?, sink.address(), "");
+    let directory = tempfile::tempdir()?;
+    let binary = built_beside(&std::env::current_exe()?)?;
+    let binary = if synced { binary } else { without_syncing(&binary, directory.path())? };
+    let options = RelayOptions::to(binary, sink.address(), "");
     let relay = Relay::start(options)?;
     let endpoint = relay.endpoint(Security::StartTls, way.resume)?;
     let (user, password) = relay.credentials();
     let credentials = (user.to_owned(), password.to_owned());
     let pid = relay.pid().ok_or_else(|| io::Error::other("the relay is not running"))?;
+    // A library that is not found is only complained of.
+    if synced == std::fs::read_to_string(format!("/proc/{pid}/maps"))?.contains(EATMYDATA) {
+        return Err(io::Error::other(format!("{EATMYDATA} is there where it must not be, or the other way round")));
+    }
     measure(arguments, load(arguments, sessions, way, endpoint, credentials), sink, pid, &clock).await
+}
+
+/// Debian's libeatmydata, in whose presence `fsync`, `fdatasync` and their kin do nothing.
+const EATMYDATA: &str = "libeatmydata.so";
+
+/// A program that is the relay with that library.
+fn without_syncing(binary: &Path, directory: &Path) -> io::Result<PathBuf> {
+    let script = directory.join("postrider-unsynced");
+    let text = format!("#!/bin/sh\nLD_PRELOAD={EATMYDATA} exec '{}' \"$@\"\n", binary.display());
+    std::fs::write(&script, text)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    Ok(script)
 }
 
 async fn measure_postfix(arguments: &Arguments, sessions: usize, way: Way) -> io::Result<Sample> {
