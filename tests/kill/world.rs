@@ -19,6 +19,9 @@ use tokio::time::Instant;
 /// cores may add.
 const WINDOW: Duration = Duration::from_millis(1500);
 
+/// How long nothing may happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// One letter in so many goes to somebody who takes nothing before the end of
 /// the run.
 const LATE: u64 = 8;
@@ -159,18 +162,31 @@ impl World {
         let mut acknowledged = self.0.acknowledged.subscribe();
         let target = *acknowledged.borrow_and_update() + messages;
         let enough = acknowledged.wait_for(|&count| count >= target);
-        tokio::time::timeout(Duration::from_secs(60), enough).await.expect("the relay accepts").expect("kept open");
+        tokio::time::timeout(PATIENCE, enough).await.expect("the relay accepts").expect("kept open");
+    }
+
+    /// Waits until so many more messages have come.
+    pub(crate) async fn wait_for_arrivals(&self, messages: u64) {
+        let mut deliveries = self.0.deliveries.subscribe();
+        let target = *deliveries.borrow_and_update() + messages;
+        let enough = deliveries.wait_for(|&count| count >= target);
+        tokio::time::timeout(PATIENCE, enough).await.expect("the relay delivers").expect("kept open");
     }
 
     pub(crate) async fn wait_until_all_arrived(&self, relay: &Relay) -> Result<(), Box<dyn Error>> {
         let mut deliveries = self.0.deliveries.subscribe();
-        let all = deliveries.wait_for(|_| self.missing().is_empty());
-        if tokio::time::timeout(Duration::from_secs(120), all).await.is_ok() {
-            return Ok(());
+        loop {
+            let missing = self.missing();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::timeout(PATIENCE, deliveries.changed()).await.is_err() {
+                let queue = String::from_utf8_lossy(&relay.cli(&["queue", "list"])?.stdout).into_owned();
+                return Err(format!("{} missing: {missing:?}\nstill queued:\n{queue}", missing.len()).into());
+            }
+            // Looking is work: not at each delivery.
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let missing = self.missing();
-        let queue = String::from_utf8_lossy(&relay.cli(&["queue", "list"])?.stdout).into_owned();
-        Err(format!("{} missing: {missing:?}\nstill queued:\n{queue}", missing.len()).into())
     }
 
     /// Who has not got what was promised: the recipients, but for the one who
