@@ -4,6 +4,7 @@ mod cases;
 mod commit;
 mod crash;
 mod damage;
+mod faults;
 mod full;
 mod inspect;
 mod threads;
