@@ -7,13 +7,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_base::{Disk, OpenMode, Size, Timestamp};
 use postrider_mail::{
     AttemptOutcome, BodyType, DelayType, Delays, Disposition, MessageId, Notify, Recipient, Remote, Ret, Stage, TlsInfo,
 };
-use postrider_spool::{Claim, FeedRecord, Lsn, NewMessage, OriginKind, OriginalHeaders, Selector, Spool};
+use postrider_spool::{
+    Claim, Driver, Durability, FeedRecord, Lsn, NewMessage, OriginKind, OriginalHeaders, Selector, Spool,
+};
+
+use postrider_wal::{Entry, Log};
 
 use crate::feed::read_all;
 use crate::rig::{BOUNCED, DIR, HOUR, Rig, assert_intact, body_of, due_now, outcomes, queue};
@@ -196,6 +201,26 @@ async fn spools_of_every_version_are_read() {
         let stat = spool.stat();
         assert_eq!((stat.messages, stat.quarantined), (0, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_a_later_version_is_refused_and_named() {
+    const LATER: u8 = 2;
+    let rig = rig();
+    load(&rig, CURRENT);
+    let options = postrider_wal::Options {
+        segment_bytes: rig.settings.segment_bytes.bytes(),
+        driver: Driver::Task,
+        ..postrider_wal::Options::default()
+    };
+    let disk = Arc::new(rig.disk.for_process());
+    let (log, _) = Log::open(disk, Path::new(DIR), options, &mut drop).unwrap();
+    let committed = log.commit(vec![Entry::head_only(1, vec![LATER, 1, 2, 3])], Durability::Synced).await.unwrap();
+    log.close().await.unwrap();
+    let error = Spool::open(rig.options()).await.unwrap_err();
+    let segment = committed.locations[0].segment;
+    let said = format!("segment {segment} of the spool has a record of version {LATER}, known is {CURRENT}");
+    assert!(error.to_string().contains(&said), "{error}");
 }
 
 async fn assert_feed(spool: &Spool, rig: &Rig, version: u32) {

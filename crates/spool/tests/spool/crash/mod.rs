@@ -35,7 +35,7 @@ fn live(mut rig: Rig, steps: &[Step]) {
 
 #[test]
 fn nothing_is_lost_with_the_index_in_memory() {
-    cases::each(1000, &steps(), |steps| live(Rig::new(), &steps));
+    cases::each(cases::MOST, &steps(), |steps| live(Rig::new(), &steps));
 }
 
 #[test]
