@@ -31,6 +31,9 @@ pub(crate) struct SoakOptions {
     /// How many cuts between system calls a spool comes back from
     #[arg(long, default_value_t = 5_000)]
     power_cuts: u32,
+    /// How many random lives of the log and of the spool are compared with their models
+    #[arg(long, default_value_t = 100_000)]
+    model_cases: u32,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -54,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 pub(crate) fn soak(options: &SoakOptions) -> Result<()> {
     packages::ensure(&[packages::FOR_TESTS])?;
-    let SoakOptions { rounds, power_rounds, power_cuts } = options;
+    let SoakOptions { rounds, power_rounds, power_cuts, model_cases } = options;
     let mut total = cargo_test(
         &["test", "--release", "--locked", "--test", "kill", "--", "--nocapture"],
         &[("POSTRIDER_KILL_ROUNDS", &rounds.to_string())],
@@ -63,8 +66,16 @@ pub(crate) fn soak(options: &SoakOptions) -> Result<()> {
         &["test", "--release", "--locked", "--package", "postrider-testkit", "--test", "power", "--", "--nocapture"],
         &[("POSTRIDER_POWER_ROUNDS", &power_rounds.to_string()), ("POSTRIDER_POWER_CUTS", &power_cuts.to_string())],
     )?;
-    total.passed += power.passed;
-    total.failed += power.failed;
+    let packages = ["--package", "postrider-wal", "--package", "postrider-spool", "--lib", "--test", "spool"];
+    let lives = ["--", "every_synced_batch_survives", "nothing_is_lost_with_the_index", "--nocapture"];
+    let models = cargo_test(
+        &[&["test", "--release", "--locked"], &packages[..], &lives[..]].concat(),
+        &[("POSTRIDER_MODEL_CASES", &model_cases.to_string())],
+    )?;
+    for part in [power, models] {
+        total.passed += part.passed;
+        total.failed += part.failed;
+    }
     total.conclude()
 }
 
