@@ -23,6 +23,8 @@ const HEADER: usize = 600;
 const LIFE: Duration = Duration::from_hours(96);
 /// The spare segments of a new log, which has no other segment yet.
 const READY: u64 = 2;
+/// In this time the next spare segment would be there.
+const QUIET: Duration = Duration::from_secs(1);
 /// How often something is looked at that nobody tells of.
 pub(crate) const GLANCE: Duration = Duration::from_millis(5);
 
@@ -127,10 +129,16 @@ pub(crate) async fn records(parent: &Path, mailer: &Mailer) -> io::Result<Record
     Ok(Records { message: entry(message, body), outcome: entry(outcome, vec![about]) })
 }
 
-/// Waits until the spare segments of a new spool are there.
+/// Waits until the spare segments of a new spool's logs are there.
 pub(crate) async fn spool_ready(spool: &Spool) {
-    while spool.stat().disk_bytes < READY * Settings::default().segment_bytes.bytes() {
-        tokio::time::sleep(GLANCE).await;
+    let mut before = 0;
+    loop {
+        let now = spool.stat().disk_bytes;
+        if now == before && now >= READY * Settings::default().segment_bytes.bytes() {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(QUIET).await;
     }
 }
 

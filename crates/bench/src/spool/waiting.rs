@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use postrider_base::{Clock, Metrics};
 use postrider_spool::Spool;
+use postrider_testkit::process::Usage;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -117,13 +118,13 @@ fn tell(what: &str) -> io::Result<()> {
 /// clean stop, and without its index.
 pub(crate) async fn run(options: &Options) -> io::Result<()> {
     let dir = directory(&options.dir)?;
-    say("waiting    accepted s  claimed s  recovered s  resident MB  peak MB");
+    say("waiting    accepted s  claimed s  recovered s  cpu s  resident MB  peak MB");
     let mut filled = Holder::start("fill", dir.path(), options)?;
     let seconds = filled.hear("filled").await?;
     say(&format!("figure spool_waiting_fill {:.0} messages/s", options.messages as f64 / seconds));
     filled.hear("settled").await?;
     let (steady, peak) = filled.memory()?;
-    say(&format!("filled     {:>42} {peak:8.1}", format!("{steady:.1}")));
+    say(&format!("filled     {:>49} {peak:8.1}", format!("{steady:.1}")));
     say(&format!("figure spool_waiting_filled_rss {steady:.1} MB"));
     say(&format!("figure spool_waiting_filled_peak_rss {peak:.1} MB"));
     filled.kill().await?;
@@ -141,13 +142,15 @@ async fn open(dir: &Path, options: &Options, how: &str) -> io::Result<Holder> {
     let accepted = holder.hear("accepted").await?;
     let claimed = holder.hear("claimed").await?;
     let recovered = holder.hear("recovered").await?;
+    let cpu = holder.processor()?;
     holder.hear("settled").await?;
     let (steady, peak) = holder.memory()?;
-    say(&format!("{how:10} {accepted:10.2} {claimed:10.2} {recovered:12.2} {steady:12.1} {peak:8.1}"));
+    say(&format!("{how:10} {accepted:10.2} {claimed:10.2} {recovered:12.2} {cpu:6.2} {steady:12.1} {peak:8.1}"));
     let name = format!("spool_waiting_{how}");
     say(&format!("figure {name}_accepted {accepted:.2} s"));
     say(&format!("figure {name}_claimed {claimed:.2} s"));
     say(&format!("figure {name}_recovered {recovered:.2} s"));
+    say(&format!("figure {name}_recovered_cpu {cpu:.2} s"));
     say(&format!("figure {name}_rss {steady:.1} MB"));
     say(&format!("figure {name}_peak_rss {peak:.1} MB"));
     Ok(holder)
@@ -187,9 +190,18 @@ impl Holder {
         }
     }
 
+    /// Seconds of processor time so far.
+    fn processor(&self) -> io::Result<f64> {
+        Ok(Usage::of(self.pid()?)?.cpu.as_secs_f64())
+    }
+
     /// Resident memory and its peak, MB.
     fn memory(&self) -> io::Result<(f64, f64)> {
-        place::memory(self.child.id().ok_or_else(|| failed("the process has ended"))?)
+        place::memory(self.pid()?)
+    }
+
+    fn pid(&self) -> io::Result<u32> {
+        self.child.id().ok_or_else(|| failed("the process has ended"))
     }
 
     async fn kill(mut self) -> io::Result<()> {
