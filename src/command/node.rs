@@ -52,18 +52,37 @@ pub(crate) async fn compact(access: &mut Access, out: &mut Output) -> Result<()>
     }
 }
 
+/// What durability costs: bytes written for each byte of mail.
+fn written(stat: &SpoolStat) -> String {
+    let taken = stat.accepted_bytes.max(1);
+    let (whole, tenths) = (stat.written_bytes / taken, stat.written_bytes * 10 / taken % 10);
+    match stat.accepted_bytes {
+        0 => format!("{} since the start", bytes(stat.written_bytes)),
+        taken => format!(
+            "{} for {} of mail taken since the start: {whole}.{tenths} times",
+            bytes(stat.written_bytes),
+            bytes(taken)
+        ),
+    }
+}
+
 fn show_spool(stat: &SpoolStat, out: &mut Output) -> Result<()> {
     let lines = [
         ("messages", format!("{} waiting, {}", stat.messages, bytes(stat.message_bytes))),
         ("in delivery", stat.in_delivery.to_string()),
         ("queues", stat.queues.to_string()),
         ("log", format!("{} on disk, {} segments in use", bytes(stat.disk_bytes), stat.segments)),
+        ("long waiting", format!("{} of it", bytes(stat.cold_bytes))),
+        ("written", written(stat)),
         ("bodies", format!("{} in memory", bytes(stat.body_memory))),
         ("index", format!("{}, {} changes behind", stat.index, stat.index_backlog)),
         ("quarantine", format!("{} damaged records since the start", stat.quarantined)),
     ];
     for (name, value) in lines {
         out.line(format_args!("{name:12} {value}"))?;
+    }
+    if stat.recovering {
+        out.line("recovering   what waits is still being read; nothing is delivered before")?;
     }
     if stat.held {
         out.line("held         everything, until `postrider queue release --all`")?;

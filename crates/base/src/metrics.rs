@@ -323,8 +323,10 @@ table! {
     spool_segments: Gauge = "postrider_spool_segments";
     /// Syncs of the spool's log; each makes a group of messages durable.
     spool_syncs: Counter = "postrider_spool_syncs";
-    /// Bytes written to the spool's log.
+    /// Bytes written to the spool's logs, records of every kind and copies.
     spool_written_bytes: Counter = "postrider_spool_written_bytes";
+    /// Bytes of messages that the spool took: what is written beyond them is the price of durability.
+    spool_accepted_bytes: Counter = "postrider_spool_accepted_bytes";
     /// Bytes of message bodies held in memory.
     spool_body_memory_bytes: Gauge = "postrider_spool_body_memory_bytes";
     /// Damaged records put into quarantine.

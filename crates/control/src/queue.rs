@@ -57,6 +57,10 @@ pub(crate) fn stat(stat: &Stat) -> SpoolStat {
         held: stat.held,
         body_memory: stat.body_memory,
         disk_bytes: stat.disk_bytes,
+        cold_bytes: stat.cold_bytes,
+        accepted_bytes: stat.accepted_bytes,
+        written_bytes: stat.written_bytes,
+        recovering: stat.recovering,
         segments: stat.segments,
         index: match stat.index {
             IndexKind::Sled => "on disk".to_owned(),

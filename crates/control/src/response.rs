@@ -336,6 +336,18 @@ pub struct SpoolStat {
     pub body_memory: u64,
     /// Bytes that the log takes on disk.
     pub disk_bytes: u64,
+    /// Of those, bytes of bodies whose messages have waited for long.
+    #[serde(default)]
+    pub cold_bytes: u64,
+    /// Bytes of messages taken since the start.
+    #[serde(default)]
+    pub accepted_bytes: u64,
+    /// Bytes written to the log since the start.
+    #[serde(default)]
+    pub written_bytes: u64,
+    /// Whether old mail is still being read, and nothing is delivered yet.
+    #[serde(default)]
+    pub recovering: bool,
     /// Files of the log.
     pub segments: u64,
     /// Where the index of waiting messages is: `on disk`, or `in memory` after sled failed.

@@ -279,6 +279,11 @@ fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, committed: Committed) -> L
     if !shared.feeds.is_empty() {
         shared.recent.put(committed.lsn, &effects);
     }
+    for (effect, location) in effects.iter().zip(&committed.locations) {
+        if matches!(effect, Effect::Accepted { .. } | Effect::Imported { .. }) {
+            shared.metrics.spool_accepted_bytes.inc_by(location.len.into());
+        }
+    }
     let first_young = shared.update(|state, now| {
         let touched: Vec<_> = ids(&effects).collect();
         let mut first_young = false;

@@ -157,8 +157,17 @@ pub struct Stat {
     pub held: bool,
     /// Bytes of bodies kept in memory.
     pub body_memory: u64,
-    /// Bytes that the log takes on disk.
+    /// Bytes that the logs take on disk.
     pub disk_bytes: u64,
+    /// Of those, what bodies take whose messages have waited for long.
+    pub cold_bytes: u64,
+    /// Bytes of messages taken since the start, and bytes written to the logs
+    /// since then: the second by the first is the write amplification.
+    pub accepted_bytes: u64,
+    /// See `accepted_bytes`.
+    pub written_bytes: u64,
+    /// Whether old mail is still being recovered.
+    pub recovering: bool,
     /// Files of the log.
     pub segments: u64,
     /// Where the index lives.
