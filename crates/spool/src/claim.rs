@@ -85,8 +85,8 @@ impl Claim {
         let shared = &self.lease.shared;
         let mut location = self.location;
         let damage = loop {
-            let log = shared.log_of(location).clone();
-            let read = tokio::task::spawn_blocking(move || log.read(location)).await;
+            let own = Arc::clone(shared);
+            let read = tokio::task::spawn_blocking(move || own.read_body(location)).await;
             let error = match read.map_err(|_| Error::Closed)? {
                 Ok(body) => match decode_message(&body) {
                     Some((_, content)) => return Ok(content),

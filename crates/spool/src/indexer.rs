@@ -248,7 +248,7 @@ fn load(shared: &Arc<Shared>, dir: Option<&Path>, id: MessageId, what: What) -> 
     if what == What::State {
         return Loaded::Found(active(None, None, row, false));
     }
-    let body = shared.log_of(row.location).read(row.location).map_err(|error| error.to_string());
+    let body = shared.read_body(row.location).map_err(|error| error.to_string());
     let decoded = body.and_then(|body| {
         let message = decode_message(&body).filter(|(record, _)| record.id == id);
         message.ok_or_else(|| "the record cannot be read".to_owned())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -65,6 +66,10 @@ pub(crate) struct Shared {
     pub published: Mutex<Usage>,
 }
 
+/// How often, and how long apart, a body is read that the disk does not give.
+const READ_TRIES: u32 = 3;
+const READ_WAIT: Duration = Duration::from_millis(100);
+
 /// How far the recovery of old mail is.
 #[derive(Clone, Debug)]
 pub(crate) enum Recovery {
@@ -80,6 +85,21 @@ impl Shared {
         match location.segment < COLD {
             true => &self.log,
             false => &self.cold,
+        }
+    }
+
+    /// Reads a body. A disk that does not answer is asked again: to take that
+    /// for damage would stop the message. Blocks.
+    pub(crate) fn read_body(&self, location: Location) -> Result<Bytes, postrider_wal::Error> {
+        let mut tries = 1;
+        loop {
+            match self.log_of(location).read(location) {
+                Err(postrider_wal::Error::Io { .. }) if tries < READ_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(READ_WAIT);
+                }
+                result => return result,
+            }
         }
     }
 

@@ -81,6 +81,8 @@ pub enum Record {
 
 /// How long tasks may take to end.
 const CLOSE: Duration = Duration::from_secs(10);
+/// How long a stop waits for reclaim to come to a pause.
+const RECLAIM: Duration = Duration::from_secs(1);
 
 impl Spool {
     /// Opens or makes a spool and recovers its old mail. To be called on a
@@ -338,6 +340,9 @@ impl Spool {
     pub async fn close(&self) -> Result<()> {
         let shared = &self.0.0;
         shared.check_open()?;
+        // Nothing is written behind the mark of a clean stop, unless reclaim is
+        // slow.
+        let _still = tokio::time::timeout(RECLAIM, shared.reclaiming.lock()).await;
         if self.report().is_some() {
             let index = shared.indexer.settled().await?;
             let flushed = tokio::task::spawn_blocking(move || index.flush()).await;

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use postrider_base::sim_disk::{Fault, Operation};
+
 use postrider_mail::{DelayType, Disposition};
 use postrider_spool::{Durability, Error, Record};
 
-use crate::rig::{BOUNCED, HOUR, Rig, assert_intact, defer, deliver, drain, due_now, outcome, outcomes};
+use crate::rig::{BOUNCED, HOUR, Rig, assert_intact, defer, deliver, drain, due_now, outcome, outcomes, queue};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_accepted_claimed_delivered_and_gone() {
@@ -177,4 +179,20 @@ async fn a_taken_claim_survives_the_end_of_its_youth() {
     tokio::time::sleep(HOUR).await;
     assert_eq!(drain(&spool).await.len(), 1);
     assert_eq!(spool.stat().messages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_does_not_answer_once_stops_no_message() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    let id = rig.accept(&spool, &["a@one.example"]).await;
+    let queue = queue("one.example");
+    spool.park(&queue);
+    rig.grow_old(&spool).await;
+    rig.disk.fail(Operation::Read, 1, Fault::InputOutput);
+    spool.unpark(&queue);
+    let claim = spool.take_due(1).await.pop().unwrap();
+    assert_eq!(claim.id, id);
+    assert_intact(&claim).await;
+    assert_eq!(rig.quarantined(), 0);
 }
