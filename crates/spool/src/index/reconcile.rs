@@ -1,7 +1,7 @@
 //! Making an index say what the log says.
 
 use super::differences::{self, Difference};
-use super::{BATCH, Broken, Index, guard, place, put};
+use super::{BATCH, Broken, Edits, Index, guard, place, put};
 use crate::rows::Rows;
 
 impl Index {
@@ -54,41 +54,38 @@ fn reconcile_places(tree: &sled::Tree, rows: &Rows) -> sled::Result<u64> {
     writer.finish()
 }
 
-/// Changes of a tree, in batches.
+/// Changes of a tree, a part at a time.
 struct Writer<'a> {
     tree: &'a sled::Tree,
-    batch: sled::Batch,
-    waiting: usize,
+    waiting: Edits,
     written: u64,
 }
 
 impl<'a> Writer<'a> {
     fn new(tree: &'a sled::Tree) -> Self {
-        Self { tree, batch: sled::Batch::default(), waiting: 0, written: 0 }
+        Self { tree, waiting: Edits::default(), written: 0 }
     }
 
     fn insert(&mut self, key: &[u8], value: &[u8]) -> sled::Result<()> {
-        self.batch.insert(key, value);
+        self.waiting.insert(key.into(), value.into());
         self.added()
     }
 
     fn remove(&mut self, key: &[u8]) -> sled::Result<()> {
-        self.batch.remove(key);
+        self.waiting.remove(key.into());
         self.added()
     }
 
     fn added(&mut self) -> sled::Result<()> {
-        self.waiting += 1;
-        match self.waiting {
+        match self.waiting.len() {
             BATCH.. => self.write(),
             _ => Ok(()),
         }
     }
 
     fn write(&mut self) -> sled::Result<()> {
-        self.written += self.waiting as u64;
-        self.waiting = 0;
-        self.tree.apply_batch(std::mem::take(&mut self.batch))
+        self.written += self.waiting.apply(self.tree)?;
+        Ok(())
     }
 
     fn finish(mut self) -> sled::Result<u64> {
