@@ -19,7 +19,7 @@ use crate::message::{AcceptedRecord, NewMessage};
 use crate::records::{self, Kind, Mark, OperatorHead, OutcomeState, StartedHead};
 use crate::row::Row;
 use crate::shared::Shared;
-use crate::state::{Active, State, last_of};
+use crate::state::{Active, State};
 
 /// One record of a batch, and what it changes once it is in the log.
 #[derive(Debug)]
@@ -125,28 +125,22 @@ impl Batch {
     }
 
     /// Says the state of a message again, with its body at this place, and
-    /// what last attempts said where that does not lie in segments that are
-    /// `kept`.
-    pub(crate) fn snapshot(
-        &mut self,
-        id: MessageId,
-        active: &Active,
-        body: Location,
-        kept: impl Fn(u64) -> bool,
-    ) -> Result<()> {
+    /// what last attempts said: that never lies before the state.
+    pub(crate) fn snapshot(&mut self, id: MessageId, active: &Active, body: Location) -> Result<()> {
         let mut row = Row { location: body, ..active.row.clone() };
-        let mut then = active.row.clone();
-        row.forget_last(&kept);
-        then.forget_last(|segment| !kept(segment));
-        let lost = then.waiting().filter(|waiting| waiting.last.is_some());
-        let lost = lost.filter_map(|waiting| last_of(&active.last, waiting.recipient));
-        let last: Vec<AttemptOutcome> = lost.cloned().collect();
+        row.forget_last();
         self.push(records::snapshot(id, row)?, Effect::Snapshot { id, body });
-        if !last.is_empty() {
-            let entry = records::outcomes(Kind::Copied, id, &last)?;
-            self.push(entry, Effect::Copied { id, then });
+        if !active.last.is_empty() {
+            let entry = records::outcomes(Kind::Copied, id, &active.last)?;
+            self.push(entry, Effect::Copied { id, then: active.row.clone() });
         }
         Ok(())
+    }
+
+    /// Bytes that the batch takes in the log, roughly.
+    pub(crate) fn bytes(&self) -> u64 {
+        let entry = |entry: &Entry| 2 * entry.head.len() + entry.body.iter().map(Bytes::len).sum::<usize>();
+        self.entries.iter().map(entry).sum::<usize>() as u64
     }
 
     fn push(&mut self, entry: Entry, effect: Effect) {

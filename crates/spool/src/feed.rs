@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use postrider_mail::{AttemptOutcome, MessageId};
-use postrider_wal::{Log, Lsn, Replayed};
+use postrider_wal::{Lsn, Replayed};
 use tokio::sync::watch;
 
 use crate::commit::{Effect, feed_records};
@@ -124,7 +124,7 @@ fn read_log(shared: &Shared, from: Lsn, synced: Lsn) -> Result<(Vec<FeedItem>, L
     let mut items = Vec::with_capacity(records.len());
     for record in &records {
         let Replayed { lsn, index, .. } = *record;
-        match decode(&shared.log, record) {
+        match decode(shared, record) {
             Ok(Some(record)) => items.push(FeedItem { lsn, index, record }),
             Ok(None) => {}
             Err(what) => shared.quarantine.note(&format!("feed-{lsn}-{index}"), &what, &record.head),
@@ -133,8 +133,8 @@ fn read_log(shared: &Shared, from: Lsn, synced: Lsn) -> Result<(Vec<FeedItem>, L
     Ok((items, last))
 }
 
-fn decode(log: &Log, record: &Replayed) -> Result<Option<FeedRecord>, String> {
-    let body = || log.read(record.location).map_err(|error| error.to_string());
+fn decode(shared: &Shared, record: &Replayed) -> Result<Option<FeedRecord>, String> {
+    let body = || shared.read_body(record.location).map_err(|error| error.to_string());
     let unreadable = || "the record cannot be read".to_owned();
     match Kind::from_byte(record.kind) {
         Some(Kind::Accepted) => {

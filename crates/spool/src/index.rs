@@ -56,7 +56,7 @@ pub(crate) struct Memory {
 }
 
 /// Cache of sled, shared by both trees.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 /// How often, and how long apart, a locked directory is tried.
 const LOCK_TRIES: u32 = 40;
 const LOCK_WAIT: Duration = Duration::from_millis(50);

@@ -207,9 +207,10 @@ fn deal(shared: &Arc<Shared>, step: Vec<Command>, dir: Option<&Path>) {
                 let _ = reply.send(ids.into_iter().map(load).collect());
             }
             Command::Bodies(ids, segment, reply) => {
-                let rows = ids.into_iter().filter_map(|id| persist(shared, dir, |index| index.get(id)));
-                let bodies = rows.map(|row| row.location).filter(|body| body.segment == segment);
-                let _ = reply.send(bodies.collect());
+                let in_memory = |id| shared.state.lock().messages.get(&id).map(|active| active.row.location);
+                let indexed = |id| persist(shared, dir, |index| index.get(id)).map(|row| row.location);
+                let bodies = ids.into_iter().filter_map(|id| in_memory(id).or_else(|| indexed(id)));
+                let _ = reply.send(bodies.filter(|body| body.segment == segment).collect());
             }
             Command::Distrust => make_anew(shared, dir),
             Command::Barrier(reply) => {
@@ -239,8 +240,9 @@ fn read_slots(index: &Index, refill: &Refill) -> Result<(Vec<Slot>, bool), Broke
 }
 
 fn load(shared: &Arc<Shared>, dir: Option<&Path>, id: MessageId, what: What) -> Loaded {
-    let Some(row) = persist(shared, dir, |index| index.get(id)) else { return Loaded::Missing };
+    let Some(mut row) = persist(shared, dir, |index| index.get(id)) else { return Loaded::Missing };
     let last = read_last(shared, &row);
+    row.forget_last_but(&last);
     let active = |record, body, row, damaged| {
         let (young, pins) = (false, 0);
         Box::new(Active { record, row, body, last, young, pins, damaged })
@@ -281,7 +283,7 @@ pub(crate) fn read_last(shared: &Shared, row: &Row) -> Vec<AttemptOutcome> {
     places.dedup();
     let mut last = Vec::new();
     for place in places {
-        let body = shared.log.read(place).ok();
+        let body = shared.read_body(place).ok();
         let outcomes = body.and_then(|body| decode_outcomes(&body)).unwrap_or_default();
         let asked = |outcome: &AttemptOutcome| {
             let mut waiting = row.waiting();

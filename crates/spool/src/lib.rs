@@ -114,6 +114,7 @@ mod commit;
 mod due;
 mod error;
 mod feed;
+mod id_map;
 mod index;
 mod indexer;
 mod lives;

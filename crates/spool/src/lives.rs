@@ -31,9 +31,6 @@ pub(crate) struct Lives {
     thinned: bool,
 }
 
-/// Bytes that a message's state takes in a segment, roughly.
-const STATE: u64 = 256;
-
 impl Live {
     fn add(&mut self, bytes: u64, place: Option<Location>) {
         self.parts += 1;
@@ -74,20 +71,22 @@ impl Lives {
         (sum(&mut self.segments.range(..COLD)), sum(&mut self.segments.range(COLD..)))
     }
 
-    pub(crate) fn add(&mut self, row: &Row) {
-        for (segment, bytes, place) in parts((row.location, row.home)) {
+    pub(crate) fn add(&mut self, share: Share) {
+        for (segment, bytes, place) in share.parts() {
             self.segments.entry(segment).or_default().add(bytes, place);
         }
     }
 
-    pub(crate) fn remove(&mut self, row: &Row) {
-        self.leave((row.location, row.home));
+    pub(crate) fn remove(&mut self, share: Share) {
+        self.leave(share);
     }
 
-    /// A message has another body or home than it had.
-    pub(crate) fn move_to(&mut self, row: &Row, from: (Location, u64)) {
-        self.leave(from);
-        self.add(row);
+    /// A message takes another share of the logs than it did.
+    pub(crate) fn change(&mut self, before: Share, after: Share) {
+        if before != after {
+            self.leave(before);
+            self.add(after);
+        }
     }
 
     /// A segment was given back.
@@ -100,8 +99,8 @@ impl Lives {
         std::mem::take(&mut self.thinned)
     }
 
-    fn leave(&mut self, from: (Location, u64)) {
-        for (segment, bytes, place) in parts(from) {
+    fn leave(&mut self, share: Share) {
+        for (segment, bytes, place) in share.parts() {
             let is_newest = |newest: Option<(&u64, &Live)>| newest.is_some_and(|(newest, _)| *newest == segment);
             let newest =
                 is_newest(self.segments.last_key_value()) || is_newest(self.segments.range(..COLD).next_back());
@@ -114,8 +113,42 @@ impl Lives {
     }
 }
 
-/// Where a message has what: its body, and its state.
-fn parts((location, home): (Location, u64)) -> impl Iterator<Item = (u64, u64, Option<Location>)> {
-    let body = (location.segment, u64::from(location.len), Some(location));
-    [body, (home, STATE, None)].into_iter()
+/// What a message takes of the logs, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    body: Location,
+    home: u64,
+    state: u64,
+}
+
+impl Share {
+    pub(crate) fn of(row: &Row) -> Self {
+        Self { body: row.location, home: row.home, state: state_bytes(row) }
+    }
+
+    fn parts(self) -> [(u64, u64, Option<Location>); 2] {
+        let body = (self.body.segment, u64::from(self.body.len), Some(self.body));
+        [body, (self.home, self.state, None)]
+    }
+}
+
+/// About how many bytes it takes to say a state: its head is in the segment
+/// twice, once in the footer, and what last attempts said follows it. It must
+/// not be far from the truth: a segment that is full of states, and counted
+/// for half empty, would be emptied again and again.
+fn state_bytes(row: &Row) -> u64 {
+    const HEAD: u64 = 80;
+    const WAITING: u64 = 12;
+    const LAST: u64 = 45;
+    let domains: usize = row.units.iter().map(|unit| unit.domain.as_str().len() + 4).sum();
+    let (mut bytes, mut last) = (2 * (HEAD + domains as u64), None);
+    for waiting in row.waiting() {
+        bytes += 2 * WAITING;
+        // One record may be about many recipients.
+        if let Some(said) = waiting.last.filter(|said| last != Some(*said)) {
+            bytes += u64::from(said.len) + 2 * if last.is_none() { LAST } else { WAITING };
+            last = Some(said);
+        }
+    }
+    bytes
 }

@@ -2,6 +2,7 @@
 //! read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use parking_lot::Mutex;
 use postrider_base::Scope;
@@ -23,6 +24,7 @@ use crate::recover::{self, Old};
 use crate::shared::{Recovery, Shared};
 use crate::spool::SpoolOptions;
 use crate::state::State;
+use crate::young::Youth;
 
 /// What opening the logs gave.
 struct Opened {
@@ -30,6 +32,7 @@ struct Opened {
     backlog: Backlog,
     wal: postrider_wal::OpenReport,
     cold: Log,
+    cold_backlog: Backlog,
     cold_wal: postrider_wal::OpenReport,
 }
 
@@ -38,13 +41,13 @@ pub(crate) async fn open(options: SpoolOptions) -> Result<Arc<Shared>> {
         let options = options.clone();
         recover::blocking(move || open_logs(&options)).await??
     };
-    let Opened { log, backlog, wal, cold, cold_wal } = opened;
+    let Opened { log, backlog, wal, cold, cold_backlog, cold_wal } = opened;
     let (indexer, commands) = Indexer::new(options.settings.index_backlog);
     let (orphans, adopted) = mpsc::unbounded_channel();
     let old = Old {
-        backlog,
-        wal,
-        cold: cold_wal,
+        main: (backlog, wal),
+        cold: (cold_backlog, cold_wal),
+        accept_loss: options.accept_loss,
         commands,
         index_dir: options.index_dir.clone(),
         start_held: options.start_held,
@@ -69,9 +72,8 @@ fn open_logs(options: &SpoolOptions) -> Result<Opened> {
     let cold =
         Options { first_segment: lives::COLD, spare_segments: 0, recycle: false, recent_bytes: 0, ..main.clone() };
     let (log, backlog, wal) = Log::open_behind(Arc::clone(&options.disk), &options.dir, main)?;
-    // Of the cold log the heads are not needed: the main one says what lives.
-    let (cold, _, cold_wal) = Log::open_behind(Arc::clone(&options.disk), &options.dir.join(COLD), cold)?;
-    Ok(Opened { log, backlog, wal, cold, cold_wal })
+    let (cold, cold_backlog, cold_wal) = Log::open_behind(Arc::clone(&options.disk), &options.dir.join(COLD), cold)?;
+    Ok(Opened { log, backlog, wal, cold, cold_backlog, cold_wal })
 }
 
 fn assemble(
@@ -85,17 +87,21 @@ fn assemble(
     let quarantine = Quarantine::new(Arc::clone(&disk), &dir, clock.clone(), metrics.clone());
     let admissions = Admissions::new(&settings, disk, dir, clock.clone(), metrics.spool_messages.clone());
     let due = Due::new(settings.ready_batch, Holds::default());
+    let youth = Arc::new(Youth::new(settings.max_young));
     let lives = Lives::new(settings.segment_bytes.bytes() / reclaim::MOSTLY_DEAD);
     Shared {
         bodies: BodyMemory::new(settings.body_memory.bytes(), metrics.spool_body_memory_bytes.clone()),
-        newest: std::sync::atomic::AtomicU64::new(0),
+        newest: AtomicU64::new(0),
         published: Mutex::default(),
         feeds: Feeds::new(feeds),
         recent: Recent::default(),
-        state: Mutex::new(State::new(due, lives, Arc::clone(&admissions))),
+        state: Mutex::new(State::new(due, lives, Arc::clone(&admissions), Arc::clone(&youth))),
         recovery: watch::Sender::new(Recovery::UnderWay),
         failure: watch::Sender::new(false),
+        has_failed: AtomicBool::new(false),
         retiring: tokio::sync::Mutex::new(()),
+        reclaim_failures: AtomicU32::new(0),
+        distrusted: Mutex::default(),
         reclaiming: tokio::sync::Mutex::new(()),
         cold_space: ColdSpace::default(),
         due: Notify::new(),
@@ -109,6 +115,7 @@ fn assemble(
         settings,
         metrics,
         admissions,
+        youth,
         indexer,
         quarantine,
         orphans,

@@ -21,12 +21,14 @@ mod cold;
 mod moving;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postrider_wal::SegmentInfo;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lives::Live;
 use crate::shared::Shared;
 
@@ -36,6 +38,9 @@ pub(crate) use cold::ColdSpace;
 pub(crate) const MOSTLY_DEAD: u64 = 4;
 /// How long to wait after something refused.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// Rounds that fail, one after the other, before a body that the disk does not
+/// give is taken for lost: five minutes.
+const GIVE_UP: u32 = 60;
 
 /// What [`crate::Spool::compact`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -51,10 +56,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         let round = async {
             shared.reclaim.notified().await;
-            if let Err(error) = reclaim(&shared, candidate).await {
-                tracing::warn!(%error, "reclaim will try again");
-                tokio::time::sleep(AFTER_FAILURE).await;
-                shared.reclaim.notify_one();
+            match reclaim(&shared, candidate).await {
+                Ok(()) => shared.reclaim_failures.store(0, Ordering::Relaxed),
+                Err(error) => {
+                    shared.reclaim_failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "reclaim will try again");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                    shared.reclaim.notify_one();
+                }
             }
         };
         tokio::select! {
@@ -67,17 +76,27 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Gives back everything that can be, however little it is.
+/// Gives back everything that can be, however little it is. A task does it:
+/// a round that was broken off would leave copies that nobody counts yet.
 pub(crate) async fn compact(shared: &Arc<Shared>) -> Result<Compacted> {
     shared.recovered().await?;
+    let (done, compacted) = oneshot::channel();
+    let own = Arc::clone(shared);
+    shared.scope.spawn("compact", async move {
+        // Who asked may have gone.
+        let _ = done.send(compact_now(&own).await);
+    });
+    compacted.await.map_err(|_| Error::Closed)?
+}
+
+async fn compact_now(shared: &Arc<Shared>) -> Result<Compacted> {
     let before = disk_bytes(shared);
-    let last = shared.log.segments().last().map_or(0, |segment| segment.number);
-    let sparse = move |shared: &Shared| {
+    let sparse = |shared: &Shared, last: u64| {
         let segments = shared.log.segments();
         let used: u64 = segments.iter().filter(|segment| segment.number < last).map(|segment| segment.bytes).sum();
         let (live, _) = shared.state.lock().lives.bytes();
         // Moving what lives for a tenth of the space is not worth it.
-        oldest(shared).filter(|segment| segment.number < last && live < used / 10 * 9)
+        oldest(shared).filter(|_| live < used / 10 * 9)
     };
     reclaim(shared, sparse).await?;
     shared.publish();
@@ -91,13 +110,24 @@ pub(crate) fn disk_bytes(shared: &Shared) -> u64 {
 
 /// Empties and gives back segments of the main log as long as `choose` names
 /// one, then does what is to do in the cold log.
-async fn reclaim(shared: &Arc<Shared>, choose: impl Fn(&Shared) -> Option<SegmentInfo>) -> Result<()> {
+///
+/// A round stops at what was the newest segment when it began: what it moves
+/// lies behind that, and is not moved again.
+async fn reclaim(shared: &Arc<Shared>, choose: impl Fn(&Shared, u64) -> Option<SegmentInfo>) -> Result<()> {
     let _turn = shared.reclaiming.lock().await;
-    while let Some(segment) = choose(shared) {
-        moving::empty(shared, segment.number).await?;
-        retire(shared, segment.number).await?;
+    let last = shared.log.segments().last().map_or(0, |segment| segment.number);
+    let mut result = Ok(());
+    while let Some(segment) = choose(shared, last).filter(|segment| segment.number < last) {
+        result = match moving::empty(shared, segment.number).await {
+            Ok(()) => retire(shared, segment.number).await,
+            failed => failed,
+        };
+        if result.is_err() {
+            break;
+        }
     }
-    cold::tidy(shared).await
+    // What stops the one log does not stop the other.
+    result.and(cold::tidy(shared).await)
 }
 
 /// The oldest segment, if it is sealed and every feed has read it.
@@ -108,7 +138,7 @@ fn oldest(shared: &Shared) -> Option<SegmentInfo> {
 }
 
 /// The oldest segment, if it is to go now.
-fn candidate(shared: &Shared) -> Option<SegmentInfo> {
+fn candidate(shared: &Shared, _: u64) -> Option<SegmentInfo> {
     let oldest = oldest(shared)?;
     let disk: u64 = shared.log.segments().iter().map(|segment| segment.file_bytes).sum();
     let state = shared.state.lock();

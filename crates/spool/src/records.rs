@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, Domain, MessageId};
 use postrider_wal::{Entry, Location, Replayed};
@@ -189,13 +189,13 @@ pub(crate) fn head_only<T: Serialize>(kind: Kind, head: &T) -> Result<Entry> {
 /// The entry of a new message.
 pub(crate) fn accepted(record: &AcceptedRecord, content: &Content) -> Result<Entry> {
     let head = AcceptedHead { id: record.id, row: Row::fresh(record, Location::default()) };
-    let encoded = encode(record)?;
-    let length = u32::try_from(encoded.len()).map_err(|_| Error::TooLarge("record"))?;
-    let mut prefix = BytesMut::with_capacity(4 + encoded.len());
-    prefix.put_u32(length);
-    prefix.put_slice(&encoded);
+    let mut prefix = Vec::with_capacity(ROOM);
+    prefix.extend([0; 4]);
+    let mut prefix = postcard::to_extend(record, prefix).map_err(|_| Error::TooLarge("record"))?;
+    let length = u32::try_from(prefix.len() - 4).map_err(|_| Error::TooLarge("record"))?;
+    prefix[..4].copy_from_slice(&length.to_be_bytes());
     let mut body = Vec::with_capacity(1 + content.chunks().len());
-    body.push(prefix.freeze());
+    body.push(prefix.into());
     body.extend_from_slice(content.chunks());
     Ok(Entry { kind: Kind::Accepted as u8, head: encode_head(&head)?, body })
 }
@@ -220,7 +220,7 @@ pub(crate) fn cold_owner(entry: &Replayed) -> Option<MessageId> {
 /// The entry of a message from another spool; `body` as it lay in the log there.
 pub(crate) fn imported(id: MessageId, row: &Row, body: Bytes) -> Result<Entry> {
     let mut row = Row { location: Location::default(), home: 0, ..row.clone() };
-    row.forget_last(|_| false);
+    row.forget_last();
     Ok(Entry { kind: Kind::Imported as u8, head: encode_head(&ImportedHead { id, row })?, body: vec![body] })
 }
 
@@ -274,12 +274,19 @@ pub(crate) fn decode_outcomes(body: &[u8]) -> Option<Vec<AttemptOutcome>> {
     postcard::from_bytes(body).ok()
 }
 
+/// Room that most records need at most: they are written without growing.
+const ROOM: usize = 512;
+/// Room that most heads need at most.
+const HEAD_ROOM: usize = 128;
+
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    postcard::to_allocvec(value).map_err(|_| Error::TooLarge("record"))
+    postcard::to_extend(value, Vec::with_capacity(ROOM)).map_err(|_| Error::TooLarge("record"))
 }
 
 fn encode_head<T: Serialize>(head: &T) -> Result<Bytes> {
-    let encoded = postcard::to_extend(head, vec![VERSION]).map_err(|_| Error::TooLarge("head"))?;
+    let mut room = Vec::with_capacity(HEAD_ROOM);
+    room.push(VERSION);
+    let encoded = postcard::to_extend(head, room).map_err(|_| Error::TooLarge("head"))?;
     match encoded.len() <= Entry::MAX_HEAD {
         true => Ok(encoded.into()),
         false => Err(Error::TooLarge("head")),

@@ -6,7 +6,7 @@
 //! what the first half of the log says to be waiting. What was accepted
 //! meanwhile is in the state already.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,18 +16,19 @@ use crate::commit::Batch;
 use crate::error::{Error, Result};
 use crate::index::{Broken, Index};
 use crate::indexer::{self, Commands};
-use crate::records::{OperatorHead, VERSION};
+use crate::lives::COLD;
+use crate::records::{Holds, OperatorHead, VERSION};
 use crate::replay::Replay;
 use crate::rows::Rows;
 use crate::shared::{Recovery, Shared};
 use crate::view::OpenReport;
-use crate::{reclaim, young};
+use crate::{check, reclaim, young};
 
 /// What was there when the spool was opened.
 pub(crate) struct Old {
-    pub backlog: Backlog,
-    pub wal: postrider_wal::OpenReport,
-    pub cold: postrider_wal::OpenReport,
+    pub main: (Backlog, postrider_wal::OpenReport),
+    pub cold: (Backlog, postrider_wal::OpenReport),
+    pub accept_loss: bool,
     pub commands: Commands,
     pub index_dir: Option<PathBuf>,
     pub start_held: bool,
@@ -38,8 +39,14 @@ const STEP: usize = 4096;
 
 /// Recovers, then starts the tasks that need what was recovered.
 pub(crate) async fn run(shared: Arc<Shared>, old: Old) {
-    let Old { backlog, wal, cold, commands, index_dir, start_held } = old;
-    let recovered = recover(&shared, backlog, wal, cold, index_dir.clone(), start_held).await;
+    let Old { main, cold, accept_loss, commands, index_dir, start_held } = old;
+    let own = Arc::clone(&shared);
+    let dir = index_dir.clone();
+    let read = blocking(move || read(&own, main, cold, accept_loss, dir.as_deref())).await;
+    let recovered = match read.and_then(|read| read) {
+        Ok(read) => take_over(&shared, read, start_held).await,
+        Err(error) => Err(error),
+    };
     let outcome = match recovered {
         Ok(report) => {
             let scope = &shared.scope;
@@ -58,33 +65,56 @@ pub(crate) async fn run(shared: Arc<Shared>, old: Old) {
     shared.reclaim.notify_one();
 }
 
-async fn recover(
-    shared: &Arc<Shared>,
-    backlog: Backlog,
-    wal: postrider_wal::OpenReport,
-    cold: postrider_wal::OpenReport,
-    index_dir: Option<PathBuf>,
-    start_held: bool,
-) -> Result<OpenReport> {
-    let own = Arc::clone(shared);
-    let (rows, mut report, holds) = blocking(move || {
-        let (replay, wal) = replay(&own, backlog, wal)?;
-        quarantine_damage(&own, [&wal, &cold], &replay);
-        let mut report = OpenReport {
-            clean_stop: replay.clean_stop,
-            records: replay.records,
-            quarantined: own.quarantine.count(),
-            ..OpenReport::default()
-        };
-        let holds = replay.holds.clone();
-        let rows = replay.into_waiting(&HashSet::new());
-        report.messages = rows.len() as u64;
-        let (index, repairs, rebuilt) = open_index(index_dir.as_deref(), &rows);
-        (report.index_repairs, report.index_rebuilt) = (repairs, rebuilt);
-        own.indexer.start_with(index);
-        Ok::<_, Error>((rows, report, holds))
-    })
-    .await??;
+/// What the logs say, with an index that says the same.
+struct Read {
+    rows: Rows,
+    report: OpenReport,
+    holds: (Holds, Option<u64>),
+}
+
+fn read(
+    shared: &Shared,
+    (main, main_report): (Backlog, postrider_wal::OpenReport),
+    (mut cold, mut cold_report): (Backlog, postrider_wal::OpenReport),
+    accept_loss: bool,
+    index_dir: Option<&Path>,
+) -> Result<Read> {
+    let (replay, main_report) = replay(shared, main, main_report)?;
+    // The main log says what lives in the cold one; reading it mends its
+    // footers, which reclaim reads.
+    while cold.replay_next(&mut cold_report, &mut |_| {})? {}
+    quarantine_damage(shared, [&main_report, &cold_report], &replay);
+    let mut report = OpenReport {
+        clean_stop: replay.clean_stop,
+        records: replay.records,
+        quarantined: shared.quarantine.count(),
+        ..OpenReport::default()
+    };
+    let holds = replay.holds.clone();
+    let rows = replay.into_waiting(&HashSet::new());
+    expect_cold(shared, &rows, accept_loss)?;
+    report.messages = rows.len() as u64;
+    let (index, repairs, rebuilt) = open_index(index_dir, &rows);
+    (report.index_repairs, report.index_rebuilt) = (repairs, rebuilt);
+    shared.indexer.start_with(index);
+    Ok(Read { rows, report, holds })
+}
+
+/// Refuses when segments of the cold log are missing: it is not as old as the
+/// main one, or not there.
+fn expect_cold(shared: &Shared, rows: &Rows, accept_loss: bool) -> Result<()> {
+    let there: HashSet<u64> = shared.cold.segments().iter().map(|segment| segment.number).collect();
+    let wanted = rows.iter().map(|(_, row)| row.location.segment);
+    let missing: BTreeSet<u64> = wanted.filter(|segment| *segment >= COLD && !there.contains(segment)).collect();
+    let (Some(&first), Some(&last)) = (missing.first(), missing.last()) else { return Ok(()) };
+    let gap = postrider_wal::Error::Gap { dir: check::COLD.into(), first, last };
+    tracing::error!(error = %gap, "bodies of waiting messages are lost");
+    if accept_loss { Ok(()) } else { Err(gap.into()) }
+}
+
+/// The state takes in what the logs say.
+async fn take_over(shared: &Arc<Shared>, read: Read, start_held: bool) -> Result<OpenReport> {
+    let Read { rows, mut report, holds } = read;
     shared.update(|state, now| {
         (_, state.holds_segment) = holds;
         state.due.set_holds(holds.0, now);

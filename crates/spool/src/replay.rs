@@ -203,7 +203,7 @@ mod tests {
     fn a_snapshot_stands_for_all_before_it() {
         let row = live(&[accepted(1), outcome(1, None, 2), outcome(0, Some(80), 3)]).unwrap();
         let mut state = Row { location: at(70), ..row };
-        state.forget_last(|_| false);
+        state.forget_last();
         let copy = records::snapshot(id(), state).unwrap();
         let copy = record(copy.kind, copy.head, 9);
         let mut last = outcome(0, Some(1), 9);

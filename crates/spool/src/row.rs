@@ -1,7 +1,7 @@
 //! What is left to do for a message: the part of its state that changes.
 
 use postrider_base::Timestamp;
-use postrider_mail::{AccountId, Domain};
+use postrider_mail::{AccountId, AttemptOutcome, Domain};
 use postrider_wal::Location;
 use serde::{Deserialize, Serialize};
 
@@ -176,11 +176,15 @@ impl Row {
         self.home == segment || self.location.segment == segment
     }
 
-    /// What the last attempts said is not known from here, but where it lies
-    /// in a segment that is `kept`.
-    pub(crate) fn forget_last(&mut self, kept: impl Fn(u64) -> bool) {
-        let gone = |last: &Location| !kept(last.segment);
-        self.waiting_mut().filter(|w| w.last.as_ref().is_some_and(gone)).for_each(|w| w.last = None);
+    /// What the last attempts said is not known from here.
+    pub(crate) fn forget_last(&mut self) {
+        self.waiting_mut().for_each(|waiting| waiting.last = None);
+    }
+
+    /// What the last attempts of other recipients said cannot be read.
+    pub(crate) fn forget_last_but(&mut self, known: &[AttemptOutcome]) {
+        let is_known = |waiting: &Waiting| known.iter().any(|outcome| outcome.recipient == waiting.recipient);
+        self.waiting_mut().filter(|w| !is_known(w)).for_each(|w| w.last = None);
     }
 
     /// What these recipients' last attempts said now lies at `location`.

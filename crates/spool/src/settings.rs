@@ -27,6 +27,11 @@ pub struct Settings {
     /// Age at which a message that is still queued moves from memory to the
     /// index on disk.
     pub index_after: Period,
+    /// Messages that may be in memory alone, because they are younger than
+    /// `index_after` or because the index is slow. At the bound the reply to
+    /// the next message waits until some have left; after 10 seconds the
+    /// message is refused.
+    pub max_young: usize,
     /// Waiting messages that each queue (account and recipient domain) keeps
     /// at hand in memory when it has messages due.
     pub ready_batch: usize,
@@ -46,6 +51,7 @@ impl Default for Settings {
             body_memory: Size::from_bytes(256_000_000),
             outcome_sync: Period::from_millis(100),
             index_after: Period::from_secs(2),
+            max_young: 65_536,
             ready_batch: 64,
             index_backlog: 16_384,
             segment_bytes: Size::from_bytes(64 << 20),
@@ -62,6 +68,7 @@ impl Settings {
         };
         least("max_bytes", self.max_bytes.bytes() >= 1_000_000, "1MB")?;
         least("max_messages", self.max_messages >= 1, "1")?;
+        least("max_young", self.max_young >= 1, "1")?;
         least("ready_batch", self.ready_batch >= 1, "1")?;
         least("index_backlog", self.index_backlog >= 1, "1")?;
         least("segment_bytes", self.segment_bytes.bytes() >= 1 << 20, "1MiB")?;
@@ -82,6 +89,7 @@ mod tests {
         let bad = [
             ("max_bytes", Settings { max_bytes: Size::from_bytes(1), ..Settings::default() }),
             ("max_messages", Settings { max_messages: 0, ..Settings::default() }),
+            ("max_young", Settings { max_young: 0, ..Settings::default() }),
             ("ready_batch", Settings { ready_batch: 0, ..Settings::default() }),
             ("index_backlog", Settings { index_backlog: 0, ..Settings::default() }),
             ("segment_bytes", Settings { segment_bytes: Size::from_kib(1), ..Settings::default() }),

@@ -1,7 +1,8 @@
 //! What the handle, the claims and the tasks share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +17,13 @@ use crate::commit::Pending;
 use crate::error::{Error, Result};
 use crate::feed::{Feeds, Recent};
 use crate::indexer::Indexer;
-use crate::lives::COLD;
+use crate::lives::{COLD, Live};
 use crate::quarantine::Quarantine;
 use crate::reclaim::ColdSpace;
 use crate::settings::Settings;
 use crate::state::State;
 use crate::view::OpenReport;
+use crate::young::Youth;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -33,8 +35,14 @@ pub(crate) struct Shared {
     pub recovery: watch::Sender<Recovery>,
     /// Why the process must end, though the logs have not failed.
     pub failure: watch::Sender<bool>,
+    /// The same, for those who ask often.
+    pub has_failed: AtomicBool,
     /// Held while a segment is given back, or while the whole log is read.
     pub retiring: tokio::sync::Mutex<()>,
+    /// Rounds of reclaim that failed, one after the other.
+    pub reclaim_failures: AtomicU32,
+    /// What lived in a segment when the index was found not to know it.
+    pub distrusted: Mutex<HashMap<u64, Live>>,
     /// One reclaims at a time.
     pub reclaiming: tokio::sync::Mutex<()>,
     pub clock: Clock,
@@ -42,6 +50,7 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     pub state: Mutex<State>,
     pub admissions: Arc<Admissions>,
+    pub youth: Arc<Youth>,
     pub bodies: Arc<BodyMemory>,
     pub indexer: Indexer,
     /// What the cold log takes on the disk.
@@ -126,6 +135,7 @@ impl Shared {
     /// to end.
     pub(crate) fn fail(&self, reason: &Error) {
         tracing::error!(%reason, "the spool has failed");
+        self.has_failed.store(true, Ordering::Release);
         self.failure.send_replace(true);
     }
 
@@ -175,7 +185,7 @@ impl Shared {
 
     /// Refuses once nothing can be written any more.
     pub(crate) fn check_open(&self) -> Result<()> {
-        let failed = self.log.poisoned() || self.cold.poisoned() || *self.failure.borrow();
+        let failed = self.log.poisoned() || self.cold.poisoned() || self.has_failed.load(Ordering::Acquire);
         match (failed, self.scope.is_cancelled()) {
             (true, _) => Err(Error::Poisoned),
             (false, true) => Err(Error::Closed),

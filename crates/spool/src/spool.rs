@@ -166,6 +166,7 @@ impl Spool {
             return Err(shared.admissions.no_segment());
         }
         let began = shared.clock.instant();
+        shared.youth.room().await?;
         let mut batch = Batch::default();
         batch.accept(shared, message, true).inspect_err(|_| {
             shared.metrics.spool_full.inc();
@@ -300,7 +301,7 @@ impl Spool {
         Stat {
             messages,
             bytes,
-            young: state.messages.values().filter(|active| active.young).count() as u64,
+            young: shared.youth.count() as u64,
             queues: state.due.len() as u64,
             in_delivery: state.due.states().map(|queue| queue.claimed).sum(),
             held: state.due.holds().all,

@@ -6,7 +6,7 @@
 //! collected and handed on in the same order.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +17,12 @@ use postrider_wal::Location;
 use crate::admission::{Admissions, Body};
 use crate::claim::DueRecipient;
 use crate::due::{Due, Slot};
+use crate::id_map::IdMap;
 use crate::index::{Change, put};
-use crate::lives::Lives;
+use crate::lives::{Lives, Share};
 use crate::message::{AcceptedRecord, QueueKey};
 use crate::row::Row;
+use crate::young::Youth;
 
 /// A message in memory.
 #[derive(Clone, Debug)]
@@ -42,7 +44,7 @@ pub(crate) struct Active {
 /// What is known of messages right now.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub messages: HashMap<MessageId, Active>,
+    pub messages: IdMap<Active>,
     pub due: Due,
     /// What of them lies in which segment.
     pub lives: Lives,
@@ -51,13 +53,14 @@ pub(crate) struct State {
     /// Changes for the index, to be sent before the lock is released.
     pub changes: Vec<Change>,
     /// Messages with records handed to the log and not taken in yet.
-    under_way: HashMap<MessageId, u32>,
+    under_way: IdMap<u32>,
     /// Messages being read from the index and the log, how often, and whether
     /// they ended meanwhile.
-    loading: HashMap<MessageId, (u32, bool)>,
+    loading: IdMap<(u32, bool)>,
     /// Young messages by age; some have left.
     ages: VecDeque<(Timestamp, MessageId)>,
     admissions: Arc<Admissions>,
+    youth: Arc<Youth>,
 }
 
 /// What of a message is handed out for delivery.
@@ -73,17 +76,18 @@ pub(crate) struct Parcel {
 }
 
 impl State {
-    pub(crate) fn new(due: Due, lives: Lives, admissions: Arc<Admissions>) -> Self {
+    pub(crate) fn new(due: Due, lives: Lives, admissions: Arc<Admissions>, youth: Arc<Youth>) -> Self {
         Self {
-            messages: HashMap::new(),
+            messages: IdMap::default(),
             due,
             lives,
             holds_segment: None,
             changes: Vec::new(),
-            under_way: HashMap::new(),
-            loading: HashMap::new(),
+            under_way: IdMap::default(),
+            loading: IdMap::default(),
             ages: VecDeque::new(),
             admissions,
+            youth,
         }
     }
 
@@ -93,7 +97,7 @@ impl State {
             self.due.restore(&queue, (due, id));
         }
         self.admissions.admit_anyway(size(row.location)).keep();
-        self.lives.add(row);
+        self.lives.add(Share::of(row));
     }
 
     /// A message was accepted. Whether it is the first young one.
@@ -140,8 +144,9 @@ impl State {
         for (queue, due) in row.places() {
             self.due.add_fresh(&queue, (due, id), now);
         }
-        self.lives.add(&row);
+        self.lives.add(Share::of(&row));
         let active = Active { record: Some(record), row, body, last, young: true, damaged: false, pins: 0 };
+        self.youth.add();
         self.messages.insert(id, active);
         true
     }
@@ -151,14 +156,12 @@ impl State {
     pub(crate) fn change(&mut self, id: MessageId, now: Timestamp, change: impl FnOnce(&mut Active)) -> bool {
         let Some(active) = self.messages.get_mut(&id) else { return false };
         let before: Vec<_> = active.row.places().collect();
-        let (location, home) = (active.row.location, active.row.home);
+        let (share, location) = (Share::of(&active.row), active.row.location);
         change(active);
         let after: Vec<_> = active.row.places().collect();
-        if (active.row.location, active.row.home) != (location, home) {
-            self.lives.move_to(&active.row, (location, home));
-            // Of a damaged message nothing is left but its state.
-            self.admissions.shrink(size(location).saturating_sub(size(active.row.location)));
-        }
+        self.lives.change(share, Share::of(&active.row));
+        // Of a damaged message nothing is left but its state.
+        self.admissions.shrink(size(location).saturating_sub(size(active.row.location)));
         match after.is_empty() {
             true => self.ended(id, before, now),
             false => self.shifted(id, &before, &after, now),
@@ -171,13 +174,14 @@ impl State {
         for (queue, due) in &before {
             self.due.end(queue, (*due, id), now);
         }
-        self.lives.remove(&active.row);
+        self.lives.remove(Share::of(&active.row));
         self.admissions.release(size(active.row.location));
         if let Some((_, ended)) = self.loading.get_mut(&id) {
             *ended = true;
         }
-        if !active.young {
-            self.changes.push(Change::Remove { id, left: before });
+        match active.young {
+            true => self.youth.remove(),
+            false => self.changes.push(Change::Remove { id, left: before }),
         }
     }
 
@@ -201,6 +205,9 @@ impl State {
             return;
         }
         let was_young = std::mem::take(&mut active.young);
+        if was_young {
+            self.youth.remove();
+        }
         let row = active.row.clone();
         let (left, took) = match was_young {
             true => {
@@ -226,6 +233,7 @@ impl State {
     /// Moves young messages that are older than `age` to the index, up to
     /// `max`. When the next one will be, if any.
     pub(crate) fn age(&mut self, age: Duration, max: usize, now: Timestamp) -> Option<Timestamp> {
+        self.shrink();
         for _ in 0..max {
             let (since, id) = *self.ages.front()?;
             let at = since.saturating_add(age);
@@ -243,12 +251,27 @@ impl State {
         if let Some(active) = self.messages.get_mut(&id)
             && std::mem::take(&mut active.young)
         {
+            self.youth.remove();
             active.body = None;
             self.changes.push(put(id, &active.row));
             for (queue, due) in active.row.places() {
                 self.due.reslot(&queue, (due, id), (due, id), now);
             }
             self.forget_if_idle(id);
+        }
+    }
+
+    /// Gives back the room of a crowd that has gone.
+    fn shrink(&mut self) {
+        let is_mostly_empty = |capacity: usize, used: usize| capacity > 8192 && capacity / 8 > used;
+        if is_mostly_empty(self.messages.capacity(), self.messages.len()) {
+            self.messages.shrink_to(4 * self.messages.len());
+        }
+        if is_mostly_empty(self.under_way.capacity(), self.under_way.len()) {
+            self.under_way.shrink_to(4 * self.under_way.len());
+        }
+        if is_mostly_empty(self.ages.capacity(), self.ages.len()) {
+            self.ages.shrink_to(4 * self.ages.len());
         }
     }
 

@@ -223,6 +223,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Writes all of the file.
 async fn write(shared: &Arc<Shared>, selector: &Selector, mut writer: Writer) -> Result<Exported> {
+    // No body moves meanwhile.
+    let _still = shared.reclaiming.lock().await;
     let mut places = Places::new(shared, selector).await?;
     let mut damaged = 0;
     loop {
@@ -248,7 +250,7 @@ async fn write(shared: &Arc<Shared>, selector: &Selector, mut writer: Writer) ->
         let write = move || {
             let mut damaged = 0;
             for (location, state) in chosen {
-                let body = shared.log_of(location).read(location).ok();
+                let body = shared.read_body(location).ok();
                 match body.filter(|body| crate::records::decode_message(body).is_some()) {
                     Some(body) => writer.message(&state, &body)?,
                     None => damaged += 1,

@@ -1,10 +1,61 @@
-//! The task that moves messages from memory to the index when they are no
-//! longer young.
+//! Messages that are only in the log and in memory: how many there may be,
+//! and the task that moves them to the index when they are no longer young.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
+use crate::error::{Error, Result};
 use crate::shared::Shared;
+
+/// How many messages are young, against their bound.
+#[derive(Debug)]
+pub(crate) struct Youth {
+    count: AtomicUsize,
+    bound: usize,
+    room: Notify,
+}
+
+/// How long a message waits for others to grow old before it is refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Youth {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self { count: AtomicUsize::new(0), bound, room: Notify::new() }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self) {
+        if self.count.fetch_sub(1, Ordering::Relaxed) >= self.bound {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Waits while there are too many: so who hands messages in is slowed down
+    /// to what the index takes, instead of being refused all at once.
+    pub(crate) async fn room(&self) -> Result<()> {
+        let room = async {
+            loop {
+                let changed = self.room.notified();
+                if self.count() < self.bound {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, room).await;
+        in_time.map_err(|_| Error::Full("max_young"))
+    }
+}
 
 /// Messages moved at once.
 const STEP: usize = 256;

@@ -96,7 +96,7 @@ struct Ended(Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.poison.send_replace(true);
+            self.0.set_poisoned();
             drop(self.0.queue.abandon(Error::Poisoned("a bug in the log".into())));
         }
         self.0.end();

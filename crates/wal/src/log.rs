@@ -145,7 +145,7 @@ impl Log {
         async move {
             match waiter?.await {
                 Ok(result) => result,
-                Err(_) if *shared.poison.borrow() => Err(Error::Poisoned("it ended".into())),
+                Err(_) if shared.is_poisoned() => Err(Error::Poisoned("it ended".into())),
                 Err(_) => Err(Error::Closed),
             }
         }
@@ -300,7 +300,7 @@ impl Log {
     /// is on disk is only known after a restart.
     #[must_use]
     pub fn poisoned(&self) -> bool {
-        *self.inner.shared.poison.borrow()
+        self.inner.shared.is_poisoned()
     }
 
     /// Returns when the log is [`poisoned`](Self::poisoned).

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) recent: Mutex<Recent>,
     /// Turns true once, when a write or sync fails.
     pub(crate) poison: watch::Sender<bool>,
+    /// The same, for those who ask for every batch.
+    poisoned: AtomicBool,
     /// The last synced batch, as watchers see it.
     pub(crate) committed: watch::Sender<Lsn>,
     /// How many of the two drivers have ended.
@@ -53,6 +55,7 @@ impl Shared {
             segments: RwLock::new(segments),
             recent: Mutex::new(Recent::new(next_lsn, options.recent_bytes)),
             poison: watch::Sender::new(false),
+            poisoned: AtomicBool::new(false),
             committed: watch::Sender::new(Lsn::new(next_lsn - 1)),
             ended: watch::Sender::new(0),
             footer: Mutex::new(None),
@@ -61,6 +64,16 @@ impl Shared {
             counters: Counters::default(),
             options,
         }
+    }
+
+    /// A write or sync has failed.
+    pub(crate) fn set_poisoned(&self) {
+        self.poisoned.store(true, Ordering::Release);
+        self.poison.send_replace(true);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
     }
 
     pub(crate) fn written(&self) -> Lsn {

@@ -65,7 +65,7 @@ impl Writer {
 
     /// Writes one group, or syncs what has waited long enough, or nothing.
     pub(crate) fn turn(&mut self) -> Turn {
-        if *self.shared.poison.borrow() {
+        if self.shared.is_poisoned() {
             return Turn::Ended;
         }
         let options = &self.shared.options;
@@ -220,7 +220,7 @@ impl Writer {
 
     fn answer(&self, done: Vec<Placed>, refused: Vec<(Submission, Error)>, failed: Option<&Error>) {
         if failed.is_some() {
-            self.shared.poison.send_replace(true);
+            self.shared.set_poisoned();
         }
         let mut message = Done { synced: self.shared.synced(), ..Done::default() };
         for placed in done {
@@ -275,7 +275,7 @@ impl Writer {
         let reason = poisoned(error);
         let waiting = self.shared.queue.abandon(reason.clone());
         let refused = waiting.into_iter().map(|submission| (submission, reason.clone())).collect();
-        self.shared.poison.send_replace(true);
+        self.shared.set_poisoned();
         self.answer(Vec::new(), refused, None);
     }
 }

@@ -16,9 +16,9 @@ use crate::{Options, Side, failed, median, say};
 
 /// Domains that mail goes to: queues of the spool.
 const DOMAINS: usize = 100;
-/// Tasks that deliver, and what each takes at once.
-const DELIVERIES: usize = 2;
-const AT_ONCE: usize = 64;
+/// What a task that delivers takes at once. There are as many of them as
+/// writers: in a steady state as much leaves as comes.
+const AT_ONCE: usize = 4;
 /// The bare log keeps so many segments before its oldest is used again.
 const KEPT: usize = 3;
 
@@ -131,7 +131,7 @@ async fn queue(options: &Options, mailer: &Mailer, writers: usize) -> io::Result
     let spool = place::spool(dir.path(), &clock, &metrics).await?;
     place::spool_ready(&spool).await;
     let delivering: Vec<_> =
-        (0..DELIVERIES).map(|_| Stop(tokio::spawn(deliver(spool.clone(), clock.clone())).abort_handle())).collect();
+        (0..writers).map(|_| Stop(tokio::spawn(deliver(spool.clone(), clock.clone())).abort_handle())).collect();
     let (accepting, making) = (spool.clone(), mailer.clone());
     let accepted = drive(writers, options.time(), move |number| {
         let (spool, message) = (accepting.clone(), making.message(number));

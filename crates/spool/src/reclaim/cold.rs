@@ -52,11 +52,14 @@ pub(super) async fn tidy(shared: &Arc<Shared>) -> Result<()> {
         retire(shared, segment).await?;
     }
     let sealed = shared.cold.segments().into_iter().filter(|segment| segment.sealed);
+    let mut swept = Ok(());
     for segment in sealed {
         if is_worth_sweeping(shared, segment.number) {
-            sweep(shared, segment.number).await?;
+            // A damaged segment does not stop the others.
+            swept = swept.and(sweep(shared, segment.number).await);
         }
     }
+    swept?;
     while let Some(segment) = over_bound(shared) {
         moving::empty(shared, segment).await?;
         retire(shared, segment).await?;
@@ -121,7 +124,7 @@ async fn sweep(shared: &Arc<Shared>, segment: u64) -> Result<()> {
         return Ok(());
     }
     if Live::of_bodies(found.iter().copied()) != counted {
-        shared.indexer.distrust();
+        moving::distrust(shared, segment, counted);
         return Err(Error::Full("the index does not know what lives"));
     }
     synced_so_far(shared).await?;

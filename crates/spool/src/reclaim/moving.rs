@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use postrider_mail::MessageId;
 use postrider_wal::{Durability, Location, Replayed};
 
+use super::GIVE_UP;
 use crate::claim::Loads;
 use crate::commit::{Batch, Pending};
 use crate::error::{Error, Result};
@@ -41,11 +42,19 @@ pub(super) async fn empty(shared: &Arc<Shared>, segment: u64) -> Result<()> {
 /// Refuses when something lives in the segment that nobody could find: the
 /// index does not know of it.
 pub(super) fn expect_dead(shared: &Shared, segment: u64) -> Result<()> {
-    if shared.state.lock().lives.get(segment) == Live::default() {
+    let live = shared.state.lock().lives.get(segment);
+    if live == Live::default() {
         return Ok(());
     }
-    shared.indexer.distrust();
+    distrust(shared, segment, live);
     Err(Error::Full("a message could not be copied"))
+}
+
+/// Has the index made anew, once for what it does not know of a segment.
+pub(super) fn distrust(shared: &Shared, segment: u64, live: Live) {
+    if shared.distrusted.lock().insert(segment, live) != Some(live) {
+        shared.indexer.distrust();
+    }
 }
 
 /// The messages that the records of a segment are about.
@@ -85,7 +94,7 @@ async fn copy(shared: &Arc<Shared>, segment: u64, ids: &[MessageId]) -> Result<(
             return Ok(());
         }
         let bodies = copy_bodies(shared, segment, &step).await?;
-        match say_states(shared, segment, step, &bodies, &mut left)? {
+        match say_states(shared, step, &bodies, &mut left)? {
             Some(pending) => drop(pending.done().await.map_err(|(error, _)| error)?),
             None => tokio::time::sleep(UNDER_WAY).await,
         }
@@ -117,23 +126,25 @@ async fn copy_bodies(
     segment: u64,
     step: &[(MessageId, Location)],
 ) -> Result<HashMap<Location, Location>> {
-    let log = shared.log_of(Location { segment, ..Location::default() }).clone();
+    let own = Arc::clone(shared);
     let wanted: Vec<_> = step.iter().filter(|(_, body)| body.segment == segment).copied().collect();
     let read = move || {
-        let read = wanted.into_iter().map(|(id, body)| (id, body, log.read(body)));
+        let read = wanted.into_iter().map(|(id, body)| (id, body, own.read_body(body)));
         read.collect::<Vec<_>>()
     };
+    let is_hopeless = shared.reclaim_failures.load(Ordering::Relaxed) >= GIVE_UP;
     let read = tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?;
     let mut copies = HashMap::with_capacity(read.len());
     let mut commits = Vec::with_capacity(read.len());
     for (id, body, bytes) in read {
         match bytes {
             Ok(bytes) => commits.push((body, shared.cold.submit(vec![cold_body(id, bytes)], Durability::Synced))),
-            Err(postrider_wal::Error::Corrupt { .. }) => {
-                keep_evidence(shared, id, body).await?;
+            // Perhaps it reads the next time.
+            Err(error @ postrider_wal::Error::Io { .. }) if !is_hopeless => return Err(error.into()),
+            Err(postrider_wal::Error::Corrupt { .. } | postrider_wal::Error::Io { .. }) => {
+                keep_evidence(shared, id, body).await;
                 copies.insert(body, Location::default());
             }
-            // Perhaps it reads the next time.
             Err(error) => return Err(error.into()),
         }
     }
@@ -146,13 +157,12 @@ async fn copy_bodies(
 
 /// Of a damaged body what there is goes to quarantine, and the state of its
 /// message is kept.
-async fn keep_evidence(shared: &Arc<Shared>, id: MessageId, body: Location) -> Result<()> {
+async fn keep_evidence(shared: &Arc<Shared>, id: MessageId, body: Location) {
     let log = shared.log_of(body).clone();
-    let bytes = tokio::task::spawn_blocking(move || log.read_unverified(body)).await;
-    let bytes: Bytes = bytes.map_err(|_| Error::Closed)??;
+    let read = tokio::task::spawn_blocking(move || log.read_unverified(body)).await;
+    let bytes = read.ok().and_then(Result::ok).unwrap_or_default();
     let what = format!("the body in segment {} at offset {} is damaged", body.segment, body.offset);
     shared.note(format!("message-{id}-body"), what, bytes).await;
-    Ok(())
 }
 
 /// Hands states to the log, all in one go under the lock, and only of
@@ -160,23 +170,21 @@ async fn keep_evidence(shared: &Arc<Shared>, id: MessageId, body: Location) -> R
 /// that the log says before it. The others are `left` for later.
 fn say_states(
     shared: &Arc<Shared>,
-    segment: u64,
     step: Vec<(MessageId, Location)>,
     bodies: &HashMap<Location, Location>,
     left: &mut Vec<MessageId>,
 ) -> Result<Option<Pending>> {
     let mut batch = Batch::default();
     let mut state = shared.state.lock();
-    // Segments of the main log after this one stay; when a cold one goes, all do.
-    let kept = |at: u64| segment >= COLD || at > segment;
+    let room = STEP_BYTES.min(shared.settings.segment_bytes.bytes() / 4);
     for (id, was) in step {
         let Some(active) = state.messages.get(&id) else { continue };
-        if state.is_under_way(id) || active.row.location != was {
+        if state.is_under_way(id) || active.row.location != was || batch.bytes() >= room {
             left.push(id);
             continue;
         }
         let body = bodies.get(&was).copied().unwrap_or(was);
-        batch.snapshot(id, active, body, kept)?;
+        batch.snapshot(id, active, body)?;
     }
     let pending = (!batch.entries.is_empty()).then(|| batch.submit(shared, &mut state, Durability::Synced));
     Ok(pending)

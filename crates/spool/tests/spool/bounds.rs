@@ -211,6 +211,35 @@ async fn a_damaged_record_is_found_at_the_start() {
     assert!(spool.stat().quarantined >= 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_hands_in_too_much_at_once_waits_for_the_index() {
+    let mut rig = Rig::with_sled();
+    rig.settings.max_young = 3;
+    let spool = rig.open().await;
+    let queue = crate::rig::queue("one.example");
+    spool.park(&queue);
+    for _ in 0..3 {
+        rig.accept(&spool, &["a@one.example"]).await;
+    }
+    let began = rig.clock.now();
+    rig.accept(&spool, &["a@one.example"]).await;
+    let waited = rig.clock.now().saturating_since(began);
+    assert!(waited >= Duration::from_millis(1900) && waited < Duration::from_secs(3), "{waited:?}");
+    assert_eq!(spool.stat().young, 1);
+    // An index that takes nothing: refused after a while.
+    drop(spool);
+    rig.settings.index_after = postrider_base::Period::from_secs(3600);
+    let spool = rig.open().await;
+    spool.park(&queue);
+    for _ in 0..3 {
+        rig.accept(&spool, &["a@one.example"]).await;
+    }
+    let began = rig.clock.now();
+    let refused = spool.accept(rig.message(&["a@one.example"])).await;
+    assert!(matches!(refused, Err(Error::Full("max_young"))), "{refused:?}");
+    assert_eq!(rig.clock.now().saturating_since(began), Duration::from_secs(10));
+}
+
 /// Flips a bit in the one place of the log that has these bytes.
 fn damage(rig: &Rig, bytes: &[u8]) {
     for path in rig.disk.read_dir(Path::new(DIR)).unwrap() {

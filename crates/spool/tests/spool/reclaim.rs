@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use postrider_base::sim_disk::{Fault, Operation};
 use postrider_base::{Disk, OpenMode};
-use postrider_mail::MessageId;
-use postrider_spool::{Selector, Spool};
+use postrider_mail::{DelayType, Disposition, MessageId};
+use postrider_spool::{Error, Selector, Spool, SpoolOptions};
 
-use crate::rig::{DIR, HOUR, Rig, assert_intact, defer, deliver, drain, due_now};
+use crate::rig::{DIR, HOUR, Rig, assert_intact, defer, deliver, drain, due_now, outcomes, queue};
 
 /// Messages come and go until the log has moved on by many segments.
 async fn churn(rig: &Rig, spool: &Spool, messages: u32) {
@@ -120,8 +120,12 @@ async fn a_log_of_long_waiting_messages_stays_within_its_bound() {
     }
     churn(&rig, &spool, 2000).await;
     let stat = spool.stat();
-    let bound = 2 * (stat.bytes + 256 * stat.messages) + (4 + 1) * (64 << 10);
+    // Bodies are in the cold log, states in the main one, of some 600 bytes
+    // with what two remotes said; each log has its four segments and the one
+    // that it writes.
+    let bound = 2 * (stat.bytes + 600 * stat.messages) + 2 * (4 + 1) * (64 << 10);
     assert!(stat.segments * (64 << 10) <= bound, "{stat:?}, {bound}");
+    assert!(stat.cold_bytes <= 2 * stat.bytes + (4 + 1) * (64 << 10), "{stat:?}");
     tokio::time::sleep(11 * HOUR).await;
     assert_eq!(drain(&spool).await.len(), 300);
 }
@@ -254,4 +258,76 @@ async fn the_cold_log_gives_back_what_is_dead_in_the_middle() {
     }
     spool.compact().await.unwrap();
     assert_eq!(spool.stat().messages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_last_outlives_every_segment() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    let id = rig.accept(&spool, &["a@slow.example"]).await;
+    let queue = queue("slow.example");
+    spool.park(&queue);
+    churn(&rig, &spool, 400).await;
+    // Moved once; the outcome lies behind its state.
+    churn(&rig, &spool, 50).await;
+    spool.unpark(&queue);
+    let claim = spool.take_due(1).await.pop().unwrap();
+    defer(claim, &rig.clock, 1000 * HOUR).await;
+    for _ in 0..4 {
+        churn(&rig, &spool, 300).await;
+        let view = spool.show(id).await.unwrap().unwrap();
+        assert_eq!(view.recipients[0].last.as_ref().unwrap().diagnostic, "450 try 1");
+    }
+    rig.disk.crash_dropping_all();
+    drop(spool);
+    let spool = rig.open().await;
+    let view = spool.show(id).await.unwrap().unwrap();
+    assert_eq!(view.recipients[0].last.as_ref().unwrap().diagnostic, "450 try 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_that_are_long_are_not_moved_again_and_again() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    for _ in 0..400 {
+        rig.accept(&spool, &["a@slow.example"]).await;
+        let claim = spool.take_due(1).await.pop().unwrap();
+        let at = rig.clock.now();
+        let mut deferred = outcomes(&claim, Disposition::Deferred(DelayType::General), at);
+        deferred[0].next_attempt = Some(at.saturating_add(1000 * HOUR));
+        deferred[0].diagnostic = "450 ".to_owned() + &"later ".repeat(160);
+        claim.finish(deferred, Vec::new()).await.unwrap();
+    }
+    spool.compact().await.unwrap();
+    churn(&rig, &spool, 1000).await;
+    let before = spool.stat();
+    tokio::time::sleep(10 * HOUR).await;
+    let after = spool.stat();
+    assert_eq!(after.written_bytes, before.written_bytes, "it works without a reason");
+    // Every byte that came was moved a few times at most.
+    assert!(after.written_bytes < 6 * after.accepted_bytes.max(400 * 1200), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_cold_log_is_noticed() {
+    let rig = Rig::with_sled();
+    let (spool, id) = about_to_move(&rig).await;
+    churn(&rig, &spool, 400).await;
+    spool.close().await.unwrap();
+    drop(spool);
+    for path in rig.disk.read_dir(&Path::new(DIR).join("cold")).unwrap() {
+        rig.disk.remove_file(&path).unwrap();
+    }
+    match Spool::open(rig.options()).await {
+        Err(Error::Unrecovered(reason)) => {
+            let reason = reason.to_string();
+            assert!(reason.contains("segments 1099511627776 to 1099511627776 are missing in cold"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let spool = Spool::open(SpoolOptions { accept_loss: true, ..rig.options() }).await.unwrap();
+    tokio::time::sleep(11 * HOUR).await;
+    assert!(tokio::time::timeout(HOUR, spool.take_due(1)).await.is_err());
+    assert!(spool.show(id).await.unwrap().unwrap().held);
+    churn(&rig, &spool, 400).await;
 }
