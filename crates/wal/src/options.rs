@@ -35,8 +35,9 @@ pub struct Options {
     /// stays unsynced; 100 ms by default.
     pub buffered_sync: Duration,
     /// Wait for more batches before writing a group: at most 10 % of the
-    /// recent time of a commit and 1 ms. Off by default; pays on disks whose
-    /// sync takes milliseconds.
+    /// recent time of a commit and 1 ms, and only for as many as the last
+    /// group had. On by default: it pays on disks whose sync takes
+    /// milliseconds and costs nothing on others.
     pub adaptive_wait: bool,
     /// The most bytes of recent heads kept in memory for
     /// [`read_from`](crate::Log::read_from); 8 MiB by default.
@@ -73,7 +74,7 @@ impl Default for Options {
             max_group_vectors: 1000,
             max_waiting_bytes: 256 << 20,
             buffered_sync: Duration::from_millis(100),
-            adaptive_wait: false,
+            adaptive_wait: true,
             recent_bytes: 8 << 20,
             accept_loss: false,
             driver: Driver::Thread,
