@@ -45,7 +45,7 @@ pub(crate) struct Due {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+pub(crate) struct Queue {
     fresh: BTreeSet<Slot>,
     window: BTreeSet<Slot>,
     /// The index may have slots after `covered` that the window lacks.
