@@ -77,7 +77,9 @@
 //!
 //! 1. Each segment's header and trailer are read. Headers, trailers and batches name the
 //!    oldest segment in use; one missing from there on is [`Error::Gap`].
-//! 2. Of a sealed segment only the footer is read.
+//! 2. Of a sealed segment only the footer is read, and only when its heads are asked for
+//!    ([`Backlog`]): the log takes batches before that. A footer that is damaged is made
+//!    anew from the segment then.
 //! 3. The last segment with batches usually has no trailer. It is scanned. A bad stretch is
 //!    *damage* if a later header says that the log was synced beyond it, and is reported,
 //!    with a copy in `quarantine/`; the scan goes on at the next good header. Beyond the
