@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use postrider_mail::MessageId;
@@ -181,13 +182,28 @@ impl Place {
     }
 }
 
+/// How often, and how long apart, a locked directory is tried.
+const LOCK_TRIES: u32 = 40;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+
 fn open_db(dir: Option<&Path>) -> sled::Result<Db> {
     let config = sled::Config::new().cache_capacity(32 << 20);
-    match dir {
+    let config = match dir {
         Some(dir) => config.path(dir),
         None => config.temporary(true),
+    };
+    let mut tries = 1;
+    loop {
+        match config.open() {
+            // sled's threads let go of a directory some time after the handle
+            // that was closed last: real time, whatever the clock.
+            Err(error) if tries < LOCK_TRIES && error.to_string().contains("lock") => {
+                tries += 1;
+                std::thread::sleep(LOCK_WAIT);
+            }
+            result => return result,
+        }
     }
-    .open()
 }
 
 fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T> {
