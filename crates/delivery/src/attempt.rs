@@ -305,6 +305,7 @@ impl<'a> Attempt<'a> {
             return;
         }
         let is_new = self.site.refused(self.shared.clock.now(), &finding.diagnostic);
+        // SHAPING: what the host says is heard here.
         if is_new && finding.about_us {
             let (site, reply) = (&self.site.target.name, &finding.diagnostic);
             tracing::warn!(%site, stage = finding.stage.as_str(), %reply, "a host refuses this relay");

@@ -14,6 +14,7 @@ use crate::Shared;
 use crate::attempt::refuse_unrouted;
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::lane::{Demand, Lane};
 use crate::route::Route;
 use crate::settle::Settling;
 use crate::site::Job;
@@ -228,7 +229,11 @@ impl Dispatcher {
     }
 
     fn send(&self, config: &Config, target: &Arc<Target>, job: Job) {
-        let site = self.shared.sites.push(config.generation, target, &config.settings.limits, job);
+        // SOURCES: the source is chosen here.
+        let demand = Demand::of(&job.claim.message);
+        let lane = Lane { site: target.name.clone(), source: None, demand };
+        // SHAPING: a lane that pauses takes no job.
+        let site = self.shared.sites.push(config.generation, target, lane, &config.settings.limits, job);
         if let Some(site) = site {
             self.shared.start_worker(site);
         }

@@ -6,9 +6,10 @@
 //!
 //! 1. [`route`]: the domain's route, as the operator wrote it down;
 //! 2. a *site*: the hosts that share the route's connections (a domain's sorted
-//!    MX set, the smarthost, the host of a static route), with a bounded ready
-//!    queue;
-//! 3. a connection of the site, opened along demand and kept for the next
+//!    MX set, the smarthost, the host of a static route), and its *lane*: the
+//!    messages that leave from the same address and ask the same of TLS, with
+//!    a bounded ready queue;
+//! 3. a connection of the lane, opened along demand and kept for the next
 //!    message, which runs the transaction;
 //! 4. [`classify`]: what each reply means; then the outcomes go back to the
 //!    spool, together with the notifications that they cause.
@@ -23,6 +24,7 @@ mod config;
 mod connection;
 mod dispatch;
 mod finding;
+mod lane;
 mod needs;
 mod report;
 pub mod route;
@@ -30,6 +32,7 @@ mod schedule;
 pub mod settings;
 mod settle;
 mod site;
+mod source;
 mod target;
 mod tls;
 mod walk;
@@ -50,6 +53,7 @@ use tokio::sync::Semaphore;
 use config::Config;
 use site::{Site, Sites};
 
+pub use lane::Demand;
 pub use settings::Settings;
 
 /// What delivery works with.
@@ -166,12 +170,16 @@ impl Shared {
     }
 }
 
-/// What goes on at one site.
+/// What goes on in one lane of a site.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct SiteView {
     /// `smtp://10.0.0.5:25`, `smarthost`, `inbox:` or the MX hosts in their
     /// order, equal ones joined with commas.
     pub name: String,
+    /// The source that its connections come from; without one the system chooses.
+    pub source: Option<String>,
+    /// What the senders of its messages ask of TLS.
+    pub demand: Demand,
     /// Messages that wait for a connection.
     pub ready: usize,
     /// Queues that wait because the site has enough ready.

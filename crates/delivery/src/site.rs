@@ -1,4 +1,5 @@
-//! A site: the ready queue and the connections that some domains share.
+//! The ready queue and the connections of one lane of a site, which some domains
+//! share.
 //!
 //! Claims are handed straight to a waiting connection; without one a new
 //! connection is asked for, up to the site's limit; at the limit they wait in
@@ -15,6 +16,7 @@ use postrider_spool::{Claim, QueueKey, Spool};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::SiteView;
+use crate::lane::Lane;
 use crate::settings::Limits;
 use crate::target::Target;
 
@@ -28,27 +30,34 @@ pub(crate) struct Job {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
-/// The sites that are in use, by generation of the settings and name.
+/// The sites that are in use, by generation of the settings and lane.
 pub(crate) struct Sites {
     map: Mutex<HashMap<SiteKey, Arc<Site>>>,
     spool: Spool,
 }
 
-/// Generation and name.
-type SiteKey = (u64, Arc<str>);
+/// Generation and lane.
+type SiteKey = (u64, Lane);
 
 impl Sites {
     pub(crate) fn new(spool: Spool) -> Self {
         Self { map: Mutex::default(), spool }
     }
 
-    /// Hands a job to the target's site. Returns the site when it wants one
+    /// Hands a job to its lane of the target. Returns the site when it wants one
     /// more connection, which is already counted.
-    pub(crate) fn push(&self, generation: u64, target: &Arc<Target>, limits: &Limits, job: Job) -> Option<Arc<Site>> {
+    pub(crate) fn push(
+        &self,
+        generation: u64,
+        target: &Arc<Target>,
+        lane: Lane,
+        limits: &Limits,
+        job: Job,
+    ) -> Option<Arc<Site>> {
         let mut map = self.map.lock();
-        let site = map
-            .entry((generation, target.name.clone()))
-            .or_insert_with(|| Arc::new(Site::new(generation, target.clone(), limits, self.spool.clone())));
+        let site = map.entry((generation, lane)).or_insert_with_key(|(_, lane)| {
+            Arc::new(Site::new(generation, target.clone(), lane.clone(), limits, self.spool.clone()))
+        });
         // Inside the lock, so that a site is not forgotten with a job in it.
         site.push(job).then(|| site.clone())
     }
@@ -57,7 +66,7 @@ impl Sites {
     pub(crate) fn tidy(&self, site: &Arc<Site>) {
         let mut map = self.map.lock();
         if site.state.lock().is_unused() {
-            map.remove(&(site.generation, site.target.name.clone()));
+            map.remove(&(site.generation, site.lane.clone()));
         }
     }
 
@@ -72,15 +81,16 @@ impl Sites {
     pub(crate) fn views(&self) -> Vec<SiteView> {
         let sites: Vec<_> = self.map.lock().values().cloned().collect();
         let mut views: Vec<_> = sites.iter().map(|site| site.view()).collect();
-        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views.sort_by(|a, b| (&a.name, &a.source).cmp(&(&b.name, &b.source)));
         views
     }
 }
 
-/// Hosts that share connections, and what waits for them.
+/// What waits for some hosts in one lane, and its connections.
 pub(crate) struct Site {
     generation: u64,
     pub(crate) target: Arc<Target>,
+    pub(crate) lane: Lane,
     ready_limit: usize,
     most_connections: usize,
     spool: Spool,
@@ -121,7 +131,7 @@ impl State {
 }
 
 impl Site {
-    fn new(generation: u64, target: Arc<Target>, limits: &Limits, spool: Spool) -> Self {
+    fn new(generation: u64, target: Arc<Target>, lane: Lane, limits: &Limits, spool: Spool) -> Self {
         let (first, most) = if target.is_found_by_dns() {
             (limits.initial_connections_per_site, limits.connections_per_site)
         } else {
@@ -130,6 +140,7 @@ impl Site {
         Self {
             generation,
             target,
+            lane,
             ready_limit: limits.ready_per_site,
             most_connections: most,
             spool,
@@ -275,7 +286,9 @@ impl Site {
     fn view(&self) -> SiteView {
         let state = self.state.lock();
         SiteView {
-            name: self.target.name.to_string(),
+            name: self.lane.site.to_string(),
+            source: self.lane.source.as_ref().map(|source| source.name.to_string()),
+            demand: self.lane.demand,
             ready: state.ready.len(),
             parked: state.parked.len(),
             connections: state.connections,

@@ -69,6 +69,7 @@ impl Worker {
     async fn work(&mut self) {
         while let Some(job) = self.next_job().await {
             let (shared, site) = (self.shared.clone(), self.site.clone());
+            // SHAPING: a permit for the connection, and the turn of the transaction.
             let attempt = Attempt::new(&shared, &site, job);
             match self.settling.along(attempt.run(&mut self.connection, &mut self.stop)).await {
                 Reach::Done(job, results) => self.settling.settle(&self.shared, job, results),
