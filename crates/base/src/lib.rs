@@ -18,7 +18,7 @@ pub mod traces;
 
 pub use disk::{Disk, DiskFile, OpenMode, RealDisk};
 pub use metrics::Metrics;
-pub use net::{BoxStream, Dialer, Stream, TcpDialer, bind_tcp};
+pub use net::{BoxStream, Dialed, Dialer, Stream, TcpDialer, bind_tcp};
 pub use network::{Network, NetworkError};
 pub use random::Random;
 pub use scope::{Late, Scope};

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::io::duplex;
 use tokio::sync::mpsc;
 
-use crate::net::{BoxStream, Dialer};
+use crate::net::{BoxStream, Dialed, Dialer};
 
 /// Bytes in flight in one direction of a simulated connection.
 const WINDOW: usize = 64 * 1024;
@@ -25,7 +26,9 @@ pub struct SimNet(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     listeners: HashMap<SocketAddr, mpsc::Sender<Incoming>>,
+    paths: HashMap<PathBuf, mpsc::Sender<Incoming>>,
     silent: HashSet<SocketAddr>,
+    unreachable: HashSet<SocketAddr>,
     dials: u64,
     next_port: u16,
 }
@@ -44,13 +47,27 @@ impl SimNet {
         let (sender, incoming) = mpsc::channel(BACKLOG);
         let mut state = self.0.lock();
         state.silent.remove(&addr);
+        state.unreachable.remove(&addr);
         state.listeners.insert(addr, sender);
         SimListener { addr, incoming }
+    }
+
+    /// Takes connections to a socket in the file system, which need not be
+    /// there. They come from no address.
+    pub fn listen_path(&self, path: impl Into<PathBuf>) -> SimListener {
+        let (sender, incoming) = mpsc::channel(BACKLOG);
+        self.0.lock().paths.insert(path.into(), sender);
+        SimListener { addr: NOWHERE, incoming }
     }
 
     /// Makes `addr` swallow dials: they neither succeed nor fail.
     pub fn silence(&self, addr: SocketAddr) {
         self.0.lock().silent.insert(addr);
+    }
+
+    /// Makes `addr` one that no network leads to: dials fail at once.
+    pub fn cut_off(&self, addr: SocketAddr) {
+        self.0.lock().unreachable.insert(addr);
     }
 
     /// Dials so far, successful or not.
@@ -65,35 +82,56 @@ impl SimNet {
         if state.silent.contains(&to) {
             return Route::Silent;
         }
+        if state.unreachable.contains(&to) {
+            return Route::Refused(io::ErrorKind::NetworkUnreachable);
+        }
         match state.listeners.get(&to) {
             Some(listener) => Route::Open(listener.clone(), state.next_port),
-            None => Route::Refused,
+            None => Route::Refused(io::ErrorKind::ConnectionRefused),
         }
     }
 }
 
 enum Route {
     Open(mpsc::Sender<Incoming>, u16),
-    Refused,
+    Refused(io::ErrorKind),
     Silent,
 }
 
 impl Dialer for SimNet {
-    fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> BoxFuture<'_, io::Result<BoxStream>> {
+    fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> BoxFuture<'_, io::Result<Dialed>> {
         Box::pin(async move {
             let (listener, port) = match self.route(to) {
                 Route::Open(listener, port) => (listener, port),
-                Route::Refused => return Err(io::ErrorKind::ConnectionRefused.into()),
+                Route::Refused(why) => return Err(why.into()),
                 Route::Silent => std::future::pending().await,
             };
-            let (ours, theirs) = duplex(WINDOW);
-            let peer = SocketAddr::new(from.unwrap_or(Ipv4Addr::LOCALHOST.into()), port);
-            let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
-            listener.send((Box::new(theirs), peer)).await.map_err(refused)?;
-            let stream: BoxStream = Box::new(ours);
-            Ok(stream)
+            let local = from.unwrap_or(Ipv4Addr::LOCALHOST.into());
+            let stream = connect(&listener, SocketAddr::new(local, port)).await?;
+            Ok(Dialed { stream, local: Some(local) })
         })
     }
+
+    fn dial_path<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Dialed>> {
+        Box::pin(async move {
+            let listener = {
+                let mut state = self.0.lock();
+                state.dials += 1;
+                state.paths.get(path).cloned().ok_or(io::ErrorKind::NotFound)?
+            };
+            Ok(Dialed { stream: connect(&listener, NOWHERE).await?, local: None })
+        })
+    }
+}
+
+/// Where connections to sockets in the file system come from.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+async fn connect(listener: &mpsc::Sender<Incoming>, peer: SocketAddr) -> io::Result<BoxStream> {
+    let (ours, theirs) = duplex(WINDOW);
+    let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+    listener.send((Box::new(theirs), peer)).await.map_err(refused)?;
+    Ok(Box::new(ours))
 }
 
 /// The listening end of an address; dropping it makes the address refuse.
@@ -131,9 +169,9 @@ mod tests {
         let (net, addr) = (SimNet::new(), ADDR.parse().unwrap());
         let mut listener = net.listen(addr);
         let from: IpAddr = "198.51.100.7".parse().unwrap();
-        let mut client = net.dial(addr, Some(from)).await.unwrap();
+        let Dialed { stream: mut client, local } = net.dial(addr, Some(from)).await.unwrap();
         let (mut server, peer) = listener.accept().await;
-        assert_eq!((peer.ip(), net.dials()), (from, 1));
+        assert_eq!((peer.ip(), local, net.dials()), (from, Some(from), 1));
         server.write_all(b"220").await.unwrap();
         drop(server);
         let mut text = String::new();
@@ -144,12 +182,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_refuses_and_silence_hangs() {
         let (net, addr) = (SimNet::new(), ADDR.parse().unwrap());
-        let refused = |result: io::Result<BoxStream>| result.err().unwrap().kind();
+        let refused = |result: io::Result<Dialed>| result.err().unwrap().kind();
         assert_eq!(refused(net.dial(addr, None).await), io::ErrorKind::ConnectionRefused);
         drop(net.listen(addr));
         assert_eq!(refused(net.dial(addr, None).await), io::ErrorKind::ConnectionRefused);
+        net.cut_off(addr);
+        assert_eq!(refused(net.dial(addr, None).await), io::ErrorKind::NetworkUnreachable);
         net.silence(addr);
         let dial = net.dial(addr, None);
         assert!(tokio::time::timeout(Duration::from_secs(60), dial).await.is_err());
+    }
+    #[tokio::test]
+    async fn sockets_in_the_file_system_are_acted_out() {
+        let net = SimNet::new();
+        let path = Path::new("/run/socket");
+        assert!(net.dial_path(path).await.is_err());
+        let mut listener = net.listen_path(path);
+        let dialed = net.dial_path(path).await.unwrap();
+        listener.accept().await;
+        assert_eq!((dialed.local, net.dials()), (None, 2));
     }
 }

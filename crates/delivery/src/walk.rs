@@ -257,7 +257,7 @@ impl<'a> Walk<'a> {
         let limit = self.config.settings.timeouts.connect.as_duration();
         let address = SocketAddr::new(ip, self.target.port);
         match timeout(limit, dialer.dial(address, None)).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(dialed)) => Ok(dialed.stream),
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "cannot connect");
                 Err(Finding::no_connection())

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use postrider_base::{BoxStream, Dialer, Scope};
+use postrider_base::{Dialed, Dialer, Scope};
 
 use crate::Inbox;
 
@@ -30,7 +31,7 @@ impl InboxDialer {
 }
 
 impl Dialer for InboxDialer {
-    fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> BoxFuture<'_, io::Result<BoxStream>> {
+    fn dial(&self, to: SocketAddr, from: Option<IpAddr>) -> BoxFuture<'_, io::Result<Dialed>> {
         if to != self.address {
             return self.others.dial(to, from);
         }
@@ -40,9 +41,12 @@ impl Dialer for InboxDialer {
             }
             let (ours, theirs) = tokio::io::duplex(WINDOW);
             self.inbox.spawn(theirs, &self.scope);
-            let stream: BoxStream = Box::new(ours);
-            Ok(stream)
+            Ok(Dialed { stream: Box::new(ours), local: Some(self.address.ip()) })
         })
+    }
+
+    fn dial_path<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Dialed>> {
+        self.others.dial_path(path)
     }
 }
 
@@ -50,7 +54,7 @@ impl Dialer for InboxDialer {
 mod tests {
     use super::*;
     use crate::Settings;
-    use postrider_base::{Clock, Random, SimNet, TcpDialer, Timestamp, bind_tcp};
+    use postrider_base::{BoxStream, Clock, Random, SimNet, TcpDialer, Timestamp, bind_tcp};
     use std::time::Duration;
     use tokio::io::AsyncReadExt;
 
@@ -69,7 +73,7 @@ mod tests {
         let scope = Scope::new("test");
         let address: SocketAddr = "127.0.0.1:25".parse().unwrap();
         let dialer = InboxDialer::new(inbox(), address, Arc::new(SimNet::new()), scope.clone());
-        let mut stream = dialer.dial(address, None).await.unwrap();
+        let mut stream = dialer.dial(address, None).await.unwrap().stream;
         assert!(is_greeted(&mut stream).await);
         let other = dialer.dial("127.0.0.1:26".parse().unwrap(), None).await;
         assert_eq!(other.err().map(|e| e.kind()), Some(io::ErrorKind::ConnectionRefused));
@@ -85,7 +89,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (inbox, inner) = (inbox(), scope.clone());
         scope.spawn("serve", async move { inbox.serve(listener, &inner).await });
-        let mut stream = TcpDialer.dial(address, None).await.unwrap();
+        let mut stream = TcpDialer.dial(address, None).await.unwrap().stream;
         assert!(is_greeted(&mut stream).await);
         assert!(scope.close(Duration::from_secs(5)).await.is_ok());
         assert!(TcpDialer.dial(address, None).await.is_err());
