@@ -25,6 +25,41 @@ pub enum Error {
     /// The operator's: there is no such user name. Does not pass.
     #[error("there is no credential with user name {0}")]
     NoSuchUser(String),
+    /// The operator's: a value that is not allowed. Does not pass.
+    #[error("the {what} can not be made so: {reason}")]
+    Invalid {
+        /// What it is a value of.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The operator's: the name is taken (SES: `AlreadyExistsException`). Passes when the
+    /// other one is deleted.
+    #[error("{what} {name} already exists")]
+    AlreadyExists {
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The operator's: there is none of this name (SES: `NotFoundException`). Does not pass.
+    #[error("there is no {what} {name}")]
+    NotFound {
+        /// What it would be.
+        what: &'static str,
+        /// The name, printable.
+        name: String,
+    },
+    /// The operator's: something else needs it. Passes when that is changed.
+    #[error("{what} {name} is in use by {by}")]
+    InUse {
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What needs it.
+        by: String,
+    },
     /// The operator's: a bound of the settings is reached. Passes when entries
     /// are deleted or the named setting is raised.
     #[error("account.{setting} = {bound} is reached")]

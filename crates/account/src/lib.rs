@@ -1,4 +1,5 @@
-//! What a sender owns: SMTP credentials and suppression lists, and the decisions about them.
+//! What a sender owns: SMTP credentials, configuration sets, pools, identities and suppression
+//! lists, and the decisions about them.
 //! Not the way a message takes: nothing here reads mail or talks to the network.
 //!
 //! Everything durable is a row of a [`postrider_store::Store`]. What a message's way asks
@@ -9,16 +10,23 @@ mod credential;
 mod derive;
 mod error;
 mod guard;
+mod sending;
 mod settings;
 mod suppression;
 
 use postrider_base::{Clock, Random};
 use postrider_store::Store;
 
+use sending::Sending;
+
 pub use credential::{AuthError, Authenticated, Credential, Credentials, Issued, NewCredential, RecipientOverflow};
 pub use derive::{ImportedSecret, derive_smtp_password};
 pub use error::Error;
 pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
+pub use sending::{
+    ConfigurationOption, ConfigurationSet, ConfigurationSets, Identities, Identity, IdentityName, Pool, PoolMember,
+    PoolName, Pools, TlsPolicy,
+};
 pub use settings::Settings;
 pub use suppression::{
     Filter, Format, ImportEntry, ImportReport, Parsed, RefusedLine, Suppressed, Suppression, export, parse,
@@ -29,12 +37,13 @@ pub use suppression::{
 pub struct Accounts {
     credentials: Credentials,
     guard: Guard,
+    sending: Sending,
     suppression: Suppression,
 }
 
 impl Accounts {
-    /// Loads what must be answered from memory: all credentials, and 8 bytes for each
-    /// suppressed address.
+    /// Loads what must be answered from memory: all credentials, configuration sets, pools
+    /// and identities, and 8 bytes for each suppressed address.
     ///
     /// # Errors
     /// [`Error::Store`] when the store can not be read.
@@ -42,6 +51,7 @@ impl Accounts {
         Ok(Self {
             credentials: Credentials::open(store, clock.clone(), random.clone(), settings)?,
             guard: Guard::open(store, clock.clone(), random, &settings.bans)?,
+            sending: Sending::open(store, settings)?,
             suppression: Suppression::open(store, clock.clone(), random, settings)?,
         })
     }
@@ -56,6 +66,24 @@ impl Accounts {
     #[must_use]
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// The rules that messages choose by name.
+    #[must_use]
+    pub fn configuration_sets(&self) -> &ConfigurationSets {
+        &self.sending.sets
+    }
+
+    /// Which addresses mail leaves from.
+    #[must_use]
+    pub fn pools(&self) -> &Pools {
+        &self.sending.pools
+    }
+
+    /// Whom mail is sent from.
+    #[must_use]
+    pub fn identities(&self) -> &Identities {
+        &self.sending.identities
     }
 
     /// Who must not be sent mail.

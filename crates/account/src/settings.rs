@@ -14,6 +14,13 @@ pub struct Settings {
     /// The most suppressed addresses there may be. Each takes about 16 bytes of memory
     /// and 100 bytes of disk. Beyond it, additions are refused.
     pub max_suppressed: u64,
+    /// The most configuration sets there may be, of all accounts. All of them are kept in
+    /// memory, about 300 bytes each; so are pools and identities.
+    pub max_configuration_sets: u64,
+    /// The most pools of dedicated addresses there may be.
+    pub max_pools: u64,
+    /// The most identities there may be.
+    pub max_identities: u64,
     /// Bans, which have a section of their own in the configuration.
     #[serde(skip)]
     pub bans: BanSettings,
@@ -21,7 +28,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_credentials: 10_000, max_suppressed: 20_000_000, bans: BanSettings::default() }
+        Self {
+            max_credentials: 10_000,
+            max_suppressed: 20_000_000,
+            max_configuration_sets: 100_000,
+            max_pools: 10_000,
+            max_identities: 100_000,
+            bans: BanSettings::default(),
+        }
     }
 }
 
@@ -31,13 +45,17 @@ impl Settings {
     /// # Errors
     /// A text that names the key.
     pub fn validate(&self) -> Result<(), String> {
-        if self.max_credentials == 0 {
-            return Err("max_credentials must be at least 1".to_owned());
+        let bounds = [
+            ("max_credentials", self.max_credentials),
+            ("max_suppressed", self.max_suppressed),
+            ("max_configuration_sets", self.max_configuration_sets),
+            ("max_pools", self.max_pools),
+            ("max_identities", self.max_identities),
+        ];
+        match bounds.iter().find(|(_, bound)| *bound == 0) {
+            Some((key, _)) => Err(format!("{key} must be at least 1")),
+            None => Ok(()),
         }
-        if self.max_suppressed == 0 {
-            return Err("max_suppressed must be at least 1".to_owned());
-        }
-        Ok(())
     }
 }
 

@@ -64,7 +64,7 @@ impl From<AccountError> for Error {
     fn from(error: AccountError) -> Error {
         let text = error.to_string();
         match error {
-            AccountError::NoSuchUser(_) => Error::NotFound(text),
+            AccountError::NoSuchUser(_) | AccountError::NotFound { .. } => Error::NotFound(text),
             AccountError::Store(_) => Error::Failed(text),
             _ => Error::Invalid(text),
         }

@@ -1,0 +1,178 @@
+//! Named things that accounts own, all of them in memory: looked up on a message's way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use postrider_mail::AccountId;
+use postrider_store::{Change, Store, Table};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+/// Something that an account has some of, each by a name of its own.
+pub(super) trait Item: Clone + Serialize + DeserializeOwned {
+    /// Name of the table in the store.
+    const TABLE: &'static str;
+    /// What errors call it.
+    const KIND: &'static str;
+    /// The key of the settings that bounds how many there are.
+    const BOUND: &'static str;
+    /// Whose it is.
+    fn account(&self) -> AccountId;
+    /// What it is found by.
+    fn name(&self) -> String;
+}
+
+/// A table of the store and all of its rows.
+///
+/// A row is JSON: its fields are known by their names, so that one of an earlier version
+/// lacks some, which have defaults then.
+///
+/// Whoever changes it holds a lock of their own meanwhile, so that table and memory agree.
+pub(super) struct Catalog<T> {
+    table: Table<Key, String>,
+    known: RwLock<HashMap<AccountId, BTreeMap<String, Arc<T>>>>,
+    revision: AtomicU64,
+    max: u64,
+}
+
+/// Rows of one account lie together, in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    account: AccountId,
+    name: String,
+}
+
+impl postrider_store::Key for Key {
+    fn to_bytes(&self) -> Vec<u8> {
+        [&self.account.get().to_be_bytes(), self.name.as_bytes()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (account, name) = bytes.split_first_chunk()?;
+        Some(Self {
+            account: AccountId::new(u64::from_be_bytes(*account))?,
+            name: std::str::from_utf8(name).ok()?.to_owned(),
+        })
+    }
+}
+
+impl<T: Item> Catalog<T> {
+    pub(super) fn open(store: &Store, max: u64) -> Result<Self, Error> {
+        let table = store.table::<Key, String>(T::TABLE);
+        let mut known: HashMap<_, BTreeMap<_, _>> = HashMap::new();
+        for row in table.scan() {
+            let (key, text) = row?;
+            let item: T = serde_json::from_str(&text).map_err(|error| unreadable::<T>(&error))?;
+            known.entry(key.account).or_default().insert(key.name, Arc::new(item));
+        }
+        Ok(Self { table, known: RwLock::new(known), revision: AtomicU64::new(0), max })
+    }
+
+    /// Grows with every change.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(super) fn find(&self, account: AccountId, name: &str) -> Option<Arc<T>> {
+        self.known.read().get(&account)?.get(name).cloned()
+    }
+
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub(super) fn get(&self, account: AccountId, name: &str) -> Result<Arc<T>, Error> {
+        self.find(account, name).ok_or_else(|| Error::NotFound { what: T::KIND, name: shown(name) })
+    }
+
+    /// In the order of their names.
+    pub(super) fn of_account(&self, account: AccountId) -> Vec<Arc<T>> {
+        self.known.read().get(&account).map_or_else(Vec::new, |items| items.values().cloned().collect())
+    }
+
+    /// Of all accounts, in their order and that of the names.
+    pub(super) fn all(&self) -> Vec<Arc<T>> {
+        let known = self.known.read();
+        let mut accounts: Vec<_> = known.iter().collect();
+        accounts.sort_by_key(|(account, _)| **account);
+        accounts.into_iter().flat_map(|(_, items)| items.values().cloned()).collect()
+    }
+
+    /// Adds one that is not there yet. Durable when it returns.
+    pub(super) async fn insert(&self, item: T) -> Result<Arc<T>, Error> {
+        if self.find(item.account(), &item.name()).is_some() {
+            return Err(Error::AlreadyExists { what: T::KIND, name: item.name() });
+        }
+        let count: usize = self.known.read().values().map(BTreeMap::len).sum();
+        if count as u64 >= self.max {
+            return Err(Error::Full { setting: T::BOUND, bound: self.max });
+        }
+        let mut written = self.put(vec![item]).await?;
+        Ok(written.remove(0))
+    }
+
+    /// Replaces all of them or none. Durable when it returns.
+    pub(super) async fn put(&self, items: Vec<T>) -> Result<Vec<Arc<T>>, Error> {
+        let mut changes = Vec::with_capacity(items.len());
+        for item in &items {
+            let text = serde_json::to_string(item).map_err(|error| unreadable::<T>(&error))?;
+            changes.push(Change::Put(Key { account: item.account(), name: item.name() }, text));
+        }
+        self.table.write(changes).await?;
+        let items: Vec<_> = items.into_iter().map(Arc::new).collect();
+        let mut known = self.known.write();
+        for item in &items {
+            known.entry(item.account()).or_default().insert(item.name(), item.clone());
+        }
+        self.revision.fetch_add(1, Ordering::Release);
+        Ok(items)
+    }
+
+    /// Takes one away. Durable when it returns.
+    pub(super) async fn delete(&self, account: AccountId, name: &str) -> Result<(), Error> {
+        self.get(account, name)?;
+        self.table.delete(&Key { account, name: name.to_owned() }).await?;
+        let mut known = self.known.write();
+        if let Some(items) = known.get_mut(&account) {
+            items.remove(name);
+            if items.is_empty() {
+                known.remove(&account);
+            }
+        }
+        self.revision.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl<T> fmt::Debug for Catalog<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalog").field("accounts", &self.known.read().len()).finish_non_exhaustive()
+    }
+}
+
+/// A name as errors repeat it: one line, not longer than names are.
+fn shown(name: &str) -> String {
+    postrider_mail::sanitize_text(name, 2 * super::MAX_NAME)
+}
+
+fn unreadable<T: Item>(error: &serde_json::Error) -> Error {
+    Error::Store(postrider_store::Error::Format { table: T::TABLE.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_store::Key as _;
+
+    use super::*;
+
+    #[test]
+    fn keys_come_back_from_their_bytes() {
+        let key = Key { account: AccountId::default(), name: "news".to_owned() };
+        assert_eq!(Key::from_bytes(&key.to_bytes()), Some(key));
+        assert_eq!(Key::from_bytes(b"short"), None);
+        assert_eq!(Key::from_bytes(&[0xff; 20]), None);
+    }
+}

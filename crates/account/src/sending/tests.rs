@@ -1,0 +1,185 @@
+//! The three tables over a store that outlives them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use postrider_base::{Period, SimDisk};
+use postrider_mail::AccountId;
+
+use super::*;
+
+const ME: fn() -> AccountId = AccountId::default;
+
+struct World {
+    store: Store,
+    settings: Settings,
+    _index: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let index = tempfile::tempdir().unwrap();
+        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
+        let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
+        Self { store, settings: Settings::default(), _index: index }
+    }
+
+    fn open(&self) -> Sending {
+        Sending::open(&self.store, &self.settings).unwrap()
+    }
+}
+
+fn other() -> AccountId {
+    AccountId::new(2).unwrap()
+}
+
+#[tokio::test]
+async fn a_set_keeps_what_it_was_given() {
+    let world = World::new();
+    let Sending { sets, pools, .. } = world.open();
+    pools.create(ME(), "bulk").await.unwrap();
+    let options = vec![
+        ConfigurationOption::Tls(TlsPolicy::Require),
+        ConfigurationOption::Pool(Some("bulk".into())),
+        ConfigurationOption::MaxLifetime(Some(Period::from_hours(14))),
+        ConfigurationOption::Retry(Some(vec![Period::from_mins(1), Period::from_mins(5)])),
+        ConfigurationOption::PerRecipient(true),
+    ];
+    let made = sets.create(ME(), "news_2-B", options).await.unwrap();
+    assert_eq!(world.open().sets.find(ME(), "news_2-B"), Some(made.clone()));
+    assert_eq!((made.tls, made.pool.as_deref(), made.per_recipient), (TlsPolicy::Require, Some("bulk"), true));
+    let changed = sets.set(ME(), "news_2-B", vec![ConfigurationOption::Pool(None)]).await.unwrap();
+    assert_eq!((changed.tls, changed.pool.as_deref()), (TlsPolicy::Require, None));
+    assert_eq!(world.open().sets.list(ME()), [changed]);
+    assert_eq!(sets.find(ME(), "NEWS_2-B"), None, "names have case");
+    assert_eq!(sets.find(other(), "news_2-B"), None);
+    sets.delete(ME(), "news_2-B").await.unwrap();
+    assert!(sets.list(ME()).is_empty() && world.open().sets.list(ME()).is_empty());
+}
+
+#[tokio::test]
+async fn sets_are_refused_with_reasons() {
+    let world = World::new();
+    let Sending { sets, .. } = world.open();
+    for bad in ["", "a b", "ü", "a.b", &"x".repeat(65)] {
+        assert!(matches!(sets.create(ME(), bad, vec![]).await, Err(Error::Invalid { .. })), "{bad}");
+    }
+    let bad = [
+        ConfigurationOption::MaxLifetime(Some(Period::from_secs(59))),
+        ConfigurationOption::MaxLifetime(Some(Period::from_days(31))),
+        ConfigurationOption::Retry(Some(vec![])),
+        ConfigurationOption::Retry(Some(vec![Period::from_secs(0)])),
+        ConfigurationOption::Retry(Some(vec![Period::from_mins(1); 101])),
+    ];
+    for option in bad {
+        let refused = sets.create(ME(), "a", vec![option.clone()]).await;
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{option:?}");
+    }
+    let missing = vec![ConfigurationOption::Pool(Some("none".into()))];
+    let refused = sets.create(ME(), "a", missing.clone()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "there is no pool none");
+    sets.create(ME(), &"x".repeat(64), vec![]).await.unwrap();
+    sets.create(ME(), "a", vec![ConfigurationOption::Pool(Some("ses-shared-pool".into()))]).await.unwrap();
+    let refused = sets.create(ME(), "a", vec![]).await.unwrap_err();
+    assert_eq!(refused.to_string(), "configuration set a already exists");
+    sets.create(other(), "a", vec![]).await.unwrap();
+    assert!(matches!(sets.set(ME(), "a", missing).await, Err(Error::NotFound { what: "pool", .. })));
+    assert!(matches!(sets.set(ME(), "b\n", vec![]).await, Err(Error::NotFound { name, .. }) if name == "b?"));
+    assert!(matches!(sets.delete(ME(), "b").await, Err(Error::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn bounds_hold_and_replacing_is_no_addition() {
+    let mut world = World::new();
+    world.settings.max_configuration_sets = 1;
+    let Sending { sets, .. } = world.open();
+    sets.create(ME(), "a", vec![]).await.unwrap();
+    let full = sets.create(other(), "b", vec![]).await.unwrap_err();
+    assert_eq!(full.to_string(), "account.max_configuration_sets = 1 is reached");
+    sets.set(ME(), "a", vec![ConfigurationOption::PerRecipient(true)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_is_in_one_pool_at_most() {
+    let world = World::new();
+    let Sending { pools, .. } = world.open();
+    pools.create(ME(), "one").await.unwrap();
+    pools.create(ME(), "two").await.unwrap();
+    let before = pools.revision();
+    assert_eq!(pools.assign(ME(), "one", "out1", 1).await.unwrap(), None);
+    assert!(pools.revision() > before);
+    assert_eq!(pools.assign(ME(), "one", "out1", 3).await.unwrap(), None, "a new weight");
+    assert_eq!(pools.assign(ME(), "two", "out1", 2).await.unwrap().as_deref(), Some("one"));
+    let members = |name: &str| world.open().pools.find(ME(), name).unwrap().members.clone();
+    assert_eq!(members("one"), []);
+    assert_eq!(members("two"), [PoolMember { source: "out1".into(), weight: 2 }]);
+
+    pools.create(other(), "theirs").await.unwrap();
+    let refused = pools.assign(other(), "theirs", "out1", 1).await.unwrap_err();
+    assert_eq!(refused.to_string(), "address out1 is in use by account 000000000001");
+    assert!(matches!(pools.remove(ME(), "one", "out1").await, Err(Error::NotFound { .. })));
+    pools.remove(ME(), "two", "out1").await.unwrap();
+    pools.assign(other(), "theirs", "out1", 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn pools_are_refused_with_reasons() {
+    let world = World::new();
+    let Sending { sets, pools, .. } = world.open();
+    for bad in ["", "Bulk", "a b", "ses-shared-pool", "ses-default-dedicated-pool", &"x".repeat(65)] {
+        assert!(matches!(pools.create(ME(), bad).await, Err(Error::Invalid { .. })), "{bad}");
+    }
+    pools.create(ME(), "b.u_l-k9").await.unwrap();
+    assert!(matches!(pools.create(ME(), "b.u_l-k9").await, Err(Error::AlreadyExists { .. })));
+    for weight in [0, 1_001] {
+        assert!(matches!(pools.assign(ME(), "b.u_l-k9", "out", weight).await, Err(Error::Invalid { .. })));
+    }
+    assert!(matches!(pools.assign(ME(), "b.u_l-k9", "o\nut", 1).await, Err(Error::Invalid { .. })));
+    assert!(matches!(pools.assign(ME(), "none", "out", 1).await, Err(Error::NotFound { .. })));
+    sets.create(ME(), "news", vec![ConfigurationOption::Pool(Some("b.u_l-k9".into()))]).await.unwrap();
+    let refused = pools.delete(ME(), "b.u_l-k9").await.unwrap_err();
+    assert_eq!(refused.to_string(), "pool b.u_l-k9 is in use by configuration set news");
+    sets.set(ME(), "news", vec![ConfigurationOption::Pool(None)]).await.unwrap();
+    pools.delete(ME(), "b.u_l-k9").await.unwrap();
+    assert!(pools.all().is_empty());
+}
+
+#[tokio::test]
+async fn identities_are_kept() {
+    let world = World::new();
+    let Sending { sets, identities, .. } = world.open();
+    let name = |text: &str| text.parse::<IdentityName>().unwrap();
+    let identity = |text: &str| Identity {
+        account: ME(),
+        name: name(text),
+        default_configuration_set: Some("news".into()),
+        trusted: true,
+    };
+    assert!(matches!(identities.create(identity("Example.com")).await, Err(Error::NotFound { .. })));
+    sets.create(ME(), "news", vec![]).await.unwrap();
+    identities.create(identity("Example.com")).await.unwrap();
+    identities.create(identity("Ann@example.com")).await.unwrap();
+    assert!(matches!(identities.create(identity("ann@EXAMPLE.com")).await, Err(Error::AlreadyExists { .. })));
+    let kept = world.open().identities;
+    assert!(matches!(kept.find(ME(), &name("EXAMPLE.com")).unwrap().name, IdentityName::Domain(_)));
+    let ann = kept.find(ME(), &name("ANN@example.com")).unwrap();
+    assert_eq!((ann.name.to_string().as_str(), ann.trusted), ("Ann@example.com", true));
+    assert_eq!(kept.list(ME()).len(), 2);
+
+    identities.put(Identity { trusted: false, ..identity("ann@example.com") }).await.unwrap();
+    assert!(!identities.find(ME(), &name("ann@example.com")).unwrap().trusted);
+    assert!(matches!(identities.put(identity("bob@example.com")).await, Err(Error::NotFound { .. })));
+    identities.delete(ME(), &name("example.com")).await.unwrap();
+    assert!(matches!(identities.delete(ME(), &name("example.com")).await, Err(Error::NotFound { .. })));
+    assert!("not an@address".parse::<IdentityName>().is_err() && "a b".parse::<IdentityName>().is_err());
+}
+
+#[test]
+fn what_was_stored_before_a_field_has_its_default() {
+    let set: ConfigurationSet = serde_json::from_str(r#"{"account":"000000000001","name":"a"}"#).unwrap();
+    assert_eq!(set, ConfigurationSet::new(ME(), "a").unwrap());
+    let later = r#"{"account":"000000000001","name":"a","tls":"REQUIRE","of_a_later_version":1}"#;
+    assert_eq!(serde_json::from_str::<ConfigurationSet>(later).unwrap().tls, TlsPolicy::Require);
+    let pool = r#"{"account":"000000000001","name":"p","members":[{"source":"out1"}]}"#;
+    assert_eq!(serde_json::from_str::<Pool>(pool).unwrap().members[0].weight, 1);
+}
