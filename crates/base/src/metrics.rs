@@ -211,6 +211,22 @@ labels! {
         Events = "events",
     }
 
+    /// How fetching an MTA-STS policy ended.
+    StsFetch = "result" {
+        /// There is a policy.
+        Fetched = "fetched",
+        /// There is none, or none that can be trusted.
+        Failed = "failed",
+    }
+
+    /// What became of a daily report about TLS.
+    TlsReport = "result" {
+        /// Handed in, or queued as mail.
+        Sent = "sent",
+        /// Given up.
+        Failed = "failed",
+    }
+
     /// How a DNS question was answered.
     DnsResult = "result" {
         /// From the cache.
@@ -336,6 +352,8 @@ table! {
 
     /// Delivery attempts: one message to one domain over one connection.
     attempts: Counter = "postrider_delivery_attempts";
+    /// Attempts that ended by a fault of this program; their recipients are tried again later.
+    attempts_failed: Counter = "postrider_delivery_attempts_failed";
     /// Recipients by what became of them in an attempt.
     outcomes: By<Outcome, Counter> = "postrider_delivery_recipients";
     /// Seconds from the start of an attempt to its last reply.
@@ -348,6 +366,16 @@ table! {
     outbound_reused: Counter = "postrider_outbound_connections_reused";
     /// Connections to other hosts that could not be opened.
     outbound_failed: Counter = "postrider_outbound_connections_failed";
+    /// MTA-STS policies of recipient domains that are kept.
+    sts_policies: Gauge = "postrider_sts_policies";
+    /// Fetches of MTA-STS policies.
+    sts_fetches: By<StsFetch, Counter> = "postrider_sts_fetches";
+    /// Recipient domains that ask for a report about the TLS sessions of this day.
+    tls_report_domains: Gauge = "postrider_tls_report_domains";
+    /// Sessions that no report counts, because the bound on domains was reached.
+    tls_report_uncounted: Counter = "postrider_tls_report_uncounted_sessions";
+    /// Daily reports about TLS.
+    tls_reports: By<TlsReport, Counter> = "postrider_tls_reports";
     /// DNS questions that deliveries asked.
     dns: By<DnsResult, Counter> = "postrider_dns_questions";
 
