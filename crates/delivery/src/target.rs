@@ -131,7 +131,7 @@ pub(crate) async fn find_mx(
         Ok(answer) if answer.is_null_mx() => return Err(Finding::null_mx(domain.as_str())),
         Ok(answer) => (groups(answer.value, hostname).ok_or_else(|| Finding::looped(domain.as_str()))?, answer.ttl),
         // The domain itself is the host then.
-        Err(DnsError::NoRecords { ttl }) => (vec![vec![Host::Name(domain.as_str().into())]], ttl),
+        Err(DnsError::NoRecords { ttl, .. }) => (vec![vec![Host::Name(domain.as_str().into())]], ttl),
         Err(DnsError::Invalid) => return Err(Finding::bad_domain(domain.as_str())),
         // A domain that does not exist may be one whose registration lapsed,
         // or a mistake in its zone: retried like a failing server.

@@ -17,13 +17,32 @@ pub type Reply<T> = Result<Answer<Vec<T>>, DnsError>;
 /// an error, because every caller must decide about it.
 pub trait Resolver: Send + Sync {
     /// The mail exchangers of a domain, best preference first, among equals by
-    /// name. An address literal has none ([`DnsError::NoRecords`]).
+    /// name, proved by DNSSEC where that can be. An address literal has none
+    /// ([`DnsError::NoRecords`]).
     fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Reply<Mx>>;
 
-    /// The addresses of a host, IPv4 first. A text that is an address is its
-    /// own answer. When one family can not be looked up, the other's records
+    /// The addresses of a host, IPv4 first, as the name servers say: nothing is
+    /// validated, because operators name hosts that the public DNS does not
+    /// know. A text that is an address is its own answer. When one family can not be looked up, the other's records
     /// are the answer; without any the failure is.
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>>;
+
+    /// [`Resolver::addresses`] of a host that a stranger named, proved by DNSSEC
+    /// where that can be: says of the answer whether it is, and which name the
+    /// addresses are really those of. What should be proved and is not, is
+    /// [`DnsError::Bogus`]. Unless implemented nothing is proved.
+    fn proved_addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>> {
+        self.addresses(host)
+    }
+
+    /// The certificates that belong to the service at a port of a host
+    /// (RFC 6698 section 3): the TLSA records of `_25._tcp.host`. An answer that
+    /// is not authenticated must not be used (RFC 6698 section 4.1). Unless
+    /// implemented there are none.
+    fn tlsa<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Reply<Tlsa>> {
+        let _ = (host, port);
+        Box::pin(async { Err(DnsError::NoRecords { ttl: Duration::ZERO, proved: false }) })
+    }
 
     /// The texts of a name, each record's strings joined (RFC 7208 section
     /// 3.3). They are the remote's words: not made printable.
@@ -40,9 +59,36 @@ pub struct Answer<T> {
     pub value: T,
     /// How long they may be kept.
     pub ttl: Duration,
-    /// Whether DNSSEC proved them. Nothing is validated yet, so only
-    /// [`Zones`](crate::Zones) ever says so.
+    /// Whether DNSSEC proved them, with every alias on the way to them.
     pub authenticated: bool,
+    /// Where they were found, when the name that was asked for is an alias.
+    pub alias: Option<Alias>,
+}
+
+/// What CNAME records made of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The name at the end of them, lower case, without the final dot.
+    pub target: Arc<str>,
+    /// Whether the first of them is proved by DNSSEC: then the zone of the name
+    /// that was asked for is signed, wherever the name leads (RFC 7672 section
+    /// 2.2.2).
+    pub first_proved: bool,
+}
+
+/// What a domain says about a certificate (RFC 6698 section 2.1). The numbers
+/// are as they came: what they mean, and whether anything, is the reader's
+/// business.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tlsa {
+    /// Certificate usage.
+    pub usage: u8,
+    /// Selector: what of the certificate is compared.
+    pub selector: u8,
+    /// Matching type: how.
+    pub matching: u8,
+    /// With what.
+    pub data: Vec<u8>,
 }
 
 /// A mail exchanger.
@@ -73,6 +119,8 @@ pub enum DnsError {
     NoSuchDomain {
         /// How long this may be kept (RFC 2308 section 5).
         ttl: Duration,
+        /// Whether DNSSEC proved it.
+        proved: bool,
     },
     /// The name exists and has no record of this type. Asking again within
     /// `ttl` does not help.
@@ -80,11 +128,22 @@ pub enum DnsError {
     NoRecords {
         /// How long this may be kept (RFC 2308 section 5).
         ttl: Duration,
+        /// Whether DNSSEC proved it.
+        proved: bool,
     },
     /// No name server gave a usable answer: SERVFAIL, time out, network. The
     /// zone's or our own servers are at fault, and it may pass.
     #[error("temporary DNS failure: {reason}")]
     Temporary {
+        /// One printable line for the log.
+        reason: Arc<str>,
+    },
+    /// DNSSEC says that the answer should be proved and it is not: it was
+    /// tampered with, its signatures have expired, or its zone is in disorder.
+    /// Nothing of it may be believed (RFC 4035 section 4.3). Not our fault, and
+    /// it may pass.
+    #[error("DNSSEC validation failed: {reason}")]
+    Bogus {
         /// One printable line for the log.
         reason: Arc<str>,
     },
@@ -107,9 +166,20 @@ impl DnsError {
         DnsError::Temporary { reason }
     }
 
+    /// An answer that must not be believed, for this reason.
+    pub(crate) fn bogus(reason: &str) -> DnsError {
+        let reason = postrider_mail::sanitize_text(reason, 200).into();
+        DnsError::Bogus { reason }
+    }
+
     /// Whether asking later may help.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, DnsError::Temporary { .. })
+        matches!(self, DnsError::Temporary { .. } | DnsError::Bogus { .. })
+    }
+
+    /// Whether there surely is nothing of the kind.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, DnsError::NoSuchDomain { .. } | DnsError::NoRecords { .. })
     }
 }
 
@@ -127,7 +197,7 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// [`literal_address`] as an answer.
 pub(crate) fn literal_answer(host: &str) -> Option<Answer<Vec<IpAddr>>> {
-    literal_address(host).map(|ip| Answer { value: vec![ip], ttl: FOREVER, authenticated: true })
+    literal_address(host).map(|ip| Answer { value: vec![ip], ttl: FOREVER, authenticated: true, alias: None })
 }
 
 #[cfg(test)]
@@ -136,7 +206,7 @@ mod tests {
 
     fn answer(exchanges: &[&str]) -> Answer<Vec<Mx>> {
         let mx = |exchange: &&str| Mx { preference: 0, exchange: (*exchange).to_owned() };
-        Answer { value: exchanges.iter().map(mx).collect(), ttl: Duration::ZERO, authenticated: false }
+        Answer { value: exchanges.iter().map(mx).collect(), ttl: Duration::ZERO, authenticated: false, alias: None }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use postrider_mail::Domain;
 use tokio::time::Instant;
 
 use crate::answer::literal_answer;
-use crate::{Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Settings};
+use crate::{Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Settings, Tlsa};
 
 /// Remembers what a resolver said for as long as it may, and asks the same
 /// question once however many wait for its answer.
@@ -33,6 +33,8 @@ struct Inner<R> {
     resolver: R,
     mx: Memory<Domain, Mx>,
     addresses: Memory<String, IpAddr>,
+    proved_addresses: Memory<String, IpAddr>,
+    tlsa: Memory<(String, u16), Tlsa>,
     txt: Memory<String, String>,
     ptr: Memory<IpAddr, String>,
 }
@@ -58,6 +60,8 @@ impl<R: Resolver + 'static> Cached<R> {
             resolver,
             mx: Memory::new(rules.clone()),
             addresses: Memory::new(rules.clone()),
+            proved_addresses: Memory::new(rules.clone()),
+            tlsa: Memory::new(rules.clone()),
             txt: Memory::new(rules.clone()),
             ptr: Memory::new(rules),
         }))
@@ -84,6 +88,29 @@ impl<R: Resolver + 'static> Resolver for Cached<R> {
             Box::pin(async move {
                 let reply = inner.resolver.addresses(&host).await;
                 inner.addresses.keep(host, reply)
+            })
+        })
+    }
+
+    fn proved_addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>> {
+        if let Some(answer) = literal_answer(host) {
+            return Box::pin(async { Ok(answer) });
+        }
+        let inner = self.0.clone();
+        self.0.proved_addresses.answer(canonical(host), move |host| {
+            Box::pin(async move {
+                let reply = inner.resolver.proved_addresses(&host).await;
+                inner.proved_addresses.keep(host, reply)
+            })
+        })
+    }
+
+    fn tlsa<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Reply<Tlsa>> {
+        let inner = self.0.clone();
+        self.0.tlsa.answer((canonical(host), port), move |(host, port)| {
+            Box::pin(async move {
+                let reply = inner.resolver.tlsa(&host, port).await;
+                inner.tlsa.keep((host, port), reply)
             })
         })
     }
@@ -130,9 +157,9 @@ impl Rules {
         let within = |ttl: Duration, (min, max): (Duration, Duration)| ttl.max(min).min(max);
         match reply {
             Ok(answer) => within(answer.ttl, self.positive),
-            Err(DnsError::NoSuchDomain { ttl } | DnsError::NoRecords { ttl }) => within(*ttl, self.negative),
+            Err(DnsError::NoSuchDomain { ttl, .. } | DnsError::NoRecords { ttl, .. }) => within(*ttl, self.negative),
             // RFC 2308 section 7
-            Err(DnsError::Temporary { .. }) => self.failure,
+            Err(DnsError::Temporary { .. } | DnsError::Bogus { .. }) => self.failure,
             Err(DnsError::Invalid | DnsError::Setup { .. }) => Duration::ZERO,
         }
     }
@@ -193,7 +220,7 @@ where
     /// Notes the reply to a question and returns it.
     fn keep(&self, key: K, reply: Reply<T>) -> Reply<T> {
         self.count(match &reply {
-            Err(DnsError::Temporary { .. } | DnsError::Setup { .. }) => DnsResult::Failed,
+            Err(DnsError::Temporary { .. } | DnsError::Bogus { .. } | DnsError::Setup { .. }) => DnsResult::Failed,
             _ => DnsResult::Answered,
         });
         let ttl = self.rules.time_to_keep(&reply);
@@ -211,8 +238,8 @@ where
 fn with_ttl<T>(reply: Reply<T>, ttl: Duration) -> Reply<T> {
     match reply {
         Ok(answer) => Ok(Answer { ttl, ..answer }),
-        Err(DnsError::NoSuchDomain { .. }) => Err(DnsError::NoSuchDomain { ttl }),
-        Err(DnsError::NoRecords { .. }) => Err(DnsError::NoRecords { ttl }),
+        Err(DnsError::NoSuchDomain { proved, .. }) => Err(DnsError::NoSuchDomain { ttl, proved }),
+        Err(DnsError::NoRecords { proved, .. }) => Err(DnsError::NoRecords { ttl, proved }),
         Err(error) => Err(error),
     }
 }

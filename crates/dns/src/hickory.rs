@@ -64,9 +64,9 @@ impl HickoryResolver {
         let ttl = ttl.map_or(Duration::ZERO, |ttl| Duration::from_secs(ttl.into()));
         let value: Vec<T> = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
         if value.is_empty() {
-            return Err(DnsError::NoRecords { ttl });
+            return Err(DnsError::NoRecords { ttl, proved: false });
         }
-        Ok(Answer { value, ttl, authenticated: false })
+        Ok(Answer { value, ttl, authenticated: false, alias: None })
     }
 }
 
@@ -74,7 +74,7 @@ impl Resolver for HickoryResolver {
     fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Reply<Mx>> {
         Box::pin(async move {
             if domain.literal().is_some() {
-                return Err(DnsError::NoRecords { ttl: FOREVER });
+                return Err(DnsError::NoRecords { ttl: FOREVER, proved: false });
             }
             let name = complete(domain.as_str());
             let mut answer = self.records(name, RecordType::MX, mx_record).await?;
@@ -187,8 +187,8 @@ fn no_answer(error: &NetError) -> DnsError {
     // RFC 2308 section 5: without an SOA the absence is not to be kept.
     let ttl = Duration::from_secs(absence.negative_ttl.unwrap_or(0).into());
     match absence.response_code {
-        ResponseCode::NXDomain => DnsError::NoSuchDomain { ttl },
-        ResponseCode::NoError => DnsError::NoRecords { ttl },
+        ResponseCode::NXDomain => DnsError::NoSuchDomain { ttl, proved: false },
+        ResponseCode::NoError => DnsError::NoRecords { ttl, proved: false },
         code => DnsError::temporary(&code.to_string()),
     }
 }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn one_family_is_enough() {
-        let none = || Err(DnsError::NoRecords { ttl: Duration::ZERO });
+        let none = || Err(DnsError::NoRecords { ttl: Duration::ZERO, proved: false });
         let failed = || Err(DnsError::temporary("x"));
         let both = both_families(found("192.0.2.1"), found("2001:db8::1")).unwrap();
         assert_eq!(both.value.len(), 2);

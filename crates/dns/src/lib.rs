@@ -12,7 +12,7 @@ mod hickory;
 mod settings;
 pub mod zones;
 
-pub use answer::{Answer, BoxFuture, DnsError, Mx, Reply, Resolver, literal_address};
+pub use answer::{Alias, Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Tlsa, literal_address};
 pub use cache::Cached;
 pub use hickory::HickoryResolver;
 pub use settings::{NameServer, Settings};

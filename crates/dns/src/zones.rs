@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use postrider_mail::Domain;
 
 use crate::answer::literal_answer;
-use crate::{Answer, BoxFuture, DnsError, Mx, Reply, Resolver};
+use crate::{Alias, Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Tlsa};
 
 /// A programmable resolver. A name without records does not exist, one with
 /// records of other types has none of the type asked for. Clones share
@@ -41,6 +41,9 @@ pub enum Failure {
     Timeout,
     /// The question never ends; only its caller's own deadline does.
     Silence,
+    /// What is there should be proved and is not. Questions that are never
+    /// validated do not notice.
+    Bogus,
 }
 
 #[derive(Debug)]
@@ -61,8 +64,10 @@ impl Default for State {
 struct Records {
     mx: Vec<Mx>,
     addresses: Vec<IpAddr>,
+    tlsa: Vec<Tlsa>,
     txt: Vec<String>,
     ptr: Vec<String>,
+    alias: Option<String>,
     ttl: Duration,
     authenticated: bool,
     failure: Option<Failure>,
@@ -81,7 +86,9 @@ impl Zones {
         self
     }
 
-    /// Whether what is added from here on is proved by DNSSEC, at first not.
+    /// Whether what is added from here on is proved by DNSSEC, at first not. The
+    /// last addition decides for all of a name; what nothing was ever said of
+    /// is as absent, and as surely, as said last.
     pub fn set_authenticated(&self, authenticated: bool) -> &Zones {
         self.0.lock().authenticated = authenticated;
         self
@@ -107,6 +114,18 @@ impl Zones {
     pub fn add_address(&self, host: &str, ip: &str) -> &Zones {
         let ip = ip.parse().expect("a test writes an IP address");
         self.change(host, |records| records.addresses.push(ip))
+    }
+
+    /// Makes a name an alias of another (CNAME): every question about it is
+    /// answered by the other.
+    pub fn add_alias(&self, name: &str, target: &str) -> &Zones {
+        let target = canonical(target);
+        self.change(name, |records| records.alias = Some(target))
+    }
+
+    /// Adds a TLSA record for a port of a host.
+    pub fn add_tlsa(&self, host: &str, port: u16, tlsa: Tlsa) -> &Zones {
+        self.change(&service_name(host, port), |records| records.tlsa.push(tlsa))
     }
 
     /// Adds a text.
@@ -157,63 +176,97 @@ impl Zones {
         self
     }
 
-    async fn ask<T>(&self, name: String, pick: fn(Records) -> Vec<T>) -> Reply<T> {
-        let (ttl, records) = {
+    async fn ask<T>(&self, name: String, validated: bool, pick: fn(Records) -> Vec<T>) -> Reply<T> {
+        let (mut owner, mut proved, mut first_proved) = (name, validated, None);
+        for _ in 0..=MOST_ALIASES {
+            let (ttl, records) = self.look(&owner, validated).await?;
+            proved &= records.authenticated;
+            if let Some(target) = records.alias {
+                first_proved.get_or_insert(proved);
+                owner = target;
+                continue;
+            }
+            let alias = first_proved.map(|first_proved| Alias { target: owner.as_str().into(), first_proved });
+            let value = pick(records);
+            if value.is_empty() {
+                return Err(DnsError::NoRecords { ttl, proved });
+            }
+            return Ok(Answer { value, ttl, authenticated: proved, alias });
+        }
+        Err(DnsError::temporary("too many aliases"))
+    }
+
+    /// Counts a question about a name and answers it.
+    async fn look(&self, name: &str, validated: bool) -> Result<(Duration, Records), DnsError> {
+        let (ttl, proved, records) = {
             let mut state = self.0.lock();
-            *state.queries.entry(name.clone()).or_default() += 1;
-            (state.ttl, state.names.get(&name).cloned())
+            *state.queries.entry(name.to_owned()).or_default() += 1;
+            (state.ttl, state.authenticated && validated, state.names.get(name).cloned())
         };
         let Some(records) = records else {
-            return Err(DnsError::NoSuchDomain { ttl });
+            return Err(DnsError::NoSuchDomain { ttl, proved });
         };
         if !records.delay.is_zero() {
             tokio::time::sleep(records.delay).await;
         }
         match records.failure {
-            Some(Failure::ServFail) => return Err(DnsError::temporary("server failure")),
-            Some(Failure::Timeout) => return Err(DnsError::temporary("request timed out")),
-            Some(Failure::Silence) => std::future::pending::<()>().await,
-            None => {}
+            Some(Failure::ServFail) => Err(DnsError::temporary("server failure")),
+            Some(Failure::Timeout) => Err(DnsError::temporary("request timed out")),
+            Some(Failure::Bogus) if validated => Err(DnsError::bogus("made up")),
+            Some(Failure::Silence) => std::future::pending().await,
+            Some(Failure::Bogus) | None => Ok((records.ttl, records)),
         }
-        let (ttl, authenticated) = (records.ttl, records.authenticated);
-        let value = pick(records);
-        if value.is_empty() {
-            return Err(DnsError::NoRecords { ttl });
+    }
+
+    async fn ask_addresses(&self, host: &str, validated: bool) -> Reply<IpAddr> {
+        if let Some(answer) = literal_answer(host) {
+            return Ok(answer);
         }
-        Ok(Answer { value, ttl, authenticated })
+        let mut reply = self.ask(canonical(host), validated, |r| r.addresses).await?;
+        reply.value.sort_by_key(IpAddr::is_ipv6);
+        Ok(reply)
     }
 }
+
+/// Aliases that are followed, as a resolver does.
+const MOST_ALIASES: usize = 8;
 
 impl Resolver for Zones {
     fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Reply<Mx>> {
         Box::pin(async move {
             if domain.literal().is_some() {
-                return Err(DnsError::NoRecords { ttl: Duration::ZERO });
+                return Err(DnsError::NoRecords { ttl: Duration::ZERO, proved: false });
             }
-            let mut reply = self.ask(canonical(domain.as_str()), |r| r.mx).await?;
+            let mut reply = self.ask(canonical(domain.as_str()), true, |r| r.mx).await?;
             reply.value.sort();
             Ok(reply)
         })
     }
 
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>> {
-        Box::pin(async move {
-            if let Some(answer) = literal_answer(host) {
-                return Ok(answer);
-            }
-            let mut reply = self.ask(canonical(host), |r| r.addresses).await?;
-            reply.value.sort_by_key(IpAddr::is_ipv6);
-            Ok(reply)
-        })
+        Box::pin(self.ask_addresses(host, false))
+    }
+
+    fn proved_addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>> {
+        Box::pin(self.ask_addresses(host, true))
+    }
+
+    fn tlsa<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Reply<Tlsa>> {
+        Box::pin(self.ask(service_name(host, port), true, |r| r.tlsa))
     }
 
     fn txt<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Reply<String>> {
-        Box::pin(self.ask(canonical(name), |r| r.txt))
+        Box::pin(self.ask(canonical(name), false, |r| r.txt))
     }
 
     fn ptr<'a>(&'a self, ip: IpAddr) -> BoxFuture<'a, Reply<String>> {
-        Box::pin(self.ask(ip.to_string(), |r| r.ptr))
+        Box::pin(self.ask(ip.to_string(), false, |r| r.ptr))
     }
+}
+
+/// Where a host's TLSA records are (RFC 6698 section 3).
+fn service_name(host: &str, port: u16) -> String {
+    format!("_{port}._tcp.{}", canonical(host))
 }
 
 fn canonical(name: &str) -> String {
@@ -259,5 +312,32 @@ mod tests {
         assert!(zones.addresses("a.example.com").await.unwrap_err().is_temporary());
         let silent = zones.addresses("b.example.com");
         assert!(tokio::time::timeout(Duration::from_secs(3600), silent).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn proofs_are_programmed() {
+        let zones = Zones::new();
+        let tlsa = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
+        zones.add_address("open.example.net", "192.0.2.2").set_authenticated(true);
+        zones
+            .add_address("mx.example.com", "192.0.2.1")
+            .add_tlsa("mx.example.com", 25, tlsa.clone())
+            .add_alias("in.example.com", "mx.example.com")
+            .add_alias("out.example.com", "open.example.net")
+            .add_alias("loop.example.com", "loop.example.com")
+            .add_mx("forged.example.com", 10, "mx.example.com")
+            .fail("forged.example.com", Failure::Bogus);
+        let proved = zones.proved_addresses("mx.example.com").await.unwrap();
+        assert!(proved.authenticated && proved.alias.is_none());
+        assert!(!zones.addresses("mx.example.com").await.unwrap().authenticated);
+        let inside = zones.proved_addresses("in.example.com").await.unwrap();
+        assert_eq!((inside.authenticated, &*inside.alias.unwrap().target), (true, "mx.example.com"));
+        let outside = zones.proved_addresses("out.example.com").await.unwrap();
+        assert!(!outside.authenticated && outside.alias.unwrap().first_proved);
+        assert_eq!(zones.tlsa("MX.example.com", 25).await.unwrap().value, [tlsa]);
+        assert!(matches!(zones.tlsa("mx.example.com", 26).await, Err(DnsError::NoSuchDomain { proved: true, .. })));
+        let forged = zones.mx(&"forged.example.com".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(forged, DnsError::Bogus { .. }) && forged.is_temporary());
+        assert!(zones.addresses("loop.example.com").await.unwrap_err().is_temporary());
     }
 }

@@ -175,11 +175,11 @@ async fn every_kind_of_absence() {
     let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
     let ttl = Duration::from_secs(77);
     let absent = resolver.mx(&domain("absent.example.com")).await;
-    assert_eq!(absent, Err(DnsError::NoSuchDomain { ttl }));
+    assert_eq!(absent, Err(DnsError::NoSuchDomain { ttl, proved: false }));
     let absent = resolver.addresses("absent.example.com").await;
-    assert_eq!(absent, Err(DnsError::NoSuchDomain { ttl }));
+    assert_eq!(absent, Err(DnsError::NoSuchDomain { ttl, proved: false }));
     let other = resolver.mx(&domain("mx.example.com")).await;
-    assert_eq!(other, Err(DnsError::NoRecords { ttl }));
+    assert_eq!(other, Err(DnsError::NoRecords { ttl, proved: false }));
     let refused = resolver.txt("example.net").await.unwrap_err();
     assert!(refused.is_temporary(), "{refused}");
     assert_eq!(resolver.txt("").await, Err(DnsError::Invalid));
