@@ -14,7 +14,7 @@ use postrider_mail::{MessageId, Remote, Stage, TlsInfo};
 use postrider_smtp::{Action, Conversation, Ended, Gate, Transaction, TransactionResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::finding::Finding;
 
@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     pub(crate) opened: Instant,
     final_dot: FinalDot,
     input: BytesMut,
+    /// When the replies to the commands of a transaction must have come.
+    deadline: Option<Instant>,
     write_failed: bool,
     timed_out: bool,
     _counted: Held,
@@ -99,6 +101,7 @@ impl Connection {
             opened,
             final_dot: FinalDot::default(),
             input: BytesMut::with_capacity(READ_BUFFER),
+            deadline: None,
             write_failed: false,
             timed_out: false,
             _counted: counted,
@@ -117,7 +120,7 @@ impl Connection {
                     // A reply has its time as a whole, in however many pieces it comes.
                     if has_written || heard != Some(self.conversation.heard()) {
                         heard = Some(self.conversation.heard());
-                        patience.set(sleep(self.patience()));
+                        patience.set(self.patience());
                     }
                     self.read(patience.as_mut(), stop).await?;
                 }
@@ -129,12 +132,13 @@ impl Connection {
         }
     }
 
-    /// Runs one transaction. The connection may have ended with it: see
-    /// [`Connection::settle_down`].
+    /// Runs one transaction, whose content is asked for by `deadline`. The connection
+    /// may have ended with it: see [`Connection::settle_down`].
     pub(crate) async fn transact(
         &mut self,
         id: MessageId,
         transaction: Transaction,
+        deadline: Instant,
         gate: &mut (dyn Gate + Send),
         stop: &mut Stop,
     ) -> Result<Option<TransactionResult>, Stopped> {
@@ -143,7 +147,10 @@ impl Connection {
             return Ok(None);
         }
         self.final_dot.message = Some(id);
-        match self.drive(gate, stop).await? {
+        self.deadline = Some(deadline);
+        let action = self.drive(gate, stop).await;
+        self.deadline = None;
+        match action? {
             Action::Done(result) => Ok(Some(result)),
             Action::NeedInput | Action::StartTls | Action::Ready | Action::Closed(_) => Ok(None),
         }
@@ -209,7 +216,7 @@ impl Connection {
             () = stop.wait() => return Err(Stopped),
         };
         match written {
-            Ok(()) => self.final_dot.waits = self.conversation.stage() == Stage::EndOfData,
+            Ok(()) => self.final_dot.waits = self.conversation.is_past_content(),
             Err(error) => {
                 self.write_failed = true;
                 self.timed_out = error.kind() == io::ErrorKind::TimedOut;
@@ -220,11 +227,17 @@ impl Connection {
     }
 
     /// How long to wait for the next reply.
-    fn patience(&self) -> Duration {
-        match self.write_failed {
+    fn patience(&self) -> Sleep {
+        let patience = sleep(match self.write_failed {
             false => self.conversation.timeout(),
             // A host that refuses in the middle of the content may have said why.
             true => LAST_WORDS.min(self.conversation.timeout()),
+        });
+        match self.deadline {
+            Some(deadline) if deadline < patience.deadline() && self.conversation.stage() < Stage::EndOfData => {
+                sleep_until(deadline)
+            }
+            _ => patience,
         }
     }
 

@@ -329,6 +329,7 @@ impl<'a> Walk<'a> {
     fn client_config(&self, tls: TlsUse) -> ClientConfig {
         let is_smarthost = matches!(self.target.kind, Kind::Smarthost(_));
         ClientConfig {
+            protocol: postrider_smtp::Protocol::Smtp,
             hello: self.config.ehlo_name.clone(),
             tls: match tls {
                 TlsUse::Never => postrider_smtp::TlsUse::Never,
@@ -337,6 +338,7 @@ impl<'a> Walk<'a> {
                 TlsUse::Implicit => postrider_smtp::TlsUse::Active,
             },
             credentials: self.config.credentials.clone().filter(|_| is_smarthost),
+            chunking: false,
             timeouts: self.config.timeouts,
         }
     }

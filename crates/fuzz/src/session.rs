@@ -99,7 +99,14 @@ pub fn conversation(data: &[u8]) {
     let cuts = steering.cuts();
     let flags = steering.byte();
     let tls = if flags & 1 == 0 { TlsUse::Never } else { TlsUse::Opportunistic };
-    let config = ClientConfig { hello: "relay.example".into(), tls, credentials: None, timeouts: Timeouts::default() };
+    let config = ClientConfig {
+        protocol: if flags & 4 == 0 { Protocol::Smtp } else { Protocol::Lmtp },
+        hello: "relay.example".into(),
+        tls,
+        credentials: None,
+        chunking: flags & 8 != 0,
+        timeouts: Timeouts::default(),
+    };
     let mut conversation = Conversation::new(config);
     let (mut gate, mut begun, mut finished, mut closed) = (|_: usize, _: &Recipient| true, 0, 0, false);
     let mut go_on = |conversation: &mut Conversation, input: &mut BytesMut| {

@@ -13,8 +13,8 @@ mod server;
 pub mod wire;
 
 pub use client::{
-    Action, ClientConfig, Conversation, Credentials, Ended, Features, Gate, LocalRefusal, NotReady, RecipientResult,
-    Timeouts, TlsUse, Transaction, TransactionResult,
+    Action, ClientConfig, Conversation, Credentials, Ended, Features, Gate, LocalRefusal, NotReady, Protocol,
+    RecipientResult, Timeouts, TlsUse, Transaction, TransactionResult,
 };
 pub use server::{
     AuthEvent, Event, Profile, ReceivedMessage, RecipientOverflow, Session, SessionLimits, Spoken, TlsMode,

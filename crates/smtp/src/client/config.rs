@@ -6,14 +6,29 @@ use std::time::Duration;
 /// What a conversation needs to know beforehand.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
+    /// What the host speaks.
+    pub protocol: Protocol,
     /// Our name in EHLO: a host name or an address literal (RFC 5321 section 4.1.1.1).
     pub hello: String,
     /// What is asked of TLS.
     pub tls: TlsUse,
     /// Whom to authenticate as; the conversation ends where that is impossible.
     pub credentials: Option<Credentials>,
+    /// Content goes by BDAT where CHUNKING is offered (RFC 3030), and not only
+    /// content that can go no other way.
+    pub chunking: bool,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+}
+
+/// What a host speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// SMTP: one reply to the content, for all recipients.
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): LHLO, and one reply to the content for each recipient.
+    Lmtp,
 }
 
 /// What is asked of TLS.

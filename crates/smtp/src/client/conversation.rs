@@ -9,8 +9,9 @@ use bytes::{Bytes, BytesMut};
 use postrider_mail::{Severity, SmtpReply, Stage};
 
 use super::exchange::Running;
+use super::expected::Expected;
 use super::transaction::{Gate, RecipientResult, Transaction, TransactionResult};
-use super::{ClientConfig, Features, TlsUse};
+use super::{ClientConfig, Features, Protocol, TlsUse};
 use crate::wire::ReplyParser;
 
 /// What [`Conversation::advance`] asks its driver for.
@@ -83,33 +84,16 @@ pub struct Conversation {
     pub(super) waiting: Option<Transaction>,
     pub(super) running: Option<Running>,
     pub(super) begun: u32,
+    /// The host has taken a message over this connection.
+    pub(super) has_taken: bool,
+    /// What the host calls itself.
+    host_name: Option<String>,
     heard: u64,
     /// Not all of what was to be written went out.
     is_cut: bool,
     pub(super) handshake: bool,
     pub(super) done: Option<TransactionResult>,
     pub(super) ended: Option<Ended>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Expected {
-    Banner,
-    Ehlo,
-    Helo,
-    StartTls,
-    /// So many lines of an AUTH exchange have been answered.
-    AuthPlain,
-    AuthLogin(u8),
-    Mail,
-    Rcpt(usize),
-    Data,
-    End,
-    /// The last chunk of BDAT.
-    Chunk,
-    /// The end of an empty message that no recipient was accepted for.
-    LoneDot,
-    Reset,
-    Quit,
 }
 
 /// What the driver sees.
@@ -126,6 +110,8 @@ impl Conversation {
             waiting: None,
             running: None,
             begun: 0,
+            has_taken: false,
+            host_name: None,
             heard: 0,
             is_cut: false,
             handshake: false,
@@ -233,7 +219,7 @@ impl Conversation {
             Some(Expected::Mail) | None => timeouts.mail,
             Some(Expected::Rcpt(_)) => timeouts.rcpt,
             Some(Expected::Data) => timeouts.data,
-            Some(Expected::End | Expected::Chunk | Expected::LoneDot) => timeouts.end,
+            Some(Expected::End | Expected::EndOf(_) | Expected::LoneDot) => timeouts.end,
             Some(Expected::Reset | Expected::Quit) => timeouts.reset,
             Some(_) => timeouts.hello,
         }
@@ -259,7 +245,18 @@ impl Conversation {
         if self.handshake {
             return Stage::StartTls;
         }
-        self.expected.front().map_or(Stage::MailFrom, |expected| stage_of(*expected))
+        self.expected.front().map_or(Stage::MailFrom, |expected| expected.stage())
+    }
+
+    /// Whether the end of a message is on its way, so that only the replies tell
+    /// what becomes of it.
+    pub fn is_past_content(&self) -> bool {
+        self.expected.iter().any(|expected| matches!(expected, Expected::End | Expected::EndOf(_)))
+    }
+
+    /// What the host calls itself in its last reply to EHLO, HELO or LHLO.
+    pub fn host_name(&self) -> Option<&str> {
+        self.host_name.as_deref()
     }
 
     /// What the host offers, since its last EHLO.
@@ -283,12 +280,12 @@ impl Conversation {
 impl Conversation {
     fn handle(&mut self, reply: SmtpReply, input: &mut BytesMut, gate: &mut dyn Gate) {
         let Some(expected) = self.expected.pop_front() else { return };
-        let stage = stage_of(expected);
+        let stage = expected.stage();
         // RFC 5321 section 3.8: the host closes after it, whatever it answers.
         if reply.code == 421 && !matches!(expected, Expected::Quit) {
             return self.refused(stage, reply);
         }
-        if !is_possible(expected, &reply) {
+        if !expected.is_possible(&reply) {
             return self.out_of_step(stage);
         }
         if self.is_cut {
@@ -300,14 +297,14 @@ impl Conversation {
             Expected::Banner => self.greet(),
             Expected::Ehlo if positive => {
                 self.features = Features::parse(&reply);
-                self.secure();
+                self.greeted(&reply);
             }
             // RFC 5321 section 3.2: a host that knows no EHLO.
-            Expected::Ehlo if reply.severity() == Severity::Permanent => {
+            Expected::Ehlo if reply.severity() == Severity::Permanent && self.config.protocol == Protocol::Smtp => {
                 self.send_with(Expected::Helo, |config| format!("HELO {}", config.hello));
             }
             Expected::Ehlo => self.refused(stage, reply),
-            Expected::Helo => self.secure(),
+            Expected::Helo => self.greeted(&reply),
             Expected::StartTls if positive => {
                 // What follows in clear may be anyone's.
                 input.clear();
@@ -320,9 +317,8 @@ impl Conversation {
             Expected::Mail => self.mail_replied(reply, gate),
             Expected::Rcpt(position) => self.rcpt_replied(position, reply, gate),
             Expected::Data => self.data_replied(reply),
-            Expected::End => self.finish(&RecipientResult::Replied { stage, reply }, false),
-            // RFC 3030 section 2: what state it is in after a refusal, only the host knows.
-            Expected::Chunk => self.finish(&RecipientResult::Replied { stage, reply }, !positive),
+            Expected::End => self.content_replied(None, reply),
+            Expected::EndOf(position) => self.content_replied(Some(position), reply),
             Expected::LoneDot => self.finish(&RecipientResult::Lost { stage }, false),
             Expected::Reset if positive => {}
             Expected::Reset => self.refused(stage, reply),
@@ -333,7 +329,7 @@ impl Conversation {
     /// The reply to what was written in part. A positive one can not be about
     /// the whole; one to RCPT is about one recipient of a group.
     fn last_words(&mut self, expected: Expected, reply: SmtpReply) {
-        let stage = stage_of(expected);
+        let stage = expected.stage();
         let is_refusal = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
         match expected {
             Expected::Rcpt(_) => self.lose(stage),
@@ -355,7 +351,18 @@ impl Conversation {
 
     fn greet(&mut self) {
         self.features = Features::default();
-        self.send_with(Expected::Ehlo, |config| format!("EHLO {}", config.hello));
+        self.send_with(Expected::Ehlo, |config| match config.protocol {
+            Protocol::Smtp => format!("EHLO {}", config.hello),
+            // RFC 2033 section 4.1
+            Protocol::Lmtp => format!("LHLO {}", config.hello),
+        });
+    }
+
+    fn greeted(&mut self, reply: &SmtpReply) {
+        // RFC 5321 section 4.1.1.1: the name comes first.
+        let name = reply.lines.first().and_then(|line| line.split_whitespace().next());
+        self.host_name = name.map(str::to_owned);
+        self.secure();
     }
 
     fn secure(&mut self) {
@@ -451,30 +458,5 @@ impl Conversation {
         self.finish(&RecipientResult::Lost { stage }, false);
         self.expected.clear();
         self.ended = Some(ended);
-    }
-}
-
-/// Whether a reply of this kind can answer what is waited for (RFC 5321 section
-/// 4.2.1). In particular nothing is delivered by a positive reply to DATA.
-fn is_possible(expected: Expected, reply: &SmtpReply) -> bool {
-    match (reply.severity(), expected) {
-        (Severity::Positive, expected) => !matches!(expected, Expected::Data),
-        (Severity::Intermediate, Expected::Data | Expected::AuthPlain | Expected::AuthLogin(_)) => true,
-        (Severity::Intermediate, _) => false,
-        (Severity::Transient | Severity::Permanent, _) => true,
-    }
-}
-
-fn stage_of(expected: Expected) -> Stage {
-    match expected {
-        Expected::Banner => Stage::Banner,
-        Expected::Ehlo | Expected::Helo => Stage::Ehlo,
-        Expected::StartTls => Stage::StartTls,
-        Expected::AuthPlain | Expected::AuthLogin(_) => Stage::Auth,
-        Expected::Mail | Expected::Reset | Expected::Quit => Stage::MailFrom,
-        Expected::Rcpt(_) => Stage::RcptTo,
-        // What a lone dot ends is nobody's message.
-        Expected::Data | Expected::LoneDot => Stage::Data,
-        Expected::End | Expected::Chunk => Stage::EndOfData,
     }
 }

@@ -3,9 +3,15 @@
 use bytes::BytesMut;
 use postrider_mail::{Severity, SmtpReply, Stage};
 
-use super::conversation::{Conversation, Expected};
+use super::Protocol;
+use super::conversation::Conversation;
+use super::expected::Expected;
 use super::transaction::{Gate, RecipientResult, Transaction, TransactionResult};
 use crate::wire::stuff;
+
+/// Octets of content that may follow the recipients before the replies to them
+/// are there: no more than buffers on the way hold.
+const ONE_FLIGHT: u64 = 32 * 1024;
 
 /// The transaction under way.
 #[derive(Debug)]
@@ -14,16 +20,24 @@ pub(super) struct Running {
     results: Vec<Option<RecipientResult>>,
     /// Without pipelining: the next recipient to be named.
     next: usize,
-    accepted: usize,
+    /// Who is to get the content.
+    accepted: Vec<usize>,
     /// All commands up to DATA went out as one group.
     pipelined: bool,
+    /// The content goes by BDAT (RFC 3030), and not by DATA.
+    chunked: bool,
+    /// A chunk was refused, for somebody at least.
+    chunk_refused: bool,
 }
 
 impl Running {
-    /// What the host said about recipients does not count any more.
+    /// What the host said about recipients does not count any more, unless it
+    /// had the content when it said it.
     pub(super) fn forget_replies(&mut self) {
         for slot in self.results.iter_mut() {
-            slot.take_if(|result| matches!(result, RecipientResult::Replied { .. }));
+            slot.take_if(
+                |result| matches!(result, RecipientResult::Replied { stage, .. } if *stage != Stage::EndOfData),
+            );
         }
     }
 
@@ -41,8 +55,10 @@ impl Conversation {
         let mut running = Running {
             results: vec![None; recipients],
             next: 0,
-            accepted: 0,
+            accepted: Vec::new(),
             pipelined: self.features.pipelining,
+            chunked: self.features.chunking && self.config.chunking || transaction.is_binary(),
+            chunk_refused: false,
             transaction,
         };
         if let Some(refusal) = running.transaction.refusal(&self.features, self.tls) {
@@ -63,8 +79,10 @@ impl Conversation {
     }
 
     /// MAIL, all RCPT and DATA in one group (RFC 2920 section 3.1), or nothing
-    /// at all when no recipient is admitted. A chunk waits for the replies: it
-    /// would go in vain if no recipient was accepted.
+    /// at all when no recipient is admitted. A chunk waits for the replies, for it
+    /// would go in vain if no recipient was accepted; but a small one goes along to
+    /// a host that has taken a message already: that saves a round trip, which is
+    /// half of what a message costs on a distant host's connection.
     fn start_group(&mut self, mut running: Running, gate: &mut dyn Gate) {
         let mut named = BytesMut::new();
         let mut positions = Vec::new();
@@ -85,10 +103,12 @@ impl Conversation {
         self.expected.push_back(Expected::Mail);
         self.commands.unsplit(named);
         self.expected.extend(positions);
-        let binary = running.transaction.is_binary();
+        let (chunked, size) = (running.chunked, running.transaction.size());
         self.running = Some(running);
-        if !binary {
+        if !chunked {
             self.send("DATA", Expected::Data);
+        } else if self.has_taken && size <= ONE_FLIGHT && self.config.protocol == Protocol::Smtp {
+            self.send_chunk();
         }
     }
 
@@ -125,17 +145,33 @@ impl Conversation {
     /// All recipients have been answered.
     fn all_named(&mut self) {
         let Some(running) = &mut self.running else { return };
-        if running.accepted == 0 {
+        if running.accepted.is_empty() {
             self.conclude();
             self.send("RSET", Expected::Reset);
-        } else if running.transaction.is_binary() {
-            let command = format!("BDAT {} LAST", running.transaction.size());
-            let content = std::mem::take(&mut running.transaction.content);
-            self.send(&command, Expected::Chunk);
-            self.flush_commands();
-            self.output.extend(content);
+        } else if running.chunked {
+            self.send_chunk();
         } else {
             self.send("DATA", Expected::Data);
+        }
+    }
+
+    /// All of the content as the only chunk (RFC 3030 section 2), octet for octet.
+    fn send_chunk(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        self.commands.extend_from_slice(format!("BDAT {} LAST\r\n", running.transaction.size()).as_bytes());
+        let content = std::mem::take(&mut running.transaction.content);
+        self.flush_commands();
+        self.output.extend(content);
+        self.expect_outcome();
+    }
+
+    /// The content is out: one reply for all, or one for each.
+    fn expect_outcome(&mut self) {
+        let Some(running) = &self.running else { return };
+        match self.config.protocol {
+            Protocol::Smtp => self.expected.push_back(Expected::End),
+            // RFC 2033 section 4.2: in the order of the recipients.
+            Protocol::Lmtp => self.expected.extend(running.accepted.iter().copied().map(Expected::EndOf)),
         }
     }
 
@@ -144,7 +180,7 @@ impl Conversation {
         // Where MAIL was refused there is a result already; this reply only follows from it.
         if running.results[position].is_none() {
             if reply.severity() == Severity::Positive {
-                running.accepted += 1;
+                running.accepted.push(position);
             } else {
                 running.results[position] = Some(RecipientResult::Replied { stage: Stage::RcptTo, reply });
             }
@@ -159,18 +195,39 @@ impl Conversation {
 
     pub(super) fn data_replied(&mut self, reply: SmtpReply) {
         let Some(running) = &mut self.running else { return };
-        match (reply.severity(), running.accepted) {
-            (Severity::Intermediate, 0) => {
-                // RFC 2920 section 3.1: DATA went through although no recipient did.
-                self.send(".", Expected::LoneDot);
+        match (reply.severity(), running.accepted.is_empty(), self.config.protocol) {
+            // RFC 2920 section 3.1: DATA went through although no recipient did.
+            (Severity::Intermediate, true, Protocol::Smtp) => self.send(".", Expected::LoneDot),
+            // RFC 2033 section 4.2 forbids it: nobody knows what follows.
+            (Severity::Intermediate, true, Protocol::Lmtp) => {
+                self.conclude();
+                self.out_of_step(Stage::Data);
             }
-            (Severity::Intermediate, _) => {
+            (Severity::Intermediate, false, _) => {
                 let content = stuff(&std::mem::take(&mut running.transaction.content));
                 self.flush_commands();
                 self.output.extend(content);
-                self.expected.push_back(Expected::End);
+                self.expect_outcome();
             }
             _ => self.finish(&RecipientResult::Replied { stage: Stage::Data, reply }, true),
+        }
+    }
+
+    /// What became of the content, for one recipient or for all that are left.
+    pub(super) fn content_replied(&mut self, position: Option<usize>, reply: SmtpReply) {
+        let Some(running) = &mut self.running else { return };
+        let positive = reply.severity() == Severity::Positive;
+        self.has_taken |= positive && !running.accepted.is_empty();
+        running.chunk_refused |= running.chunked && !positive;
+        let result = RecipientResult::Replied { stage: Stage::EndOfData, reply };
+        match position {
+            Some(position) => running.results[position] = Some(result),
+            None => running.settle(&result),
+        }
+        if self.expected.is_empty() {
+            // RFC 3030 section 2: what state it is in after a refusal, only the host knows.
+            let reset = running.chunk_refused;
+            self.finish(&RecipientResult::Lost { stage: Stage::EndOfData }, reset);
         }
     }
 

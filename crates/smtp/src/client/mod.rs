@@ -3,12 +3,13 @@
 mod config;
 mod conversation;
 mod exchange;
+mod expected;
 mod features;
 #[cfg(test)]
 mod tests;
 mod transaction;
 
-pub use config::{ClientConfig, Credentials, Timeouts, TlsUse};
+pub use config::{ClientConfig, Credentials, Protocol, Timeouts, TlsUse};
 pub use conversation::{Action, Conversation, Ended, NotReady};
 pub use features::Features;
 pub use transaction::{Gate, LocalRefusal, RecipientResult, Transaction, TransactionResult};

@@ -100,6 +100,82 @@ fn binary_content_needs_both_extensions() {
     }
 }
 
+const CHUNKS: &str = "250-PIPELINING\r\n250-CHUNKING\r\n";
+
+fn chunking() -> ClientConfig {
+    ClientConfig { chunking: true, ..config(TlsUse::Never) }
+}
+
+/// A host that has taken a message in chunks.
+fn proven() -> Talk {
+    let mut talk = Talk::ready_with(chunking(), CHUNKS);
+    let (sent, _) = talk.begins(transaction(&["a@b.example"]));
+    assert_eq!(sent, "MAIL FROM:<s@relay.example>\r\nRCPT TO:<a@b.example>\r\n");
+    assert_eq!(talk.hears("250 Ok\r\n250 Ok\r\n").0, "BDAT 14 LAST\r\nS: x\r\n\r\n.dot\r\n");
+    assert!(talk.conversation.is_past_content());
+    assert_eq!(talk.results("250 taken\r\n"), [replied(Stage::EndOfData, 250, "taken")]);
+    assert_eq!(talk.hears(""), (String::new(), Action::Ready));
+    talk
+}
+
+#[test]
+fn chunks_are_used_where_they_are_offered_and_wanted() {
+    proven();
+    for (config, extensions) in [(chunking(), PIPELINING), (config(TlsUse::Never), CHUNKS)] {
+        let mut talk = Talk::ready_with(config, extensions);
+        assert!(talk.begins(transaction(&["a@b.example"])).0.ends_with("DATA\r\n"));
+    }
+}
+
+#[test]
+fn a_small_message_goes_in_one_flight_to_a_host_that_has_taken_one() {
+    let mut talk = proven();
+    let (sent, _) = talk.begins(transaction(&["a@b.example", "c@b.example"]));
+    assert_eq!(
+        sent,
+        "MAIL FROM:<s@relay.example>\r\nRCPT TO:<a@b.example>\r\nRCPT TO:<c@b.example>\r\n\
+        BDAT 14 LAST\r\nS: x\r\n\r\n.dot\r\n"
+    );
+    assert_eq!(talk.conversation.stage(), Stage::MailFrom);
+    assert!(talk.conversation.is_past_content());
+    let results = talk.results("250 Ok\r\n250 Ok\r\n550 no\r\n250 taken\r\n");
+    assert_eq!(results, [replied(Stage::EndOfData, 250, "taken"), replied(Stage::RcptTo, 550, "no")]);
+
+    let mut large = transaction(&["a@b.example"]);
+    large.content = vec![Bytes::from(vec![b'a'; 33 * 1024])];
+    assert!(!talk.begins(large).0.contains("BDAT"));
+}
+
+#[test]
+fn content_that_went_in_vain_changes_nothing() {
+    let results = |wire: &str| {
+        let mut talk = proven();
+        talk.begins(transaction(&["a@b.example"]));
+        let (sent, action) = talk.hears(wire);
+        let Action::Done(result) = action else { panic!("{action:?}") };
+        (result.recipients, sent)
+    };
+    let unknown = vec![replied(Stage::RcptTo, 550, "no")];
+    assert_eq!(results("250 Ok\r\n550 no\r\n503 no\r\n"), (unknown.clone(), "RSET\r\n".into()));
+    // A host that thanks for what it may not keep.
+    assert_eq!(results("250 Ok\r\n550 no\r\n250 Ok\r\n"), (unknown, String::new()));
+    let refused = vec![replied(Stage::MailFrom, 451, "later")];
+    assert_eq!(results("451 later\r\n503 no\r\n503 no\r\n"), (refused, "RSET\r\n".into()));
+    let closing = vec![replied(Stage::RcptTo, 421, "bye")];
+    assert_eq!(results("250 Ok\r\n421 bye\r\n"), (closing, String::new()));
+    let full = vec![replied(Stage::EndOfData, 452, "full")];
+    assert_eq!(results("250 Ok\r\n250 Ok\r\n452 full\r\n"), (full, "RSET\r\n".into()));
+}
+
+#[test]
+fn the_host_says_who_it_is() {
+    let mut talk = Talk::new(config(TlsUse::Never));
+    talk.hears("220 banner.example\r\n");
+    assert_eq!(talk.conversation.host_name(), None);
+    talk.hears("250-Mx.example at your service\r\n250 SIZE\r\n");
+    assert_eq!(talk.conversation.host_name(), Some("Mx.example"));
+}
+
 #[test]
 fn the_gate_is_asked_immediately_before_each_rcpt() {
     let mut talk = Talk::ready("");

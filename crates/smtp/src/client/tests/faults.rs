@@ -182,9 +182,13 @@ proptest! {
     #[test]
     fn any_host_is_survived(
         replies in proptest::collection::vec("(220|250|250|250|354|354|421|450|550|xyz)[- ]a\r\n", 0..25),
-        cut in 1usize..9, vetoed in proptest::collection::vec(0usize..3, 0..3), pipelining: bool,
+        cut in 1usize..9, vetoed in proptest::collection::vec(0usize..3, 0..3), pipelining: bool, chunking: bool, lmtp: bool,
     ) {
-        let mut talk = Talk::ready(if pipelining { PIPELINING } else { "" });
+        let protocol = if lmtp { Protocol::Lmtp } else { Protocol::Smtp };
+        let config = ClientConfig { protocol, chunking: true, ..config(TlsUse::Never) };
+        let extensions = [(pipelining, PIPELINING), (chunking, "250-CHUNKING\r\n")];
+        let offered: String = extensions.iter().filter(|(offered, _)| *offered).map(|(_, line)| *line).collect();
+        let mut talk = Talk::ready_with(config, &offered);
         talk.vetoed = vetoed;
         talk.conversation.begin(transaction(&["a@b.example", "c@b.example", "d@b.example"])).unwrap();
         let wire = replies.concat();

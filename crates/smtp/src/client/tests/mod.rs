@@ -2,6 +2,7 @@
 
 mod dialogues;
 mod faults;
+mod lmtp;
 
 use bytes::{Bytes, BytesMut};
 use postrider_mail::{BodyType, Envelope, Recipient, SmtpReply, Stage};
@@ -9,7 +10,14 @@ use postrider_mail::{BodyType, Envelope, Recipient, SmtpReply, Stage};
 use super::*;
 
 fn config(tls: TlsUse) -> ClientConfig {
-    ClientConfig { hello: "relay.example".into(), tls, credentials: None, timeouts: Timeouts::default() }
+    ClientConfig {
+        protocol: Protocol::Smtp,
+        hello: "relay.example".into(),
+        tls,
+        credentials: None,
+        chunking: false,
+        timeouts: Timeouts::default(),
+    }
 }
 
 fn transaction(recipients: &[&str]) -> Transaction {
@@ -36,7 +44,11 @@ impl Talk {
 
     /// With the session set up and these extensions.
     fn ready(extensions: &str) -> Talk {
-        let mut talk = Talk::new(config(TlsUse::Never));
+        Talk::ready_with(config(TlsUse::Never), extensions)
+    }
+
+    fn ready_with(config: ClientConfig, extensions: &str) -> Talk {
+        let mut talk = Talk::new(config);
         talk.hears("220 mx\r\n");
         assert_eq!(talk.hears(&format!("250-mx\r\n{extensions}250 Ok\r\n")), (String::new(), Action::Ready));
         talk
