@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use postrider_mail::{Envelope, Recipient, SmtpReply};
 use postrider_smtp::{
-    Action, AuthEvent, ClientConfig, Conversation, Event, Profile, ReceivedMessage, Session, Timeouts, TlsMode, TlsUse,
-    Transaction,
+    Action, AuthEvent, ClientConfig, Conversation, Event, Profile, Protocol, ReceivedMessage, Session, Timeouts,
+    TlsMode, TlsUse, Transaction,
 };
 
 use crate::steering::{Steering, feed};
