@@ -227,6 +227,35 @@ labels! {
         Failed = "failed",
     }
 
+    /// How sure a session with another host is: who vouches that the host is one
+    /// of the recipient's domain, and what the session keeps out.
+    TlsLevel = "level" {
+        /// In clear, with a host that nobody vouches for.
+        UnprovedClear = "unproved_clear",
+        /// Encrypted, with a host that has not proved its name and that nobody vouches for.
+        UnprovedEncrypted = "unproved_encrypted",
+        /// Encrypted, with a host that has proved its name and that nobody vouches for.
+        UnprovedAuthenticated = "unproved_authenticated",
+        /// In clear, with a host that the domain's policy (MTA-STS) names.
+        StsClear = "sts_clear",
+        /// Encrypted, with a host that has not proved its name and that the domain's policy (MTA-STS) names.
+        StsEncrypted = "sts_encrypted",
+        /// Encrypted, with a host that has proved its name and that the domain's policy (MTA-STS) names.
+        StsAuthenticated = "sts_authenticated",
+        /// In clear, with a host that DNSSEC proves to be the domain's.
+        DnssecClear = "dnssec_clear",
+        /// Encrypted, with a host that has not proved its name and that DNSSEC proves to be the domain's.
+        DnssecEncrypted = "dnssec_encrypted",
+        /// Encrypted, with a host that has proved its name and that DNSSEC proves to be the domain's.
+        DnssecAuthenticated = "dnssec_authenticated",
+        /// In clear, with a host that the operator named.
+        ConfiguredClear = "configured_clear",
+        /// Encrypted, with a host that has not proved its name and that the operator named.
+        ConfiguredEncrypted = "configured_encrypted",
+        /// Encrypted, with a host that has proved its name and that the operator named.
+        ConfiguredAuthenticated = "configured_authenticated",
+    }
+
     /// How a DNS question was answered.
     DnsResult = "result" {
         /// From the cache.
@@ -376,6 +405,12 @@ table! {
     tls_report_uncounted: Counter = "postrider_tls_report_uncounted_sessions";
     /// Daily reports about TLS.
     tls_reports: By<TlsReport, Counter> = "postrider_tls_reports";
+    /// Attempts by how sure the session was: who vouches for the host, and what the session keeps out.
+    attempt_levels: By<TlsLevel, Counter> = "postrider_delivery_attempt_levels";
+    /// Sessions with hosts that were not what they had to be, so that nothing was sent.
+    tls_enforced: Counter = "postrider_delivery_tls_enforced";
+    /// 1 while answers of the DNS are validated with DNSSEC, 0 while the name servers do not let them be.
+    dnssec: Gauge = "postrider_dnssec_validation";
     /// DNS questions that deliveries asked.
     dns: By<DnsResult, Counter> = "postrider_dns_questions";
 

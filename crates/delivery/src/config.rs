@@ -11,7 +11,7 @@ use crate::route::RouteTable;
 use crate::schedule::RetrySchedule;
 use crate::settings::Settings;
 use crate::target::Target;
-use crate::tls::TlsClient;
+use crate::tls::{Authorities, TlsClient};
 
 /// The settings in force. Replaced as a whole when they change.
 pub(crate) struct Config {
@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) tls: TlsClient,
     pub(crate) ehlo_name: String,
     pub(crate) smarthost: Option<Arc<Target>>,
+    /// Those that the smarthost's certificate is checked against, where it has its own.
+    pub(crate) smarthost_authorities: Option<Authorities>,
     /// For the smarthost.
     pub(crate) credentials: Option<Credentials>,
     pub(crate) timeouts: Timeouts,
@@ -53,11 +55,17 @@ impl Config {
             tls: TlsClient::new(&settings, clock)?,
             ehlo_name: settings.ehlo_name.clone().unwrap_or_else(|| hostname.to_owned()),
             smarthost: settings.smarthost.as_ref().and_then(Target::of_smarthost).map(Arc::new),
+            smarthost_authorities: read_authorities(&settings)?,
             credentials: read_credentials(&settings)?,
             timeouts: timeouts(&settings),
             settings,
         })
     }
+}
+
+fn read_authorities(settings: &Settings) -> Result<Option<Authorities>, Error> {
+    let file = settings.smarthost.as_ref().filter(|smarthost| smarthost.verify).and_then(|s| s.ca_file.as_ref());
+    file.map(|path| Authorities::read("smarthost.ca_file", path)).transpose()
 }
 
 fn read_credentials(settings: &Settings) -> Result<Option<Credentials>, Error> {

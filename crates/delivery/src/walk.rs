@@ -17,7 +17,7 @@ use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::Finding;
 use crate::route::{Host, TlsUse};
 use crate::target::{Kind, Permission, Target, by_family, permission};
-use crate::tls::Proof;
+use crate::tls::{Failure, FailureKind, HostPolicy, Proof, Required};
 
 /// Where an attempt has got to.
 pub(crate) struct Walk<'a> {
@@ -300,16 +300,14 @@ impl<'a> Walk<'a> {
         tls: TlsUse,
         stop: &mut Stop,
     ) -> Result<Connection, Closed> {
-        let proof = match &self.target.kind {
-            Kind::Smarthost(smarthost) if smarthost.verify && tls != TlsUse::Opportunistic => Proof::Needed,
-            _ => Proof::Noted,
-        };
         let limit = self.config.settings.timeouts.handshake.as_duration();
         let host = connection.remote.host.clone();
-        let shaking = timeout(limit, self.config.tls.handshake(connection.stream, &host, ip, proof));
+        let policy = self.policy(&host, tls);
+        let shaking = timeout(limit, self.config.tls.handshake(connection.stream, &host, ip, &policy));
+        let timed_out = || Failure::new(FailureKind::ValidationFailure, "the handshake timed out");
         let shaken = tokio::select! {
             biased;
-            shaken = shaking => shaken.unwrap_or_else(|_| Err("the handshake timed out".to_owned())),
+            shaken = shaking => shaken.unwrap_or_else(|_| Err(timed_out())),
             () = stop.wait() => return Err(Closed::Stopped),
         };
         match shaken {
@@ -318,12 +316,27 @@ impl<'a> Walk<'a> {
                 connection.tls = Some(info);
                 Ok(connection)
             }
-            Err(reason) if tls == TlsUse::Opportunistic => {
+            Err(Failure { reason, .. }) if tls == TlsUse::Opportunistic => {
                 tracing::debug!(%host, %reason, "handshake failed, going on in clear");
                 Err(Closed::ClearMayWork)
             }
-            Err(reason) => Err(Closed::Refused { finding: Finding::no_tls(&reason), greeted: tls != TlsUse::Implicit }),
+            Err(Failure { reason, .. }) => {
+                Err(Closed::Refused { finding: Finding::no_tls(&reason), greeted: tls != TlsUse::Implicit })
+            }
         }
+    }
+
+    /// What a session with the host has to be like.
+    fn policy(&self, host: &str, tls: TlsUse) -> HostPolicy {
+        let (required, authorities) = match &self.target.kind {
+            Kind::Smarthost(smarthost) if smarthost.verify && tls != TlsUse::Opportunistic => {
+                (Required::Webpki(vec![host.to_owned()]), self.config.smarthost_authorities.clone())
+            }
+            _ if tls == TlsUse::Opportunistic => (Required::Nothing, None),
+            _ => (Required::Encryption, None),
+        };
+        let proof = if self.target.is_found_by_dns() { Proof::None } else { Proof::Configured };
+        HostPolicy { required, proof, authorities }
     }
 
     fn client_config(&self, tls: TlsUse) -> ClientConfig {
