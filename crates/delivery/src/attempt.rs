@@ -11,7 +11,7 @@ use postrider_spool::{Content, DueRecipient};
 use tokio::time::Instant;
 
 use crate::Shared;
-use crate::classify::Verdict;
+use crate::classify::{Verdict, is_about_their_number};
 use crate::config::Config;
 use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::{Circumstances, Finding, Judge, millis};
@@ -22,13 +22,13 @@ use crate::target::Kind;
 use crate::walk::{Halt, Refused, Walk};
 use crate::worker::Connected;
 
-/// How an attempt ended.
+/// How an attempt ended. Its results are in [`Attempt::into_parts`].
 pub(crate) enum Reach {
     /// Every recipient has an outcome.
-    Done(Job, Results),
+    Done,
     /// No host of the site took a connection.
-    Unreachable(Job, Refused),
-    /// The relay stops; the claim has gone back.
+    Unreachable(Refused),
+    /// The relay stops; who has no outcome goes back.
     Stopped,
 }
 
@@ -43,6 +43,8 @@ pub(crate) struct Attempt<'a> {
     connect_ms: u32,
     /// Who has no outcome yet.
     pending: Vec<DueRecipient>,
+    /// Recipients that one transaction may have.
+    most: usize,
     results: Results,
 }
 
@@ -58,10 +60,12 @@ enum Turn {
 
 impl<'a> Attempt<'a> {
     pub(crate) fn new(shared: &'a Shared, site: &'a Arc<Site>, job: Job) -> Self {
+        let config = shared.config.load_full();
         Self {
             shared,
             site,
-            config: shared.config.load_full(),
+            most: patient_recipients(&job.claim.recipients, config.settings.limits.recipients_per_transaction),
+            config,
             started_at: shared.clock.now(),
             started: shared.clock.instant(),
             connect_ms: 0,
@@ -73,10 +77,10 @@ impl<'a> Attempt<'a> {
 
     /// Runs the attempt over `connected`, or over a connection that is left
     /// there for the next one.
-    pub(crate) async fn run(mut self, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
+    pub(crate) async fn run(&mut self, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
         self.set_suppressed_aside();
         if self.pending.is_empty() {
-            return self.done();
+            return Reach::Done;
         }
         if let Err(error) = self.job.claim.register().await {
             tracing::warn!(id = %self.job.claim.id, %error, "no attempt can be recorded, so none is made");
@@ -91,7 +95,7 @@ impl<'a> Attempt<'a> {
             Ok(content) => content,
             Err(error) => {
                 tracing::error!(id = %self.job.claim.id, %error, "message cannot be read");
-                return self.done();
+                return Reach::Done;
             }
         };
         self.shared.metrics.attempts.inc();
@@ -101,23 +105,37 @@ impl<'a> Attempt<'a> {
         reach
     }
 
+    /// The claim, and the outcomes there are.
+    pub(crate) fn into_parts(self) -> (Job, Results) {
+        (self.job, self.results)
+    }
+
     /// Gives everybody the outcome of not having reached anybody.
     pub(crate) fn refuse(mut self, refused: &Refused) -> (Job, Results) {
         self.set_suppressed_aside();
         self.conclude_all(refused);
-        (self.job, self.results)
+        self.into_parts()
+    }
+
+    /// Gives everybody without an outcome that of a fault of this program,
+    /// wherever it struck.
+    pub(crate) fn fail(mut self) -> (Job, Results) {
+        let has_outcome = |due: &DueRecipient| self.results.outcomes.iter().any(|known| known.recipient == due.index);
+        self.pending = self.job.claim.recipients.iter().filter(|due| !has_outcome(due)).cloned().collect();
+        let finding = Finding::internal("The attempt failed for a fault of this relay");
+        self.conclude_all(&Refused { finding, remote: None });
+        self.into_parts()
     }
 
     /// From host to host, transaction after transaction, until nobody is left.
-    async fn walk(mut self, content: &Content, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
+    async fn walk(&mut self, content: &Content, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
         let (shared, site) = (self.shared, self.site);
         let config = self.config.clone();
         let thorough = needs::requires_tls(&self.job.claim.message.envelope);
         let begin = || Walk::new(shared, config.clone(), &site.target, thorough);
         let mut walk = None;
-        let mut is_kept = connected.is_some();
         let mut has_spoken = false;
-        if is_kept {
+        if connected.is_some() {
             shared.metrics.outbound_reused.inc();
         }
         while !self.pending.is_empty() {
@@ -129,11 +147,11 @@ impl<'a> Attempt<'a> {
                         self.conclude_all(&refused);
                         break;
                     }
-                    Err(Halt::Refused(refused)) => return Reach::Unreachable(self.job, refused),
+                    Err(Halt::Refused(refused)) => return Reach::Unreachable(refused),
                 }
             }
             let Some(current) = connected.as_mut() else { continue };
-            match self.transact(content, current, std::mem::take(&mut is_kept), stop).await {
+            match self.transact(content, current, stop).await {
                 Err(Stopped) => return Reach::Stopped,
                 Ok(Turn::Decided) => {
                     has_spoken = true;
@@ -150,7 +168,7 @@ impl<'a> Attempt<'a> {
                     // The host has taken mail: it is asked first again.
                     walk = None;
                 }
-                Ok(Turn::Reconnect) => *connected = None,
+                Ok(Turn::Reconnect) => (*connected, walk) = (None, None),
                 Ok(Turn::NextHost(finding)) => {
                     has_spoken = true;
                     walk.get_or_insert_with(begin).turned_away(&current.connection.remote, finding);
@@ -160,7 +178,7 @@ impl<'a> Attempt<'a> {
                 }
             }
         }
-        self.done()
+        Reach::Done
     }
 
     async fn connect(&mut self, walk: &mut Walk<'_>, stop: &mut Stop) -> Result<Connected, Halt> {
@@ -176,14 +194,16 @@ impl<'a> Attempt<'a> {
         &mut self,
         content: &Content,
         connected: &mut Connected,
-        is_kept: bool,
         stop: &mut Stop,
     ) -> Result<Turn, Stopped> {
+        // A host may end a connection at any time: only on a fresh one does
+        // that say something about the message.
+        let is_kept = connected.messages > 0;
         let connection = &mut connected.connection;
         let message = &self.job.claim.message;
         let host = Host::new(&self.site.target, connection);
         let together = host.gather(&message.envelope, &mut self.pending);
-        let count = together.min(host.recipients(&self.config.settings.limits));
+        let count = together.min(host.recipients(&self.config.settings.limits)).min(self.most);
         if let Some(finding) = host.obstacle(&message.envelope, &self.config.settings) {
             return Ok(Turn::NextHost(finding));
         }
@@ -201,7 +221,8 @@ impl<'a> Attempt<'a> {
         };
         let began = self.shared.clock.instant();
         connected.messages += 1;
-        let result = connection.transact(message.id, transaction, &mut gate, stop).await?;
+        let deadline = began + self.config.settings.timeouts.transaction.as_duration();
+        let result = connection.transact(message.id, transaction, deadline, &mut gate, stop).await?;
         let Some(result) = result else {
             let loss = connection.loss(Stage::MailFrom);
             return Ok(if is_kept { Turn::Reconnect } else { Turn::NextHost(loss) });
@@ -210,15 +231,33 @@ impl<'a> Attempt<'a> {
             return Ok(turn);
         }
         let took = self.shared.clock.instant().duration_since(began);
-        self.conclude(count, result, vetoes, connection, millis(took));
+        let again = self.again(&result, is_kept);
+        self.conclude(count, result, &again, vetoes, connection, millis(took));
         Ok(Turn::Decided)
     }
 
-    /// Turns a transaction's results into outcomes.
+    /// Who of a transaction goes into the next one at once. That is never all of
+    /// them on a fresh connection: each transaction gets on.
+    fn again(&mut self, result: &TransactionResult, is_kept: bool) -> Vec<bool> {
+        // RFC 5321 section 4.5.3.1.10: those who were taken are sent, and the rest then.
+        let taken = result.recipients.iter().filter(|result| is_past_rcpt(result)).count();
+        if taken > 0 && result.recipients.iter().any(is_one_too_many) {
+            self.most = taken;
+        }
+        let is_again = |result: &RecipientResult| match result {
+            // RFC 5321 section 3.8: the host ends the session; an older one says nothing of the message.
+            RecipientResult::Replied { stage, reply } if reply.code == 421 => is_kept && *stage < Stage::EndOfData,
+            result => taken > 0 && is_one_too_many(result),
+        };
+        result.recipients.iter().map(is_again).collect()
+    }
+
+    /// Turns a transaction's results into outcomes, but for those who are named `again`.
     fn conclude(
         &mut self,
         count: usize,
         result: TransactionResult,
+        again: &[bool],
         vetoes: Vec<SuppressionSource>,
         connection: &Connection,
         transmit_ms: u32,
@@ -231,7 +270,11 @@ impl<'a> Attempt<'a> {
         let mut vetoes = vetoes.into_iter();
         let mut delivered = false;
         let concerned: Vec<_> = self.pending.drain(..count).collect();
-        for (due, result) in concerned.iter().zip(result.recipients) {
+        for ((due, result), again) in concerned.iter().zip(result.recipients).zip(again) {
+            if *again {
+                self.pending.push(due.clone());
+                continue;
+            }
             let finding = match result {
                 RecipientResult::Vetoed => {
                     let outcome = vetoes.next().map(|source| self.judge().suppressed(due, source));
@@ -325,10 +368,30 @@ impl<'a> Attempt<'a> {
         let queued = self.started_at.saturating_since(self.job.claim.message.released_at());
         Delays { before_queue_ms: 0, queue_ms: millis(queued), connect_ms: self.connect_ms, transmit_ms: 0 }
     }
+}
 
-    fn done(self) -> Reach {
-        Reach::Done(self.job, self.results)
+/// Recipients that go into one transaction with a host that was too slow for
+/// so many of them the last time: fewer with each attempt.
+fn patient_recipients(recipients: &[DueRecipient], most: usize) -> usize {
+    let was_too_slow = |due: &DueRecipient| {
+        let last = due.last.as_ref().and_then(|last| Some((last.remote.as_ref()?.stage, last.status)));
+        last == Some((Stage::RcptTo, Finding::timed_out(Stage::RcptTo).status))
+    };
+    let slow = recipients.iter().filter(|due| was_too_slow(due)).map(|due| due.attempts).max();
+    slow.map_or(most, |attempts| most.min(recipients.len()).checked_shr(attempts).unwrap_or(0).max(1))
+}
+
+/// Whether the host was told the content for this recipient, or would have been.
+fn is_past_rcpt(result: &RecipientResult) -> bool {
+    match result {
+        RecipientResult::Replied { stage, .. } | RecipientResult::Lost { stage } => *stage > Stage::RcptTo,
+        RecipientResult::Vetoed | RecipientResult::Refused(_) => false,
     }
+}
+
+/// Whether the host takes no further recipient in this transaction.
+fn is_one_too_many(result: &RecipientResult) -> bool {
+    matches!(result, RecipientResult::Replied { stage: Stage::RcptTo, reply } if is_about_their_number(reply))
 }
 
 /// The outcomes of a claim that has no way.

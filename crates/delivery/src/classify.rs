@@ -69,6 +69,12 @@ pub fn classify(stage: Stage, reply: &SmtpReply) -> Classification {
     }
 }
 
+/// Whether a reply to RCPT says that there are enough recipients in this
+/// transaction, and nothing about the one that it answers.
+pub(crate) fn is_about_their_number(reply: &SmtpReply) -> bool {
+    cause(Stage::RcptTo, reply) == Cause::TooManyRecipients
+}
+
 fn unremarkable(verdict: Verdict) -> Classification {
     Classification { verdict, about_us: false }
 }
@@ -182,7 +188,7 @@ fn fallback(stage: Stage, reply: &SmtpReply) -> Cause {
 
 /// True when the parts of `pattern`, separated by `..`, stand in `text` in this
 /// order.
-fn text_matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn text_matches(pattern: &str, text: &str) -> bool {
     let mut rest = text;
     pattern.split("..").all(|part| match rest.find(part) {
         Some(at) => {

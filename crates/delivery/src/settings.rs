@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use postrider_base::{Period, Size};
+use postrider_mail::EmailAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::route::RouteTable;
@@ -107,6 +108,7 @@ impl Settings {
         if let Some(smarthost) = &self.smarthost {
             smarthost.validate()?;
         }
+        self.tls.reports.validate()?;
         self.limits.validate()?;
         self.timeouts.validate()?;
         RouteTable::parse(&self.routes, self.smarthost.is_some()).map(drop)
@@ -188,13 +190,50 @@ pub enum SmarthostTls {
 }
 
 /// TLS on the way out.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// PEM file with the authorities that certificates of MX hosts are
-    /// compared with for the record, instead of the system's. Mail to an MX
-    /// host is encrypted whoever signed its certificate.
+    /// PEM file with the authorities that certificates of MX hosts, of MTA-STS
+    /// policy hosts and of those who take TLS reports are checked against, instead
+    /// of the system's. Mail to an MX host is encrypted whoever signed its
+    /// certificate; it has to be good only where the recipient's domain asks for
+    /// that.
     pub ca_file: Option<PathBuf>,
+    /// Look for policies of recipient domains (MTA-STS, RFC 8461) and keep to
+    /// them: in `enforce` mode mail waits rather than going to a host that the
+    /// policy does not name, or that cannot prove its name.
+    pub mta_sts: bool,
+    /// Daily reports to domains that ask for them (TLSRPT, RFC 8460).
+    pub reports: Reports,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { ca_file: None, mta_sts: true, reports: Reports::default() }
+    }
+}
+
+/// Daily reports about TLS to recipient domains that ask for them.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reports {
+    /// The mail address of those who answer questions about the reports. It is
+    /// named in each of them; without it none are sent.
+    pub contact: Option<EmailAddress>,
+    /// The name of the organization that sends the reports. Without it, the
+    /// operator's domain.
+    pub organization: Option<String>,
+}
+
+impl Reports {
+    fn validate(&self) -> Result<(), String> {
+        match &self.organization {
+            Some(name) if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) => {
+                Err("tls.reports.organization: expected 1 to 200 printable characters".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Bounds of connections and queues.
@@ -232,6 +271,14 @@ pub struct Limits {
     pub ready: usize,
     /// Recipient domains whose hosts are looked up at the same time.
     pub lookups: usize,
+    /// Recipient domains whose MTA-STS policy is kept. Beyond, those that mail was
+    /// not sent to for the longest time are forgotten.
+    pub sts_policies: usize,
+    /// MTA-STS policies that are fetched at the same time.
+    pub sts_fetches: usize,
+    /// Recipient domains that a day's TLS reports are prepared for. Beyond, further
+    /// domains get none for that day.
+    pub tls_reports: usize,
 }
 
 impl Default for Limits {
@@ -251,6 +298,9 @@ impl Default for Limits {
             ready_per_site: 1_000,
             ready: 20_000,
             lookups: 200,
+            sts_policies: 20_000,
+            sts_fetches: 100,
+            tls_reports: 5_000,
         }
     }
 }
@@ -270,6 +320,9 @@ impl Limits {
             ("ready_per_site", self.ready_per_site),
             ("ready", self.ready),
             ("lookups", self.lookups),
+            ("sts_policies", self.sts_policies),
+            ("sts_fetches", self.sts_fetches),
+            ("tls_reports", self.tls_reports),
         ];
         match positive.iter().find(|(_, value)| !(1..=MOST).contains(value)) {
             Some((key, _)) => Err(format!("limits.{key}: expected 1 to {MOST}")),
@@ -307,6 +360,10 @@ pub struct Timeouts {
     pub rcpt: Period,
     /// Until the reply to DATA.
     pub data: Period,
+    /// From MAIL to the reply to DATA, however many recipients there are and
+    /// however long each may take. A host that is slower is asked to take fewer
+    /// recipients at a time.
+    pub transaction: Period,
     /// For each write of a part of the message.
     pub data_block: Period,
     /// For writing all of the message.
@@ -315,6 +372,9 @@ pub struct Timeouts {
     pub end_of_data: Period,
     /// Until the reply to RSET or QUIT.
     pub reset: Period,
+    /// For all of an HTTPS request: to fetch an MTA-STS policy (RFC 8461 section
+    /// 3.3), or to hand in a report.
+    pub https: Period,
 }
 
 impl Default for Timeouts {
@@ -332,12 +392,14 @@ impl Default for Timeouts {
             rcpt: Period::from_mins(5),
             // RFC 5321 section 4.5.3.2.4
             data: Period::from_mins(2),
+            transaction: Period::from_mins(30),
             // RFC 5321 section 4.5.3.2.5
             data_block: Period::from_mins(3),
             content: Period::from_hours(1),
             // RFC 5321 section 4.5.3.2.6
             end_of_data: Period::from_mins(10),
             reset: Period::from_secs(5),
+            https: Period::from_mins(1),
         }
     }
 }
@@ -353,10 +415,12 @@ impl Timeouts {
             ("mail", self.mail),
             ("rcpt", self.rcpt),
             ("data", self.data),
+            ("transaction", self.transaction),
             ("data_block", self.data_block),
             ("content", self.content),
             ("end_of_data", self.end_of_data),
             ("reset", self.reset),
+            ("https", self.https),
         ];
         match all.iter().find(|(_, period)| period.is_zero()) {
             Some((key, _)) => Err(format!("timeouts.{key}: expected more than zero")),
@@ -392,6 +456,7 @@ mod tests {
             (Box::new(|s| s.ehlo_name = Some("a b".into())), "ehlo_name:"),
             (Box::new(|s| s.limits.ready = 0), "limits.ready:"),
             (Box::new(|s| s.limits.connections = usize::MAX), "limits.connections:"),
+            (Box::new(|s| s.tls.reports.organization = Some("a\r\nb".into())), "tls.reports.organization:"),
             (Box::new(|s| s.timeouts.mail = Period::from_secs(0)), "timeouts.mail:"),
             (Box::new(|s| s.limits.initial_connections_per_site = 21), "limits.initial"),
             (Box::new(|s| s.smarthost = Some(Smarthost::default())), "smarthost.host:"),

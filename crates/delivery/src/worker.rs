@@ -1,14 +1,17 @@
 //! The task of one connection of a site: takes jobs while there are any, opens
 //! the connection when the first one needs it, and ends after a while without.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::Shared;
 use crate::attempt::{Attempt, Reach};
 use crate::connection::{Connection, Stop};
+use crate::report::Results;
 use crate::settle::Settling;
 use crate::site::{Job, Site};
 use crate::walk::Refused;
@@ -70,18 +73,31 @@ impl Worker {
         while let Some(job) = self.next_job().await {
             let (shared, site) = (self.shared.clone(), self.site.clone());
             // SHAPING: a permit for the connection, and the turn of the transaction.
-            let attempt = Attempt::new(&shared, &site, job);
-            match self.settling.along(attempt.run(&mut self.connection, &mut self.stop)).await {
-                Reach::Done(job, results) => self.settling.settle(&self.shared, job, results),
-                Reach::Unreachable(job, refused) => match self.site.take_back(job) {
+            let mut attempt = Attempt::new(&shared, &site, job);
+            let running = AssertUnwindSafe(attempt.run(&mut self.connection, &mut self.stop)).catch_unwind();
+            match self.settling.along(running).await {
+                Ok(Reach::Done) => self.settle(attempt.into_parts()),
+                Ok(Reach::Unreachable(refused)) => match self.site.take_back(attempt.into_parts().0) {
                     None => return,
                     Some(job) => self.refuse_all(job, &refused).await,
                 },
-                Reach::Stopped => return,
+                Ok(Reach::Stopped) => return self.settle(attempt.into_parts()),
+                // The claim must not go back as it was: it would be tried again at once.
+                Err(_) => {
+                    self.connection = None;
+                    self.shared.metrics.attempts_failed.inc();
+                    let (job, results) = attempt.fail();
+                    tracing::error!(id = %job.claim.id, site = %self.site.lane.site, "an attempt panicked");
+                    self.settle((job, results));
+                }
             }
             self.settling.make_room().await;
             self.tidy_connection().await;
         }
+    }
+
+    fn settle(&mut self, (job, results): (Job, Results)) {
+        self.settling.settle(&self.shared, job, results);
     }
 
     /// The next job, or `None` when this task has to end.
@@ -105,8 +121,7 @@ impl Worker {
         let mut jobs = self.site.drain();
         jobs.push_front(job);
         for job in jobs {
-            let (job, results) = Attempt::new(&self.shared, &self.site, job).refuse(refused);
-            self.settling.settle(&self.shared, job, results);
+            self.settle(Attempt::new(&self.shared, &self.site, job).refuse(refused));
             self.settling.make_room().await;
         }
     }

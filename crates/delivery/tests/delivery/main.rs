@@ -4,6 +4,7 @@
 
 mod bounces;
 mod extensions;
+mod faults;
 mod hosts;
 mod patience;
 mod replies;

@@ -17,6 +17,8 @@ pub(crate) enum Say {
     Usual,
     /// This, line by line.
     Reply(&'static str),
+    /// This, after a while; it counts as a positive reply.
+    After(Duration, &'static str),
     /// This, then it closes.
     Last(&'static str),
     /// Nothing; it closes.
@@ -209,7 +211,7 @@ impl Server {
             if verb == "STARTTLS" && !matches!((self.0.script)(moment), Say::Reply(_)) {
                 return Some(stream.into_inner());
             }
-            let is_usual = matches!((self.0.script)(moment), Say::Usual | Say::Slow(_));
+            let is_usual = matches!((self.0.script)(moment), Say::Usual | Say::Slow(_) | Say::After(..));
             match verb.as_str() {
                 "MAIL" => moment.named = 0,
                 "RCPT" if is_usual => moment.named += 1,
@@ -284,6 +286,10 @@ impl Server {
         match (self.0.script)(moment) {
             Say::Usual => self.write(stream, usual).await.is_some(),
             Say::Reply(text) => self.write(stream, text).await.is_some(),
+            Say::After(wait, text) => {
+                tokio::time::sleep(wait).await;
+                self.write(stream, text).await.is_some()
+            }
             Say::Last(text) => {
                 self.write(stream, text).await;
                 false
