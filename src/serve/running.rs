@@ -180,6 +180,7 @@ fn delivery(
         spool: queue.spool.clone(),
         accounts: rooms.accounts.clone(),
         submission: submission.clone(),
+        store: rooms.store.clone(),
         resolver: world.resolver,
         dialer: world.dialer,
         built_in: world.built_in,

@@ -18,6 +18,7 @@ use crate::lane::{Demand, Lane};
 use crate::route::Route;
 use crate::settle::Settling;
 use crate::site::Job;
+use crate::sts::{self, Way};
 use crate::target::{Target, find_mx};
 
 /// Claims taken at once.
@@ -60,7 +61,7 @@ struct Dispatcher {
 /// The way of a domain.
 enum Plan {
     /// Known, until the DNS may say otherwise.
-    Known { target: Arc<Target>, until: Option<Instant> },
+    Known { way: Way, until: Option<Instant> },
     /// Being looked up; these wait for it.
     Sought { generation: u64, jobs: Vec<Job>, parked: Vec<QueueKey> },
 }
@@ -68,7 +69,7 @@ enum Plan {
 /// What tasks report back.
 enum News {
     /// A lookup has ended.
-    Found { domain: Domain, answer: Result<(Target, Duration), Finding> },
+    Found { domain: Domain, answer: Result<(Way, Duration), Finding> },
     /// The hold of a queue is on disk, or cannot be.
     Held(QueueKey),
 }
@@ -142,9 +143,9 @@ impl Dispatcher {
         }
         let domain = &job.claim.queue.domain;
         match self.plans.get_mut(domain) {
-            Some(Plan::Known { target, until }) if until.is_none_or(|until| self.shared.clock.instant() < until) => {
-                let target = target.clone();
-                self.send(&config, &target, job);
+            Some(Plan::Known { way, until }) if until.is_none_or(|until| self.shared.clock.instant() < until) => {
+                let way = way.clone();
+                self.send(&config, &way, job);
             }
             Some(Plan::Sought { jobs, parked, .. }) => {
                 if jobs.len() < config.settings.limits.ready_per_site {
@@ -173,8 +174,9 @@ impl Dispatcher {
         };
         match target {
             Some(target) => {
-                self.remember(domain, Plan::Known { target: target.clone(), until: None });
-                self.send(config, &target, job);
+                let way = Way::of(target);
+                self.remember(domain, Plan::Known { way: way.clone(), until: None });
+                self.send(config, &way, job);
             }
             // The settings were checked: their routes lead somewhere.
             None => self.refuse(vec![job], &Finding::internal("the route leads nowhere")),
@@ -182,7 +184,7 @@ impl Dispatcher {
     }
 
     /// Asks the DNS.
-    fn seek(&mut self, config: &Config, domain: Domain, job: Job) {
+    fn seek(&mut self, config: &Arc<Config>, domain: Domain, job: Job) {
         self.remember(
             domain.clone(),
             Plan::Sought { generation: config.generation, jobs: vec![job], parked: Vec::new() },
@@ -190,35 +192,28 @@ impl Dispatcher {
         let shared = self.shared.clone();
         let answer = Err(Finding::internal("the lookup failed"));
         let report = self.report(News::Found { domain: domain.clone(), answer });
-        let limit = config.settings.timeouts.lookup.as_duration();
+        let config = config.clone();
         self.shared.scope.spawn("lookup", async move {
-            let look_up = async {
-                let _turn = shared.lookups.acquire().await;
-                let finding = find_mx(&*shared.resolver, &domain, shared.submission.settings().hostname());
-                let found = timeout(limit, finding).await;
-                found.unwrap_or_else(|_| Err(Finding::no_dns(domain.as_str())))
-            };
             tokio::select! {
                 biased;
-                answer = look_up => report.say(News::Found { domain: domain.clone(), answer }),
+                answer = look_up(&shared, &config, &domain) => report.say(News::Found { domain: domain.clone(), answer }),
                 () = shared.scope.cancelled() => {}
             }
         });
     }
 
     /// A lookup has ended: those that waited for it go on.
-    fn arrive(&mut self, domain: Domain, answer: Result<(Target, Duration), Finding>) {
+    fn arrive(&mut self, domain: Domain, answer: Result<(Way, Duration), Finding>) {
         let Some(Plan::Sought { generation, jobs, parked }) = self.plans.remove(&domain) else { return };
         let config = self.shared.config.load_full();
         match answer {
             // The domain may have another route by now.
             _ if generation != config.generation => jobs.into_iter().for_each(|job| self.dispatch(job)),
-            Ok((target, holds)) => {
-                let target = Arc::new(target);
+            Ok((way, holds)) => {
                 let until = Some(self.shared.clock.instant() + holds);
-                self.remember(domain, Plan::Known { target: target.clone(), until });
+                self.remember(domain, Plan::Known { way: way.clone(), until });
                 for job in jobs {
-                    self.send(&config, &target, job);
+                    self.send(&config, &way, job);
                 }
             }
             Err(finding) => self.refuse(jobs, &finding),
@@ -228,9 +223,13 @@ impl Dispatcher {
         }
     }
 
-    fn send(&self, config: &Config, target: &Arc<Target>, job: Job) {
-        // SOURCES: the source is chosen here.
+    fn send(&mut self, config: &Config, way: &Way, job: Job) {
         let demand = Demand::of(&job.claim.message);
+        let target = match way.for_demand(demand) {
+            Ok(target) => target,
+            Err(finding) => return self.refuse(vec![job], finding),
+        };
+        // SOURCES: the source is chosen here.
         let lane = Lane { site: target.name.clone(), source: None, demand };
         // SHAPING: a lane that pauses takes no job.
         let site = self.shared.sites.push(config.generation, target, lane, &config.settings.limits, job);
@@ -276,6 +275,21 @@ impl Dispatcher {
         }
         self.plans.insert(domain, plan);
     }
+}
+
+/// Asks the DNS for the hosts of `domain`, and at the same time for its policy. A
+/// policy that has to be fetched keeps nobody else from looking up.
+async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(Way, Duration), Finding> {
+    let limit = config.settings.timeouts.lookup.as_duration();
+    let (found, announced) = {
+        let _turn = shared.lookups.acquire().await;
+        let finding = find_mx(&*shared.resolver, domain, shared.submission.settings().hostname());
+        tokio::join!(timeout(limit, finding), shared.sts.announced(config, domain))
+    };
+    let (target, holds) = found.unwrap_or_else(|_| Err(Finding::no_dns(domain.as_str())))?;
+    let known = shared.sts.find(config, domain, announced.as_deref()).await;
+    let holds = known.holds.map_or(holds, |policy| policy.min(holds));
+    Ok((sts::apply(target, domain, known.policy.as_ref()), holds))
 }
 
 enum Step {

@@ -24,6 +24,7 @@ mod config;
 mod connection;
 mod dispatch;
 mod finding;
+mod https;
 mod lane;
 mod needs;
 mod report;
@@ -33,6 +34,7 @@ pub mod settings;
 mod settle;
 mod site;
 mod source;
+pub mod sts;
 mod target;
 mod tls;
 mod walk;
@@ -46,12 +48,14 @@ use postrider_account::Accounts;
 use postrider_base::{Clock, Dialer, Metrics, Random, Scope, Timestamp};
 use postrider_dns::Resolver;
 use postrider_spool::Spool;
+use postrider_store::Store;
 use postrider_submission::Submission;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use config::Config;
 use site::{Site, Sites};
+use sts::Sts;
 
 pub use lane::Demand;
 pub use settings::Settings;
@@ -65,6 +69,8 @@ pub struct Deps {
     /// Takes the bounce messages, and knows the relay's host name: for EHLO unless
     /// the settings have another, and for finding loops.
     pub submission: Submission,
+    /// Keeps what is learned of recipient domains.
+    pub store: Store,
     /// Finds hosts; expected to cache.
     pub resolver: Arc<dyn Resolver>,
     /// Opens connections to hosts.
@@ -98,6 +104,10 @@ impl Delivery {
         let hostname = deps.submission.settings().hostname();
         let config = Config::new(0, deps.settings, hostname, &deps.built_in, &deps.clock)?;
         let limits = &config.settings.limits;
+        let sts = {
+            let (resolver, dialer) = (deps.resolver.clone(), deps.dialer.clone());
+            Sts::new(&deps.store, resolver, dialer, &deps.clock, &deps.metrics, limits.sts_fetches)
+        };
         let shared = Arc::new(Shared {
             sites: Sites::new(deps.spool.clone()),
             connections: Arc::new(Semaphore::new(limits.connections)),
@@ -114,8 +124,10 @@ impl Delivery {
             metrics: deps.metrics,
             scope: scope.child("delivery"),
             config: ArcSwap::from_pointee(config),
+            sts,
         });
         shared.scope.spawn("dispatch", dispatch::run(shared.clone()));
+        shared.scope.spawn("policies", sts::run(shared.clone()));
         Ok(Self(shared))
     }
 
@@ -126,8 +138,8 @@ impl Delivery {
 
     /// Takes new settings, and reads the files that they name again. They hold
     /// from the next claim on; connections that are open keep what they were
-    /// opened with. `limits.connections`, `limits.ready` and `limits.lookups`
-    /// hold from the next start.
+    /// opened with. `limits.connections`, `limits.ready`, `limits.lookups` and
+    /// `limits.sts_fetches` hold from the next start.
     ///
     /// # Errors
     /// [`Error::Settings`] and [`Error::File`]; the settings in force stay.
@@ -154,6 +166,7 @@ struct Shared {
     metrics: Metrics,
     scope: Scope,
     config: ArcSwap<Config>,
+    sts: Sts,
     sites: Sites,
     /// A place for each open connection.
     connections: Arc<Semaphore>,

@@ -26,6 +26,9 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     pub(crate) tls: TlsUse,
     pub(crate) kind: Kind,
+    /// The hosts are those of a policy of the domain, which they have to prove
+    /// (RFC 8461 section 4).
+    pub(crate) sts: bool,
 }
 
 /// Who named the hosts of a target.
@@ -49,6 +52,7 @@ impl Target {
             port: route.port,
             tls: route.tls,
             kind: Kind::Route,
+            sts: false,
         }
     }
 
@@ -67,6 +71,7 @@ impl Target {
             port: smarthost.port,
             tls,
             kind: Kind::Smarthost(smarthost.clone()),
+            sts: false,
         })
     }
 
@@ -78,14 +83,20 @@ impl Target {
             port: SMTP_PORT,
             tls: TlsUse::Never,
             kind: Kind::BuiltIn(dialer),
+            sts: false,
         }
     }
 
     /// The hosts that the DNS, or an address literal, names.
     fn of_hosts(hosts: Vec<Vec<Host>>) -> Self {
+        let name = Self::name_of(&hosts).into();
+        Self { name, hosts, port: SMTP_PORT, tls: TlsUse::Opportunistic, kind: Kind::Mx, sts: false }
+    }
+
+    /// The site of these hosts.
+    pub(crate) fn name_of(hosts: &[Vec<Host>]) -> String {
         let group = |hosts: &Vec<Host>| hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(",");
-        let name = hosts.iter().map(group).collect::<Vec<_>>().join(" ");
-        Self { name: name.into(), hosts, port: SMTP_PORT, tls: TlsUse::Opportunistic, kind: Kind::Mx }
+        hosts.iter().map(group).collect::<Vec<_>>().join(" ")
     }
 
     /// Whether strangers named the hosts.

@@ -155,11 +155,7 @@ fn client_config(provider: &Arc<CryptoProvider>, clock: &Clock, rule: Rule) -> R
     Ok(builder.with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-fn web_config(
-    provider: &Arc<CryptoProvider>,
-    clock: &Clock,
-    roots: RootCertStore,
-) -> Result<Arc<ClientConfig>, Error> {
+fn web_config(provider: &Arc<CryptoProvider>, clock: &Clock, roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
     let mut config = config_builder(provider, clock)?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -36,9 +36,7 @@ impl Verifier {
     fn check(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         match &self.rule {
             Rule::Any => Ok(()),
-            Rule::Webpki { authorities, names } => {
-                check_chain(&self.provider, &authorities.0, names, own, others, now)
-            }
+            Rule::Webpki { authorities, names } => check_chain(&self.provider, &authorities.0, names, own, others, now),
             Rule::Dane(policy) if policy.knows(own) => Ok(()),
             // RFC 7672 section 3.1.2
             Rule::Dane(policy) => {

@@ -1,0 +1,60 @@
+//! What a policy makes of the hosts that a domain's mail may go to.
+
+use std::sync::Arc;
+
+use postrider_mail::Domain;
+
+use crate::finding::Finding;
+use crate::lane::Demand;
+use crate::route::{Host, TlsUse};
+use crate::sts::policy::{Mode, Policy};
+use crate::target::{Kind, Target};
+
+/// Where the mail of a domain goes, or why it goes nowhere.
+#[derive(Clone)]
+pub(crate) struct Way {
+    /// By the domain's policy.
+    target: Result<Arc<Target>, Finding>,
+    /// For messages whose senders want them delivered all the same (RFC 8689
+    /// section 3), where that makes a difference.
+    waived: Option<Arc<Target>>,
+}
+
+impl Way {
+    /// The same for all messages.
+    pub(crate) fn of(target: Arc<Target>) -> Self {
+        Self { target: Ok(target), waived: None }
+    }
+
+    /// The way of messages whose senders ask this of TLS.
+    pub(crate) fn for_demand(&self, demand: Demand) -> Result<&Arc<Target>, &Finding> {
+        match &self.waived {
+            Some(target) if demand == Demand::Waived => Ok(target),
+            _ => self.target.as_ref(),
+        }
+    }
+}
+
+/// The way to the hosts of `target`, which the DNS named, under the policy of
+/// `domain`.
+pub(crate) fn apply(target: Target, domain: &Domain, policy: Option<&Policy>) -> Way {
+    let Some(policy) = policy.filter(|policy| policy.mode == Mode::Enforce) else { return Way::of(Arc::new(target)) };
+    let allowed = |host: &Host| matches!(host, Host::Name(name) if policy.allows(name));
+    let hosts = target.hosts.iter().map(|group| group.iter().filter(|host| allowed(host)).cloned().collect::<Vec<_>>());
+    let hosts: Vec<_> = hosts.filter(|group| !group.is_empty()).collect();
+    let enforced = match hosts.is_empty() {
+        true => {
+            let text = format!("no mail host of {domain} is named by its MTA-STS policy");
+            Err(Finding::no_tls(&text))
+        }
+        false => Ok(Arc::new(Target {
+            name: format!("{} (mta-sts)", Target::name_of(&hosts)).into(),
+            hosts,
+            port: target.port,
+            tls: TlsUse::Required,
+            kind: Kind::Mx,
+            sts: true,
+        })),
+    };
+    Way { target: enforced, waived: Some(Arc::new(target)) }
+}
