@@ -7,7 +7,7 @@
 
 mod instruments;
 
-pub use instruments::{BuildInfo, By, Counter, Declaration, Gauge, Held, Histogram, Label};
+pub use instruments::{BuildInfo, By, ByName, Counter, Declaration, Gauge, Held, Histogram, Label, Named};
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -256,6 +256,42 @@ labels! {
         ConfiguredAuthenticated = "configured_authenticated",
     }
 
+    /// Why mail to a site pauses.
+    PauseKind = "kind" {
+        /// An operator said so.
+        Operator = "operator",
+        /// A reply said that there is too much from a source address.
+        Source = "source",
+        /// A reply said that there is too much of a signing domain.
+        SigningDomain = "signing_domain",
+        /// A site has a source address on a list.
+        Block = "block",
+    }
+
+    /// What a reply led to by a feedback rule.
+    Feedback = "action" {
+        /// Half the connections and half the rate.
+        Slow = "slow",
+        /// A pause of a source address.
+        PauseSource = "pause_source",
+        /// A pause of a signing domain.
+        PauseSigningDomain = "pause_signing_domain",
+        /// A pause of a source address that somebody has to look after.
+        BlockSource = "block_source",
+        /// A bounce.
+        Bounce = "bounce",
+    }
+
+    /// What deliveries wait for.
+    ShapingWait = "for" {
+        /// A connection to a site that has as many as it gets.
+        SiteConnection = "site_connection",
+        /// A connection to a provider that has as many as it gets.
+        ProviderConnection = "provider_connection",
+        /// The next message that a rate allows.
+        Rate = "rate",
+    }
+
     /// How a DNS question was answered.
     DnsResult = "result" {
         /// From the cache.
@@ -265,6 +301,14 @@ labels! {
         /// Not, or not believably.
         Failed = "failed",
     }
+}
+
+/// The addresses that mail leaves from, as the settings name them.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceName;
+
+impl Named for SourceName {
+    const KEY: &'static str = "source";
 }
 
 impl RefusalCode {
@@ -395,6 +439,8 @@ table! {
     outbound_reused: Counter = "postrider_outbound_connections_reused";
     /// Connections to other hosts that could not be opened.
     outbound_failed: Counter = "postrider_outbound_connections_failed";
+    /// Hosts of which it is remembered what became of connections to them.
+    outbound_known_hosts: Gauge = "postrider_outbound_known_hosts";
     /// MTA-STS policies of recipient domains that are kept.
     sts_policies: Gauge = "postrider_sts_policies";
     /// Fetches of MTA-STS policies.
@@ -411,8 +457,31 @@ table! {
     tls_enforced: Counter = "postrider_delivery_tls_enforced";
     /// 1 while answers of the DNS are validated with DNSSEC, 0 while the name servers do not let them be.
     dnssec: Gauge = "postrider_dnssec_validation";
+    /// Replies that met a feedback rule.
+    shaping_feedback: By<Feedback, Counter> = "postrider_shaping_feedback";
+    /// Replies that said when to try again.
+    shaping_retry_after: Counter = "postrider_shaping_retry_after";
+    /// Pauses in effect: of an operator, or of a source address or a signing domain at one site.
+    shaping_pauses: By<PauseKind, Gauge> = "postrider_shaping_pauses";
+    /// Sites and providers that get less than the rules allow, because they complained.
+    shaping_slowed: Gauge = "postrider_shaping_slowed";
+    /// Deliveries that had to wait for their turn.
+    shaping_waits: By<ShapingWait, Counter> = "postrider_shaping_waits";
     /// DNS questions that deliveries asked.
     dns: By<DnsResult, Counter> = "postrider_dns_questions";
+
+    /// How far each source of the settings is warmed up, in percent; 100 is complete.
+    source_warm_up: ByName<SourceName, Gauge> = "postrider_source_warm_up_percent";
+    /// Delivery attempts by the source that they came from.
+    source_attempts: ByName<SourceName, Counter> = "postrider_source_attempts";
+    /// Recipients whose host took a message, by the source that it came from.
+    source_delivered: ByName<SourceName, Counter> = "postrider_source_delivered";
+    /// Recipients put off, by source.
+    source_deferred: ByName<SourceName, Counter> = "postrider_source_deferred";
+    /// Recipients given up, by source.
+    source_bounced: ByName<SourceName, Counter> = "postrider_source_bounced";
+    /// Refusals because of the address that a message came from, by source.
+    source_blocked: ByName<SourceName, Counter> = "postrider_source_blocked";
 
     /// Records written to the journal.
     journal_records: By<EventKind, Counter> = "postrider_journal_records";
@@ -466,7 +535,16 @@ mod tests {
 
     #[test]
     fn the_reference_is_what_is_exported() {
-        let text = Metrics::new().encode();
+        let metrics = Metrics::new();
+        for named in [&metrics.source_attempts, &metrics.source_delivered, &metrics.source_deferred] {
+            named.of("out1").inc();
+        }
+        for named in [&metrics.source_bounced, &metrics.source_blocked] {
+            named.of("out1").inc();
+        }
+        metrics.source_warm_up.of("out1").set(50);
+        let text = metrics.encode();
+        assert!(text.contains("postrider_source_attempts_total{source=\"out1\"} 1\n"), "{text}");
         let mut names = HashSet::new();
         for declared in Metrics::reference() {
             assert!(names.insert(declared.name.clone()), "{} twice", declared.name);
