@@ -28,7 +28,10 @@ pub(crate) fn metrics(out: &mut Output) -> Result<()> {
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for metric in Metrics::reference() {
-        let labels = metric.labels.iter().map(|(key, values)| format!("{key}: {}", values.join(", ")));
+        let labels = metric.labels.iter().map(|(key, values)| match values.is_empty() {
+            true => format!("{key}: as the configuration names them"),
+            false => format!("{key}: {}", values.join(", ")),
+        });
         let labels = labels.collect::<Vec<_>>().join("; ");
         writeln!(page, "| `{}` | {} | {labels} | {} |", metric.name, metric.kind, metric.help)?;
     }

@@ -1,10 +1,12 @@
 //! What metrics are made of: plain atomics, resolved to their label up front.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
@@ -51,6 +53,64 @@ impl<L: Label, M: EncodeMetric + TypedMetric> EncodeMetric for By<L, M> {
         for label in L::ALL {
             let labels = [(L::KEY, label.as_str())];
             self.of(*label).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        M::TYPE
+    }
+}
+
+/// What a kind of things that the operator names is called in a label.
+pub trait Named: Debug + Send + Sync + 'static {
+    /// The label's key.
+    const KEY: &'static str;
+}
+
+/// One metric for each name of a list that the operator writes down: as closed a set as
+/// [`By`]'s, known when the relay starts. Never for names from the network.
+pub struct ByName<N, M> {
+    metrics: Arc<RwLock<BTreeMap<String, M>>>,
+    names: std::marker::PhantomData<fn() -> N>,
+}
+
+impl<N: Named, M: Clone + Default> ByName<N, M> {
+    /// The metric of one name, which exists from now on.
+    pub fn of(&self, name: &str) -> M {
+        if let Some(metric) = self.metrics.read().get(name) {
+            return metric.clone();
+        }
+        self.metrics.write().entry(name.to_owned()).or_default().clone()
+    }
+}
+
+impl<N, M> Clone for ByName<N, M> {
+    fn clone(&self) -> Self {
+        Self { metrics: self.metrics.clone(), names: std::marker::PhantomData }
+    }
+}
+
+impl<N, M> Default for ByName<N, M> {
+    fn default() -> Self {
+        Self { metrics: Arc::default(), names: std::marker::PhantomData }
+    }
+}
+
+impl<N: Named, M> Debug for ByName<N, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ByName").field(&N::KEY).field(&self.metrics.read().len()).finish()
+    }
+}
+
+impl<N: Named, M: EncodeMetric + TypedMetric> EncodeMetric for ByName<N, M>
+where
+    M: Send + Sync,
+{
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, metric) in self.metrics.read().iter() {
+            let labels = [(N::KEY, name.as_str())];
+            metric.encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -176,7 +236,7 @@ pub struct Declaration {
     pub name: String,
     /// `counter`, `gauge`, `histogram` or `info`.
     pub kind: &'static str,
-    /// Label keys, each with all its values.
+    /// Label keys, each with all its values; none where the operator names them.
     pub labels: Vec<(&'static str, Vec<&'static str>)>,
     /// What it means.
     pub help: &'static str,
@@ -211,6 +271,13 @@ impl<L: Label, M: Described> Described for By<L, M> {
     fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
         let values = L::ALL.iter().map(|label| label.as_str()).collect();
         vec![(L::KEY, values)]
+    }
+}
+
+impl<N: Named, M: Described> Described for ByName<N, M> {
+    const KIND: MetricType = M::KIND;
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        vec![(N::KEY, Vec::new())]
     }
 }
 
