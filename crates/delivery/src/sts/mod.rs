@@ -9,8 +9,13 @@ mod fetch;
 pub mod policy;
 mod refresh;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -54,6 +59,8 @@ struct Inner {
     /// A place for each fetch.
     fetches: Semaphore,
     failures: Mutex<HashMap<Domain, Instant>>,
+    /// Policies that are kept; counted anew now and then.
+    count: AtomicUsize,
 }
 
 /// What is kept of a domain. A later form becomes another variant.
@@ -78,9 +85,6 @@ impl Kept {
         self.fetched_at.saturating_add(self.policy.life())
     }
 }
-
-/// A fetch that failed, for the domain's report.
-pub(crate) type Failed = (Option<Kept>, FetchError);
 
 /// What holds for mail to a domain.
 #[derive(Debug, Default)]
@@ -110,8 +114,9 @@ impl Sts {
             metrics: metrics.clone(),
             fetches: Semaphore::new(fetches),
             failures: Mutex::default(),
+            count: AtomicUsize::new(0),
         }));
-        sts.count();
+        sts.counted(sts.0.table.len().map_or(0, |rows| usize::try_from(rows).unwrap_or(usize::MAX)));
         sts
     }
 
@@ -212,24 +217,23 @@ impl Sts {
     }
 
     async fn keep(&self, config: &Config, domain: &Domain, kept: Kept) {
-        let key = domain.to_string();
+        let (key, most) = (domain.to_string(), config.settings.limits.sts_policies);
         let is_new = !matches!(self.0.table.get(&key), Ok(Some(_)));
-        let mut changes = Vec::new();
-        if is_new && self.count() >= config.settings.limits.sts_policies as u64 {
-            changes = self.make_room(config.settings.limits.sts_policies).await;
-        }
+        let count = self.0.count.load(Relaxed);
+        let excess = if is_new && count >= most { self.excess(most).await } else { Vec::new() };
+        self.counted((count + usize::from(is_new)).saturating_sub(excess.len()));
+        let mut changes: Vec<_> = excess.into_iter().map(Change::Delete).collect();
         changes.push(Change::Put(key, Row::V1(kept)));
         self.write(changes).await;
-        self.count();
     }
 
-    /// Which rows go when there are too many: those that were used the longest
+    /// Who is forgotten when there are too many: those that were used the longest
     /// time ago, a sixteenth of them, so that it is not done for each domain.
-    async fn make_room(&self, most: usize) -> Vec<Change<String, Row>> {
+    async fn excess(&self, most: usize) -> Vec<String> {
         let mut rows = self.rows(|_| true).await;
         rows.sort_by_key(|(_, kept)| kept.used_at);
         let excess = (rows.len() + 1).saturating_sub(most) + most / 16;
-        rows.into_iter().take(excess).map(|(domain, _)| Change::Delete(domain)).collect()
+        rows.into_iter().take(excess).map(|(domain, _)| domain).collect()
     }
 
     /// The rows that are `wanted`, read beside the runtime's tasks.
@@ -254,10 +258,9 @@ impl Sts {
         }
     }
 
-    /// How many policies are kept.
-    fn count(&self) -> u64 {
-        let count = self.0.table.len().unwrap_or_default();
+    /// So many policies are kept.
+    fn counted(&self, count: usize) {
+        self.0.count.store(count, Relaxed);
         self.0.metrics.sts_policies.set(i64::try_from(count).unwrap_or(i64::MAX));
-        count
     }
 }

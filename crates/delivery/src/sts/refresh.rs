@@ -48,17 +48,14 @@ impl Sts {
     /// Fetches again what is due, and forgets what has expired.
     pub(crate) async fn refresh(&self, config: &Config) {
         let now = self.0.clock.now();
-        let expired = self.rows(move |kept| kept.expires_at() <= now).await;
-        if !expired.is_empty() {
-            self.write(expired.into_iter().map(|(domain, _)| Change::Delete(domain)).collect()).await;
-            self.count();
-        }
-        let due = self
-            .rows(move |kept| {
-                let age = now.saturating_since(kept.fetched_at);
-                age >= FRESH.min(kept.policy.life() / 2) && now.saturating_since(kept.used_at) < UNUSED
-            })
-            .await;
+        let rows = self.rows(|_| true).await;
+        let (valid, expired): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, kept)| kept.expires_at() > now);
+        self.write(expired.into_iter().map(|(domain, _)| Change::Delete(domain)).collect()).await;
+        self.counted(valid.len());
+        let due = valid.into_iter().filter(|(_, kept)| {
+            let age = now.saturating_since(kept.fetched_at);
+            age >= FRESH.min(kept.policy.life() / 2) && now.saturating_since(kept.used_at) < UNUSED
+        });
         futures_util::stream::iter(due)
             .for_each_concurrent(AT_ONCE, |(domain, kept)| self.refresh_one(config, domain, kept))
             .await;
