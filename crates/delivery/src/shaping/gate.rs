@@ -1,0 +1,261 @@
+//! What a lane sees of shaping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_base::metrics::{Feedback, PauseKind, ShapingWait};
+use postrider_mail::{BounceKind, Domain, Severity, SmtpReply, Stage};
+
+use super::feedback::{Effect, Rule, comparable};
+use super::file::OnBlock;
+use super::governor::{Inner, SiteState};
+use super::pause::{Pause, Scope};
+use super::retry_after::retry_after;
+use super::rules::SiteRules;
+use super::seats::Seat;
+use super::throttle::{LastReply, Throttle};
+
+/// While others wait for its place, a connection is given up after so many
+/// messages.
+const FAIR_TURN: u32 = 10;
+
+/// The way of one lane: from one source to one site.
+pub(crate) struct Gate {
+    inner: Arc<Inner>,
+    site: Arc<SiteState>,
+    source: Scope,
+    number: u64,
+}
+
+/// A place for one connection. Free again when dropped.
+pub(crate) struct Permit {
+    site: Seat,
+    provider: Option<Seat>,
+}
+
+/// What follows from a reply.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Heard {
+    pub(crate) action: Option<Action>,
+    /// How long the host asks to be left alone with this: within 1 second and 4 hours.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What a feedback rule has done, or asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// The site gets half.
+    Slowed,
+    /// Mail of the lane, or of the signing domain, waits.
+    Paused(Pause),
+    /// Mail of the lane waits; where it may move, another address of its pool
+    /// can be taken instead.
+    Blocked { pause: Pause, may_move: bool },
+    /// The recipient has bounced.
+    Bounce(BounceKind),
+}
+
+impl Gate {
+    pub(super) fn new(inner: Arc<Inner>, site: Arc<SiteState>, source: Option<Arc<str>>, number: u64) -> Self {
+        Self { inner, site, source: Scope::Source(source), number }
+    }
+
+    /// The rules of the site.
+    pub(crate) fn rules(&self) -> Arc<SiteRules> {
+        self.site.rules.load_full()
+    }
+
+    /// Connections that the site may have at the moment, from all sources.
+    pub(crate) fn limit(&self) -> usize {
+        self.site.throttle.seats.limit()
+    }
+
+    /// The rate that holds at the moment, where one does.
+    pub(crate) fn rate(&self) -> Option<String> {
+        self.site.throttle.pacer.rate().map(|rate| rate.to_string())
+    }
+
+    /// A place for a connection, at once or in turn: round the lanes, and in
+    /// the order of asking within one. Giving up waiting loses nothing.
+    pub(crate) async fn connection(&self) -> Permit {
+        let site = self.seat(&self.site.throttle, ShapingWait::SiteConnection).await;
+        let provider = match self.site.provider.load_full() {
+            Some(provider) => Some(self.seat(&provider.throttle, ShapingWait::ProviderConnection).await),
+            None => None,
+        };
+        Permit { site, provider }
+    }
+
+    async fn seat(&self, throttle: &Throttle, wait: ShapingWait) -> Seat {
+        if throttle.seats.taken() >= throttle.seats.limit() {
+            self.inner.metrics.shaping_waits.of(wait).inc();
+        }
+        throttle.seats.take(self.number).await
+    }
+
+    /// Resolves when the next message may begin. Giving up waiting loses at
+    /// most a turn. Costs two atomic loads where there is no rate.
+    pub(crate) async fn turn(&self) {
+        let mut has_waited = self.site.throttle.pacer.turn().await;
+        if let Some(provider) = self.site.provider.load_full() {
+            has_waited |= provider.throttle.pacer.turn().await;
+        }
+        if has_waited {
+            self.inner.metrics.shaping_waits.of(ShapingWait::Rate).inc();
+        }
+    }
+
+    /// Why mail of the lane to a recipient domain, signed by `signing_domain`,
+    /// has to wait.
+    pub(crate) fn pause(&self, domain: &Domain, signing_domain: Option<&str>) -> Option<Pause> {
+        let provider = self.site.provider.load();
+        let provider_name = provider.as_ref().map(|provider| &*provider.name);
+        let Scope::Source(source) = &self.source else { return None };
+        let ordered = self.inner.orders.pause_of(&self.site.place, provider_name, source.as_deref(), domain.as_str());
+        if ordered.is_some() {
+            return ordered;
+        }
+        let is_paused = |throttle: &Throttle| throttle.is_paused();
+        if !is_paused(&self.site.throttle) && !provider.as_ref().is_some_and(|provider| is_paused(&provider.throttle)) {
+            return None;
+        }
+        let signed = signing_domain.map(|domain| Scope::SigningDomain(domain.to_ascii_lowercase().into()));
+        let scopes: Vec<Scope> = [Some(self.source.clone()), signed].into_iter().flatten().collect();
+        self.site.pause_of(&scopes, self.inner.clock.now())
+    }
+
+    /// The site has taken a message.
+    pub(crate) fn taken(&self) {
+        self.site.throttle.message_taken();
+        if let Some(provider) = &*self.site.provider.load() {
+            provider.throttle.message_taken();
+        }
+    }
+
+    /// A host of the site has said something that is no success.
+    pub(crate) fn heard(&self, signing_domain: Option<&str>, stage: Stage, reply: &SmtpReply) -> Heard {
+        if matches!(reply.severity(), Severity::Positive | Severity::Intermediate) {
+            return Heard::default();
+        }
+        let rules = self.site.rules.load();
+        let provider = rules.provider.as_ref().map(|provider| &*provider.name);
+        let text = comparable(reply);
+        let shaping = self.inner.shaping.load();
+        let rule = shaping.feedback_of(provider).find(|rule| rule.matches(stage, reply, &text));
+        let said = (reply.severity() == Severity::Transient).then(|| retry_after(&text)).flatten();
+        if said.is_some() {
+            self.inner.metrics.shaping_retry_after.inc();
+        }
+        self.site.throttle.note(LastReply {
+            at: self.inner.clock.now(),
+            stage,
+            text: reply.one_line(),
+            rule: rule.map(|rule| rule.name.clone()),
+        });
+        let action = rule.and_then(|rule| self.act(rule, signing_domain, reply, said));
+        Heard { action, retry_after: said }
+    }
+
+    fn act(
+        &self,
+        rule: &Rule,
+        signing_domain: Option<&str>,
+        reply: &SmtpReply,
+        said: Option<Duration>,
+    ) -> Option<Action> {
+        let metrics = &self.inner.metrics.shaping_feedback;
+        let site = &*self.site.place.name;
+        match rule.effect {
+            Effect::Ignore => None,
+            Effect::Slow => {
+                metrics.of(Feedback::Slow).inc();
+                if self.throttle(rule).slow() {
+                    tracing::info!(site, rule = &*rule.name, %reply, "half as much from now on, because the site says so");
+                }
+                Some(Action::Slowed)
+            }
+            Effect::PauseSource(time) => {
+                metrics.of(Feedback::PauseSource).inc();
+                let pause = self.pause_from(rule, PauseKind::Source, said.unwrap_or(time), reply);
+                if self.add_pause(rule, self.source.clone(), &pause) {
+                    tracing::info!(site, rule = &*rule.name, %reply, "paused, because the site says so");
+                }
+                Some(Action::Paused(pause))
+            }
+            Effect::PauseSigningDomain(time) => {
+                metrics.of(Feedback::PauseSigningDomain).inc();
+                let domain: Arc<str> = signing_domain?.to_ascii_lowercase().into();
+                let pause = self.pause_from(rule, PauseKind::SigningDomain, said.unwrap_or(time), reply);
+                if self.add_pause(rule, Scope::SigningDomain(domain.clone()), &pause) {
+                    tracing::info!(site, domain = &*domain, rule = &*rule.name, %reply, "mail of this domain pauses, because the site says so");
+                }
+                Some(Action::Paused(pause))
+            }
+            Effect::BlockSource(time) => {
+                metrics.of(Feedback::BlockSource).inc();
+                let pause = self.pause_from(rule, PauseKind::Block, time, reply);
+                if self.add_pause(rule, self.source.clone(), &pause) {
+                    let source = self.source_name();
+                    tracing::warn!(site, source, rule = &*rule.name, %reply, "the site has blocked this address: somebody has to look");
+                }
+                let may_move = self.site.rules.load().on_block == OnBlock::Move;
+                Some(Action::Blocked { pause, may_move })
+            }
+            Effect::Bounce(kind) => {
+                metrics.of(Feedback::Bounce).inc();
+                Some(Action::Bounce(kind))
+            }
+        }
+    }
+
+    fn pause_from(&self, rule: &Rule, kind: PauseKind, time: Duration, reply: &SmtpReply) -> Pause {
+        let since = self.inner.clock.now();
+        let why = format!("{}: {reply}", rule.name).into();
+        Pause { kind, since, until: Some(since.saturating_add(time)), why }
+    }
+
+    fn add_pause(&self, rule: &Rule, scope: Scope, pause: &Pause) -> bool {
+        let throttle = self.throttle(rule);
+        let is_new = throttle.pause(scope, pause.clone());
+        if let Some(until) = pause.until {
+            self.inner.ends(&throttle, until);
+        }
+        is_new
+    }
+
+    /// Whom a rule is about: the site, or all sites of its provider.
+    fn throttle(&self, rule: &Rule) -> Arc<Throttle> {
+        let provider = self.site.provider.load();
+        match provider.as_ref().filter(|_| rule.is_about_provider) {
+            Some(provider) => provider.throttle.clone(),
+            None => self.site.throttle.clone(),
+        }
+    }
+
+    fn source_name(&self) -> &str {
+        match &self.source {
+            Scope::Source(Some(name)) => name,
+            Scope::Source(None) | Scope::SigningDomain(_) => "system",
+        }
+    }
+}
+
+impl Permit {
+    /// Resolves when the place is wanted by somebody else: an idle connection
+    /// should be closed then.
+    pub(crate) async fn wanted(&self) {
+        match &self.provider {
+            Some(provider) => tokio::select! {
+                () = self.site.wanted() => {}
+                () = provider.wanted() => {}
+            },
+            None => self.site.wanted().await,
+        }
+    }
+
+    /// Whether a connection that has had `messages` should be closed for the
+    /// sake of others.
+    pub(crate) fn must_yield(&self, messages: u32) -> bool {
+        messages >= FAIR_TURN && (self.site.is_wanted() || self.provider.as_ref().is_some_and(Seat::is_wanted))
+    }
+}
