@@ -1,8 +1,10 @@
 //! A certificate authority for one test.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A root that signs leaf certificates; ECDSA P-256 throughout.
 #[derive(Debug)]
@@ -37,16 +39,51 @@ impl Authority {
     /// # Errors
     /// A name that is no valid DNS name.
     pub fn issue(&self, names: &[&str]) -> Result<Issued, rcgen::Error> {
+        self.issue_until(names, None)
+    }
+
+    fn issue_until(&self, names: &[&str], year: Option<i32>) -> Result<Issued, rcgen::Error> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &self.issuer)?;
+        let mut params = CertificateParams::new(names)?;
+        if let Some(year) = year {
+            params.not_before = date_time_ymd(year - 1, 1, 1);
+            params.not_after = date_time_ymd(year, 1, 1);
+        }
+        let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Issued { chain_pem: certificate.pem() + &self.issuer.pem(), key_pem: key.serialize_pem() })
+    }
+
+    /// As [`Authority::issue`], but the certificate's time is over since long.
+    ///
+    /// # Errors
+    /// As [`Authority::issue`].
+    pub fn issue_expired(&self, names: &[&str]) -> Result<Issued, rcgen::Error> {
+        self.issue_until(names, Some(2001))
     }
 
     /// The root's certificate, PEM.
     #[must_use]
     pub fn pem(&self) -> String {
         self.issuer.pem()
+    }
+}
+
+impl Issued {
+    /// For a server that shows this certificate.
+    ///
+    /// # Errors
+    /// What rustls says of a certificate or key that it does not take.
+    pub fn server(&self) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
+        let general = |error: rustls_pki_types::pem::Error| rustls::Error::General(error.to_string());
+        let chain = CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<_, _>>();
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(general)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain.map_err(general)?, key)?;
+        Ok(Arc::new(config))
     }
 }
 

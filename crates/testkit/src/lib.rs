@@ -1,6 +1,7 @@
 //! For tests and benchmarks only, never part of the product: a certificate
 //! authority, an SMTP client and load generator, a sink that stands for the
-//! world, the daemon as a child process, and a load on a spool.
+//! world, providers acted out, networks and name servers of a test's own, the
+//! daemon as a child process, and a load on a spool.
 //!
 //! The client and the sink speak SMTP with code of their own, not with
 //! `postrider-smtp`: a mistake there must not agree with itself here.
@@ -8,9 +9,12 @@
 pub mod authority;
 pub mod client;
 pub mod load;
+pub mod network;
+pub mod nsd;
 pub mod peers;
 pub mod postfix;
 pub mod process;
+pub mod provider;
 pub mod relay;
 pub mod scene;
 pub mod sink;
@@ -21,6 +25,9 @@ pub mod volume;
 pub use authority::{Authority, Issued};
 pub use client::{Client, Endpoint, Reply, Security};
 pub use load::{Load, Pattern, Report};
+pub use network::Network;
+pub use nsd::{Nsd, Zone};
+pub use provider::{Act, Conduct, Keep, Point, Provider};
 pub use relay::{Relay, RelayOptions};
 pub use scene::Scene;
 pub use sink::{Accept, Policy, Received, Record, Sink};

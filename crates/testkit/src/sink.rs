@@ -241,7 +241,7 @@ fn step(
 }
 
 /// The offset of the final dot: content stands before it.
-fn end_of_data(input: &[u8], searched: &mut usize) -> Option<usize> {
+pub(crate) fn end_of_data(input: &[u8], searched: &mut usize) -> Option<usize> {
     if input.starts_with(b".\r\n") {
         return Some(0);
     }
@@ -294,7 +294,7 @@ fn answer(output: &mut String, reply: &str) {
 }
 
 /// What stands between the angle brackets.
-fn path(line: &str) -> String {
+pub(crate) fn path(line: &str) -> String {
     let inside = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
     inside.map_or_else(String::new, |(address, _)| address.to_owned())
 }

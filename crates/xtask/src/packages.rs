@@ -32,6 +32,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "libnet-ssleay-perl", proof: &["/usr/share/doc/libnet-ssleay-perl"], why: "TLS in swaks" },
     Package { name: "libio-socket-ssl-perl", proof: &["/usr/share/doc/libio-socket-ssl-perl"], why: "TLS in swaks" },
     Package { name: "python3", proof: &["/usr/bin/python3"], why: "Python's smtplib as a client" },
+    Package { name: "iproute2", proof: &["/usr/sbin/ip", "/sbin/ip", "/bin/ip"], why: "makes networks for tests" },
     Package { name: "nsd", proof: &["/usr/sbin/nsd"], why: "a real authoritative DNS server" },
     Package { name: "curl", proof: &["/usr/bin/curl"], why: "a client" },
     Package { name: "openssl", proof: &["/usr/bin/openssl"], why: "s_client, as SES's guide uses it" },
