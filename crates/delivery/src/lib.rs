@@ -55,10 +55,12 @@ use tokio::sync::Semaphore;
 
 use config::Config;
 use site::{Site, Sites};
+use source::Sources;
 use sts::Sts;
 
 pub use lane::Demand;
 pub use settings::Settings;
+pub use source::{ReverseDns, SourceCounts, SourceView, WarmUpView};
 
 /// What delivery works with.
 pub struct Deps {
@@ -104,6 +106,11 @@ impl Delivery {
         let hostname = deps.submission.settings().hostname();
         let config = Config::new(0, deps.settings, hostname, &deps.built_in, &deps.clock)?;
         let limits = &config.settings.limits;
+        let sources = {
+            let (settings, warm_up) = (&config.settings.sources, &config.settings.warm_up);
+            let (clock, metrics) = (deps.clock.clone(), deps.metrics.clone());
+            Sources::open(settings, warm_up, &deps.accounts, &deps.store, clock, &deps.random, metrics)?
+        };
         let sts = {
             let (resolver, dialer) = (deps.resolver.clone(), deps.dialer.clone());
             Sts::new(&deps.store, resolver, dialer, &deps.clock, &deps.metrics, limits.sts_fetches)
@@ -124,16 +131,34 @@ impl Delivery {
             metrics: deps.metrics,
             scope: scope.child("delivery"),
             config: ArcSwap::from_pointee(config),
+            sources,
             sts,
         });
         shared.scope.spawn("dispatch", dispatch::run(shared.clone()));
         shared.scope.spawn("policies", sts::run(shared.clone()));
+        shared.scope.spawn("sources", shared.sources.clone().keep(shared.scope.clone()));
+        let names = shared.sources.clone().look_up(shared.resolver.clone(), shared.scope.clone());
+        shared.scope.spawn("source names", names);
         Ok(Self(shared))
     }
 
     /// Every site that has something ready or a connection, by name.
     pub fn sites(&self) -> Vec<SiteView> {
         self.0.sites.views()
+    }
+
+    /// Every address that mail leaves from, by name.
+    pub fn sources(&self) -> Vec<SourceView> {
+        self.0.sources.views()
+    }
+
+    /// Begins the warm-up of a source anew, at this percentage; at 100 it is complete.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSource`], [`Error::Store`].
+    pub async fn warm_up(&self, source: &str, percent: u8) -> Result<(), Error> {
+        self.0.sources.restart_warm_up(source, percent).await
     }
 
     /// Takes new settings, and reads the files that they name again. They hold
@@ -148,6 +173,7 @@ impl Delivery {
         let generation = shared.config.load().generation + 1;
         let hostname = shared.submission.settings().hostname();
         let config = Config::new(generation, settings, hostname, &shared.built_in, &shared.clock)?;
+        shared.sources.configure(&config.settings.sources, &config.settings.warm_up);
         shared.config.store(Arc::new(config));
         Ok(())
     }
@@ -166,6 +192,7 @@ struct Shared {
     metrics: Metrics,
     scope: Scope,
     config: ArcSwap<Config>,
+    sources: Sources,
     sts: Sts,
     sites: Sites,
     /// A place for each open connection.
@@ -217,6 +244,12 @@ pub enum Error {
     /// The operator's fault; does not pass by itself.
     #[error("{0}")]
     Settings(String),
+    /// A table of the store cannot be read or written. The disk's fault.
+    #[error(transparent)]
+    Store(#[from] postrider_store::Error),
+    /// No source has this name. The operator's fault.
+    #[error("there is no source {0} in the configuration")]
+    NoSuchSource(String),
     /// A file that the settings name cannot be used. The operator's fault.
     #[error("{key}: {path}: {reason}")]
     File {

@@ -9,6 +9,9 @@ use postrider_mail::EmailAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::route::RouteTable;
+use crate::source;
+
+pub use crate::source::settings::{Excess, OnBlock, SourceSettings, WarmUpSettings};
 
 /// Everything about how mail leaves.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -57,6 +60,11 @@ pub struct Settings {
     /// Bounce 8-bit content (5.6.3) at a next host without 8BITMIME instead of
     /// sending it as it is.
     pub strict_8bitmime: bool,
+    /// The addresses of this machine that mail leaves from, by the name that the
+    /// operator gives them. Without any, the system chooses.
+    pub sources: BTreeMap<String, SourceSettings>,
+    /// How new sources get used to sending.
+    pub warm_up: WarmUpSettings,
     /// TLS on the way out.
     pub tls: Tls,
     /// Bounds of connections and queues.
@@ -81,6 +89,8 @@ impl Default for Settings {
             delay_notice: Period::from_hours(4),
             max_returned_bytes: Size::from_kib(256),
             strict_8bitmime: false,
+            sources: BTreeMap::new(),
+            warm_up: WarmUpSettings::default(),
             tls: Tls::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -109,6 +119,8 @@ impl Settings {
             smarthost.validate()?;
         }
         self.tls.reports.validate()?;
+        source::settings::validate(&self.sources)?;
+        self.warm_up.validate()?;
         self.limits.validate()?;
         self.timeouts.validate()?;
         RouteTable::parse(&self.routes, self.smarthost.is_some()).map(drop)
