@@ -2,7 +2,8 @@
 
 use postrider_mail::{SmtpReply, Stage};
 
-use super::{Cause, text_matches};
+use super::cause::Cause;
+use super::words::Words;
 
 /// One thing known about replies.
 pub(super) struct Rule {
@@ -12,7 +13,7 @@ pub(super) struct Rule {
     pub(super) codes: &'static [u16],
     /// Subject and detail of enhanced codes, whose class only repeats the reply
     /// code; empty means any or none.
-    pub(super) enhanced: &'static [(u16, u16)],
+    pub(super) enhanced: &'static [Detail],
     /// Words in lower case, `..` between parts that stand in this order; any of
     /// them; empty means whatever it says.
     pub(super) text: &'static [&'static str],
@@ -21,14 +22,45 @@ pub(super) struct Rule {
     pub(super) reply: &'static str,
 }
 
-impl Rule {
-    pub(super) fn matches(&self, stage: Stage, reply: &SmtpReply, text: &str) -> bool {
-        let enhanced = reply.enhanced.map(|enhanced| (enhanced.subject, enhanced.detail));
-        self.stages.contain(stage)
-            && (self.codes.is_empty() || self.codes.contains(&reply.code))
-            && (self.enhanced.is_empty() || enhanced.is_some_and(|code| self.enhanced.contains(&code)))
-            && (self.text.is_empty() || self.text.iter().any(|pattern| text_matches(pattern, text)))
+/// The subject and the detail of an enhanced code (RFC 3463 section 2).
+pub(super) type Detail = (u16, u16);
+
+/// What the rules look at.
+pub(super) struct Said {
+    stage: Stage,
+    code: u16,
+    pub(super) enhanced: Option<Detail>,
+    words: Words,
+}
+
+impl Said {
+    pub(super) fn new(stage: Stage, reply: &SmtpReply) -> Self {
+        let text = reply.text();
+        let enhanced = reply.enhanced.map(|status| (status.subject, status.detail)).or_else(|| inner_status(&text));
+        Self { stage, code: reply.code, enhanced, words: Words::new(&text) }
     }
+}
+
+impl Rule {
+    pub(super) fn matches(&self, said: &Said) -> bool {
+        self.stages.contain(said.stage)
+            && (self.codes.is_empty() || self.codes.contains(&said.code))
+            && (self.enhanced.is_empty() || said.enhanced.is_some_and(|code| self.enhanced.contains(&code)))
+            && (self.text.is_empty() || self.text.iter().any(|pattern| said.words.contain(pattern)))
+    }
+}
+
+/// An enhanced code that stands further back: `#5.1.0 Address rejected`,
+/// `no mailbox here by that name (#5.1.1)`, `mx1 5.1.1 user unknown`.
+fn inner_status(text: &str) -> Option<Detail> {
+    text.split([' ', '(', ')', '[', ']', '#', '<', '>', ';', ',', '-']).find_map(|word| {
+        let mut numbers = word.trim_end_matches(['.', ':']).split('.');
+        let mut number = || numbers.next().filter(|digits| digits.len() <= 3)?.parse::<u16>().ok();
+        let (class, subject, detail) = (number()?, number()?, number()?);
+        // Four numbers are an address; the subjects are those of RFC 3463 section 3.
+        let is_status = numbers.next().is_none() && matches!(class, 4 | 5) && subject <= 7;
+        is_status.then_some((subject, detail))
+    })
 }
 
 /// Where in a session a rule applies.
@@ -65,14 +97,14 @@ pub(super) const fn words(cause: Cause, stages: Stages, text: &'static [&'static
 }
 
 /// A rule about enhanced codes.
-pub(super) const fn status(cause: Cause, stages: Stages, enhanced: &'static [(u16, u16)], reply: &'static str) -> Rule {
+pub(super) const fn status(cause: Cause, stages: Stages, enhanced: &'static [Detail], reply: &'static str) -> Rule {
     Rule { cause, stages, codes: &[], enhanced, text: &[], reply }
 }
 
 /// A rule about words beside one of the enhanced codes.
 pub(super) const fn both(
     cause: Cause,
-    enhanced: &'static [(u16, u16)],
+    enhanced: &'static [Detail],
     text: &'static [&'static str],
     reply: &'static str,
 ) -> Rule {
@@ -86,5 +118,23 @@ pub(super) const fn coded(
     text: &'static [&'static str],
     reply: &'static str,
 ) -> Rule {
-    Rule { cause, stages: Stages::Recipient, codes, enhanced: &[], text, reply }
+    Rule { cause, stages: Stages::Any, codes, enhanced: &[], text, reply }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inner_status;
+
+    #[test]
+    fn a_status_is_found_wherever_it_stands() {
+        assert_eq!(inner_status("#5.1.0 Address rejected."), Some((1, 0)));
+        assert_eq!(inner_status("sorry, no mailbox here by that name (#5.1.1 - chkuser)"), Some((1, 1)));
+        assert_eq!(inner_status("cuda_nsu 4.4.3 Temporary server error"), Some((4, 3)));
+        assert_eq!(inner_status("AUTH required 5.7.0."), Some((7, 0)));
+        assert_eq!(inner_status("blocked [5.6.7.8]"), None);
+        assert_eq!(inner_status("deferred - 4.16.55.1; see"), None);
+        assert_eq!(inner_status("try later [#4.16.1]"), None);
+        assert_eq!(inner_status("version 6.1.2, 5.1.9999"), None);
+        assert_eq!(inner_status(""), None);
+    }
 }
