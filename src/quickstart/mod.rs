@@ -54,5 +54,5 @@ fn enclosed(inbox: &Inbox, scope: &Scope) -> World {
     let address = (std::net::Ipv4Addr::LOCALHOST, 25).into();
     let dialer = InboxDialer::new(inbox.clone(), address, Arc::clone(&nowhere), scope.clone());
     let built_in: BTreeMap<String, Arc<dyn Dialer>> = [(INBOX.to_owned(), Arc::new(dialer) as Arc<dyn Dialer>)].into();
-    World { resolver: Arc::new(Zones::new()), dialer: nowhere, built_in, tls_key_log: None }
+    World { resolver: Arc::new(Zones::new()), validating: None, dialer: nowhere, built_in, tls_key_log: None }
 }

@@ -23,6 +23,8 @@ use crate::logging::Logging;
 /// What lies outside the process: the real one for `serve`, a smaller one for `quickstart`.
 pub(crate) struct World {
     pub(crate) resolver: Arc<dyn Resolver>,
+    /// What is behind it, where that validates answers.
+    pub(crate) validating: Option<HickoryResolver>,
     pub(crate) dialer: Arc<dyn Dialer>,
     /// Destinations inside the process, by the name that routes give them.
     pub(crate) built_in: BTreeMap<String, Arc<dyn Dialer>>,
@@ -53,6 +55,7 @@ impl World {
     fn real(config: &Config, metrics: &Metrics) -> Result<World> {
         let resolver = HickoryResolver::new(&config.dns).context("cannot set up name resolution")?;
         Ok(World {
+            validating: Some(resolver.clone()),
             resolver: Arc::new(Cached::new(resolver, Clock::system(), metrics.clone(), &config.dns)),
             dialer: Arc::new(TcpDialer),
             built_in: BTreeMap::new(),

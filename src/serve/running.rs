@@ -65,6 +65,7 @@ impl Running {
         let submission = submission(config, rooms, queue);
         let guard = rooms.accounts.guard().clone();
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
+        probe(&world, rooms, &scopes.background);
         let traces = Traces::new();
         let listeners = listeners(config, rooms, &submission, &traces, &world, &scopes.intake)?;
         let socket = Socket::bind(&config.control)
@@ -134,6 +135,18 @@ fn mail_log(config: &Config) -> Result<Arc<dyn MailSink>> {
         Some(path) => Arc::new(FileSink::open(path.clone()).context("cannot open events.mail_log")?),
         None => Arc::new(TracingSink),
     })
+}
+
+/// Keeps looking whether the name servers let answers be validated.
+fn probe(world: &World, rooms: &Rooms, scope: &Scope) {
+    let Some(resolver) = world.validating.clone() else { return };
+    let (metrics, stop) = (rooms.metrics.clone(), scope.clone());
+    scope.spawn("dnssec probe", async move {
+        tokio::select! {
+            () = resolver.keep_probing(&metrics) => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Submission {

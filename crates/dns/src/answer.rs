@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use postrider_mail::Domain;
 
+use crate::dnssec::Validation;
+
 /// A boxed future that may be sent to another thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -50,6 +52,11 @@ pub trait Resolver: Send + Sync {
 
     /// The names of an address, lower case, without the final dot.
     fn ptr<'a>(&'a self, ip: IpAddr) -> BoxFuture<'a, Reply<String>>;
+
+    /// Whether answers are validated at the moment.
+    fn validation(&self) -> Validation {
+        Validation::Off
+    }
 }
 
 /// An answer of the DNS.
@@ -175,6 +182,11 @@ impl DnsError {
     /// Whether asking later may help.
     pub fn is_temporary(&self) -> bool {
         matches!(self, DnsError::Temporary { .. } | DnsError::Bogus { .. })
+    }
+
+    /// Whether nobody said anything.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        matches!(self, DnsError::Temporary { .. })
     }
 
     /// Whether there surely is nothing of the kind.

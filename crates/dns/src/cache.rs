@@ -16,7 +16,7 @@ use postrider_mail::Domain;
 use tokio::time::Instant;
 
 use crate::answer::literal_answer;
-use crate::{Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Settings, Tlsa};
+use crate::{Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Settings, Tlsa, Validation};
 
 /// Remembers what a resolver said for as long as it may, and asks the same
 /// question once however many wait for its answer.
@@ -133,6 +133,10 @@ impl<R: Resolver + 'static> Resolver for Cached<R> {
                 inner.ptr.keep(ip, reply)
             })
         })
+    }
+
+    fn validation(&self) -> Validation {
+        self.0.resolver.validation()
     }
 }
 

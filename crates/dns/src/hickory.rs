@@ -1,6 +1,7 @@
 //! Questions to real name servers.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -9,20 +10,26 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Semantic, NetError};
+use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Resolver as Hickory, TokioResolver};
+use postrider_base::Metrics;
 use postrider_mail::Domain;
 
 use crate::answer::{FOREVER, literal_answer};
-use crate::{Answer, BoxFuture, DnsError, Mx, NameServer, Reply, Resolver, Settings};
+use crate::dnssec::Dnssec;
+use crate::proof;
+use crate::{Answer, BoxFuture, DnsError, Mx, NameServer, Reply, Resolver, Settings, Tlsa, Validation};
 
 /// Asks the name servers of the system or of the settings, over UDP and, for
 /// long answers, TCP. It keeps nothing: put it inside a
 /// [`Cached`](crate::Cached).
 ///
 /// Every name is taken as complete: search lists and `/etc/hosts` do not apply.
+/// Clones share everything.
 #[derive(Clone)]
 pub struct HickoryResolver {
     inner: TokioResolver,
+    dnssec: Option<Arc<Dnssec>>,
 }
 
 impl std::fmt::Debug for HickoryResolver {
@@ -36,19 +43,46 @@ impl HickoryResolver {
     ///
     /// # Errors
     /// [`DnsError::Setup`] when no servers are given and those of
-    /// `/etc/resolv.conf` can not be read.
+    /// `/etc/resolv.conf` can not be read, or when the trust anchor can not.
     pub fn new(settings: &Settings) -> Result<HickoryResolver, DnsError> {
         let setup = |error: NetError| DnsError::Setup { reason: error.to_string().into() };
-        let mut builder = if settings.servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(setup)?
+        let (servers, mut options) = if settings.servers.is_empty() {
+            read_system_conf().map_err(setup)?
         } else {
             let servers = settings.servers.iter().map(server).collect();
-            let config = ResolverConfig::from_name_servers(servers);
-            Hickory::builder_with_config(config, TokioRuntimeProvider::default())
+            (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
         };
-        set_options(builder.options_mut(), settings);
-        let inner = builder.build().map_err(setup)?;
-        Ok(HickoryResolver { inner })
+        set_options(&mut options, settings);
+        let dnssec = Dnssec::new(settings, &servers, &options)?.map(Arc::new);
+        let builder = Hickory::builder_with_config(servers, TokioRuntimeProvider::default());
+        let inner = builder.with_options(options).build().map_err(setup)?;
+        Ok(HickoryResolver { inner, dnssec })
+    }
+
+    /// Looks from time to time whether the name servers let answers be
+    /// validated, for ever. Without it that is looked at once, before the first
+    /// answer.
+    pub async fn keep_probing(&self, metrics: &Metrics) {
+        match &self.dnssec {
+            Some(dnssec) => dnssec.keep_probing(metrics).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Proved records where they can be, else those that the servers give.
+    async fn proved_records<T>(
+        &self,
+        name: Result<Name, DnsError>,
+        kind: RecordType,
+        pick: fn(&RData) -> Option<T>,
+    ) -> Reply<T> {
+        let name = name?;
+        if let Some(dnssec) = &self.dnssec
+            && let Some(handle) = dnssec.handle(&name).await
+        {
+            return proof::records(handle, name, kind, pick).await;
+        }
+        self.records(Ok(name), kind, pick).await
     }
 
     async fn records<T>(
@@ -77,7 +111,7 @@ impl Resolver for HickoryResolver {
                 return Err(DnsError::NoRecords { ttl: FOREVER, proved: false });
             }
             let name = complete(domain.as_str());
-            let mut answer = self.records(name, RecordType::MX, mx_record).await?;
+            let mut answer = self.proved_records(name, RecordType::MX, mx_record).await?;
             answer.value.sort();
             Ok(answer)
         })
@@ -96,6 +130,25 @@ impl Resolver for HickoryResolver {
         })
     }
 
+    fn proved_addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>> {
+        Box::pin(async move {
+            if let Some(answer) = literal_answer(host) {
+                return Ok(answer);
+            }
+            let name = complete(host);
+            let v4 = self.proved_records(name.clone(), RecordType::A, RData::ip_addr);
+            let v6 = self.proved_records(name, RecordType::AAAA, RData::ip_addr);
+            let (v4, v6) = join(v4, v6).await;
+            both_families(v4, v6)
+        })
+    }
+
+    fn tlsa<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Reply<Tlsa>> {
+        // RFC 6698 section 3
+        let name = complete(&format!("_{port}._tcp.{host}"));
+        Box::pin(self.proved_records(name, RecordType::TLSA, tlsa_record))
+    }
+
     fn txt<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Reply<String>> {
         Box::pin(self.records(complete(name), RecordType::TXT, txt_record))
     }
@@ -103,6 +156,10 @@ impl Resolver for HickoryResolver {
     fn ptr<'a>(&'a self, ip: IpAddr) -> BoxFuture<'a, Reply<String>> {
         let name = Ok(Name::from(ip));
         Box::pin(self.records(name, RecordType::PTR, ptr_record))
+    }
+
+    fn validation(&self) -> Validation {
+        self.dnssec.as_ref().map_or(Validation::Off, |dnssec| dnssec.validation())
     }
 }
 
@@ -130,7 +187,7 @@ fn set_options(options: &mut ResolverOpts, settings: &Settings) {
 }
 
 /// A name that no search list is applied to.
-fn complete(name: &str) -> Result<Name, DnsError> {
+pub(crate) fn complete(name: &str) -> Result<Name, DnsError> {
     let mut name = Name::from_ascii(name).map_err(|_| DnsError::Invalid)?;
     if name.num_labels() == 0 {
         return Err(DnsError::Invalid);
@@ -142,6 +199,18 @@ fn complete(name: &str) -> Result<Name, DnsError> {
 fn mx_record(data: &RData) -> Option<Mx> {
     match data {
         RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: host_name(&mx.exchange) }),
+        _ => None,
+    }
+}
+
+fn tlsa_record(data: &RData) -> Option<Tlsa> {
+    match data {
+        RData::TLSA(tlsa) => Some(Tlsa {
+            usage: tlsa.cert_usage.into(),
+            selector: tlsa.selector.into(),
+            matching: tlsa.matching.into(),
+            data: tlsa.cert_data.clone(),
+        }),
         _ => None,
     }
 }
@@ -161,7 +230,7 @@ fn txt_record(data: &RData) -> Option<String> {
 }
 
 /// Octets that are not printable ASCII come out as `\DDD` (RFC 1035 section 5.1).
-fn host_name(name: &Name) -> String {
+pub(crate) fn host_name(name: &Name) -> String {
     let text = name.to_ascii();
     text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase()
 }
@@ -170,6 +239,7 @@ fn both_families(v4: Reply<IpAddr>, v6: Reply<IpAddr>) -> Reply<IpAddr> {
     match (v4, v6) {
         (Ok(mut v4), Ok(v6)) => {
             v4.ttl = v4.ttl.min(v6.ttl);
+            v4.authenticated &= v6.authenticated;
             v4.value.extend(v6.value);
             Ok(v4)
         }

@@ -1,6 +1,7 @@
-//! The resolver: MX, address, TXT and PTR questions behind one trait, a cache
-//! of its own on the injected clock, and a programmable stand-in for tests. It
-//! does not choose hosts and opens no connection but to name servers; what an
+//! The resolver: MX, address, TLSA, TXT and PTR questions behind one trait,
+//! DNSSEC validation of those that security hangs on, a cache of its own on the
+//! injected clock, and a programmable stand-in for tests. It does not choose
+//! hosts and opens no connection but to name servers; what an
 //! answer means for a delivery is decided elsewhere.
 //!
 //! In production a [`HickoryResolver`] sits inside a [`Cached`]; in tests
@@ -8,12 +9,15 @@
 
 mod answer;
 mod cache;
+mod dnssec;
 mod hickory;
+mod proof;
 mod settings;
 pub mod zones;
 
 pub use answer::{Alias, Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Tlsa, literal_address};
 pub use cache::Cached;
+pub use dnssec::Validation;
 pub use hickory::HickoryResolver;
-pub use settings::{NameServer, Settings};
+pub use settings::{Dnssec, NameServer, Settings};
 pub use zones::Zones;

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use postrider_base::Period;
+use postrider_mail::Domain;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// How names are resolved, and how long answers are kept.
@@ -30,6 +32,33 @@ pub struct Settings {
     pub negative_max_ttl: Period,
     /// That no server answered is kept this long.
     pub failure_ttl: Period,
+    /// Which answers are proved.
+    pub dnssec: Dnssec,
+}
+
+/// Validation of answers with DNSSEC (RFC 4035). What is proved is the ground for
+/// DANE; MX records, and addresses and TLSA records of hosts whose MX records are
+/// proved, are validated, and no others.
+#[derive(Deserialize, Serialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dnssec {
+    /// Validate. Where the name servers do not hand through what it takes, a
+    /// warning says so and everything goes on as if nothing were signed.
+    pub validate: bool,
+    /// File with the keys that are trusted, as DNSKEY records, instead of those
+    /// of the root that IANA publishes. It must have one of the root.
+    pub trust_anchor_file: Option<PathBuf>,
+    /// Domains that nothing is validated of, nor of what is below them: zones
+    /// that exist only inside, or are in disorder (RFC 7646).
+    pub insecure: Vec<String>,
+    /// How often it is probed whether the name servers let answers be validated.
+    pub probe: Period,
+}
+
+impl Default for Dnssec {
+    fn default() -> Dnssec {
+        Dnssec { validate: true, trust_anchor_file: None, insecure: Vec::new(), probe: Period::from_hours(1) }
+    }
 }
 
 impl Default for Settings {
@@ -44,6 +73,7 @@ impl Default for Settings {
             max_ttl: Period::from_days(1),
             negative_max_ttl: Period::from_mins(15),
             failure_ttl: Period::from_secs(30),
+            dnssec: Dnssec::default(),
         }
     }
 }
@@ -59,6 +89,11 @@ impl Settings {
             ((1..=10).contains(&self.attempts), "attempts: must be 1 to 10"),
             ((1..=65_535).contains(&self.max_active_requests), "max_active_requests: must be 1 to 65535"),
             ((2..=10_000_000).contains(&self.cache_entries), "cache_entries: must be 2 to 10000000"),
+            (!self.dnssec.probe.is_zero(), "dnssec.probe: must be more than 0s"),
+            (
+                self.dnssec.insecure.iter().all(|name| name.parse::<Domain>().is_ok()),
+                "dnssec.insecure: must be domain names",
+            ),
             (self.min_ttl <= self.max_ttl, "min_ttl: must not be more than max_ttl"),
             (self.min_ttl <= self.negative_max_ttl, "min_ttl: must not be more than negative_max_ttl"),
         ];

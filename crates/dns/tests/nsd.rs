@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::fs;
-use std::io::Read as _;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod server;
+
+use std::net::Ipv4Addr;
+use std::net::UdpSocket;
+use std::time::Duration;
 
 use postrider_base::{Clock, Metrics, Period};
-use postrider_dns::{Cached, DnsError, HickoryResolver, NameServer, Resolver, Settings};
+use postrider_dns::{Cached, DnsError, HickoryResolver, Resolver, Settings};
 use postrider_mail::Domain;
+use server::{Nsd, settings};
 
 const ZONE: &str = "\
 $ORIGIN example.com.
@@ -39,100 +39,11 @@ $TTL 300
 1 IN PTR MX.example.com.
 ";
 
-/// A running name server; it ends with the test.
-struct Nsd {
-    child: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
-
-impl Nsd {
-    fn start() -> Nsd {
-        let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
-        // Too long for UDP: the answer must come over TCP.
-        let filler = "x".repeat(250);
-        let many: String = (10..50).map(|n| format!("many IN TXT \"{n} {filler}\"\n")).collect();
-        fs::write(dir.path().join("zone"), format!("{ZONE}{many}")).unwrap();
-        fs::write(dir.path().join("reverse"), REVERSE_ZONE).unwrap();
-        fs::write(dir.path().join("nsd.conf"), config(dir.path(), port)).unwrap();
-        let child = Command::new(nsd_program())
-            .arg("-d")
-            .arg("-c")
-            .arg(dir.path().join("nsd.conf"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("nsd starts");
-        let mut nsd = Nsd { child, port, _dir: dir };
-        nsd.wait_until_it_answers();
-        nsd
-    }
-
-    fn wait_until_it_answers(&mut self) {
-        #[expect(clippy::disallowed_methods, reason = "a real server runs in real time")]
-        let start = Instant::now();
-        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            let ended = self.child.try_wait().unwrap();
-            if ended.is_some() || start.elapsed() > Duration::from_secs(10) {
-                let _ = self.child.kill();
-                let mut words = String::new();
-                let _ = self.child.stderr.take().unwrap().read_to_string(&mut words);
-                panic!("nsd does not answer: {words}");
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        settings(self.port)
-    }
-}
-
-impl Drop for Nsd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn nsd_program() -> &'static str {
-    ["/usr/sbin/nsd", "/usr/local/sbin/nsd", "/usr/bin/nsd"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .or_else(|| Command::new("nsd").arg("-v").output().ok().map(|_| "nsd"))
-        .expect("this test needs the name server NSD: install the Debian package `nsd`")
-}
-
-fn config(dir: &Path, port: u16) -> String {
-    let dir = dir.display();
-    format!(
-        "server:\n ip-address: 127.0.0.1\n port: {port}\n username: \"\"\n zonesdir: \"{dir}\"\n \
-         pidfile: \"\"\n xfrdfile: \"{dir}/xfrd.state\"\n zonelistfile: \"{dir}/zone.list\"\n \
-         xfrdir: \"{dir}\"\n logfile: \"\"\n server-count: 1\n verbosity: 1\n\
-         remote-control:\n control-enable: no\n\
-         zone:\n name: example.com\n zonefile: \"{dir}/zone\"\n\
-         zone:\n name: 2.0.192.in-addr.arpa\n zonefile: \"{dir}/reverse\"\n"
-    )
-}
-
-/// A port that is free for both transports.
-fn free_port() -> u16 {
-    loop {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = udp.local_addr().unwrap().port();
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-fn settings(port: u16) -> Settings {
-    Settings {
-        servers: vec![NameServer((Ipv4Addr::LOCALHOST, port).into())],
-        timeout: Period::from_secs(2),
-        ..Settings::default()
-    }
+fn start() -> Nsd {
+    // Too long for UDP: the answer must come over TCP.
+    let filler = "x".repeat(250);
+    let many: String = (10..50).map(|n| format!("many IN TXT \"{n} {filler}\"\n")).collect();
+    Nsd::start(&[("example.com", format!("{ZONE}{many}")), ("2.0.192.in-addr.arpa", REVERSE_ZONE.to_owned())])
 }
 
 fn domain(text: &str) -> Domain {
@@ -141,7 +52,7 @@ fn domain(text: &str) -> Domain {
 
 #[tokio::test]
 async fn every_kind_of_answer() {
-    let nsd = Nsd::start();
+    let nsd = start();
     let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
 
     let mx = resolver.mx(&domain("Example.COM")).await.unwrap();
@@ -171,7 +82,7 @@ async fn every_kind_of_answer() {
 
 #[tokio::test]
 async fn every_kind_of_absence() {
-    let nsd = Nsd::start();
+    let nsd = start();
     let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
     let ttl = Duration::from_secs(77);
     let absent = resolver.mx(&domain("absent.example.com")).await;
@@ -187,7 +98,7 @@ async fn every_kind_of_absence() {
 
 #[tokio::test]
 async fn many_questions_at_a_time() {
-    let nsd = Nsd::start();
+    let nsd = start();
     let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
     let names: Vec<String> = (0..200).map(|n| format!("n{n}.example.com")).collect();
     let asks = names.iter().map(|name| resolver.txt(name));
@@ -198,7 +109,7 @@ async fn many_questions_at_a_time() {
 
 #[tokio::test]
 async fn the_cache_answers_when_the_server_is_gone() {
-    let nsd = Nsd::start();
+    let nsd = start();
     let settings = nsd.settings();
     let resolver = HickoryResolver::new(&settings).unwrap();
     let cache = Cached::new(resolver, Clock::system(), Metrics::new(), &settings);

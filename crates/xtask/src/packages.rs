@@ -34,6 +34,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "python3", proof: &["/usr/bin/python3"], why: "Python's smtplib as a client" },
     Package { name: "iproute2", proof: &["/usr/sbin/ip", "/sbin/ip", "/bin/ip"], why: "makes networks for tests" },
     Package { name: "nsd", proof: &["/usr/sbin/nsd"], why: "a real authoritative DNS server" },
+    Package { name: "ldnsutils", proof: &["/usr/bin/ldns-signzone"], why: "signs the zones of tests" },
     Package { name: "curl", proof: &["/usr/bin/curl"], why: "a client" },
     Package { name: "openssl", proof: &["/usr/bin/openssl"], why: "s_client, as SES's guide uses it" },
     Package { name: "msmtp", proof: &["/usr/bin/msmtp"], why: "a client" },

@@ -6,6 +6,7 @@
 //! wants more, a session that is not what it has to be is none.
 
 mod dane;
+mod find;
 mod level;
 mod verifier;
 
@@ -30,6 +31,7 @@ use crate::Error;
 use crate::settings::Settings;
 
 pub(crate) use dane::DanePolicy;
+pub(crate) use find::{Found, find};
 pub(crate) use level::{Failure, FailureKind, HostPolicy, Level, Proof, Required, Session};
 use verifier::{Rule, Verifier, check_chain};
 
