@@ -288,8 +288,15 @@ async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(W
     };
     let (target, holds) = found.unwrap_or_else(|_| Err(Finding::no_dns(domain.as_str())))?;
     let known = shared.sts.find(config, domain, announced.as_deref()).await;
+    if let Some(error) = &known.failed {
+        shared.tls_reports.note_fetch(&config.settings, domain, error);
+    }
     let holds = known.holds.map_or(holds, |policy| policy.min(holds));
-    Ok((sts::apply(target, domain, known.policy.as_ref()), holds))
+    let way = sts::apply(target, domain, known.policy.as_ref());
+    if way.is_closed() {
+        shared.tls_reports.note_unmatched(&config.settings, domain);
+    }
+    Ok((way, holds))
 }
 
 enum Step {

@@ -37,6 +37,7 @@ mod source;
 pub mod sts;
 mod target;
 mod tls;
+mod tlsrpt;
 mod walk;
 mod worker;
 
@@ -57,6 +58,7 @@ use config::Config;
 use site::{Site, Sites};
 use source::Sources;
 use sts::Sts;
+use tlsrpt::TlsReports;
 
 pub use lane::Demand;
 pub use settings::Settings;
@@ -115,6 +117,7 @@ impl Delivery {
             let (resolver, dialer) = (deps.resolver.clone(), deps.dialer.clone());
             Sts::new(&deps.store, resolver, dialer, &deps.clock, &deps.metrics, limits.sts_fetches)
         };
+        let tls_reports = TlsReports::new(&deps.store, sts.clone(), &deps.clock, &deps.metrics);
         let shared = Arc::new(Shared {
             sites: Sites::new(deps.spool.clone()),
             connections: Arc::new(Semaphore::new(limits.connections)),
@@ -132,10 +135,12 @@ impl Delivery {
             scope: scope.child("delivery"),
             config: ArcSwap::from_pointee(config),
             sources,
+            tls_reports,
             sts,
         });
         shared.scope.spawn("dispatch", dispatch::run(shared.clone()));
         shared.scope.spawn("policies", sts::run(shared.clone()));
+        shared.scope.spawn("reports", tlsrpt::run(shared.clone()));
         shared.scope.spawn("sources", shared.sources.clone().keep(shared.scope.clone()));
         let names = shared.sources.clone().look_up(shared.resolver.clone(), shared.scope.clone());
         shared.scope.spawn("source names", names);
@@ -194,6 +199,7 @@ struct Shared {
     config: ArcSwap<Config>,
     sources: Sources,
     sts: Sts,
+    tls_reports: TlsReports,
     sites: Sites,
     /// A place for each open connection.
     connections: Arc<Semaphore>,

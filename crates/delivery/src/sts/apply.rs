@@ -26,6 +26,11 @@ impl Way {
         Self { target: Ok(target), waived: None }
     }
 
+    /// Whether the policy names none of the domain's hosts.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.target.is_err()
+    }
+
     /// The way of messages whose senders ask this of TLS.
     pub(crate) fn for_demand(&self, demand: Demand) -> Result<&Arc<Target>, &Finding> {
         match &self.waived {
