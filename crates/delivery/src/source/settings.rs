@@ -217,9 +217,10 @@ mod tests {
         assert_eq!(check(|_| {}), Ok(()));
         assert_eq!(check(|s| s.daily.clear()), Ok(()));
         assert!(check(|s| s.days = 0).unwrap_err().starts_with("warm_up.days:"));
-        for bad in [|s: &mut WarmUpSettings| s.daily = vec![0, 1], |s| s.daily = vec![2, 1], |s| s.daily = vec![1; 366]]
-        {
-            assert!(check(bad).unwrap_err().starts_with("warm_up.daily:"));
+        let bad: [fn(&mut WarmUpSettings); 3] =
+            [|s| s.daily = vec![0, 1], |s| s.daily = vec![2, 1], |s| s.daily = vec![1; 366]];
+        for spoil in bad {
+            assert!(check(spoil).unwrap_err().starts_with("warm_up.daily:"));
         }
     }
 }
