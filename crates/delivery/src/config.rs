@@ -9,7 +9,8 @@ use postrider_smtp::{Credentials, Timeouts};
 use crate::Error;
 use crate::route::RouteTable;
 use crate::schedule::RetrySchedule;
-use crate::settings::Settings;
+use crate::settings::{Settings, Smarthost};
+use crate::smarthost::section;
 use crate::target::Target;
 use crate::tls::{Authorities, TlsClient};
 
@@ -22,11 +23,8 @@ pub(crate) struct Config {
     pub(crate) schedule: RetrySchedule,
     pub(crate) tls: TlsClient,
     pub(crate) ehlo_name: String,
-    pub(crate) smarthost: Option<Arc<Target>>,
-    /// Those that the smarthost's certificate is checked against, where it has its own.
-    pub(crate) smarthost_authorities: Option<Authorities>,
-    /// For the smarthost.
-    pub(crate) credentials: Option<Credentials>,
+    /// By the names that routes give them.
+    pub(crate) smarthosts: BTreeMap<String, Arc<Target>>,
     pub(crate) timeouts: Timeouts,
 }
 
@@ -40,7 +38,7 @@ impl Config {
         clock: &Clock,
     ) -> Result<Self, Error> {
         settings.validate().map_err(Error::Settings)?;
-        let routes = RouteTable::parse(&settings.routes, settings.smarthost.is_some()).map_err(Error::Settings)?;
+        let routes = settings.route_table().map_err(Error::Settings)?;
         if let Some(unknown) = routes.built_ins().find(|name| !built_in.contains_key(*name)) {
             let known = built_in.keys().map(|name| format!(", {name}:")).collect::<String>();
             return Err(Error::Settings(format!(
@@ -54,22 +52,28 @@ impl Config {
             schedule: RetrySchedule::new(&settings),
             tls: TlsClient::new(&settings, clock)?,
             ehlo_name: settings.ehlo_name.clone().unwrap_or_else(|| hostname.to_owned()),
-            smarthost: settings.smarthost.as_ref().and_then(Target::of_smarthost).map(Arc::new),
-            smarthost_authorities: read_authorities(&settings)?,
-            credentials: read_credentials(&settings)?,
+            smarthosts: read_smarthosts(&settings)?,
             timeouts: timeouts(&settings),
             settings,
         })
     }
 }
 
-fn read_authorities(settings: &Settings) -> Result<Option<Authorities>, Error> {
-    let file = settings.smarthost.as_ref().filter(|smarthost| smarthost.verify).and_then(|s| s.ca_file.as_ref());
-    file.map(|path| Authorities::read("smarthost.ca_file", path)).transpose()
+fn read_smarthosts(settings: &Settings) -> Result<BTreeMap<String, Arc<Target>>, Error> {
+    let mut targets = BTreeMap::new();
+    for (name, smarthost) in settings.all_smarthosts() {
+        let authorities = match &smarthost.ca_file {
+            Some(path) if smarthost.verify => Some(Authorities::read("smarthost.ca_file", path)?),
+            _ => None,
+        };
+        let credentials = read_credentials(smarthost)?;
+        let target = Target::of_smarthost(&section(name), smarthost, authorities, credentials);
+        targets.extend(target.map(|target| (name.to_owned(), Arc::new(target))));
+    }
+    Ok(targets)
 }
 
-fn read_credentials(settings: &Settings) -> Result<Option<Credentials>, Error> {
-    let Some(smarthost) = &settings.smarthost else { return Ok(None) };
+fn read_credentials(smarthost: &Smarthost) -> Result<Option<Credentials>, Error> {
     let (Some(user), Some(path)) = (&smarthost.user, &smarthost.password_file) else { return Ok(None) };
     let error =
         |reason: String| Error::File { key: "smarthost.password_file", path: path.display().to_string(), reason };

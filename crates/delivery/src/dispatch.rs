@@ -166,7 +166,7 @@ impl Dispatcher {
             Route::Mx => return self.seek(config, domain, job),
             Route::Hold => return self.hold(job),
             Route::Static(route) => Some(Arc::new(Target::of_route(route))),
-            Route::Smarthost => config.smarthost.clone(),
+            Route::Smarthost(name) => config.smarthosts.get(&**name).cloned(),
             Route::BuiltIn(name) => {
                 let dialer = self.shared.built_in.get(&**name).cloned();
                 dialer.map(|dialer| Arc::new(Target::of_built_in(name, dialer)))

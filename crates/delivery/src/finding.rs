@@ -87,6 +87,13 @@ impl Finding {
         Self::own(Verdict::Deferred(DelayType::TransientCommunicationFailure), (4, 4, 4), text)
     }
 
+    /// The operator's addresses for this mail are of another family than the host's.
+    pub(crate) fn no_source(host: &str) -> Self {
+        let text = format!("421 4.4.1 {host} has no address of a family that this mail may leave from");
+        let finding = Self::own(Verdict::Deferred(DelayType::InternalFailure), (4, 4, 1), text);
+        Self { about_us: true, ..finding }
+    }
+
     /// TLS is wanted and there is none.
     pub(crate) fn no_tls(reason: &str) -> Self {
         let text = format!("454 4.7.5 No acceptable TLS: {reason}");
@@ -284,6 +291,7 @@ mod tests {
             Finding::bad_domain("example..com"),
             Finding::looped("example.com"),
             Finding::forbidden("mx.example.com"),
+            Finding::no_source("mx.example.com"),
             Finding::no_tls("none offered"),
             Finding::no_auth(),
             Finding::not_smtp(Stage::Banner),

@@ -25,14 +25,17 @@ mod connection;
 mod dispatch;
 mod finding;
 mod https;
+mod known;
 mod lane;
 mod needs;
+mod open;
 mod report;
 pub mod route;
 mod schedule;
 pub mod settings;
 mod settle;
 mod site;
+mod smarthost;
 mod source;
 pub mod sts;
 mod target;
@@ -55,6 +58,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use config::Config;
+use known::KnownHosts;
 use site::{Site, Sites};
 use source::Sources;
 use sts::Sts;
@@ -123,6 +127,7 @@ impl Delivery {
             connections: Arc::new(Semaphore::new(limits.connections)),
             ready: Arc::new(Semaphore::new(limits.ready)),
             lookups: Semaphore::new(limits.lookups),
+            known: KnownHosts::new(limits.known_hosts, deps.metrics.outbound_known_hosts.clone()),
             spool: deps.spool,
             accounts: deps.accounts,
             submission: deps.submission,
@@ -207,6 +212,7 @@ struct Shared {
     ready: Arc<Semaphore>,
     /// A place for each lookup.
     lookups: Semaphore,
+    known: KnownHosts,
 }
 
 impl Shared {

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use postrider_mail::Domain;
+use postrider_smtp::Protocol;
 
 use crate::settings::is_host_name;
 
@@ -16,8 +18,8 @@ pub enum Route {
     Mx,
     /// To one host, without a look at MX records.
     Static(Arc<StaticRoute>),
-    /// To the configured smarthost.
-    Smarthost,
+    /// To the smarthost of this name; the only one that needs none has none.
+    Smarthost(Arc<str>),
     /// To a destination inside this process, by its name.
     BuiltIn(Arc<str>),
     /// Nowhere: the mail stays in the queue, held.
@@ -27,17 +29,41 @@ pub enum Route {
 /// One host that takes a domain's mail.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StaticRoute {
-    /// A name, whose addresses are looked up, or an address.
+    /// A name, whose addresses are looked up, an address, or a socket.
     pub host: Host,
-    /// The port, 25 (465 for `smtps`) unless written down.
+    /// The port, unless written down that of the scheme; 0 for a socket.
     pub port: u16,
+    /// What the host speaks.
+    pub protocol: Protocol,
     /// When the session is encrypted.
     pub tls: TlsUse,
+    /// Whether the host has to prove who it is.
+    pub verify: Verify,
+}
+
+/// Whether a host has to prove who it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verify {
+    /// No: TLS keeps out only those who listen.
+    No,
+    /// By a certificate for the name or address that it is dialled by.
+    Host,
+    /// By a certificate for this name.
+    Name(Arc<str>),
 }
 
 impl fmt::Display for StaticRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", self.tls.scheme(), self.host, self.port)
+        let Some(scheme) = SCHEMES.iter().find(|scheme| (scheme.protocol, scheme.tls) == (self.protocol, self.tls))
+        else {
+            return write!(f, "{UNIX}://{}", self.host);
+        };
+        write!(f, "{}://{}:{}", scheme.name, self.host, self.port)?;
+        match &self.verify {
+            Verify::No if scheme.is_verified() => f.write_str("?verify=none"),
+            Verify::Name(name) => write!(f, "?verify={name}"),
+            Verify::No | Verify::Host => Ok(()),
+        }
     }
 }
 
@@ -48,6 +74,8 @@ pub enum Host {
     Name(Arc<str>),
     /// To be dialled as it is.
     Address(IpAddr),
+    /// A socket in the file system of this machine.
+    Socket(Arc<Path>),
 }
 
 impl Host {
@@ -70,6 +98,7 @@ impl fmt::Display for Host {
             Self::Name(name) => f.write_str(name),
             Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
             Self::Address(IpAddr::V4(address)) => write!(f, "{address}"),
+            Self::Socket(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -87,16 +116,31 @@ pub enum TlsUse {
     Implicit,
 }
 
-impl TlsUse {
-    fn scheme(self) -> &'static str {
-        match self {
-            Self::Never => "smtp+clear",
-            Self::Opportunistic => "smtp",
-            Self::Required => "smtp+starttls",
-            Self::Implicit => "smtps",
-        }
+/// How a host is written down in a route.
+struct Scheme {
+    name: &'static str,
+    protocol: Protocol,
+    tls: TlsUse,
+    port: u16,
+}
+
+impl Scheme {
+    /// Whether hosts have to prove who they are unless told otherwise.
+    fn is_verified(&self) -> bool {
+        matches!(self.tls, TlsUse::Required | TlsUse::Implicit)
     }
 }
+
+const SCHEMES: [Scheme; 5] = [
+    Scheme { name: "smtp", protocol: Protocol::Smtp, tls: TlsUse::Opportunistic, port: 25 },
+    Scheme { name: "smtp+starttls", protocol: Protocol::Smtp, tls: TlsUse::Required, port: 25 },
+    Scheme { name: "smtps", protocol: Protocol::Smtp, tls: TlsUse::Implicit, port: 465 },
+    Scheme { name: "lmtp", protocol: Protocol::Lmtp, tls: TlsUse::Opportunistic, port: 24 },
+    Scheme { name: "lmtp+starttls", protocol: Protocol::Lmtp, tls: TlsUse::Required, port: 24 },
+];
+
+/// The scheme of LMTP over a socket in the file system.
+const UNIX: &str = "lmtp+unix";
 
 /// The table of routes.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,16 +151,18 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// Reads the `routes` of the settings. The error names the key and what was
-    /// expected.
-    pub fn parse(routes: &BTreeMap<String, String>, has_smarthost: bool) -> Result<Self, String> {
+    /// Reads the `routes` of the settings, which may name these smarthosts; the one
+    /// without a name takes the rest unless the routes say otherwise. The error
+    /// names the key and what was expected.
+    pub fn parse(routes: &BTreeMap<String, String>, smarthosts: &[&str]) -> Result<Self, String> {
+        let takes_the_rest = smarthosts.contains(&"");
         let mut table = Self {
             exact: HashMap::new(),
             below: HashMap::new(),
-            rest: if has_smarthost { Route::Smarthost } else { Route::Mx },
+            rest: if takes_the_rest { Route::Smarthost("".into()) } else { Route::Mx },
         };
         for (pattern, target) in routes {
-            let route = parse_target(target, has_smarthost)
+            let route = parse_target(target, smarthosts)
                 .map_err(|expected| format!("routes.{pattern:?}: {expected}, found {target:?}"))?;
             let domain = |text: &str| {
                 text.parse::<Domain>()
@@ -161,34 +207,48 @@ impl RouteTable {
     }
 }
 
-fn parse_target(target: &str, has_smarthost: bool) -> Result<Route, String> {
-    let (scheme, rest) = target.split_once(':').unwrap_or((target, ""));
-    let tls = match scheme {
-        "smtp" => Some((TlsUse::Opportunistic, 25)),
-        "smtp+starttls" => Some((TlsUse::Required, 25)),
-        "smtps" => Some((TlsUse::Implicit, 465)),
-        _ => None,
-    };
-    if let Some((tls, default_port)) = tls {
-        return parse_host(rest, tls, default_port)
-            .ok_or_else(|| format!("expected {scheme}://HOST or {scheme}://HOST:PORT"));
+fn parse_target(target: &str, smarthosts: &[&str]) -> Result<Route, String> {
+    let (name, rest) = target.split_once(':').unwrap_or((target, ""));
+    if let Some(scheme) = SCHEMES.iter().find(|scheme| scheme.name == name) {
+        let route = parse_host(rest, scheme)?;
+        return route.ok_or_else(|| format!("expected {name}://HOST or {name}://HOST:PORT"));
     }
-    match scheme {
+    match name {
+        UNIX => parse_socket(rest).ok_or_else(|| format!("expected {UNIX}:///PATH")),
+        "smarthost" if smarthosts.contains(&rest) => Ok(Route::Smarthost(rest.into())),
+        "smarthost" if rest.is_empty() => Err("expected a [delivery.smarthost] section for \"smarthost:\"".to_owned()),
+        "smarthost" => Err(format!("expected a [delivery.smarthosts.{rest}] section for \"smarthost:{rest}\"")),
         _ if !rest.is_empty() => Err(EXPECTED_TARGET.to_owned()),
         "mx" => Ok(Route::Mx),
         "hold" => Ok(Route::Hold),
-        "smarthost" if has_smarthost => Ok(Route::Smarthost),
-        "smarthost" => Err("expected a [delivery.smarthost] section for \"smarthost:\"".to_owned()),
-        name if is_built_in_name(name) => Ok(Route::BuiltIn(name.into())),
+        name if is_short_name(name) => Ok(Route::BuiltIn(name.into())),
         _ => Err(EXPECTED_TARGET.to_owned()),
     }
 }
 
-const EXPECTED_TARGET: &str = "expected smtp://, smtp+starttls:// or smtps:// with HOST:PORT, or \
-     mx:, smarthost:, hold: or a built-in destination's name";
+const EXPECTED_TARGET: &str = "expected smtp://, smtp+starttls://, smtps://, lmtp:// or lmtp+starttls:// with \
+     HOST:PORT, lmtp+unix:///PATH, or mx:, smarthost:, smarthost:NAME, hold: or a built-in destination's name";
 
-fn parse_host(rest: &str, tls: TlsUse, default_port: u16) -> Option<Route> {
-    let authority = rest.strip_prefix("//")?;
+fn parse_host(rest: &str, scheme: &Scheme) -> Result<Option<Route>, String> {
+    let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let Some((host, port)) = parse_authority(authority, scheme.port) else { return Ok(None) };
+    let verify = match query.strip_prefix("verify=") {
+        None if query.is_empty() && scheme.is_verified() => Verify::Host,
+        None if query.is_empty() => Verify::No,
+        None => return Err("expected nothing behind \"?\" but verify=none or verify=NAME".to_owned()),
+        Some(_) if !scheme.is_verified() => {
+            return Err("expected verify= only where TLS is required, as by smtp+starttls:// and smtps://".to_owned());
+        }
+        Some("none") => Verify::No,
+        Some(name) if is_host_name(name) => Verify::Name(name.to_ascii_lowercase().into()),
+        Some(_) => return Err("expected verify=none, or verify= and the name in the host's certificate".to_owned()),
+    };
+    let (protocol, tls) = (scheme.protocol, scheme.tls);
+    Ok(Some(Route::Static(Arc::new(StaticRoute { host, port, protocol, tls, verify }))))
+}
+
+fn parse_authority(authority: &str, default_port: u16) -> Option<(Host, u16)> {
+    let authority = authority.strip_prefix("//")?;
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     // The colons of a bracketed IPv6 address are not the port's.
     let (host, port) = match authority.rsplit_once(':') {
@@ -198,11 +258,28 @@ fn parse_host(rest: &str, tls: TlsUse, default_port: u16) -> Option<Route> {
     if port == 0 || (host.contains(':') && !host.starts_with('[')) {
         return None;
     }
-    Some(Route::Static(Arc::new(StaticRoute { host: Host::parse(host)?, port, tls })))
+    Some((Host::parse(host)?, port))
 }
 
-fn is_built_in_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+fn parse_socket(rest: &str) -> Option<Route> {
+    let path = rest.strip_prefix("//").filter(|path| path.len() > 1 && path.starts_with('/'))?;
+    let is_plain = !path.ends_with('/') && !path.contains(char::is_control);
+    is_plain.then(|| {
+        Route::Static(Arc::new(StaticRoute {
+            host: Host::Socket(Path::new(path).into()),
+            port: 0,
+            protocol: Protocol::Lmtp,
+            tls: TlsUse::Never,
+            verify: Verify::No,
+        }))
+    })
+}
+
+/// Whether a name may stand for a destination: lower-case letters, digits and
+/// hyphens, with a letter first.
+pub(crate) fn is_short_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 #[cfg(test)]
@@ -213,7 +290,15 @@ mod tests {
 
     fn table(entries: &[(&str, &str)]) -> Result<RouteTable, String> {
         let routes = entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        RouteTable::parse(&routes, false)
+        RouteTable::parse(&routes, &["backup"])
+    }
+
+    fn shown(target: &str) -> Result<String, String> {
+        let table = table(&[("example.com", target)])?;
+        match table.lookup(&domain("example.com")) {
+            Route::Static(host) => Ok(host.to_string()),
+            other => Ok(format!("{other:?}")),
+        }
     }
 
     fn domain(text: &str) -> Domain {
@@ -246,10 +331,57 @@ mod tests {
     fn the_rest_goes_to_the_smarthost_or_by_mx() {
         let none = BTreeMap::new();
         let any = domain("example.org");
-        assert_eq!(RouteTable::parse(&none, true).unwrap().lookup(&any), &Route::Smarthost);
-        assert_eq!(RouteTable::parse(&none, false).unwrap().lookup(&any), &Route::Mx);
+        let smarthost = Route::Smarthost("".into());
+        assert_eq!(RouteTable::parse(&none, &["", "backup"]).unwrap().lookup(&any), &smarthost);
+        assert_eq!(RouteTable::parse(&none, &["backup"]).unwrap().lookup(&any), &Route::Mx);
         let direct = BTreeMap::from([("example.org".to_owned(), "mx:".to_owned())]);
-        assert_eq!(RouteTable::parse(&direct, true).unwrap().lookup(&any), &Route::Mx);
+        assert_eq!(RouteTable::parse(&direct, &[""]).unwrap().lookup(&any), &Route::Mx);
+    }
+
+    #[test]
+    fn smarthosts_have_names() {
+        assert_eq!(shown("smarthost:backup").unwrap(), "Smarthost(\"backup\")");
+        assert!(shown("smarthost:other").unwrap_err().contains("[delivery.smarthosts.other]"));
+        assert!(shown("smarthost:").unwrap_err().contains("[delivery.smarthost]"));
+    }
+
+    #[test]
+    fn a_host_proves_its_name_where_tls_is_required() {
+        for target in [
+            "smtp://mx.example:25",
+            "smtp+starttls://mx.example:25",
+            "smtp+starttls://mx.example:25?verify=none",
+            "smtps://10.0.0.1:465?verify=mx.example",
+            "lmtp+starttls://mx.example:24?verify=none",
+        ] {
+            assert_eq!(shown(target).unwrap(), target);
+        }
+        let verify = |target: &str| match table(&[("*", target)]).unwrap().rest {
+            Route::Static(route) => route.verify.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(verify("smtps://mx.example"), Verify::Host);
+        assert_eq!(verify("smtps://mx.example?verify=none"), Verify::No);
+        assert_eq!(verify("smtp+starttls://10.0.0.1?verify=Mx.Example"), Verify::Name("mx.example".into()));
+        assert_eq!(verify("smtp://mx.example"), Verify::No);
+        for bad in [
+            "smtp://mx.example?verify=none",
+            "smtps://mx.example?verify=",
+            "smtps://mx.example?verify=a b",
+            "smtps://mx.example?tls=no",
+        ] {
+            assert!(shown(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn local_delivery_has_a_host_or_a_socket() {
+        assert_eq!(shown("lmtp://dovecot.inside").unwrap(), "lmtp://dovecot.inside:24");
+        assert_eq!(shown("lmtp+unix:///run/dovecot/lmtp").unwrap(), "lmtp+unix:///run/dovecot/lmtp");
+        for bad in ["lmtp+unix:", "lmtp+unix://", "lmtp+unix:///", "lmtp+unix://host/path", "lmtp+unix:///a/", "lmtp:"]
+        {
+            assert!(shown(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

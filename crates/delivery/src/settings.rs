@@ -9,8 +9,10 @@ use postrider_mail::EmailAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::route::RouteTable;
+use crate::smarthost;
 use crate::source;
 
+pub use crate::smarthost::{Smarthost, SmarthostTls};
 pub use crate::source::settings::{Excess, OnBlock, SourceSettings, WarmUpSettings};
 
 /// Everything about how mail leaves.
@@ -24,13 +26,23 @@ pub struct Settings {
     /// itself, `".example.com"` for everything below it, `"*"` for all the
     /// rest. A target is `smtp://HOST:PORT` (STARTTLS when offered),
     /// `smtp+starttls://HOST:PORT` (STARTTLS or nothing), `smtps://HOST:PORT`
-    /// (TLS from the first byte), `mx:` (the domain's MX hosts), `smarthost:`
-    /// (the host below), `hold:` (kept in the queue) or the name of a built-in
-    /// destination such as `inbox:`. Without `"*"` the rest goes to the
-    /// smarthost if there is one, and to the MX hosts otherwise.
+    /// (TLS from the first byte), `lmtp://HOST:PORT`, `lmtp+starttls://HOST:PORT`
+    /// and `lmtp+unix:///PATH` (local delivery, RFC 2033), `mx:` (the domain's MX
+    /// hosts), `smarthost:` and `smarthost:NAME` (the hosts below), `hold:` (kept
+    /// in the queue) or the name of a built-in destination such as `inbox:`.
+    /// Where TLS is required the host has to prove its name;
+    /// `?verify=NAME` behind it asks for another name in its certificate,
+    /// `?verify=none` for no proof. Without `"*"` the rest goes to the smarthost
+    /// if there is one, and to the MX hosts otherwise.
     pub routes: BTreeMap<String, String>,
     /// The host that takes all mail without a route of its own.
     pub smarthost: Option<Smarthost>,
+    /// Further smarthosts by name, for routes to `smarthost:NAME`.
+    pub smarthosts: BTreeMap<String, Smarthost>,
+    /// Send content by BDAT where a host offers CHUNKING (RFC 3030), and not by
+    /// DATA: further small messages over a connection then take one round trip and
+    /// not two. Binary content never goes otherwise.
+    pub chunking: bool,
     /// The waits between attempts; the last one repeats until the message
     /// expires.
     pub retry: Vec<Period>,
@@ -80,6 +92,8 @@ impl Default for Settings {
             ehlo_name: None,
             routes: BTreeMap::new(),
             smarthost: None,
+            smarthosts: BTreeMap::new(),
+            chunking: true,
             retry: minutes.map(Period::from_mins).to_vec(),
             retry_jitter_percent: 10,
             prefer_ipv4: true,
@@ -115,90 +129,26 @@ impl Settings {
         {
             return Err(format!("ehlo_name: expected a host name, found {name:?}"));
         }
-        if let Some(smarthost) = &self.smarthost {
-            smarthost.validate()?;
-        }
+        smarthost::validate(self.all_smarthosts())?;
         self.tls.reports.validate()?;
         source::settings::validate(&self.sources)?;
         self.warm_up.validate()?;
         self.limits.validate()?;
         self.timeouts.validate()?;
-        RouteTable::parse(&self.routes, self.smarthost.is_some()).map(drop)
+        self.route_table().map(drop)
     }
-}
 
-/// The host that mail without a route of its own is handed to.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Smarthost {
-    /// Host name or address. A name's A and AAAA records are dialled, never
-    /// its MX records.
-    pub host: String,
-    /// Port, 587 by default.
-    pub port: u16,
-    /// How the session is encrypted.
-    pub tls: SmarthostTls,
-    /// Check the host's certificate; turn it off only for a host that cannot
-    /// have a proper one.
-    pub verify: bool,
-    /// PEM file with the authorities that the host's certificate is checked
-    /// against, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// User name for AUTH. Needs TLS that is not optional.
-    pub user: Option<String>,
-    /// File whose first line is the password.
-    pub password_file: Option<PathBuf>,
-}
-
-impl Default for Smarthost {
-    fn default() -> Self {
-        Self {
-            host: String::new(),
-            port: 587,
-            tls: SmarthostTls::Starttls,
-            verify: true,
-            ca_file: None,
-            user: None,
-            password_file: None,
-        }
+    /// The smarthosts by name, the only one that needs none first.
+    pub(crate) fn all_smarthosts(&self) -> impl Iterator<Item = (&str, &Smarthost)> {
+        let named = self.smarthosts.iter().map(|(name, smarthost)| (name.as_str(), smarthost));
+        self.smarthost.iter().map(|smarthost| ("", smarthost)).chain(named)
     }
-}
 
-impl Smarthost {
-    fn validate(&self) -> Result<(), String> {
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        if bare.parse::<IpAddr>().is_err() && !is_host_name(&self.host) {
-            return Err(format!("smarthost.host: expected a host name or an address, found {:?}", self.host));
-        }
-        if self.port == 0 {
-            return Err("smarthost.port: expected 1 to 65535".to_owned());
-        }
-        if self.user.is_some() != self.password_file.is_some() {
-            return Err("smarthost.user: expected together with smarthost.password_file".to_owned());
-        }
-        let optional = matches!(self.tls, SmarthostTls::None | SmarthostTls::Opportunistic);
-        if self.user.is_some() && optional {
-            return Err("smarthost.tls: expected \"starttls\" or \"wrapper\" beside smarthost.user, \
-                 so that the password never travels in clear"
-                .to_owned());
-        }
-        Ok(())
+    /// The routes, ready for use.
+    pub(crate) fn route_table(&self) -> Result<RouteTable, String> {
+        let names: Vec<&str> = self.all_smarthosts().map(|(name, _)| name).collect();
+        RouteTable::parse(&self.routes, &names)
     }
-}
-
-/// How a session with the smarthost is encrypted.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SmarthostTls {
-    /// Never.
-    None,
-    /// STARTTLS where it is offered, in clear otherwise.
-    Opportunistic,
-    /// STARTTLS or no session.
-    #[default]
-    Starttls,
-    /// TLS from the first byte (port 465).
-    Wrapper,
 }
 
 /// TLS on the way out.
@@ -283,6 +233,8 @@ pub struct Limits {
     pub ready: usize,
     /// Recipient domains whose hosts are looked up at the same time.
     pub lookups: usize,
+    /// Hosts of which it is remembered what became of connections to them.
+    pub known_hosts: usize,
     /// Recipient domains whose MTA-STS policy is kept. Beyond, those that mail was
     /// not sent to for the longest time are forgotten.
     pub sts_policies: usize,
@@ -310,6 +262,7 @@ impl Default for Limits {
             ready_per_site: 1_000,
             ready: 20_000,
             lookups: 200,
+            known_hosts: 10_000,
             sts_policies: 20_000,
             sts_fetches: 100,
             tls_reports: 5_000,
@@ -332,6 +285,7 @@ impl Limits {
             ("ready_per_site", self.ready_per_site),
             ("ready", self.ready),
             ("lookups", self.lookups),
+            ("known_hosts", self.known_hosts),
             ("sts_policies", self.sts_policies),
             ("sts_fetches", self.sts_fetches),
             ("tls_reports", self.tls_reports),
@@ -472,6 +426,8 @@ mod tests {
             (Box::new(|s| s.timeouts.mail = Period::from_secs(0)), "timeouts.mail:"),
             (Box::new(|s| s.limits.initial_connections_per_site = 21), "limits.initial"),
             (Box::new(|s| s.smarthost = Some(Smarthost::default())), "smarthost.host:"),
+            (Box::new(|s| drop(s.smarthosts.insert("b".into(), Smarthost::default()))), "smarthosts.b.host:"),
+            (Box::new(|s| drop(s.smarthosts.insert("B c".into(), Smarthost::default()))), "smarthosts.\"B c\":"),
             (
                 Box::new(|s| {
                     s.smarthost =

@@ -9,10 +9,12 @@ use std::time::Duration;
 use postrider_base::{Dialer, Random};
 use postrider_dns::{DnsError, Mx, Resolver};
 use postrider_mail::Domain;
+use postrider_smtp::{Credentials, Protocol};
 
 use crate::finding::Finding;
-use crate::route::{Host, StaticRoute, TlsUse};
+use crate::route::{Host, StaticRoute, TlsUse, Verify};
 use crate::settings::{Settings, Smarthost, SmarthostTls};
+use crate::tls::{Authorities, HostPolicy, Proof, Required};
 
 /// The port of mail hosts (RFC 5321 section 4.5.4.2).
 const SMTP_PORT: u16 = 25;
@@ -26,8 +28,8 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     pub(crate) tls: TlsUse,
     pub(crate) kind: Kind,
-    /// The hosts are those of a policy of the domain, which they have to prove
-    /// (RFC 8461 section 4).
+    /// The hosts are those of a policy that the domain publishes and that is
+    /// enforced: they have to prove their names (RFC 8461 section 4.1).
     pub(crate) sts: bool,
 }
 
@@ -35,29 +37,42 @@ pub(crate) struct Target {
 pub(crate) enum Kind {
     /// The DNS: nobody that is trusted.
     Mx,
-    /// The operator.
-    Route,
-    /// The operator; certificate and password belong to it.
-    Smarthost(Smarthost),
+    /// The operator, as one host with what belongs to it.
+    Route(Service),
     /// The operator; it is inside this process.
     BuiltIn(Arc<dyn Dialer>),
+}
+
+/// What belongs to a host that the operator named.
+pub(crate) struct Service {
+    pub(crate) protocol: Protocol,
+    /// What its certificate has to be like.
+    pub(crate) policy: HostPolicy,
+    /// Whom it knows us as.
+    pub(crate) credentials: Option<Credentials>,
 }
 
 impl Target {
     /// A static route's host.
     pub(crate) fn of_route(route: &StaticRoute) -> Self {
-        Self {
-            name: route.to_string().into(),
-            hosts: vec![vec![route.host.clone()]],
-            port: route.port,
-            tls: route.tls,
-            kind: Kind::Route,
-            sts: false,
-        }
+        let names = match &route.verify {
+            Verify::No => None,
+            Verify::Host => Some(proof_of(&route.host)),
+            Verify::Name(name) => Some(name.to_string()),
+        };
+        let policy = policy(names, route.tls, None);
+        let service = Service { protocol: route.protocol, policy, credentials: None };
+        Self::of_service(route.to_string(), route.host.clone(), route.port, route.tls, service)
     }
 
-    /// The smarthost. `None` for a host that validation refuses.
-    pub(crate) fn of_smarthost(smarthost: &Smarthost) -> Option<Self> {
+    /// A smarthost with what its files hold. `None` for a host that validation
+    /// refuses.
+    pub(crate) fn of_smarthost(
+        section: &str,
+        smarthost: &Smarthost,
+        authorities: Option<Authorities>,
+        credentials: Option<Credentials>,
+    ) -> Option<Self> {
         let tls = match smarthost.tls {
             SmarthostTls::None => TlsUse::Never,
             SmarthostTls::Opportunistic => TlsUse::Opportunistic,
@@ -65,14 +80,14 @@ impl Target {
             SmarthostTls::Wrapper => TlsUse::Implicit,
         };
         let host = Host::parse(&smarthost.host)?;
-        Some(Self {
-            name: format!("smarthost {host}:{}", smarthost.port).into(),
-            hosts: vec![vec![host]],
-            port: smarthost.port,
-            tls,
-            kind: Kind::Smarthost(smarthost.clone()),
-            sts: false,
-        })
+        let policy = policy(smarthost.verify.then(|| proof_of(&host)), tls, authorities);
+        let service = Service { protocol: Protocol::Smtp, policy, credentials };
+        let name = format!("{section} {host}:{}", smarthost.port);
+        Some(Self::of_service(name, host, smarthost.port, tls, service))
+    }
+
+    fn of_service(name: String, host: Host, port: u16, tls: TlsUse, service: Service) -> Self {
+        Self { name: name.into(), hosts: vec![vec![host]], port, tls, kind: Kind::Route(service), sts: false }
     }
 
     /// A destination inside this process.
@@ -88,12 +103,12 @@ impl Target {
     }
 
     /// The hosts that the DNS, or an address literal, names.
-    fn of_hosts(hosts: Vec<Vec<Host>>) -> Self {
+    pub(crate) fn of_hosts(hosts: Vec<Vec<Host>>) -> Self {
         let name = Self::name_of(&hosts).into();
         Self { name, hosts, port: SMTP_PORT, tls: TlsUse::Opportunistic, kind: Kind::Mx, sts: false }
     }
 
-    /// The site of these hosts.
+    /// The name that these hosts have as a site.
     pub(crate) fn name_of(hosts: &[Vec<Host>]) -> String {
         let group = |hosts: &Vec<Host>| hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(",");
         hosts.iter().map(group).collect::<Vec<_>>().join(" ")
@@ -115,6 +130,25 @@ impl Target {
         }
         order
     }
+}
+
+/// What a certificate has to be for, to be the host's.
+fn proof_of(host: &Host) -> String {
+    match host {
+        Host::Address(address) => address.to_string(),
+        Host::Name(_) | Host::Socket(_) => host.to_string(),
+    }
+}
+
+/// What the operator asks of a session with a host. Where TLS is only an offer a
+/// proof would be of no use: whoever comes between takes the offer away.
+fn policy(name: Option<String>, tls: TlsUse, authorities: Option<Authorities>) -> HostPolicy {
+    let required = match (tls, name) {
+        (TlsUse::Never | TlsUse::Opportunistic, _) => Required::Nothing,
+        (TlsUse::Required | TlsUse::Implicit, None) => Required::Encryption,
+        (TlsUse::Required | TlsUse::Implicit, Some(name)) => Required::Webpki(vec![name]),
+    };
+    HostPolicy { required, proof: Proof::Configured, authorities }
 }
 
 fn shuffle<T>(items: &mut [T], random: &Random) {
@@ -167,12 +201,19 @@ fn groups(mut records: Vec<Mx>, hostname: &str) -> Option<Vec<Vec<Host>>> {
         let host = Host::parse(&mx.exchange).unwrap_or_else(|| Host::Name(mx.exchange.as_str().into()));
         by_preference.entry(mx.preference).or_default().push(host);
     }
+    let mut room = MOST_HOSTS;
     for group in by_preference.values_mut() {
         group.sort_by_cached_key(Host::to_string);
         group.dedup();
+        group.truncate(room);
+        room -= group.len();
     }
+    by_preference.retain(|_, group| !group.is_empty());
     (!by_preference.is_empty()).then(|| by_preference.into_values().collect())
 }
+
+/// Hosts of a domain that count, the best ones. An attempt asks far fewer.
+const MOST_HOSTS: usize = 50;
 
 /// Whether an address may be dialled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -200,10 +241,13 @@ pub(crate) fn permission(address: IpAddr, settings: &Settings) -> Permission {
     if nowhere || (private && !settings.allow_private_mx) { Permission::Denied } else { Permission::Granted }
 }
 
-/// The addresses in the order of the operator's preference of families.
-pub(crate) fn by_family(mut addresses: Vec<IpAddr>, prefer_ipv4: bool) -> Vec<IpAddr> {
-    addresses.sort_by_key(|address| address.is_ipv4() != prefer_ipv4);
-    addresses
+/// The addresses of the two families in turn, so that neither keeps the other
+/// from being tried; the preferred one begins.
+pub(crate) fn by_family(addresses: Vec<IpAddr>, prefer_ipv4: bool) -> Vec<IpAddr> {
+    let (preferred, others): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv4() == prefer_ipv4);
+    let turns = preferred.len().max(others.len());
+    (0..turns).flat_map(|turn| [preferred.get(turn), others.get(turn)]).flatten().copied().collect()
 }
 
 #[cfg(test)]
@@ -231,6 +275,25 @@ mod tests {
         let some = [(10, "a.example"), (20, "Relay.example.net"), (20, "b.example"), (30, "c.example")];
         assert_eq!(shown(&some).as_deref(), Some("a.example"));
         assert_eq!(shown(&[(10, "relay.example.net"), (20, "c.example")]), None);
+    }
+
+    #[test]
+    fn hosts_are_bounded_and_the_best_ones_stay() {
+        let records = (0..500).map(|n| mx(n / 10, &format!("mx{n:03}.example"))).collect();
+        let hosts = groups(records, "relay.example.net").unwrap();
+        assert_eq!(hosts.iter().map(Vec::len).collect::<Vec<_>>(), [10; 5]);
+        assert_eq!(hosts[4][9].to_string(), "mx049.example");
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let shown = |prefer_ipv4| {
+            let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"].map(|text| text.parse().unwrap());
+            by_family(addresses.to_vec(), prefer_ipv4).iter().map(IpAddr::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(true), ["192.0.2.1", "2001:db8::1", "192.0.2.2", "192.0.2.3"]);
+        assert_eq!(shown(false), ["2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+        assert!(by_family(Vec::new(), true).is_empty());
     }
 
     #[test]

@@ -1,33 +1,36 @@
 //! The walk of one attempt from host to host, until one of them takes mail.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use postrider_base::metrics::Held;
-use postrider_base::{BoxStream, Dialer};
-use postrider_mail::{Recipient, Remote, Stage};
-use postrider_smtp::{Action, ClientConfig, Conversation};
+use futures_util::future::join_all;
+use postrider_mail::Remote;
 use tokio::time::timeout;
 
 use crate::Shared;
 use crate::classify::Verdict;
 use crate::config::Config;
-use crate::connection::{Connection, Stop, Stopped};
+use crate::connection::{Connection, Stop};
 use crate::finding::Finding;
-use crate::route::{Host, TlsUse};
-use crate::target::{Kind, Permission, Target, by_family, permission};
-use crate::tls::{Failure, FailureKind, HostPolicy, Proof, Required};
+use crate::known::Place;
+use crate::lane::Lane;
+use crate::open::{Closed, Opening};
+use crate::route::Host;
+use crate::target::{Permission, Target, by_family, permission};
 
 /// Where an attempt has got to.
 pub(crate) struct Walk<'a> {
     shared: &'a Shared,
     config: Arc<Config>,
     target: &'a Target,
+    lane: &'a Lane,
     /// Hosts that have not been looked up, with their rank.
     hosts: VecDeque<(usize, Host)>,
     /// Addresses of the present host that have not been dialled.
-    addresses: VecDeque<(Host, IpAddr)>,
+    addresses: VecDeque<Address>,
+    /// The rank whose hosts were looked at together.
+    entered: Option<usize>,
     /// Already refused what is to be sent.
     avoid: Option<IpAddr>,
     addresses_left: usize,
@@ -36,6 +39,14 @@ pub(crate) struct Walk<'a> {
     passed_over: Option<usize>,
     last: Option<Refused>,
     thorough: bool,
+}
+
+/// Somewhere to dial.
+struct Address {
+    rank: usize,
+    place: Place,
+    /// `None` for a socket.
+    ip: Option<IpAddr>,
 }
 
 /// Why no host takes mail.
@@ -57,41 +68,28 @@ pub(crate) enum Halt {
     Stopped,
 }
 
-impl From<Stopped> for Halt {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
-/// Why one address does not take mail.
-enum Closed {
-    /// The handshake failed where TLS was only an offer.
-    ClearMayWork,
-    Refused {
-        finding: Finding,
-        /// The host had greeted us.
-        greeted: bool,
-    },
-    Stopped,
-}
-
-impl From<Stopped> for Closed {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
 impl<'a> Walk<'a> {
     /// A thorough walk asks more hosts than others, and gives up for good only when
     /// all of them have spoken.
-    pub(crate) fn new(shared: &'a Shared, config: Arc<Config>, target: &'a Target, thorough: bool) -> Self {
-        let order = target.order(&shared.random);
+    pub(crate) fn new(
+        shared: &'a Shared,
+        config: Arc<Config>,
+        target: &'a Target,
+        lane: &'a Lane,
+        thorough: bool,
+    ) -> Self {
+        let now = shared.clock.instant();
+        let mut order = target.order(&shared.random);
+        // Among equals, those that did not answer lately come last.
+        order.sort_by_cached_key(|(rank, host)| (*rank, shared.known.is_down(&((*host).clone(), target.port), now)));
         let patience = if thorough { THOROUGH } else { 1 };
         Self {
             shared,
             target,
+            lane,
             hosts: order.into_iter().map(|(rank, host)| (rank, host.clone())).collect(),
             addresses: VecDeque::new(),
+            entered: None,
             avoid: None,
             addresses_left: config.settings.limits.addresses_per_attempt.saturating_mul(patience),
             greetings_left: config.settings.limits.greetings_per_attempt.saturating_mul(patience),
@@ -105,6 +103,10 @@ impl<'a> Walk<'a> {
     /// The host at `remote` has greeted us and does not take what is to be
     /// sent.
     pub(crate) fn turned_away(&mut self, remote: &Remote, finding: Finding) {
+        if let Some(ip) = remote.ip {
+            let host = Host::parse(&remote.host).unwrap_or_else(|| Host::Name(remote.host.as_str().into()));
+            self.shared.known.turned_away(&(host, remote.port), ip);
+        }
         self.avoid = remote.ip;
         self.greetings_left = self.greetings_left.saturating_sub(1);
         self.blame(Refused { finding, remote: Some(remote.clone()) });
@@ -118,29 +120,32 @@ impl<'a> Walk<'a> {
                 found = self.next_address() => found,
                 () = stop.wait() => return Err(Halt::Stopped),
             };
-            let Some((host, ip)) = found else { break };
-            if self.avoid == Some(ip) {
+            let Some(Address { rank, place, ip }) = found else { break };
+            if ip.is_some() && self.avoid == ip {
                 continue;
             }
             self.addresses_left -= 1;
-            let remote = Remote {
-                host: host.to_string(),
-                ip: Some(ip),
-                port: self.target.port,
-                source_ip: None,
-                stage: Stage::Connect,
-            };
-            let mut opened = self.open(&remote, ip, self.target.tls, stop).await;
-            if matches!(opened, Err(Closed::ClearMayWork)) {
-                opened = self.open(&remote, ip, TlsUse::Never, stop).await;
+            let (shared, config, target, lane) = (self.shared, &*self.config, self.target, self.lane);
+            let opened = Opening { shared, config, target, lane, place: &place, ip }.open(stop).await;
+            if let Err(Closed::Ourselves) = opened {
+                self.shared.metrics.outbound_failed.inc();
+                self.greetings_left -= 1;
+                self.turn_back(rank, &place.0);
+                continue;
             }
             match opened {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    ip.into_iter().for_each(|ip| self.shared.known.answered(&place, ip));
+                    return Ok(connection);
+                }
                 Err(Closed::Stopped) => return Err(Halt::Stopped),
-                Err(Closed::ClearMayWork) => {}
-                Err(Closed::Refused { finding, greeted }) => {
+                Err(Closed::ClearMayWork | Closed::Ourselves) => {}
+                Err(Closed::Refused { finding, remote, greeted, why }) => {
                     self.shared.metrics.outbound_failed.inc();
                     self.greetings_left -= usize::from(greeted);
+                    if let Some(ip) = ip.filter(|_| !greeted) {
+                        self.shared.known.failed(&place, ip, why, self.shared.clock.instant());
+                    }
                     self.blame(Refused { finding, remote: Some(remote) });
                 }
             }
@@ -150,10 +155,19 @@ impl<'a> Walk<'a> {
     }
 
     /// The next address to dial, after looking up as many hosts as it takes.
-    async fn next_address(&mut self) -> Option<(Host, IpAddr)> {
+    async fn next_address(&mut self) -> Option<Address> {
         while self.addresses.is_empty() {
             let (rank, host) = self.hosts.pop_front()?;
-            let addresses = match &host {
+            if self.entered != Some(rank) {
+                self.entered = Some(rank);
+                if let Some(own) = self.find_own(rank, &host).await {
+                    self.turn_back(rank, &own);
+                    continue;
+                }
+            }
+            let place = (host, self.target.port);
+            let addresses = match &place.0 {
+                Host::Socket(_) => return Some(Address { rank, place, ip: None }),
                 Host::Address(address) => vec![*address],
                 Host::Name(name) => match self.look_up(name).await {
                     Some(addresses) => addresses,
@@ -164,8 +178,9 @@ impl<'a> Walk<'a> {
                 },
             };
             let addresses = by_family(addresses, self.config.settings.prefer_ipv4);
-            let allowed = self.allowed(rank, &host, addresses);
-            self.addresses.extend(allowed.into_iter().map(|address| (host.clone(), address)));
+            let mut allowed = self.allowed(rank, &place.0, addresses);
+            self.shared.known.sort(&place, &mut allowed, self.shared.clock.instant());
+            self.addresses.extend(allowed.into_iter().map(|ip| Address { rank, place: place.clone(), ip: Some(ip) }));
         }
         self.addresses.pop_front()
     }
@@ -182,26 +197,73 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// This relay among several hosts of one preference, of which none is asked
+    /// then, in whatever order they are (RFC 5321 section 5.1).
+    async fn find_own(&self, rank: usize, first: &Host) -> Option<Host> {
+        let knows_itself = !self.config.settings.own_addresses.is_empty() || self.lane.source.is_some();
+        let others: Vec<_> = self.hosts.iter().take_while(|(other, _)| *other == rank).map(|(_, host)| host).collect();
+        if !self.target.is_found_by_dns() || !knows_itself || others.is_empty() {
+            return None;
+        }
+        let is_own = async |host: &Host| {
+            let addresses = match host {
+                Host::Name(name) => self.look_up(name).await.unwrap_or_default(),
+                Host::Address(address) => vec![*address],
+                Host::Socket(_) => Vec::new(),
+            };
+            addresses.into_iter().any(|ip| self.permission(ip) == Permission::Own).then(|| host.clone())
+        };
+        let asked = others.into_iter().chain([first]).map(is_own);
+        join_all(asked).await.into_iter().flatten().next()
+    }
+
     /// The addresses that may be dialled. Where one is our own, that host and
     /// all that are not better are dropped, as in [`crate::target`].
     fn allowed(&mut self, rank: usize, host: &Host, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-        if !self.target.is_found_by_dns() {
-            return addresses;
-        }
-        let ask = |address: &IpAddr| permission(*address, &self.config.settings);
-        if addresses.iter().any(|address| ask(address) == Permission::Own) {
-            self.hosts.retain(|(other, _)| *other < rank);
-            // A better host may have an address again later.
-            if self.passed_over.is_none_or(|best| best >= rank) {
-                self.blame(Refused { finding: Finding::looped(&host.to_string()), remote: None });
+        if self.target.is_found_by_dns() {
+            if addresses.iter().any(|address| self.permission(*address) == Permission::Own) {
+                self.turn_back(rank, host);
+                return Vec::new();
             }
-            return Vec::new();
+            if !addresses.iter().any(|address| self.permission(*address) == Permission::Granted) {
+                self.pass_over(rank, Finding::forbidden(&host.to_string()));
+                return Vec::new();
+            }
         }
-        let allowed: Vec<_> = addresses.into_iter().filter(|address| ask(address) == Permission::Granted).collect();
-        if allowed.is_empty() {
-            self.pass_over(rank, Finding::forbidden(&host.to_string()));
+        let may_be_dialled =
+            |address: &IpAddr| !self.target.is_found_by_dns() || self.permission(*address) == Permission::Granted;
+        let (allowed, _): (Vec<_>, Vec<_>) = addresses.into_iter().partition(may_be_dialled);
+        let from_here: Vec<_> = allowed.into_iter().filter(|address| self.has_source_for(*address)).collect();
+        if from_here.is_empty() {
+            self.pass_over(rank, Finding::no_source(&host.to_string()));
         }
-        allowed
+        from_here
+    }
+
+    fn permission(&self, address: IpAddr) -> Permission {
+        let own = self.lane.source.as_ref().is_some_and(|source| match address.to_canonical() {
+            IpAddr::V4(address) => source.ipv4 == Some(address),
+            IpAddr::V6(address) => source.ipv6 == Some(address),
+        });
+        if own { Permission::Own } else { permission(address, &self.config.settings) }
+    }
+
+    /// Whether there is an address of this family to dial from.
+    fn has_source_for(&self, address: IpAddr) -> bool {
+        self.lane.source.as_ref().is_none_or(|source| match address {
+            IpAddr::V4(_) => source.ipv4.is_some(),
+            IpAddr::V6(_) => source.ipv6.is_some(),
+        })
+    }
+
+    /// A host is this relay: it and all that are not better are dropped.
+    fn turn_back(&mut self, rank: usize, host: &Host) {
+        self.addresses.clear();
+        self.hosts.retain(|(other, _)| *other < rank);
+        // A better host may have an address again later.
+        if self.passed_over.is_none_or(|best| best >= rank) {
+            self.blame(Refused { finding: Finding::looped(&host.to_string()), remote: None });
+        }
     }
 
     /// Remembers why a host was not dialled.
@@ -223,136 +285,6 @@ impl<'a> Walk<'a> {
         };
         if self.last.as_ref().is_none_or(|last| weight(&refused) >= weight(last)) {
             self.last = Some(refused);
-        }
-    }
-
-    /// Dials one address and goes through the greetings.
-    async fn open(&self, remote: &Remote, ip: IpAddr, tls: TlsUse, stop: &mut Stop) -> Result<Connection, Closed> {
-        let slot = tokio::select! {
-            biased;
-            slot = self.shared.connections.clone().acquire_owned() => slot.map_err(|_| Closed::Stopped)?,
-            () = stop.wait() => return Err(Closed::Stopped),
-        };
-        let opened = self.shared.clock.instant();
-        let stream = tokio::select! {
-            biased;
-            stream = self.dial(ip) => stream.map_err(|finding| Closed::Refused { finding, greeted: false })?,
-            () = stop.wait() => return Err(Closed::Stopped),
-        };
-        self.shared.metrics.outbound_opened.inc();
-        let counted = Held::new(&self.shared.metrics.outbound_open);
-        let conversation = Conversation::new(self.client_config(tls));
-        let mut connection = Connection::new(stream, conversation, remote.clone(), opened, counted, slot);
-        if tls == TlsUse::Implicit {
-            connection = self.handshake(connection, ip, tls, stop).await?;
-        }
-        self.greet(connection, ip, tls, stop).await
-    }
-
-    async fn dial(&self, ip: IpAddr) -> Result<BoxStream, Finding> {
-        let dialer: &dyn Dialer = match &self.target.kind {
-            Kind::BuiltIn(dialer) => &**dialer,
-            Kind::Mx | Kind::Route | Kind::Smarthost(_) => &*self.shared.dialer,
-        };
-        let limit = self.config.settings.timeouts.connect.as_duration();
-        let address = SocketAddr::new(ip, self.target.port);
-        match timeout(limit, dialer.dial(address, None)).await {
-            Ok(Ok(dialed)) => Ok(dialed.stream),
-            Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "cannot connect");
-                Err(Finding::no_connection())
-            }
-            Err(_) => Err(Finding::timed_out(Stage::Connect)),
-        }
-    }
-
-    async fn greet(
-        &self,
-        mut connection: Connection,
-        ip: IpAddr,
-        tls: TlsUse,
-        stop: &mut Stop,
-    ) -> Result<Connection, Closed> {
-        let mut nobody = |_: usize, _: &Recipient| false;
-        loop {
-            let (finding, greeted) = match connection.drive(&mut nobody, stop).await? {
-                Action::Ready => return Ok(connection),
-                Action::StartTls => {
-                    connection = self.handshake(connection, ip, tls, stop).await?;
-                    connection.conversation.tls_started();
-                    continue;
-                }
-                Action::Closed(ended) => {
-                    let finding = connection.ending(&ended);
-                    let greeted = finding.stage > Stage::Ehlo;
-                    (finding, greeted)
-                }
-                Action::NeedInput | Action::Done(_) => (connection.loss(Stage::Ehlo), true),
-            };
-            return Err(Closed::Refused { finding, greeted });
-        }
-    }
-
-    async fn handshake(
-        &self,
-        mut connection: Connection,
-        ip: IpAddr,
-        tls: TlsUse,
-        stop: &mut Stop,
-    ) -> Result<Connection, Closed> {
-        let limit = self.config.settings.timeouts.handshake.as_duration();
-        let host = connection.remote.host.clone();
-        let policy = self.policy(&host, tls);
-        let shaking = timeout(limit, self.config.tls.handshake(connection.stream, &host, ip, &policy));
-        let timed_out = || Failure::new(FailureKind::ValidationFailure, "the handshake timed out");
-        let shaken = tokio::select! {
-            biased;
-            shaken = shaking => shaken.unwrap_or_else(|_| Err(timed_out())),
-            () = stop.wait() => return Err(Closed::Stopped),
-        };
-        match shaken {
-            Ok((stream, info)) => {
-                connection.stream = stream;
-                connection.tls = Some(info);
-                Ok(connection)
-            }
-            Err(Failure { reason, .. }) if tls == TlsUse::Opportunistic => {
-                tracing::debug!(%host, %reason, "handshake failed, going on in clear");
-                Err(Closed::ClearMayWork)
-            }
-            Err(Failure { reason, .. }) => {
-                Err(Closed::Refused { finding: Finding::no_tls(&reason), greeted: tls != TlsUse::Implicit })
-            }
-        }
-    }
-
-    /// What a session with the host has to be like.
-    fn policy(&self, host: &str, tls: TlsUse) -> HostPolicy {
-        let (required, authorities) = match &self.target.kind {
-            Kind::Smarthost(smarthost) if smarthost.verify && tls != TlsUse::Opportunistic => {
-                (Required::Webpki(vec![host.to_owned()]), self.config.smarthost_authorities.clone())
-            }
-            _ if tls == TlsUse::Opportunistic => (Required::Nothing, None),
-            _ => (Required::Encryption, None),
-        };
-        let proof = if self.target.is_found_by_dns() { Proof::None } else { Proof::Configured };
-        HostPolicy { required, proof, authorities }
-    }
-
-    fn client_config(&self, tls: TlsUse) -> ClientConfig {
-        let is_smarthost = matches!(self.target.kind, Kind::Smarthost(_));
-        ClientConfig {
-            protocol: postrider_smtp::Protocol::Smtp,
-            hello: self.config.ehlo_name.clone(),
-            tls: match tls {
-                TlsUse::Never => postrider_smtp::TlsUse::Never,
-                TlsUse::Opportunistic => postrider_smtp::TlsUse::Opportunistic,
-                TlsUse::Required => postrider_smtp::TlsUse::Required,
-                TlsUse::Implicit => postrider_smtp::TlsUse::Active,
-            },
-            credentials: self.config.credentials.clone().filter(|_| is_smarthost),
-            chunking: false,
-            timeouts: self.config.timeouts,
         }
     }
 }

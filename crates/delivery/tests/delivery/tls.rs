@@ -113,9 +113,69 @@ async fn implicit_tls_begins_with_the_handshake() {
     rig.zones.add_address("mx.example.com", "10.0.0.1");
     let setup = Setup { implicit: true, ..certificate.setup() };
     Server::with(&rig.net, "10.0.0.1:465", setup, |_| Say::Usual);
-    let outcome = deliver_one(&mut rig, routes(&[("*", "smtps://mx.example.com")])).await;
+    let mut settings = routes(&[("*", "smtps://mx.example.com")]);
+    settings.tls.ca_file = Some(certificate.authority());
+    let outcome = deliver_one(&mut rig, settings).await;
     assert!(is_delivered(&outcome), "{outcome:?}");
-    assert!(outcome.tls.is_some());
+    assert!(outcome.tls.unwrap().authenticated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_requires_tls_wants_the_host_to_prove_its_name() {
+    for (target, is_good) in [
+        ("smtp+starttls://mx.example.com", false),
+        ("smtp+starttls://mx.example.com?verify=other.example.com", true),
+        ("smtp+starttls://mx.example.com?verify=third.example.com", false),
+        ("smtp+starttls://mx.example.com?verify=none", true),
+        ("smtp+starttls://10.0.0.1?verify=other.example.com", true),
+        ("smtp://mx.example.com", true),
+    ] {
+        let certificate = Certificate::new("other.example.com");
+        let mut rig = Rig::new().await;
+        rig.zones.add_address("mx.example.com", "10.0.0.1");
+        let server = Server::with(&rig.net, "10.0.0.1:25", certificate.setup(), |_| Say::Usual);
+        let mut settings = routes(&[("*", target)]);
+        settings.tls.ca_file = Some(certificate.authority());
+        let outcome = deliver_one(&mut rig, settings).await;
+        assert_eq!(is_delivered(&outcome), is_good, "{target}: {outcome:?}");
+        if is_good {
+            assert!(outcome.tls.is_some(), "{target}");
+        } else {
+            assert_eq!(outcome.status.to_string(), "4.7.5", "{target}");
+            assert!(server.seen().with("MAIL").is_empty(), "{target}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_starttls_is_remembered_where_it_is_only_an_offer() {
+    let broken = |moment: &crate::server::Moment| match moment.line.as_str() {
+        "STARTTLS" => Say::Reply("220 go"),
+        line if line.contains('\u{fffd}') || line.starts_with('\u{16}') => Say::Close,
+        _ => Say::Usual,
+    };
+    let certificate = Certificate::new("mx.example.com");
+    let mut rig = Rig::new().await;
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    let server = Server::with(&rig.net, HOST, certificate.setup(), broken);
+    let mut settings = routes(&[("strict.example", "smtp+starttls://mx.example.com?verify=none")]);
+    settings.limits.messages_per_connection = 1;
+    rig.deliver(settings);
+    let handshakes = || server.seen().with("STARTTLS").len();
+    for expected in [1, 1, 1] {
+        let id = rig.send(&["ann@example.com"]).await;
+        assert!(is_delivered(&rig.outcome(id).await));
+        assert_eq!(handshakes(), expected);
+    }
+    // What has to be encrypted is not sent in clear because of it.
+    let id = rig.send(&["ann@strict.example"]).await;
+    assert_eq!(rig.outcome(id).await.status.to_string(), "4.7.5");
+    assert_eq!((handshakes(), server.seen().messages.len()), (2, 3));
+    // The host may have been mended.
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    let id = rig.send(&["ann@example.com"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert!(handshakes() > 2);
 }
 
 fn smarthost(certificate: &Certificate, password: &str) -> Settings {
@@ -146,6 +206,33 @@ async fn the_smarthost_proves_its_name_and_gets_the_password() {
     assert!(outcome.tls.unwrap().authenticated);
     // "\0user\0secret"
     assert_eq!(server.seen().with("AUTH"), ["AUTH PLAIN AHVzZXIAc2VjcmV0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_smarthost_has_a_password_of_its_own() {
+    let (first, second) = (Certificate::new("smart.example.com"), Certificate::new("backup.example.com"));
+    let mut rig = Rig::new().await;
+    rig.zones.add_address("smart.example.com", "10.0.0.1").add_address("backup.example.com", "10.0.0.2");
+    let start = |certificate: &Certificate, address: &str| {
+        let setup = Setup { extensions: vec!["AUTH PLAIN LOGIN"], ..certificate.setup() };
+        Server::with(&rig.net, address, setup, |_| Say::Usual)
+    };
+    let (smart, backup) = (start(&first, "10.0.0.1:587"), start(&second, "10.0.0.2:587"));
+    let mut settings = smarthost(&first, "secret");
+    let mut other = smarthost(&second, "other").smarthost.unwrap();
+    other.host = "backup.example.com".into();
+    settings.smarthosts.insert("backup".into(), other);
+    settings.routes.insert("example.org".into(), "smarthost:backup".into());
+    rig.deliver(settings);
+    for (to, site) in [("ann@example.com", "smart.example.com"), ("ann@example.org", "backup.example.com")] {
+        let id = rig.send(&[to]).await;
+        let outcome = rig.outcome(id).await;
+        assert!(is_delivered(&outcome), "{outcome:?}");
+        assert_eq!(outcome.remote.unwrap().host, site);
+    }
+    // "\0user\0secret" and "\0user\0other"
+    assert_eq!(smart.seen().with("AUTH"), ["AUTH PLAIN AHVzZXIAc2VjcmV0"]);
+    assert_eq!(backup.seen().with("AUTH"), ["AUTH PLAIN AHVzZXIAb3RoZXI="]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,268 @@
+//! One address of a host: dialled, greeted, and the session made what it has to
+//! be.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use postrider_base::metrics::Held;
+use postrider_base::{Dialed, Dialer};
+use postrider_mail::{Recipient, Remote, Stage};
+use postrider_smtp::{Action, ClientConfig, Conversation};
+use tokio::time::timeout;
+
+use crate::Shared;
+use crate::config::Config;
+use crate::connection::{Connection, Stop, Stopped};
+use crate::finding::Finding;
+use crate::known::Place;
+use crate::lane::{Demand, Lane};
+use crate::route::{Host, TlsUse};
+use crate::target::{Kind, Target};
+use crate::tls::{Failure, FailureKind, HostPolicy, Proof, Required};
+
+/// A connection that is being opened.
+pub(crate) struct Opening<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) config: &'a Config,
+    pub(crate) target: &'a Target,
+    pub(crate) lane: &'a Lane,
+    pub(crate) place: &'a Place,
+    /// `None` for a socket.
+    pub(crate) ip: Option<IpAddr>,
+}
+
+/// Why an address does not take mail.
+pub(crate) enum Closed {
+    /// The handshake failed where TLS was only an offer.
+    ClearMayWork,
+    /// The host gives itself our name.
+    Ourselves,
+    /// The host, or the way to it, is in trouble or does not want us.
+    Refused {
+        finding: Finding,
+        remote: Remote,
+        /// The host had greeted us.
+        greeted: bool,
+        /// Why the system could not dial.
+        why: Option<io::ErrorKind>,
+    },
+    /// The relay stops.
+    Stopped,
+}
+
+impl From<Stopped> for Closed {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl Opening<'_> {
+    /// Opens the connection; once more in clear where TLS was only an offer and
+    /// does not work.
+    pub(crate) async fn open(&self, stop: &mut Stop) -> Result<Connection, Closed> {
+        let policy = self.policy();
+        let tls = self.tls(&policy);
+        match self.attempt(tls, &policy, stop).await {
+            Err(Closed::ClearMayWork) => {
+                self.shared.known.tls_failed(self.place, self.shared.clock.instant());
+                self.attempt(TlsUse::Never, &policy, stop).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// What a session with the host has to be like.
+    fn policy(&self) -> HostPolicy {
+        let mut policy = match &self.target.kind {
+            Kind::Route(service) => service.policy.clone(),
+            Kind::Mx if self.target.sts => HostPolicy {
+                required: Required::Webpki(vec![self.place.0.to_string()]),
+                proof: Proof::Sts,
+                authorities: None,
+            },
+            Kind::Mx => HostPolicy::default(),
+            Kind::BuiltIn(_) => return HostPolicy { proof: Proof::Configured, ..HostPolicy::default() },
+        };
+        if self.lane.demand == Demand::Encrypted && self.ip.is_some() {
+            policy.required = policy.required.at_least_encryption();
+        }
+        policy
+    }
+
+    /// How the session is encrypted. That a handshake failed lately counts only
+    /// where nobody asks for one.
+    fn tls(&self, policy: &HostPolicy) -> TlsUse {
+        let may_be_clear = matches!(self.lane.demand, Demand::Opportunistic | Demand::Waived);
+        match self.target.tls {
+            TlsUse::Never | TlsUse::Opportunistic if policy.required.is_tls() => TlsUse::Required,
+            TlsUse::Opportunistic
+                if may_be_clear && self.shared.known.has_broken_tls(self.place, self.shared.clock.instant()) =>
+            {
+                TlsUse::Never
+            }
+            tls => tls,
+        }
+    }
+
+    async fn attempt(&self, tls: TlsUse, policy: &HostPolicy, stop: &mut Stop) -> Result<Connection, Closed> {
+        let slot = tokio::select! {
+            biased;
+            slot = self.shared.connections.clone().acquire_owned() => slot.map_err(|_| Closed::Stopped)?,
+            () = stop.wait() => return Err(Closed::Stopped),
+        };
+        let opened = self.shared.clock.instant();
+        let dialed = tokio::select! {
+            biased;
+            dialed = self.dial() => dialed?,
+            () = stop.wait() => return Err(Closed::Stopped),
+        };
+        self.shared.metrics.outbound_opened.inc();
+        let counted = Held::new(&self.shared.metrics.outbound_open);
+        let remote = Remote { source_ip: dialed.local, ..self.remote() };
+        let conversation = Conversation::new(self.client_config(tls));
+        let mut connection = Connection::new(dialed.stream, conversation, remote, opened, counted, slot);
+        if tls == TlsUse::Implicit {
+            connection = self.handshake(connection, tls, policy, stop).await?;
+        }
+        self.greet(connection, tls, policy, stop).await
+    }
+
+    async fn dial(&self) -> Result<Dialed, Closed> {
+        let dialer: &dyn Dialer = match &self.target.kind {
+            Kind::BuiltIn(dialer) => &**dialer,
+            Kind::Mx | Kind::Route(_) => &*self.shared.dialer,
+        };
+        let dialing = match (&self.place.0, self.ip) {
+            (Host::Socket(path), _) => dialer.dial_path(path),
+            (_, Some(ip)) => dialer.dial(SocketAddr::new(ip, self.target.port), self.from()),
+            (_, None) => return Err(self.refused(Finding::no_connection(), false)),
+        };
+        let limit = self.config.settings.timeouts.connect.as_duration();
+        match timeout(limit, dialing).await {
+            Ok(Ok(dialed)) => Ok(dialed),
+            Ok(Err(error)) => {
+                tracing::debug!(remote = %self.remote(), %error, "cannot connect");
+                let (finding, why) = (Finding::no_connection(), Some(error.kind()));
+                Err(Closed::Refused { finding, remote: self.remote(), greeted: false, why })
+            }
+            Err(_) => Err(self.refused(Finding::timed_out(Stage::Connect), false)),
+        }
+    }
+
+    async fn greet(
+        &self,
+        mut connection: Connection,
+        tls: TlsUse,
+        policy: &HostPolicy,
+        stop: &mut Stop,
+    ) -> Result<Connection, Closed> {
+        let mut nobody = |_: usize, _: &Recipient| false;
+        loop {
+            let (finding, greeted) = match connection.drive(&mut nobody, stop).await? {
+                Action::Ready if self.is_ourselves(&connection) => return Err(Closed::Ourselves),
+                Action::Ready => return Ok(connection),
+                Action::StartTls => {
+                    connection = self.handshake(connection, tls, policy, stop).await?;
+                    connection.conversation.tls_started();
+                    continue;
+                }
+                Action::Closed(ended) => {
+                    let finding = connection.ending(&ended);
+                    let greeted = finding.stage > Stage::Ehlo;
+                    (finding, greeted)
+                }
+                Action::NeedInput | Action::Done(_) => (connection.loss(Stage::Ehlo), true),
+            };
+            return Err(Closed::Refused { finding, remote: connection.remote, greeted, why: None });
+        }
+    }
+
+    /// Whether a host that strangers named calls itself as we do: then what is
+    /// sent there comes back. A host that the operator named may be a neighbour
+    /// on this machine.
+    fn is_ourselves(&self, connection: &Connection) -> bool {
+        let Some(name) = connection.conversation.host_name() else { return false };
+        let source = self.lane.source.as_ref().and_then(|source| source.ehlo_name.as_deref());
+        let hostname = self.shared.submission.settings().hostname();
+        let ours = [Some(hostname), Some(self.config.ehlo_name.as_str()), source];
+        self.target.is_found_by_dns() && ours.into_iter().flatten().any(|our| our.eq_ignore_ascii_case(name))
+    }
+
+    async fn handshake(
+        &self,
+        mut connection: Connection,
+        tls: TlsUse,
+        policy: &HostPolicy,
+        stop: &mut Stop,
+    ) -> Result<Connection, Closed> {
+        let limit = self.config.settings.timeouts.handshake.as_duration();
+        let name = match &policy.required {
+            Required::Webpki(names) => names.first().unwrap_or(&connection.remote.host).clone(),
+            _ => connection.remote.host.clone(),
+        };
+        let ip = self.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let shaking = timeout(limit, self.config.tls.handshake(connection.stream, &name, ip, policy));
+        let timed_out = || Failure::new(FailureKind::ValidationFailure, "the handshake timed out");
+        let shaken = tokio::select! {
+            biased;
+            shaken = shaking => shaken.unwrap_or_else(|_| Err(timed_out())),
+            () = stop.wait() => return Err(Closed::Stopped),
+        };
+        match shaken {
+            Ok((stream, info)) => {
+                connection.stream = stream;
+                connection.tls = Some(info);
+                Ok(connection)
+            }
+            Err(Failure { reason, .. }) if tls == TlsUse::Opportunistic => {
+                tracing::debug!(host = %name, %reason, "handshake failed, going on in clear");
+                Err(Closed::ClearMayWork)
+            }
+            Err(Failure { reason, .. }) => Err(self.refused(Finding::no_tls(&reason), tls != TlsUse::Implicit)),
+        }
+    }
+
+    fn refused(&self, finding: Finding, greeted: bool) -> Closed {
+        Closed::Refused { finding, remote: self.remote(), greeted, why: None }
+    }
+
+    fn remote(&self) -> Remote {
+        Remote {
+            host: self.place.0.to_string(),
+            ip: self.ip,
+            port: self.target.port,
+            source_ip: self.from(),
+            stage: Stage::Connect,
+        }
+    }
+
+    /// The address that the operator wants it dialled from.
+    fn from(&self) -> Option<IpAddr> {
+        let source = self.lane.source.as_ref()?;
+        match self.ip? {
+            IpAddr::V4(_) => source.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => source.ipv6.map(IpAddr::V6),
+        }
+    }
+
+    fn client_config(&self, tls: TlsUse) -> ClientConfig {
+        let service = match &self.target.kind {
+            Kind::Route(service) => Some(service),
+            Kind::Mx | Kind::BuiltIn(_) => None,
+        };
+        let source_name = self.lane.source.as_ref().and_then(|source| source.ehlo_name.clone());
+        ClientConfig {
+            protocol: service.map(|service| service.protocol).unwrap_or_default(),
+            hello: source_name.unwrap_or_else(|| self.config.ehlo_name.clone()),
+            tls: match tls {
+                TlsUse::Never => postrider_smtp::TlsUse::Never,
+                TlsUse::Opportunistic => postrider_smtp::TlsUse::Opportunistic,
+                TlsUse::Required => postrider_smtp::TlsUse::Required,
+                TlsUse::Implicit => postrider_smtp::TlsUse::Active,
+            },
+            credentials: service.and_then(|service| service.credentials.clone()),
+            chunking: self.config.settings.chunking,
+            timeouts: self.config.timeouts,
+        }
+    }
+}
