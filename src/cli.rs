@@ -74,6 +74,9 @@ pub(crate) enum Command {
     Reload,
     /// The destinations that delivery knows at the moment
     Sites,
+    /// Policies of recipient domains (MTA-STS)
+    #[command(subcommand)]
+    Sts(StsCommand),
     /// The durable queue on disk: its figures, whether it is whole, moving its mail
     Spool {
         /// What to do [default: stat]
@@ -256,6 +259,15 @@ pub(crate) enum ExportFormat {
     Json,
     /// One document, as SES's ListSuppressedDestinations prints it
     Ses,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StsCommand {
+    /// Show the policy of a domain as it is kept
+    Show {
+        /// The part of the recipients' addresses behind the @
+        domain: Domain,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ mod message;
 mod node;
 mod queue;
 mod spool;
+mod sts;
 mod suppression;
 mod trace;
 
@@ -42,6 +43,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Status => node::status(access, out).await,
         Command::Reload => node::reload(access, out).await,
         Command::Sites => node::sites(access, out).await,
+        Command::Sts(command) => sts::run(command, access, out).await,
         Command::Spool { command: Some(SpoolCommand::Compact) } => node::compact(access, out).await,
         Command::Spool { .. } => node::spool(access, out).await,
         _ => unreachable!("the other commands do not act on a node"),
@@ -52,7 +54,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 fn need(command: &Command) -> Need {
     match command {
         Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
-        Command::Reload | Command::Sites | Command::Trace(_) => Need::Daemon,
+        Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
         Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,
         _ => Need::Everything,
     }

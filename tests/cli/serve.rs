@@ -56,13 +56,16 @@ fn commands_go_through_the_running_daemon() {
     let unknown = node.run(&["message", "0100019a00000000-00000000-0000-4000-8000-000000000000-000000"]);
     assert!(refusal(&unknown).contains("neither in the queue nor in the journal"));
     assert_eq!(unknown.status.code(), Some(3));
+    let unknown = node.run(&["sts", "show", "example.com"]);
+    assert!(refusal(&unknown).contains("no MTA-STS policy of example.com is kept"));
+    assert_eq!(unknown.status.code(), Some(3));
     assert!(daemon.stop().success());
 }
 
 #[test]
 fn without_a_daemon_only_a_daemon_can_do_some_things() {
     let node = Node::new();
-    for command in [&["reload"][..], &["sites"], &["events", "tail"]] {
+    for command in [&["reload"][..], &["sites"], &["sts", "show", "example.com"], &["events", "tail"]] {
         let output = node.run(command);
         assert!(refusal(&output).contains("no daemon runs"));
         assert_eq!(output.status.code(), Some(4));

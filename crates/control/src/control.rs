@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Error, Operation, ReloadReport, Response, SiteRow, SpoolStat, Status, bans, credentials, events, message, queue,
-    suppression, trace,
+    sts, suppression, trace,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -99,6 +99,7 @@ impl Control {
             }
             Operation::SpoolStat => Response::SpoolStat(self.spool_stat()?),
             Operation::Status => Response::Status(Box::new(self.status()?)),
+            Operation::Sts(operation) => sts::execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?, operation)?,
             Operation::Suppression(operation) => {
                 return suppression::execute(deps.accounts.suppression(), operation, &answer).await;
             }

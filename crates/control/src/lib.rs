@@ -19,6 +19,7 @@ mod response;
 mod secret;
 mod settings;
 mod socket;
+mod sts;
 mod suppression;
 mod trace;
 mod wire;
@@ -28,10 +29,10 @@ pub use control::{About, Control, Deps, ReloadRequest};
 pub use error::{Error, ErrorKind};
 pub use operation::{
     BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,
-    SuppressionOperation,
+    StsOperation, SuppressionOperation,
 };
 pub use response::{
-    BanView, CredentialView, LifeStep, MessageLife, NewCredential, QueueMessage, QueueRow, QueueSummaryRow,
+    BanView, CredentialView, LifeStep, MessageLife, NewCredential, PolicyView, QueueMessage, QueueRow, QueueSummaryRow,
     RecipientRow, ReloadReport, Response, SiteRow, SpoolStat, Status, TracedLine,
 };
 pub use secret::Secret;

@@ -2,7 +2,7 @@
 
 use postrider_account::{Filter, ImportEntry, RecipientOverflow};
 use postrider_base::{Network, Timestamp};
-use postrider_mail::{AccountId, EmailAddress, MessageId, SuppressionReason};
+use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub enum Operation {
     SpoolStat,
     /// What this node is and how it fares.
     Status,
+    /// Policies of recipient domains (MTA-STS).
+    Sts(StsOperation),
     /// The account's suppression list.
     Suppression(SuppressionOperation),
     /// What is said in the sessions of clients, as it happens, without secrets and content;
@@ -64,7 +66,7 @@ impl Operation {
     /// Whether only a running daemon can answer.
     #[must_use]
     pub fn needs_daemon(&self) -> bool {
-        matches!(self, Operation::Reload | Operation::Sites | Operation::Trace { .. })
+        matches!(self, Operation::Reload | Operation::Sites | Operation::Sts(_) | Operation::Trace { .. })
     }
 
     /// A short name for logs: a closed set, never the operation's content.
@@ -83,6 +85,7 @@ impl Operation {
             Operation::SpoolCompact => "spool-compact",
             Operation::SpoolStat => "spool-stat",
             Operation::Status => "status",
+            Operation::Sts(StsOperation::Show { .. }) => "sts-show",
             Operation::Suppression(operation) => operation.name(),
             Operation::Trace { .. } => "trace",
         }
@@ -158,6 +161,17 @@ impl CredentialOperation {
             CredentialOperation::List => "credentials-list",
         }
     }
+}
+
+/// Questions about policies of recipient domains (MTA-STS).
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StsOperation {
+    /// The policy of one domain, as it is kept.
+    Show {
+        /// The domain.
+        domain: Domain,
+    },
 }
 
 /// Actions on the account's suppression list.

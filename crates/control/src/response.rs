@@ -41,6 +41,8 @@ pub enum Response {
     },
     /// The life of a message.
     Message(Box<MessageLife>),
+    /// The policy of a recipient domain.
+    Policy(PolicyView),
     /// One waiting message.
     QueueMessage(Box<QueueMessage>),
     /// Waiting messages.
@@ -129,6 +131,25 @@ pub struct CredentialView {
     pub disabled: bool,
     /// What its messages with too many recipients meet: `reject` or `defer`.
     pub recipient_overflow: RecipientOverflow,
+}
+
+/// The policy of a recipient domain (MTA-STS, RFC 8461) that is kept.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PolicyView {
+    /// Whose policy it is.
+    pub domain: String,
+    /// `enforce`, `testing` or `none`.
+    pub mode: String,
+    /// Names of its mail hosts; `*.` stands for one label more.
+    pub mx: Vec<String>,
+    /// The id that it was announced with.
+    pub id: String,
+    /// When it was fetched last.
+    #[serde(with = "moment")]
+    pub fetched: Timestamp,
+    /// When it ends, unless it is fetched again before.
+    #[serde(with = "moment")]
+    pub expires: Timestamp,
 }
 
 /// One account's messages to one recipient domain.

@@ -51,6 +51,7 @@ use arc_swap::ArcSwap;
 use postrider_account::Accounts;
 use postrider_base::{Clock, Dialer, Metrics, Random, Scope, Timestamp};
 use postrider_dns::Resolver;
+use postrider_mail::Domain;
 use postrider_spool::Spool;
 use postrider_store::Store;
 use postrider_submission::Submission;
@@ -61,7 +62,7 @@ use config::Config;
 use known::KnownHosts;
 use site::{Site, Sites};
 use source::Sources;
-use sts::Sts;
+use sts::{PolicyView, Sts};
 use tlsrpt::TlsReports;
 
 pub use lane::Demand;
@@ -169,6 +170,11 @@ impl Delivery {
     /// [`Error::NoSuchSource`], [`Error::Store`].
     pub async fn warm_up(&self, source: &str, percent: u8) -> Result<(), Error> {
         self.0.sources.restart_warm_up(source, percent).await
+    }
+
+    /// The policy of a recipient domain (MTA-STS) that is kept, until it expires.
+    pub fn policy(&self, domain: &Domain) -> Option<PolicyView> {
+        self.0.sts.kept(domain).map(PolicyView::from)
     }
 
     /// Takes new settings, and reads the files that they name again. They hold

@@ -86,6 +86,25 @@ impl Kept {
     }
 }
 
+/// What an operator sees of a domain's policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyView {
+    /// The policy.
+    pub policy: Policy,
+    /// The id that the domain announced it with.
+    pub id: String,
+    /// When it was fetched last.
+    pub fetched_at: Timestamp,
+    /// When it ends, unless it is fetched again before.
+    pub expires_at: Timestamp,
+}
+
+impl From<Kept> for PolicyView {
+    fn from(kept: Kept) -> Self {
+        Self { expires_at: kept.expires_at(), policy: kept.policy, id: kept.id, fetched_at: kept.fetched_at }
+    }
+}
+
 /// What holds for mail to a domain.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
