@@ -132,7 +132,8 @@ impl<'a> Attempt<'a> {
         let (shared, site) = (self.shared, self.site);
         let config = self.config.clone();
         let thorough = needs::requires_tls(&self.job.claim.message.envelope);
-        let begin = || Walk::new(shared, config.clone(), &site.target, &site.lane, thorough);
+        let domain = self.job.claim.queue.domain.clone();
+        let begin = || Walk::new(shared, config.clone(), &site.target, &site.lane, &domain, thorough);
         let mut walk = None;
         let mut has_spoken = false;
         if connected.is_some() {

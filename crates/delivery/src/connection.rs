@@ -17,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::finding::Finding;
+use crate::tls::Level;
 
 /// Room for the replies to a pipelined group.
 const READ_BUFFER: usize = 4 * 1024;
@@ -34,6 +35,8 @@ pub(crate) struct Connection {
     pub(crate) conversation: Conversation,
     pub(crate) remote: Remote,
     pub(crate) tls: Option<TlsInfo>,
+    /// How sure it is whom we speak to, and that nobody else listens.
+    pub(crate) level: Level,
     pub(crate) opened: Instant,
     final_dot: FinalDot,
     input: BytesMut,
@@ -98,6 +101,7 @@ impl Connection {
             conversation,
             remote,
             tls: None,
+            level: Level::default(),
             opened,
             final_dot: FinalDot::default(),
             input: BytesMut::with_capacity(READ_BUFFER),

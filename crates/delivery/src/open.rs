@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use postrider_base::metrics::Held;
 use postrider_base::{Dialed, Dialer};
-use postrider_mail::{Recipient, Remote, Stage};
+use postrider_mail::{Domain, Recipient, Remote, Stage};
 use postrider_smtp::{Action, ClientConfig, Conversation};
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ use crate::known::Place;
 use crate::lane::{Demand, Lane};
 use crate::route::{Host, TlsUse};
 use crate::target::{Kind, Target};
-use crate::tls::{Failure, FailureKind, HostPolicy, Proof, Required};
+use crate::tls::{Failure, FailureKind, HostPolicy, Level, Proof, Required};
 
 /// A connection that is being opened.
 pub(crate) struct Opening<'a> {
@@ -29,6 +29,10 @@ pub(crate) struct Opening<'a> {
     pub(crate) place: &'a Place,
     /// `None` for a socket.
     pub(crate) ip: Option<IpAddr>,
+    /// What the host's own zone asks.
+    pub(crate) found: HostPolicy,
+    /// The recipients'.
+    pub(crate) domain: &'a Domain,
 }
 
 /// Why an address does not take mail.
@@ -62,26 +66,37 @@ impl Opening<'_> {
     pub(crate) async fn open(&self, stop: &mut Stop) -> Result<Connection, Closed> {
         let policy = self.policy();
         let tls = self.tls(&policy);
-        match self.attempt(tls, &policy, stop).await {
-            Err(Closed::ClearMayWork) => {
-                self.shared.known.tls_failed(self.place, self.shared.clock.instant());
-                self.attempt(TlsUse::Never, &policy, stop).await
-            }
-            opened => opened,
+        let mut opened = self.attempt(tls, &policy, stop).await;
+        if matches!(opened, Err(Closed::ClearMayWork)) {
+            self.shared.known.tls_failed(self.place, self.shared.clock.instant());
+            opened = self.attempt(TlsUse::Never, &policy, stop).await;
         }
+        match &mut opened {
+            Ok(connection) => connection.level = Level::of(policy.proof, connection.tls.as_ref()),
+            Err(Closed::Refused { finding, .. }) if policy.required.is_tls() && finding.stage == Stage::StartTls => {
+                self.shared.metrics.tls_enforced.inc();
+            }
+            Err(_) => {}
+        }
+        opened
     }
 
     /// What a session with the host has to be like.
     fn policy(&self) -> HostPolicy {
         let mut policy = match &self.target.kind {
             Kind::Route(service) => service.policy.clone(),
-            Kind::Mx if self.target.sts => HostPolicy {
+            Kind::BuiltIn(_) => return HostPolicy { proof: Proof::Configured, ..HostPolicy::default() },
+            // RFC 8689 section 3: what the recipient's domain asks is not to keep it.
+            Kind::Mx if self.lane.demand == Demand::Waived => {
+                HostPolicy { required: Required::Nothing, ..self.found.clone() }
+            }
+            // RFC 8461 section 2: where both are there, TLSA records count.
+            Kind::Mx if self.target.sts && !matches!(self.found.required, Required::Dane(_)) => HostPolicy {
                 required: Required::Webpki(vec![self.place.0.to_string()]),
                 proof: Proof::Sts,
                 authorities: None,
             },
-            Kind::Mx => HostPolicy::default(),
-            Kind::BuiltIn(_) => return HostPolicy { proof: Proof::Configured, ..HostPolicy::default() },
+            Kind::Mx => self.found.clone(),
         };
         if self.lane.demand == Demand::Encrypted && self.ip.is_some() {
             policy.required = policy.required.at_least_encryption();

@@ -31,6 +31,9 @@ pub(crate) struct Target {
     /// The hosts are those of a policy that the domain publishes and that is
     /// enforced: they have to prove their names (RFC 8461 section 4.1).
     pub(crate) sts: bool,
+    /// DNSSEC proves that these are the domain's hosts, so that what their own
+    /// zones say about them counts (RFC 7672 section 2.2.1).
+    pub(crate) proved: bool,
 }
 
 /// Who named the hosts of a target.
@@ -87,7 +90,15 @@ impl Target {
     }
 
     fn of_service(name: String, host: Host, port: u16, tls: TlsUse, service: Service) -> Self {
-        Self { name: name.into(), hosts: vec![vec![host]], port, tls, kind: Kind::Route(service), sts: false }
+        Self {
+            name: name.into(),
+            hosts: vec![vec![host]],
+            port,
+            tls,
+            kind: Kind::Route(service),
+            sts: false,
+            proved: false,
+        }
     }
 
     /// A destination inside this process.
@@ -99,19 +110,20 @@ impl Target {
             tls: TlsUse::Never,
             kind: Kind::BuiltIn(dialer),
             sts: false,
+            proved: false,
         }
     }
 
-    /// The hosts that the DNS, or an address literal, names.
-    pub(crate) fn of_hosts(hosts: Vec<Vec<Host>>) -> Self {
-        let name = Self::name_of(&hosts).into();
-        Self { name, hosts, port: SMTP_PORT, tls: TlsUse::Opportunistic, kind: Kind::Mx, sts: false }
-    }
-
-    /// The name that these hosts have as a site.
-    pub(crate) fn name_of(hosts: &[Vec<Host>]) -> String {
+    /// The hosts that the DNS, or an address literal, names. Domains whose hosts are
+    /// the same share connections only as far as the hosts are known in the same
+    /// way.
+    pub(crate) fn of_hosts(hosts: Vec<Vec<Host>>, proved: bool, sts: bool) -> Self {
         let group = |hosts: &Vec<Host>| hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(",");
-        hosts.iter().map(group).collect::<Vec<_>>().join(" ")
+        let mut name = hosts.iter().map(group).collect::<Vec<_>>().join(" ");
+        name.push_str(if proved { " (dnssec)" } else { "" });
+        name.push_str(if sts { " (mta-sts)" } else { "" });
+        let tls = if sts { TlsUse::Required } else { TlsUse::Opportunistic };
+        Self { name: name.into(), hosts, port: SMTP_PORT, tls, kind: Kind::Mx, sts, proved }
     }
 
     /// Whether strangers named the hosts.
@@ -170,13 +182,16 @@ pub(crate) async fn find_mx(
     hostname: &str,
 ) -> Result<(Target, Duration), Finding> {
     if let Some(address) = domain.literal() {
-        return Ok((Target::of_hosts(vec![vec![Host::Address(address)]]), HOLDS.1));
+        return Ok((Target::of_hosts(vec![vec![Host::Address(address)]], false, false), HOLDS.1));
     }
-    let (hosts, ttl) = match resolver.mx(domain).await {
+    let (hosts, ttl, proved) = match resolver.mx(domain).await {
         Ok(answer) if answer.is_null_mx() => return Err(Finding::null_mx(domain.as_str())),
-        Ok(answer) => (groups(answer.value, hostname).ok_or_else(|| Finding::looped(domain.as_str()))?, answer.ttl),
+        Ok(answer) => {
+            let hosts = groups(answer.value, hostname).ok_or_else(|| Finding::looped(domain.as_str()))?;
+            (hosts, answer.ttl, answer.authenticated)
+        }
         // The domain itself is the host then.
-        Err(DnsError::NoRecords { ttl, .. }) => (vec![vec![Host::Name(domain.as_str().into())]], ttl),
+        Err(DnsError::NoRecords { ttl, proved }) => (vec![vec![Host::Name(domain.as_str().into())]], ttl, proved),
         Err(DnsError::Invalid) => return Err(Finding::bad_domain(domain.as_str())),
         // A domain that does not exist may be one whose registration lapsed,
         // or a mistake in its zone: retried like a failing server.
@@ -185,7 +200,7 @@ pub(crate) async fn find_mx(
             return Err(Finding::no_dns(domain.as_str()));
         }
     };
-    Ok((Target::of_hosts(hosts), ttl.clamp(HOLDS.0, HOLDS.1)))
+    Ok((Target::of_hosts(hosts, proved, false), ttl.clamp(HOLDS.0, HOLDS.1)))
 }
 
 /// The hosts by preference. Our own name drops itself and everything that is
@@ -260,7 +275,7 @@ mod tests {
 
     fn shown(records: &[(u16, &str)]) -> Option<String> {
         let records = records.iter().map(|(preference, exchange)| mx(*preference, exchange)).collect();
-        groups(records, "relay.example.net").map(|hosts| Target::of_hosts(hosts).name.to_string())
+        groups(records, "relay.example.net").map(|hosts| Target::of_hosts(hosts, false, false).name.to_string())
     }
 
     #[test]
@@ -268,6 +283,17 @@ mod tests {
         let one = shown(&[(20, "c.example"), (10, "b.example"), (10, "a.example")]);
         assert_eq!(one.as_deref(), Some("a.example,b.example c.example"));
         assert_eq!(one, shown(&[(5, "a.example"), (5, "b.example"), (5, "b.example"), (9, "c.example")]));
+    }
+
+    #[test]
+    fn hosts_that_are_known_in_different_ways_are_different_sites() {
+        let named = |proved, sts| {
+            let target = Target::of_hosts(vec![vec![Host::Name("mx.example".into())]], proved, sts);
+            (target.name.to_string(), target.tls)
+        };
+        assert_eq!(named(false, false), ("mx.example".into(), TlsUse::Opportunistic));
+        assert_eq!(named(true, false), ("mx.example (dnssec)".into(), TlsUse::Opportunistic));
+        assert_eq!(named(true, true), ("mx.example (dnssec) (mta-sts)".into(), TlsUse::Required));
     }
 
     #[test]
@@ -299,7 +325,7 @@ mod tests {
     #[test]
     fn equals_are_shuffled_and_others_are_not() {
         let hosts = groups(vec![mx(1, "a"), mx(1, "b"), mx(1, "c"), mx(2, "z")], "relay").unwrap();
-        let target = Target::of_hosts(hosts);
+        let target = Target::of_hosts(hosts, false, false);
         let mut firsts = std::collections::BTreeSet::new();
         for seed in 0..50 {
             let order = target.order(&Random::seeded(seed));

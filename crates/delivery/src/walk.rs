@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use postrider_mail::Remote;
+use postrider_mail::{Domain, Remote};
 use tokio::time::timeout;
 
 use crate::Shared;
@@ -18,6 +18,7 @@ use crate::lane::Lane;
 use crate::open::{Closed, Opening};
 use crate::route::Host;
 use crate::target::{Permission, Target, by_family, permission};
+use crate::tls::{self, Found, HostPolicy};
 
 /// Where an attempt has got to.
 pub(crate) struct Walk<'a> {
@@ -25,6 +26,8 @@ pub(crate) struct Walk<'a> {
     config: Arc<Config>,
     target: &'a Target,
     lane: &'a Lane,
+    /// The recipients'.
+    domain: &'a Domain,
     /// Hosts that have not been looked up, with their rank.
     hosts: VecDeque<(usize, Host)>,
     /// Addresses of the present host that have not been dialled.
@@ -47,6 +50,8 @@ struct Address {
     place: Place,
     /// `None` for a socket.
     ip: Option<IpAddr>,
+    /// What the host's own zone asks of a session with it.
+    policy: HostPolicy,
 }
 
 /// Why no host takes mail.
@@ -76,6 +81,7 @@ impl<'a> Walk<'a> {
         config: Arc<Config>,
         target: &'a Target,
         lane: &'a Lane,
+        domain: &'a Domain,
         thorough: bool,
     ) -> Self {
         let now = shared.clock.instant();
@@ -87,6 +93,7 @@ impl<'a> Walk<'a> {
             shared,
             target,
             lane,
+            domain,
             hosts: order.into_iter().map(|(rank, host)| (rank, host.clone())).collect(),
             addresses: VecDeque::new(),
             entered: None,
@@ -120,13 +127,15 @@ impl<'a> Walk<'a> {
                 found = self.next_address() => found,
                 () = stop.wait() => return Err(Halt::Stopped),
             };
-            let Some(Address { rank, place, ip }) = found else { break };
+            let Some(Address { rank, place, ip, policy }) = found else { break };
             if ip.is_some() && self.avoid == ip {
                 continue;
             }
             self.addresses_left -= 1;
-            let (shared, config, target, lane) = (self.shared, &*self.config, self.target, self.lane);
-            let opened = Opening { shared, config, target, lane, place: &place, ip }.open(stop).await;
+            let (shared, config) = (self.shared, &*self.config);
+            let (target, lane, domain) = (self.target, self.lane, self.domain);
+            let opening = Opening { shared, config, target, lane, domain, place: &place, ip, found: policy };
+            let opened = opening.open(stop).await;
             if let Err(Closed::Ourselves) = opened {
                 self.shared.metrics.outbound_failed.inc();
                 self.greetings_left -= 1;
@@ -166,11 +175,11 @@ impl<'a> Walk<'a> {
                 }
             }
             let place = (host, self.target.port);
-            let addresses = match &place.0 {
-                Host::Socket(_) => return Some(Address { rank, place, ip: None }),
-                Host::Address(address) => vec![*address],
-                Host::Name(name) => match self.look_up(name).await {
-                    Some(addresses) => addresses,
+            let Found { addresses, policy } = match &place.0 {
+                Host::Socket(_) => return Some(Address { rank, place, ip: None, policy: HostPolicy::default() }),
+                Host::Address(address) => Found { addresses: vec![*address], policy: HostPolicy::default() },
+                Host::Name(name) => match self.look_up(name, self.target.proved).await {
+                    Some(found) => found,
                     None => {
                         self.pass_over(rank, Finding::no_dns(name));
                         continue;
@@ -180,15 +189,18 @@ impl<'a> Walk<'a> {
             let addresses = by_family(addresses, self.config.settings.prefer_ipv4);
             let mut allowed = self.allowed(rank, &place.0, addresses);
             self.shared.known.sort(&place, &mut allowed, self.shared.clock.instant());
-            self.addresses.extend(allowed.into_iter().map(|ip| Address { rank, place: place.clone(), ip: Some(ip) }));
+            let address = |ip| Address { rank, place: place.clone(), ip: Some(ip), policy: policy.clone() };
+            self.addresses.extend(allowed.into_iter().map(address));
         }
         self.addresses.pop_front()
     }
 
-    async fn look_up(&self, host: &str) -> Option<Vec<IpAddr>> {
+    /// The addresses of a host; with what its own zone asks of sessions where it is
+    /// proved that it is the domain's.
+    async fn look_up(&self, host: &str, is_proved: bool) -> Option<Found> {
         let limit = self.config.settings.timeouts.lookup.as_duration();
-        match timeout(limit, self.shared.resolver.addresses(host)).await {
-            Ok(Ok(answer)) => Some(answer.value),
+        match timeout(limit, tls::find(&*self.shared.resolver, host, self.target.port, is_proved)).await {
+            Ok(Ok(found)) => Some(found),
             Ok(Err(error)) => {
                 tracing::debug!(%host, %error, "no address");
                 None
@@ -207,7 +219,7 @@ impl<'a> Walk<'a> {
         }
         let is_own = async |host: &Host| {
             let addresses = match host {
-                Host::Name(name) => self.look_up(name).await.unwrap_or_default(),
+                Host::Name(name) => self.look_up(name, false).await.map(|found| found.addresses).unwrap_or_default(),
                 Host::Address(address) => vec![*address],
                 Host::Socket(_) => Vec::new(),
             };

@@ -6,9 +6,9 @@ use postrider_mail::Domain;
 
 use crate::finding::Finding;
 use crate::lane::Demand;
-use crate::route::{Host, TlsUse};
+use crate::route::Host;
 use crate::sts::policy::{Mode, Policy};
-use crate::target::{Kind, Target};
+use crate::target::Target;
 
 /// Where the mail of a domain goes, or why it goes nowhere.
 #[derive(Clone)]
@@ -52,14 +52,7 @@ pub(crate) fn apply(target: Target, domain: &Domain, policy: Option<&Policy>) ->
             let text = format!("no mail host of {domain} is named by its MTA-STS policy");
             Err(Finding::no_tls(&text))
         }
-        false => Ok(Arc::new(Target {
-            name: format!("{} (mta-sts)", Target::name_of(&hosts)).into(),
-            hosts,
-            port: target.port,
-            tls: TlsUse::Required,
-            kind: Kind::Mx,
-            sts: true,
-        })),
+        false => Ok(Arc::new(Target::of_hosts(hosts, target.proved, true))),
     };
     Way { target: enforced, waived: Some(Arc::new(target)) }
 }

@@ -23,12 +23,7 @@ pub(crate) struct Found {
 /// The host has no addresses, or nobody can say whether it has TLSA records: it
 /// must be passed over then, or else keeping the answer away would be enough to
 /// get the mail in clear (RFC 7672 section 2.1).
-pub(crate) async fn find(
-    resolver: &dyn Resolver,
-    host: &str,
-    port: u16,
-    is_proved: bool,
-) -> Result<Found, DnsError> {
+pub(crate) async fn find(resolver: &dyn Resolver, host: &str, port: u16, is_proved: bool) -> Result<Found, DnsError> {
     if !is_proved {
         let addresses = resolver.addresses(host).await?.value;
         return Ok(Found { addresses, policy: HostPolicy::default() });
