@@ -34,7 +34,7 @@ pub(crate) enum Reach {
 
 /// One attempt for the recipients of one claim.
 pub(crate) struct Attempt<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     site: &'a Arc<Site>,
     config: Arc<Config>,
     job: Job,
@@ -59,7 +59,7 @@ enum Turn {
 }
 
 impl<'a> Attempt<'a> {
-    pub(crate) fn new(shared: &'a Shared, site: &'a Arc<Site>, job: Job) -> Self {
+    pub(crate) fn new(shared: &'a Arc<Shared>, site: &'a Arc<Site>, job: Job) -> Self {
         let config = shared.config.load_full();
         Self {
             shared,
@@ -187,7 +187,11 @@ impl<'a> Attempt<'a> {
         let connection = walk.next(stop).await;
         let took = self.shared.clock.instant().duration_since(began);
         self.connect_ms = self.connect_ms.saturating_add(millis(took));
-        connection.map(|connection| Connected { connection, messages: 0 })
+        let connection = connection?;
+        for _ in 0..self.site.greeted() {
+            self.shared.start_worker(self.site.clone());
+        }
+        Ok(Connected { connection, messages: 0 })
     }
 
     /// One transaction for as many recipients as go into one.
@@ -393,27 +397,6 @@ fn is_past_rcpt(result: &RecipientResult) -> bool {
 /// Whether the host takes no further recipient in this transaction.
 fn is_one_too_many(result: &RecipientResult) -> bool {
     matches!(result, RecipientResult::Replied { stage: Stage::RcptTo, reply } if is_about_their_number(reply))
-}
-
-/// The outcomes of a claim that has no way.
-pub(crate) fn refuse_unrouted(shared: &Shared, job: &Job, finding: &Finding) -> Results {
-    let config = shared.config.load();
-    let claim = &job.claim;
-    let (message, now) = (&*claim.message, shared.clock.now());
-    let judge = Judge { schedule: &config.schedule, random: &shared.random, now, message };
-    let delays = Delays { queue_ms: judge.queue_ms(), ..Delays::default() };
-    let around = Circumstances { delays, ..Circumstances::default() };
-    let suppression = shared.accounts.suppression();
-    let outcome = |due: &DueRecipient| {
-        let recipient = message.envelope.recipients.get(usize::from(due.index))?;
-        Some(match suppression.check(message.account, &recipient.address) {
-            Some(source) => judge.suppressed(due, source),
-            None => judge.outcome(due, finding, &around),
-        })
-    };
-    let mut results = Results::with_capacity(claim.recipients.len());
-    claim.recipients.iter().filter_map(outcome).for_each(|outcome| results.push(outcome));
-    results
 }
 
 /// Whether the host refused, or could not be asked, before it heard of any

@@ -11,15 +11,16 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::Shared;
-use crate::attempt::refuse_unrouted;
+use crate::attempt::Attempt;
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::lane::{Demand, Lane};
 use crate::route::Route;
 use crate::settle::Settling;
-use crate::site::Job;
+use crate::site::{Expired, Job, Pushed, Site};
 use crate::sts::{self, Way};
 use crate::target::{Target, find_mx};
+use crate::unattempted;
 
 /// Claims taken at once.
 const BATCH: usize = 256;
@@ -107,6 +108,7 @@ impl Dispatcher {
                     () = shared.scope.cancelled() => Step::Stop,
                     () = &mut failed => Step::Failed,
                     Some(news) = self.news.recv() => Step::News(news),
+                    sites = shared.sites.alarm() => Step::Alarm(sites),
                     jobs = take(&shared) => Step::Jobs(jobs),
                 }
             };
@@ -116,6 +118,7 @@ impl Dispatcher {
                         self.dispatch(job);
                     }
                 }
+                Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
                 Step::News(News::Found { domain, answer }) => self.arrive(domain, answer),
                 Step::News(News::Held(queue)) => {
                     self.holding.remove(&queue);
@@ -232,15 +235,31 @@ impl Dispatcher {
         // SOURCES: the source is chosen here.
         let lane = Lane { site: target.name.clone(), source: None, demand };
         // SHAPING: a lane that pauses takes no job.
-        let site = self.shared.sites.push(config.generation, target, lane, &config.settings.limits, job);
-        if let Some(site) = site {
-            self.shared.start_worker(site);
+        match self.shared.sites.push(config.generation, target, lane, &config.settings.limits, job) {
+            Pushed::Taken => {}
+            Pushed::Opens(site) => self.shared.start_worker(site),
+            Pushed::Expired(expired) => self.expire(expired),
+            Pushed::Unreachable(site, job, refused) => {
+                let (job, results) = Attempt::new(&self.shared, &site, job).refuse(&refused);
+                self.settling.settle(&self.shared, job, results);
+            }
         }
+    }
+
+    /// A site's alarm has gone off.
+    fn wake(&mut self, site: &Arc<Site>) {
+        site.ring().into_iter().for_each(|expired| self.expire(expired));
+        self.shared.sites.tidy(site);
+    }
+
+    fn expire(&mut self, expired: Expired) {
+        let results = unattempted::expired(&self.shared, &expired);
+        self.settling.settle(&self.shared, expired.job, results);
     }
 
     fn refuse(&mut self, jobs: Vec<Job>, finding: &Finding) {
         for job in jobs {
-            let results = refuse_unrouted(&self.shared, &job, finding);
+            let results = unattempted::unrouted(&self.shared, &job, finding);
             self.settling.settle(&self.shared, job, results);
         }
     }
@@ -301,6 +320,7 @@ async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(W
 
 enum Step {
     Jobs(Vec<Job>),
+    Alarm(Vec<Arc<Site>>),
     News(News),
     Stop,
     Failed,

@@ -57,6 +57,12 @@ impl Finding {
         Self::communication(stage, (4, 4, 2), "421 4.4.2 Connection timed out".to_owned())
     }
 
+    /// There was no connection for the message.
+    pub(crate) fn crowded() -> Self {
+        let text = "421 4.4.5 The message waited for its turn".to_owned();
+        Self::communication(Stage::Route, (4, 4, 5), text)
+    }
+
     /// The connection broke.
     pub(crate) fn lost(stage: Stage) -> Self {
         Self::communication(stage, (4, 4, 2), "421 4.4.2 Connection lost".to_owned())
@@ -228,6 +234,32 @@ impl Judge<'_> {
         }
     }
 
+    /// The outcome for `due`, whose message's time was over before its turn came.
+    /// What its last attempt said is the reason, or else what `said`, the site's
+    /// last refusal, says.
+    pub(crate) fn overdue(&self, due: &DueRecipient, said: Option<&str>) -> AttemptOutcome {
+        let last = due.last.as_ref();
+        let finding = Finding::crowded();
+        let delay = match last.map(|last| &last.disposition) {
+            Some(Disposition::Deferred(delay)) => *delay,
+            _ => DelayType::TransientCommunicationFailure,
+        };
+        let diagnostic = last.map(|last| last.diagnostic.as_str()).or(said).unwrap_or(&finding.diagnostic).to_owned();
+        let outcome = AttemptOutcome {
+            recipient: due.index,
+            at: self.now,
+            attempt: due.attempts.saturating_add(1),
+            disposition: Disposition::Deferred(delay),
+            status: finding.status,
+            diagnostic,
+            remote: None,
+            tls: None,
+            delays: Delays { queue_ms: self.queue_ms(), ..Delays::default() },
+            next_attempt: None,
+        };
+        self.expired(delay, outcome)
+    }
+
     /// How long the message has been in the queue, without the time that its
     /// sender wanted.
     pub(crate) fn queue_ms(&self) -> u32 {
@@ -287,6 +319,7 @@ mod tests {
             Finding::no_connection(),
             Finding::timed_out(Stage::Banner),
             Finding::lost(Stage::RcptTo),
+            Finding::crowded(),
             Finding::null_mx("example.com"),
             Finding::bad_domain("example..com"),
             Finding::looped("example.com"),

@@ -18,6 +18,7 @@
 //! the message. A crash in between, or a final reply that never came (RFC 1047),
 //! repeats the delivery.
 
+mod alarm;
 mod attempt;
 pub mod classify;
 mod config;
@@ -29,6 +30,7 @@ mod known;
 mod lane;
 mod needs;
 mod open;
+mod ready;
 mod report;
 pub mod route;
 mod schedule;
@@ -41,6 +43,7 @@ pub mod sts;
 mod target;
 mod tls;
 mod tlsrpt;
+mod unattempted;
 mod walk;
 mod worker;
 
@@ -124,7 +127,7 @@ impl Delivery {
         };
         let tls_reports = TlsReports::new(&deps.store, sts.clone(), &deps.clock, &deps.metrics);
         let shared = Arc::new(Shared {
-            sites: Sites::new(deps.spool.clone()),
+            sites: Sites::new(deps.spool.clone(), deps.clock.clone()),
             connections: Arc::new(Semaphore::new(limits.connections)),
             ready: Arc::new(Semaphore::new(limits.ready)),
             lookups: Semaphore::new(limits.lookups),

@@ -118,9 +118,7 @@ impl Worker {
 
     /// The site cannot be reached: that holds for all that is ready.
     async fn refuse_all(&mut self, job: Job, refused: &Refused) {
-        let mut jobs = self.site.drain();
-        jobs.push_front(job);
-        for job in jobs {
+        for job in std::iter::once(job).chain(self.site.drain(refused)) {
             self.settle(Attempt::new(&self.shared, &self.site, job).refuse(refused));
             self.settling.make_room().await;
         }

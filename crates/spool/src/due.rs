@@ -1,4 +1,5 @@
-//! Which message is next: queues in turn, oldest due first within each.
+//! Which message is next: accounts in turn, an account's queues in turn, oldest
+//! due first within each.
 //!
 //! A queue keeps in memory its fresh messages (they are nowhere else) and a
 //! window of the waiting ones in the index: the earliest, up to a bound. What
@@ -9,11 +10,12 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use postrider_base::Timestamp;
-use postrider_mail::MessageId;
+use postrider_mail::{AccountId, MessageId};
 
 use crate::message::QueueKey;
 use crate::records::Holds;
 use crate::row::NEVER;
+use crate::turns::Turns;
 
 /// A message's place in a queue. Order is the order of delivery.
 pub(crate) type Slot = (Timestamp, MessageId);
@@ -33,8 +35,8 @@ pub(crate) struct Refill {
 #[derive(Debug)]
 pub(crate) struct Due {
     queues: HashMap<QueueKey, Queue>,
-    /// Queues with something due, in turn.
-    ready: VecDeque<QueueKey>,
+    /// Queues with something due, by account.
+    ready: Turns<AccountId, VecDeque<QueueKey>>,
     /// Queues whose first message is due later.
     timers: BTreeSet<(Timestamp, QueueKey)>,
     /// What to ask the index for.
@@ -84,7 +86,7 @@ impl Due {
     pub(crate) fn new(batch: usize, holds: Holds) -> Self {
         Self {
             queues: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             timers: BTreeSet::new(),
             refills: Vec::new(),
             batch,
@@ -142,12 +144,13 @@ impl Due {
         self.schedule(key, now);
     }
 
-    /// Claims up to `max` due slots, one from each queue in turn.
+    /// Claims up to `max` due slots, one from each account in turn, from its
+    /// queues in turn.
     pub(crate) fn take(&mut self, max: usize, now: Timestamp) -> Vec<(QueueKey, Slot)> {
         self.wake(now);
-        let mut taken = Vec::with_capacity(max.min(self.ready.len()));
+        let mut taken = Vec::new();
         while taken.len() < max
-            && let Some(key) = self.ready.pop_front()
+            && let Some(Some(key)) = self.ready.next(|_, queues| (queues.pop_front(), !queues.is_empty()))
         {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             queue.place = Place::Nowhere;
@@ -258,7 +261,7 @@ impl Due {
         {
             if let Some(queue) = self.queues.get_mut(&key) {
                 queue.place = Place::Ready;
-                self.ready.push_back(key);
+                self.ready.of(&key.account).push_back(key);
             }
         }
     }
@@ -289,7 +292,7 @@ impl Due {
         }
         queue.place = place;
         match place {
-            Place::Ready => self.ready.push_back(key.clone()),
+            Place::Ready => self.ready.of(&key.account).push_back(key.clone()),
             Place::Timer(at) => drop(self.timers.insert((at, key.clone()))),
             Place::Nowhere => {}
         }
@@ -425,6 +428,32 @@ mod tests {
     }
 
     #[test]
+    fn an_account_with_much_mail_delays_nobody_elses() {
+        let mut due = due();
+        let domains: Vec<_> = (0..10_000).map(|n| format!("d{n}.example")).collect();
+        for n in 0..100_000u32 {
+            due.add_fresh(&key(&domains[n as usize % domains.len()]), slot(1, n.into()), NOW);
+        }
+        // All of that came first.
+        let (other, one) = (AccountId::new(2).unwrap(), AccountId::new(3).unwrap());
+        for n in 0..100u32 {
+            let key = QueueKey { account: other, domain: format!("d{}.example", n % 10).parse().unwrap() };
+            due.add_fresh(&key, slot(2, (200_000 + n).into()), NOW);
+        }
+        due.add_fresh(&QueueKey { account: one, ..key("d0.example") }, slot(3, 300_000), NOW);
+        let accounts =
+            |taken: &[(QueueKey, Slot)], account| taken.iter().filter(|(key, _)| key.account == account).count();
+        let first = due.take(3, NOW);
+        assert_eq!((accounts(&first, other), accounts(&first, one)), (1, 1), "{first:?}");
+        let next = due.take(200, NOW);
+        assert!(accounts(&next, other) >= 99, "{}", accounts(&next, other));
+        // And within the account every domain has its turn.
+        let rest = due.take(10_000, NOW);
+        let seen: std::collections::HashSet<_> = rest.iter().map(|(key, _)| &key.domain).collect();
+        assert!(seen.len() >= 9_890, "{}", seen.len());
+    }
+
+    #[test]
     fn a_window_is_cut_and_read_again() {
         let (mut due, key) = (due(), key("a.example"));
         for n in 0..10u8 {
@@ -464,10 +493,11 @@ mod tests {
             due.end(&key, slot(1, round), NOW);
         }
         due.add_fresh(&key, slot(1, 9), NOW);
-        assert_eq!(due.ready.len(), 1);
+        assert_eq!(due.ready.of(&key.account).len(), 1);
         assert_eq!(taken(&mut due, 9).len(), 1);
         due.end(&key, slot(1, 9), NOW);
         due.give_back(&key, slot(1, 9).1, None, true, NOW);
-        assert_eq!((due.len(), due.ready.len(), due.timers.len()), (0, 0, 0));
+        assert!(due.ready.is_empty());
+        assert_eq!((due.len(), due.timers.len()), (0, 0));
     }
 }

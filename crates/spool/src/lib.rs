@@ -136,6 +136,7 @@ mod shared;
 mod spool;
 mod state;
 mod transfer;
+mod turns;
 mod view;
 mod young;
 
@@ -152,4 +153,5 @@ pub use records::MAX_RECIPIENTS;
 pub use settings::Settings;
 pub use spool::{Record, Spool, SpoolOptions};
 pub use transfer::{ExportOptions, Exported, Imported};
+pub use turns::Turns;
 pub use view::{IndexKind, MessageView, OpenReport, QueueEntry, QueueSummary, RecipientView, Selector, Stat};

@@ -208,7 +208,7 @@ impl Spool {
     }
 
     /// Waits until something is due and claims up to `max` parts of messages,
-    /// in turn from every queue that has due ones, oldest first within a
+    /// from accounts in turn, from the queues of an account in turn, oldest first within a
     /// queue. Never returns an empty list; after [`Spool::failed`] or
     /// [`Spool::close`] never returns. Dropping the future claims nothing.
     pub async fn take_due(&self, max: usize) -> Vec<Claim> {

@@ -16,3 +16,4 @@ mod shutdown;
 mod sites;
 mod suppression;
 mod tls;
+mod waiting;
