@@ -11,8 +11,10 @@ use rustls::ServerConfig;
 pub enum Point {
     /// The connection is there.
     Banner,
-    /// EHLO or HELO, in clear.
+    /// EHLO, in clear.
     Ehlo,
+    /// HELO.
+    Helo,
     /// STARTTLS.
     StartTls,
     /// The reply to STARTTLS is out, and the handshake should come.
@@ -38,8 +40,8 @@ pub enum Point {
 /// What a host does in place of the usual reply.
 #[derive(Debug, Clone)]
 pub enum Act {
-    /// Says these octets, line ends and all, and goes on as their first one
-    /// means it.
+    /// Says these octets, line ends and all, and goes on as the first octet of
+    /// the last line means it.
     Say(Cow<'static, [u8]>),
     /// Says these octets and closes.
     Last(Cow<'static, [u8]>),

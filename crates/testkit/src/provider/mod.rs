@@ -45,6 +45,8 @@ pub struct Seen {
     pub open: (usize, usize),
     /// Commands in their order, over all connections; with `true` over TLS.
     pub commands: Vec<(bool, String)>,
+    /// Messages that came whole, whatever was said to them.
+    pub dots: u64,
     /// Messages that got a 2yz reply.
     pub messages: Vec<Taken>,
     /// How many they are: right even where they are not kept.

@@ -66,6 +66,12 @@ struct Session<'s> {
     taken: u32,
 }
 
+/// The last line of a reply counts.
+fn means_yes(reply: &[u8]) -> bool {
+    let last = reply.trim_ascii_end().rsplit(|octet| *octet == b'\n').next();
+    matches!(last.and_then(<[u8]>::first), Some(b'2' | b'3'))
+}
+
 /// What ends a session from inside.
 fn over() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
@@ -79,11 +85,11 @@ impl Session<'_> {
         }
         let verb = line.get(..4).unwrap_or(line).to_ascii_uppercase();
         match verb.as_str() {
-            "EHLO" | "HELO" => {
+            "EHLO" => {
                 let point = if encrypted { Point::EhloInTls } else { Point::Ehlo };
-                let greeting = if verb == "EHLO" { self.greeting(encrypted) } else { "250 mx.test".to_owned() };
-                self.answer(point, &greeting).await.map(drop)
+                self.answer(point, &self.greeting(encrypted)).await.map(drop)
             }
+            "HELO" => self.answer(Point::Helo, "250 mx.test").await.map(drop),
             "STAR" if self.conduct.tls.is_some() && !encrypted => self.start_tls().await,
             "MAIL" => self.mail(line).await,
             "RCPT" => self.rcpt(line).await,
@@ -167,6 +173,7 @@ impl Session<'_> {
             self.flush().await?;
         }
         let content = self.content().await?;
+        self.shared.note(self.host, |seen| seen.dots += 1);
         if self.answer(Point::End, "250 2.0.0 Ok: queued").await? {
             self.take(content);
         }
@@ -216,7 +223,7 @@ impl Session<'_> {
         match act {
             Act::Say(octets) => {
                 self.write(&octets).await?;
-                Ok(matches!(octets.first(), Some(b'2' | b'3')))
+                Ok(means_yes(&octets))
             }
             Act::Last(octets) => {
                 self.write(&octets).await?;

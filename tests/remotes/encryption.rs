@@ -1,0 +1,124 @@
+//! What had to be encrypted never leaves in clear, whatever a remote, or
+//! somebody on the way to it, does to STARTTLS. What need not be arrives.
+
+use std::sync::Arc;
+
+use postrider_testkit::provider::Seen;
+use postrider_testkit::{Act, Authority, Conduct, Point};
+use rustls::ServerConfig;
+
+use crate::Outcome;
+use crate::world::{Plan, SENDER, SHORT, World, address, content, first_attempt};
+
+/// How a remote spoils STARTTLS.
+fn spoiled(good: &Arc<ServerConfig>) -> Vec<(&'static str, Conduct)> {
+    let tls = || Conduct::with_tls(good.clone());
+    let at = |point, act| tls().and(point, act);
+    vec![
+        ("none", Conduct::default()),
+        ("stripped", Conduct { tls_stripped: true, ..tls() }),
+        ("refused-for-now", at(Point::StartTls, Act::reply("454 4.7.0 TLS not available"))),
+        ("refused", at(Point::StartTls, Act::reply("502 5.5.1 not implemented"))),
+        ("closed", at(Point::StartTls, Act::Close)),
+        ("closed-in-handshake", at(Point::Handshake, Act::Close)),
+        ("reset-in-handshake", at(Point::Handshake, Act::Reset)),
+        ("silent-in-handshake", at(Point::Handshake, Act::Silence)),
+        ("garbage", at(Point::Handshake, Act::say(b"\x16\x03\x01\x00\x05INJECTED: \r\n\x00\xff"))),
+        ("plaintext", at(Point::Handshake, Act::say("250 mx.test INJECTED\r\n250 ok\r\n250 ok\r\n"))),
+        // A host, or somebody before it, that answers before it is asked.
+        ("answers-early", at(Point::StartTls, Act::say("220 go\r\n250-mx.test INJECTED\r\n250 SIZE 1\r\n"))),
+    ]
+}
+
+/// Certificates that prove nothing: encryption all the same.
+fn unproven(authority: &Authority) -> Result<Vec<(&'static str, Conduct)>, Box<dyn std::error::Error>> {
+    let other = Authority::new()?;
+    Ok(vec![
+        ("wrong-name", Conduct::with_tls(authority.issue(&["elsewhere.test"])?.server()?)),
+        ("expired", Conduct::with_tls(authority.issue_expired(&["mx.expired.test"])?.server()?)),
+        ("unknown-authority", Conduct::with_tls(other.issue(&["mx.unknown-authority.test"])?.server()?)),
+    ])
+}
+
+/// Each host is reached by three domains: its own, one whose route wants
+/// STARTTLS, and one to which messages go that require TLS.
+fn domains(name: &str) -> [String; 3] {
+    [name.to_owned(), format!("must-{name}"), format!("require-{name}")]
+}
+
+#[tokio::test]
+async fn what_must_be_encrypted_is_never_told_in_clear() -> Outcome {
+    let authority = Authority::new()?;
+    let good = authority.issue(&["mx.test"])?.server()?;
+    let (spoiled, unproven) = (spoiled(&good), unproven(&authority)?);
+    let sites: Vec<_> =
+        spoiled.iter().chain(&unproven).map(|(name, conduct)| ((*name).to_owned(), conduct.clone())).collect();
+    let mut plan = Plan::of(sites.clone(), format!("[delivery]\nretry = [\"1h\"]\n{SHORT}"));
+    for (name, _) in &sites {
+        plan.routes.push((format!("must-{name}.test"), format!("smtp+starttls://mx.{name}.test")));
+        plan.zone.mx(&format!("require-{name}"), &[&format!("mx.{name}")]);
+    }
+    let Some(world) = World::of(plan)? else { return Ok(()) };
+
+    // A second time, when it is known what the hosts are like.
+    for round in 0..2 {
+        let mut recipients = Vec::new();
+        for (name, _) in &sites {
+            let [open, must, require] = domains(name).map(|domain| format!("you{round}@{domain}.test"));
+            world.send(&[open.clone(), must.clone()], 100).await?;
+            require_tls(&world, &require).await?;
+            recipients.extend([open, must, require]);
+        }
+        let events = world.until_tried(&recipients).await?;
+        for (number, (name, _)) in sites.iter().enumerate() {
+            let [open, must, require] = domains(name).map(|domain| {
+                first_attempt(&events[&format!("you{round}@{domain}.test")])
+                    .map(|(kind, reply)| (kind.to_owned(), reply.to_owned()))
+                    .unwrap_or_default()
+            });
+            let is_spoiled = number < spoiled.len();
+            let seen = world.provider.seen(address(number));
+            assert_kept_secret(name, &seen);
+            assert_eq!(open.0, "Delivery", "{name}: {open:?}");
+            match is_spoiled {
+                true => {
+                    assert_eq!(must.0, "DeliveryDelay", "{name}: {must:?}");
+                    assert_ne!(require.0, "Delivery", "{name}: {require:?}");
+                }
+                false => assert_eq!(must.0, "Delivery", "{name}: {must:?}"),
+            }
+        }
+    }
+    for (number, (name, _)) in sites.iter().enumerate() {
+        let seen = world.provider.seen(address(number));
+        let encrypted = seen.messages.iter().filter(|message| message.encrypted).count();
+        assert_eq!(encrypted > 0, number >= spoiled.len(), "{name}");
+    }
+    let log = world.relay.log()?;
+    assert!(!log.contains("panicked") && !log.lines().any(|line| line.starts_with("INJECTED")), "{log}");
+    Ok(())
+}
+
+/// Nobody who listened has heard of the messages that had to be encrypted.
+fn assert_kept_secret(name: &str, seen: &Seen) {
+    for line in seen.told_in_clear() {
+        assert!(
+            !line.contains("must-") && !line.contains("require-") && !line.contains("REQUIRETLS"),
+            "{name}: {line}"
+        );
+    }
+    for message in seen.messages.iter().filter(|message| !message.encrypted) {
+        let recipients = message.received.recipients.concat();
+        assert!(!recipients.contains("must-") && !recipients.contains("require-"), "{name}: {recipients}");
+    }
+}
+
+/// Submits a message that nobody may transmit without TLS (RFC 8689).
+async fn require_tls(world: &World, recipient: &str) -> Outcome {
+    let mut client = world.client().await?;
+    client.command(&format!("MAIL FROM:<{SENDER}> REQUIRETLS")).await?.expect(250)?;
+    client.command(&format!("RCPT TO:<{recipient}>")).await?.expect(250)?;
+    client.command("DATA").await?.expect(354)?;
+    client.finish(&content(recipient, 100)).await?.expect(250)?;
+    Ok(())
+}
