@@ -1,20 +1,17 @@
 //! From records to the log, and from the log to the state.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_base::{Scope, Timestamp};
+use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, MessageId};
-use postrider_wal::{Committed, Durability, Entry, Location, Lsn};
-use tokio::sync::mpsc;
+use postrider_wal::{Durability, Entry, Location, Lsn};
 
 use crate::admission::{Admission, Body};
 use crate::error::{Error, Result};
 use crate::feed::FeedRecord;
+use crate::inbox::{self, Pending};
 use crate::message::{AcceptedRecord, NewMessage};
 use crate::records::{self, Kind, Mark, OperatorHead, OutcomeState, StartedHead};
 use crate::row::Row;
@@ -148,16 +145,11 @@ impl Batch {
         self.effects.push(effect);
     }
 
-    fn ids(&self) -> impl Iterator<Item = MessageId> + '_ {
-        ids(&self.effects)
-    }
-
     /// Hands the batch to the log. What it changes happens when the log has
     /// it, also when the caller stops waiting.
     pub(crate) async fn commit(self, shared: &Arc<Shared>, durability: Durability) -> Result<Lsn> {
         shared.check_open()?;
-        let pending = self.hand_in(shared, durability);
-        pending.done().await.map_err(|(error, _)| error)
+        self.hand_in(shared, durability).done().await.map_err(|(error, _)| error)
     }
 
     /// As [`Batch::commit`], for what has happened and cannot be refused:
@@ -181,116 +173,79 @@ impl Batch {
     }
 
     fn hand_in(self, shared: &Arc<Shared>, durability: Durability) -> Pending {
-        shared.state.lock().begin(self.ids());
-        self.under_way(shared, durability)
+        shared.state.lock().begin(&self.effects);
+        let pending = self.under_way(shared, durability);
+        if let Pending::Refused(_, effects) = &pending {
+            shared.state.lock().finish(effects);
+        }
+        pending
     }
 
     /// The first half of [`Batch::commit`], for callers that hold the lock:
     /// no other record of these messages comes in between.
     pub(crate) fn submit(self, shared: &Arc<Shared>, state: &mut State, durability: Durability) -> Pending {
-        state.begin(self.ids());
-        self.under_way(shared, durability)
+        state.begin(&self.effects);
+        let pending = self.under_way(shared, durability);
+        if let Pending::Refused(_, effects) = &pending {
+            state.finish(effects);
+        }
+        pending
     }
 
     fn under_way(self, shared: &Arc<Shared>, durability: Durability) -> Pending {
-        let answer = Box::pin(shared.log.submit(self.entries, durability));
-        Pending { shared: Arc::clone(shared), rest: Some((self.effects, answer)) }
+        inbox::submit(shared, self.entries, self.effects, durability)
     }
 }
 
 /// How long to wait before trying again while the disk is full.
 const FULL: Duration = Duration::from_secs(1);
 
-/// The messages that effects are about.
-fn ids(effects: &[Effect]) -> impl Iterator<Item = MessageId> + '_ {
-    let ids = |effect: &Effect| -> (Option<MessageId>, Vec<MessageId>) {
-        match effect {
-            Effect::Accepted { record, .. } | Effect::Imported { record, .. } => (Some(record.id), Vec::new()),
-            Effect::Outcomes { id, .. } | Effect::Snapshot { id, .. } => (Some(*id), Vec::new()),
-            Effect::Started(head) => (Some(head.id), Vec::new()),
-            Effect::Operator(wish) => (None, wish.ids()),
-            Effect::ImportedLast { .. } | Effect::Copied { .. } | Effect::Mark => (None, Vec::new()),
+impl Effect {
+    /// The message that it is about, for all effects but an operator's.
+    fn id(&self) -> Option<MessageId> {
+        match self {
+            Self::Accepted { record, .. } | Self::Imported { record, .. } => Some(record.id),
+            Self::Outcomes { id, .. } | Self::Snapshot { id, .. } => Some(*id),
+            Self::Started(head) => Some(head.id),
+            Self::Operator(_) | Self::ImportedLast { .. } | Self::Copied { .. } | Self::Mark => None,
         }
-    };
-    effects.iter().flat_map(move |effect| {
-        let (one, many) = ids(effect);
-        one.into_iter().chain(many)
-    })
-}
+    }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Committed, postrider_wal::Error>> + Send>>;
-
-/// A batch that the log has not confirmed yet. Dropped, it goes on without
-/// its caller.
-pub(crate) struct Pending {
-    shared: Arc<Shared>,
-    rest: Option<(Vec<Effect>, Answer)>,
-}
-
-impl Pending {
-    /// Waits for the log, then takes the effects in; hands them back when the
-    /// log did not take the batch.
-    pub(crate) async fn done(mut self) -> Result<Lsn, (Error, Vec<Effect>)> {
-        let Some((_, answer)) = &mut self.rest else {
-            unreachable!("only this function takes the rest, and it consumes the batch")
-        };
-        let result = answer.await;
-        let effects = self.rest.take().map(|(effects, _)| effects);
-        let effects = effects.unwrap_or_default();
-        match result {
-            Ok(committed) => Ok(settle(&self.shared, effects, committed)),
-            Err(error) => {
-                self.shared.update(|state, _| state.finish(ids(&effects)));
-                Err((error.into(), effects))
-            }
+    /// All messages that it is about.
+    fn each_id(&self, mut concern: impl FnMut(MessageId)) {
+        match self {
+            Self::Operator(wish) => wish.ids().into_iter().for_each(concern),
+            one => one.id().into_iter().for_each(&mut concern),
         }
     }
 }
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(rest) = self.rest.take() {
-            let pending = Self { shared: Arc::clone(&self.shared), rest: Some(rest) };
-            if let Err(mpsc::error::SendError(mut pending)) = self.shared.orphans.send(pending) {
-                // Nobody is left to care; the log knows.
-                pending.rest = None;
-            }
-        }
+impl State {
+    /// Records with these effects are handed to the log.
+    fn begin(&mut self, effects: &[Effect]) {
+        effects.iter().for_each(|effect| effect.each_id(|id| self.comes(id)));
     }
-}
 
-impl fmt::Debug for Pending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let effects = self.rest.as_ref().map(|(effects, _)| effects);
-        f.debug_struct("Pending").field("effects", &effects).finish()
+    /// Those records failed.
+    pub(crate) fn finish(&mut self, effects: &[Effect]) {
+        effects.iter().for_each(|effect| effect.each_id(|id| self.came(id)));
     }
-}
 
-fn settle(shared: &Arc<Shared>, effects: Vec<Effect>, committed: Committed) -> Lsn {
-    if let Some(location) = committed.locations.first() {
-        shared.saw_segment(location.segment);
-    }
-    if !shared.feeds.is_empty() {
-        shared.recent.put(committed.lsn, &effects);
-    }
-    for (effect, location) in effects.iter().zip(&committed.locations) {
-        if matches!(effect, Effect::Accepted { .. } | Effect::Imported { .. }) {
-            shared.metrics.spool_accepted_bytes.inc_by(location.len.into());
-        }
-    }
-    let first_young = shared.update(|state, now| {
-        let touched: Vec<_> = ids(&effects).collect();
+    /// Takes in what the log has. Whether a message became young while none
+    /// was.
+    pub(crate) fn take_in(&mut self, effects: Vec<Effect>, locations: &[Location], now: Timestamp) -> bool {
         let mut first_young = false;
-        for (effect, location) in effects.into_iter().zip(committed.locations) {
-            first_young |= apply(state, effect, location, now);
+        for (effect, location) in effects.into_iter().zip(locations) {
+            let one = effect.id();
+            let many = match &effect {
+                Effect::Operator(wish) => wish.ids(),
+                _ => Vec::new(),
+            };
+            first_young |= apply(self, effect, *location, now);
+            one.into_iter().chain(many).for_each(|id| self.came(id));
         }
-        state.finish(touched.into_iter());
         first_young
-    });
-    if first_young {
-        shared.young.notify_one();
     }
-    committed.lsn
 }
 
 /// Whether a message became young while none was.
@@ -379,18 +334,4 @@ pub(crate) fn feed_records(effects: &[Effect]) -> Vec<(u16, FeedRecord)> {
         Some((index, record))
     });
     records.collect()
-}
-
-/// Takes in what callers no longer wait for, until the spool is closed.
-pub(crate) async fn adopt(mut orphans: mpsc::UnboundedReceiver<Pending>, scope: Scope) {
-    loop {
-        let pending = tokio::select! {
-            pending = orphans.recv() => pending,
-            () = scope.cancelled() => None,
-        };
-        let Some(pending) = pending else { return };
-        if let Err((error, _)) = pending.done().await {
-            tracing::warn!(%error, "a record was not written");
-        }
-    }
 }

@@ -116,6 +116,7 @@ mod due;
 mod error;
 mod feed;
 mod id_map;
+mod inbox;
 mod index;
 mod indexer;
 mod lives;

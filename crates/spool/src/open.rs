@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use parking_lot::Mutex;
 use postrider_base::Scope;
 use postrider_wal::{Backlog, Log, Options};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::admission::{Admissions, BodyMemory};
 use crate::check::COLD;
-use crate::commit;
 use crate::due::Due;
 use crate::error::Result;
 use crate::feed::{Feeds, Recent};
+use crate::inbox::{self, Inbox};
 use crate::indexer::Indexer;
 use crate::lives::{self, Lives};
 use crate::quarantine::Quarantine;
@@ -43,7 +43,6 @@ pub(crate) async fn open(options: SpoolOptions) -> Result<Arc<Shared>> {
     };
     let Opened { log, backlog, wal, cold, cold_backlog, cold_wal } = opened;
     let (indexer, commands) = Indexer::new(options.settings.index_backlog);
-    let (orphans, adopted) = mpsc::unbounded_channel();
     let old = Old {
         main: (backlog, wal),
         cold: (cold_backlog, cold_wal),
@@ -52,9 +51,9 @@ pub(crate) async fn open(options: SpoolOptions) -> Result<Arc<Shared>> {
         index_dir: options.index_dir.clone(),
         start_held: options.start_held,
     };
-    let shared = Arc::new(assemble(options, log, cold, indexer, orphans));
+    let shared = Arc::new(assemble(options, log, cold, indexer));
     let scope = &shared.scope;
-    scope.spawn("adopt", commit::adopt(adopted, scope.clone()));
+    scope.spawn("hand-out", inbox::hand_out(Arc::clone(&shared)));
     scope.spawn("recover", recover::run(Arc::clone(&shared), old));
     Ok(shared)
 }
@@ -76,13 +75,7 @@ fn open_logs(options: &SpoolOptions) -> Result<Opened> {
     Ok(Opened { log, backlog, wal, cold, cold_backlog, cold_wal })
 }
 
-fn assemble(
-    options: SpoolOptions,
-    log: Log,
-    cold: Log,
-    indexer: Indexer,
-    orphans: mpsc::UnboundedSender<commit::Pending>,
-) -> Shared {
+fn assemble(options: SpoolOptions, log: Log, cold: Log, indexer: Indexer) -> Shared {
     let SpoolOptions { disk, dir, clock, settings, metrics, feeds, .. } = options;
     let quarantine = Quarantine::new(Arc::clone(&disk), &dir, clock.clone(), metrics.clone());
     let admissions = Admissions::new(&settings, disk, dir, clock.clone(), metrics.spool_messages.clone());
@@ -118,6 +111,6 @@ fn assemble(
         youth,
         indexer,
         quarantine,
-        orphans,
+        inbox: Inbox::default(),
     }
 }

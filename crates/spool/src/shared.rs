@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use postrider_base::{Clock, Metrics, Scope, Timestamp};
 use postrider_mail::MessageId;
 use postrider_wal::{Location, Log, Usage};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::admission::{Admissions, BodyMemory};
-use crate::commit::Pending;
 use crate::error::{Error, Result};
 use crate::feed::{Feeds, Recent};
+use crate::inbox::Inbox;
 use crate::indexer::Indexer;
 use crate::lives::{COLD, Live};
 use crate::quarantine::Quarantine;
@@ -58,8 +58,7 @@ pub(crate) struct Shared {
     pub recent: Recent,
     pub feeds: Feeds,
     pub quarantine: Quarantine,
-    /// Commits whose callers went away.
-    pub orphans: mpsc::UnboundedSender<Pending>,
+    pub inbox: Inbox,
     /// Something is due, or the next due time is nearer than it was.
     pub due: Notify,
     /// A message is young while none was.
@@ -114,6 +113,9 @@ impl Shared {
 
     /// Waits until old mail is recovered.
     pub(crate) async fn recovered(&self) -> Result<Arc<OpenReport>> {
+        if let Recovery::Done(report) = &*self.recovery.borrow() {
+            return Ok(Arc::clone(report));
+        }
         let mut recovery = self.recovery.subscribe();
         let is_over = |recovery: &Recovery| !matches!(recovery, Recovery::UnderWay);
         let over = async {
@@ -155,6 +157,16 @@ impl Shared {
 
     /// Does something under the lock, then hands on what follows from it.
     pub(crate) fn update<R>(&self, work: impl FnOnce(&mut State, Timestamp) -> R) -> R {
+        let (result, wake) = self.update_quietly(work);
+        if wake {
+            self.due.notify_one();
+        }
+        result
+    }
+
+    /// As [`Shared::update`], but leaves it to the caller to wake who hands
+    /// out what is due; whether that is to be done.
+    pub(crate) fn update_quietly<R>(&self, work: impl FnOnce(&mut State, Timestamp) -> R) -> (R, bool) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let before = state.due.next();
@@ -177,10 +189,7 @@ impl Shared {
         if thinned {
             self.reclaim.notify_one();
         }
-        if wake {
-            self.due.notify_one();
-        }
-        result
+        (result, wake)
     }
 
     /// Refuses once nothing can be written any more.

@@ -381,23 +381,18 @@ impl State {
         }
     }
 
-    /// Records of these messages are handed to the log.
-    pub(crate) fn begin(&mut self, ids: impl Iterator<Item = MessageId>) {
-        for id in ids {
-            *self.under_way.entry(id).or_default() += 1;
-        }
+    /// A record about a message is handed to the log.
+    pub(crate) fn comes(&mut self, id: MessageId) {
+        *self.under_way.entry(id).or_default() += 1;
     }
 
-    /// Those records are taken in, or failed.
-    pub(crate) fn finish(&mut self, ids: impl Iterator<Item = MessageId>) {
-        for id in ids {
-            if let Some(count) = self.under_way.get_mut(&id) {
-                *count -= 1;
-                if *count == 0 {
-                    self.under_way.remove(&id);
-                    self.forget_if_idle(id);
-                }
-            }
+    /// That record is taken in, or failed.
+    pub(crate) fn came(&mut self, id: MessageId) {
+        let Entry::Occupied(mut count) = self.under_way.entry(id) else { return };
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+            self.forget_if_idle(id);
         }
     }
 

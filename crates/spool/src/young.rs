@@ -43,6 +43,9 @@ impl Youth {
     /// Waits while there are too many: so who hands messages in is slowed down
     /// to what the index takes, instead of being refused all at once.
     pub(crate) async fn room(&self) -> Result<()> {
+        if self.count() < self.bound {
+            return Ok(());
+        }
         let room = async {
             loop {
                 let changed = self.room.notified();

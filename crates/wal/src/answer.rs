@@ -1,10 +1,21 @@
 //! Telling the waiters of a group.
 
+use std::fmt;
+
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::batch::Batch;
 use crate::{Committed, Error, Lsn};
+
+/// An owner's end of a batch that was [handed in](crate::Log::submit_for):
+/// hears what became of it.
+pub trait Waiter: Send + fmt::Debug {
+    /// Called once, in the order of the log and group by group, by one task or
+    /// thread at a time. `last` says that no other of the group is told after
+    /// this one. It must not block.
+    fn told(self: Box<Self>, result: Result<Committed, Error>, last: bool);
+}
 
 /// A group that is done, or failed.
 #[derive(Debug, Default)]
@@ -18,21 +29,34 @@ pub(crate) struct Done {
 /// What one waiter gets.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) waiter: oneshot::Sender<Result<Committed, Error>>,
+    pub(crate) waiter: Told,
     pub(crate) result: Result<Committed, Error>,
+}
+
+/// Who is told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// The future of a commit.
+    Future(oneshot::Sender<Result<Committed, Error>>),
+    Owner(Box<dyn Waiter>),
 }
 
 impl Done {
     fn tell(self, synced: &watch::Sender<Lsn>) {
+        let last = self.answers.iter().rposition(|answer| matches!(answer.waiter, Told::Owner(_)));
+        for (index, Answer { waiter, result }) in self.answers.into_iter().enumerate() {
+            match waiter {
+                // One that went away does not want to know.
+                Told::Future(waiter) => drop(waiter.send(result)),
+                Told::Owner(waiter) => waiter.told(result, Some(index) == last),
+            }
+        }
+        // Last, so that who follows the log finds the owner informed.
         synced.send_if_modified(|known| {
             let news = self.synced > *known;
             *known = self.synced.max(*known);
             news
         });
-        for Answer { waiter, result } in self.answers {
-            // A waiter that went away does not want to know.
-            let _ = waiter.send(result);
-        }
     }
 }
 

@@ -134,6 +134,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use answer::Waiter;
 pub use backlog::Backlog;
 pub use error::Error;
 pub use inspect::{Body, Fault, Inspected, Inspection, Part, Zeros, inspect};

@@ -10,7 +10,7 @@ use postrider_base::Disk;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 
-use crate::answer::Answers;
+use crate::answer::{Answers, Told, Waiter};
 use crate::backlog::Backlog;
 use crate::batch::Batch;
 use crate::keeper::Keeper;
@@ -135,11 +135,11 @@ impl Log {
 
     fn hand_in(
         &self,
-        submission: Result<(Submission, crate::shared::Waiter), Error>,
+        submission: Result<(Submission, crate::shared::Answer), Error>,
     ) -> impl Future<Output = Result<Committed, Error>> + Send + use<> {
         let shared = self.inner.shared.clone();
         let waiter = submission.and_then(|(submission, waiter)| {
-            shared.queue.push(submission)?;
+            shared.queue.room(submission.batch.len())?.put(submission);
             Ok(waiter)
         });
         async move {
@@ -148,6 +148,30 @@ impl Log {
                 Err(_) if shared.is_poisoned() => Err(Error::Poisoned("it ended".into())),
                 Err(_) => Err(Error::Closed),
             }
+        }
+    }
+
+    /// As [`submit`](Self::submit), for an owner that takes in what a whole
+    /// group changes at once: `waiter` is told, not a future.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`],
+    /// [`Error::TooLarge`] at once, with the waiter, which hears nothing then.
+    pub fn submit_for<W: Waiter + 'static>(
+        &self,
+        batch: Vec<Entry>,
+        durability: Durability,
+        waiter: Box<W>,
+    ) -> Result<(), (Error, Box<W>)> {
+        let shared = &self.inner.shared;
+        let batch = Batch::new(batch, shared.options.segment_bytes);
+        let room = batch.and_then(|batch| Ok((shared.queue.room(batch.len())?, batch)));
+        match room {
+            Ok((room, batch)) => {
+                room.put(Submission { batch, durability, oldest: None, waiter: Told::Owner(waiter) });
+                Ok(())
+            }
+            Err(error) => Err((error, waiter)),
         }
     }
 

@@ -35,8 +35,8 @@ pub struct Options {
     /// stays unsynced; 100 ms by default.
     pub buffered_sync: Duration,
     /// Wait for more batches before writing a group: at most 10 % of the
-    /// recent time of a commit and 1 ms, and only for as many as the last
-    /// group had. On by default: it pays on disks whose sync takes
+    /// recent time of a commit and 1 ms, and only for as many
+    /// that are to be synced as the last sync was for. On by default: it pays on disks whose sync takes
     /// milliseconds and costs nothing on others.
     pub adaptive_wait: bool,
     /// The most bytes of recent heads kept in memory for

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
-
+use crate::answer::Told;
 use crate::batch::Batch;
 use crate::bell::Bell;
-use crate::{Committed, Durability, Error};
+use crate::{Durability, Error};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// A batch and who waits for it.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub(crate) struct Submission {
     pub(crate) durability: Durability,
     /// The segment that is the oldest in use from this batch on.
     pub(crate) oldest: Option<u64>,
-    pub(crate) waiter: oneshot::Sender<Result<Committed, Error>>,
+    pub(crate) waiter: Told,
 }
 
 /// The queue between callers and the writer: one short lock per submission,
@@ -36,7 +35,9 @@ struct State {
     bytes: usize,
     /// The writer waits for the bell.
     asleep: bool,
-    /// How many batches the writer waits for; 0 when it does not.
+    /// How many of those that wait want to be synced.
+    synced: usize,
+    /// For how many of these the writer waits; 0 when it does not.
     awaited: usize,
     /// Why nothing more is taken.
     ended: Option<Error>,
@@ -55,27 +56,17 @@ impl Queue {
         Self { state: Mutex::default(), bell: Bell::default(), enough: Condvar::new(), max_bytes }
     }
 
-    pub(crate) fn push(&self, submission: Submission) -> Result<(), Error> {
-        let size = size(&submission);
-        let wake = {
-            let mut state = self.state.lock();
-            if let Some(ended) = &state.ended {
-                return Err(ended.clone());
-            }
-            if state.bytes > 0 && state.bytes + size > self.max_bytes {
-                return Err(Error::Full("too much waits to be written".into()));
-            }
-            state.bytes += size;
-            state.waiting.push_back(submission);
-            if state.waiting.len() == state.awaited {
-                self.enough.notify_one();
-            }
-            std::mem::take(&mut state.asleep)
-        };
-        if wake {
-            self.bell.ring();
+    /// The next place in the queue for a batch of this length.
+    pub(crate) fn room(&self, len: u64) -> Result<Room<'_>, Error> {
+        let size = bytes(len);
+        let state = self.state.lock();
+        if let Some(ended) = &state.ended {
+            return Err(ended.clone());
         }
-        Ok(())
+        if state.bytes > 0 && state.bytes + size > self.max_bytes {
+            return Err(Error::Full("too much waits to be written".into()));
+        }
+        Ok(Room { queue: self, state, size })
     }
 
     /// The next group: at least one batch if any waits, then as many as stay
@@ -93,6 +84,7 @@ impl Queue {
         }
         let group: Vec<_> = state.waiting.drain(..count).collect();
         state.bytes -= group.iter().map(size).sum::<usize>();
+        state.synced -= synced(&group);
         let last = state.ended.is_some() && state.waiting.is_empty();
         Taken { group, last }
     }
@@ -110,14 +102,15 @@ impl Queue {
     pub(crate) fn abandon(&self, reason: Error) -> VecDeque<Submission> {
         let mut state = self.state.lock();
         state.ended = Some(reason);
-        state.bytes = 0;
+        (state.bytes, state.synced) = (0, 0);
         std::mem::take(&mut state.waiting)
     }
 
-    /// Waits until so many batches are there, or for so long, or for the end.
+    /// Waits until so many batches that want to be synced are there, or for so
+    /// long, or for the end.
     pub(crate) fn wait_for(&self, batches: usize, timeout: Duration) {
         let mut state = self.state.lock();
-        if state.ended.is_none() && state.waiting.len() < batches {
+        if state.ended.is_none() && state.synced < batches {
             state.awaited = batches;
             self.enough.wait_for(&mut state, timeout);
             state.awaited = 0;
@@ -132,6 +125,41 @@ impl Queue {
     }
 }
 
+/// A place at the end of the queue, which stays locked meanwhile.
+pub(crate) struct Room<'a> {
+    queue: &'a Queue,
+    state: MutexGuard<'a, State>,
+    size: usize,
+}
+
+impl Room<'_> {
+    pub(crate) fn put(self, submission: Submission) {
+        let Self { queue, mut state, size } = self;
+        state.bytes += size;
+        if submission.durability == Durability::Synced {
+            state.synced += 1;
+            if state.synced == state.awaited {
+                queue.enough.notify_one();
+            }
+        }
+        state.waiting.push_back(submission);
+        let wake = std::mem::take(&mut state.asleep);
+        drop(state);
+        if wake {
+            queue.bell.ring();
+        }
+    }
+}
+
 fn size(submission: &Submission) -> usize {
-    usize::try_from(submission.batch.len()).unwrap_or(usize::MAX)
+    bytes(submission.batch.len())
+}
+
+/// How many want to be synced.
+pub(crate) fn synced(group: &[Submission]) -> usize {
+    group.iter().filter(|submission| submission.durability == Durability::Synced).count()
+}
+
+fn bytes(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
 }

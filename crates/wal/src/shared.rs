@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
+use crate::answer::Told;
 use crate::batch::Batch;
 use crate::keeper::Keeper;
 use crate::queue::{Queue, Submission};
@@ -119,19 +120,19 @@ impl Shared {
 }
 
 /// The other end of a submission.
-pub(crate) type Waiter = oneshot::Receiver<Result<Committed, Error>>;
+pub(crate) type Answer = oneshot::Receiver<Result<Committed, Error>>;
 
 impl Submission {
-    pub(crate) fn new(batch: Batch, durability: Durability) -> (Self, Waiter) {
+    pub(crate) fn new(batch: Batch, durability: Durability) -> (Self, Answer) {
         let (waiter, receiver) = oneshot::channel();
-        let submission = Self { batch, durability, oldest: None, waiter };
+        let submission = Self { batch, durability, oldest: None, waiter: Told::Future(waiter) };
         (submission, receiver)
     }
 
     /// An empty batch, which carries only what every batch's header says:
     /// that all before it was synced, and, if given, what the oldest segment
     /// in use is from now on.
-    pub(crate) fn mark(oldest: Option<u64>) -> Result<(Self, Waiter), Error> {
+    pub(crate) fn mark(oldest: Option<u64>) -> Result<(Self, Answer), Error> {
         let batch = Batch::new(Vec::new(), u64::MAX)?;
         let (mark, waiter) = Self::new(batch, Durability::Synced);
         Ok((Self { oldest, ..mark }, waiter))

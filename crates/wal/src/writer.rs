@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Answers, Done};
-use crate::queue::Submission;
+use crate::queue::{self, Submission};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::{Committed, Durability, Error, Lsn, Replayed};
@@ -25,9 +25,9 @@ pub(crate) struct Writer {
     oldest: u64,
     /// Since when bytes are written and not synced.
     unsynced: Option<Instant>,
-    /// The recent time of a commit, for the adaptive wait.
+    /// The recent time of a commit with its sync, for the adaptive wait.
     commit_time: Duration,
-    /// How many batches the last group had.
+    /// For how many batches the last sync was.
     last_group: usize,
 }
 
@@ -83,8 +83,8 @@ impl Writer {
         })
     }
 
-    /// How many batches are worth waiting for before the next turn, and how
-    /// long: sessions that were just answered come back with their next
+    /// How many batches to be synced are worth waiting for before the next turn,
+    /// and how long: sessions that were just answered come back with their next
     /// batch, and one sync for all of them beats two for halves.
     pub(crate) fn patience(&self) -> Option<(usize, Duration)> {
         let wait = (self.commit_time / 10).min(Duration::from_millis(1));
@@ -94,7 +94,7 @@ impl Writer {
 
     fn commit(&mut self, group: Vec<Submission>) -> Result<(), Error> {
         let started = self.shared.options.clock.instant();
-        self.last_group = group.len();
+        let synced = queue::synced(&group);
         let (mut done, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
         let mut run = Run::default();
         let mut result = Ok(());
@@ -129,8 +129,10 @@ impl Writer {
         }
         done.append(&mut run.placed);
         self.answer(done, refused, result.as_ref().err());
-        let took = self.shared.options.clock.instant() - started;
-        self.commit_time = (self.commit_time * 7 + took) / 8;
+        if synced > 0 {
+            let took = self.shared.options.clock.instant() - started;
+            (self.commit_time, self.last_group) = ((self.commit_time * 7 + took) / 8, synced);
+        }
         result
     }
 

@@ -10,8 +10,9 @@ use postrider_wal::{Durability, Location, Replayed};
 
 use super::GIVE_UP;
 use crate::claim::Loads;
-use crate::commit::{Batch, Pending};
+use crate::commit::Batch;
 use crate::error::{Error, Result};
+use crate::inbox::Pending;
 use crate::lives::{COLD, Live};
 use crate::records::{AcceptedHead, Kind, OperatorHead, cold_body, cold_owner, decode_state};
 use crate::shared::Shared;
