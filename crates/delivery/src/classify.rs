@@ -7,6 +7,8 @@
 mod cause;
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod hostile;
 mod rule;
 mod rules;
 mod words;

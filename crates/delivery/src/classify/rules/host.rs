@@ -8,7 +8,7 @@ pub(super) const LABELS: &[Rule] = &[
     words(
         Cause::Throttled,
         Stages::Any,
-        &["recipients received this hour", "recipients this hour"],
+        &["recipients received this hour", "recipients this hour", "recipients received from"],
         "452 Too many recipients received this hour",
     ),
     // RFC 5321 section 4.5.3.1.10
