@@ -151,6 +151,37 @@ async fn binary_content_goes_octet_for_octet() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn chunks_are_used_where_they_are_offered_and_wanted() {
+    for (wanted, offered) in [(true, true), (false, true), (true, false)] {
+        let mut rig = Rig::new().await;
+        rig.mx("example.com", "mx.example.com", "198.51.100.1");
+        let mut extensions = vec!["PIPELINING", "8BITMIME"];
+        extensions.extend(offered.then_some("CHUNKING"));
+        let server = Server::with(&rig.net, HOST, Setup { extensions, ..Setup::default() }, |moment| {
+            if moment.line.starts_with("RCPT TO:<bad") { Say::Reply("550 5.1.1 no such user") } else { Say::Usual }
+        });
+        rig.deliver(postrider_delivery::Settings { chunking: wanted, ..routes(&[]) });
+        for to in ["ann@example.com", "bob@example.com", "cid@example.com"] {
+            // From the second on the content does not wait for the replies.
+            let id = rig.send(&[to, "bad@example.com"]).await;
+            let outcomes = rig.outcomes(id, 2).await;
+            assert!(is_delivered(&outcomes[0]), "{outcomes:?}");
+            assert_eq!(outcomes[1].status.to_string(), "5.1.1");
+        }
+        let id = rig.send(&["bad@example.com"]).await;
+        assert_eq!(rig.outcome(id).await.status.to_string(), "5.1.1");
+        let id = rig.send(&["dan@example.com"]).await;
+        assert!(is_delivered(&rig.outcome(id).await));
+        let seen = server.seen();
+        let content = rig.message(&["ann@example.com"]).content.to_bytes();
+        assert!(seen.messages.iter().all(|message| message.as_bytes() == content), "{:?}", seen.messages);
+        assert_eq!((seen.messages.len(), seen.connections), (4, 1));
+        assert_eq!(seen.with("BDAT").is_empty(), !(wanted && offered));
+        assert_eq!(seen.with("DATA").is_empty(), wanted && offered);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn binary_content_goes_nowhere_else() {
     for extensions in [&["8BITMIME"][..], &["8BITMIME", "CHUNKING"], &["BINARYMIME"]] {
         let (mut rig, server) = rig_with("example.com", extensions).await;

@@ -123,8 +123,13 @@ async fn an_address_literal_is_dialled() {
     rig.deliver(routes(&[]));
     let id = rig.send(&["ann@[198.51.100.9]"]).await;
     assert!(is_delivered(&rig.outcome(id).await));
-    let inside = rig.send(&["ann@[127.0.0.1]"]).await;
-    assert_eq!(rig.outcome(inside).await.status.to_string(), "4.4.4");
+    Server::start(&rig.net, "[2001:db8::9]:25");
+    let id = rig.send(&["ann@[IPv6:2001:db8::9]"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    for inside in ["ann@[127.0.0.1]", "ann@[IPv6:::1]", "ann@[IPv6:fe80::1]"] {
+        let id = rig.send(&[inside]).await;
+        assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.4", "{inside}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,6 +211,103 @@ async fn mail_that_leads_back_here_is_a_loop() {
     let id = rig.send(&["ann@backup.example"]).await;
     assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.1");
     assert_eq!(rig.net.dials(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_calls_itself_as_we_do_is_a_loop() {
+    let greets = |name: &'static str| {
+        move |moment: &crate::server::Moment| match moment.line.starts_with("EHLO") {
+            true => Say::Reply(name),
+            false => Say::Usual,
+        }
+    };
+    for (greeting, is_loop) in [
+        ("250 Relay.Example.NET at your service", true),
+        ("250-relay.example.net\r\n250 SIZE", true),
+        ("250 mx.example hello relay.example.net", false),
+    ] {
+        let mut rig = Rig::new().await;
+        rig.mx("example.com", "mx.example", "198.51.100.1");
+        rig.zones.add_mx("example.com", 20, "worse.example").add_address("worse.example", "198.51.100.2");
+        let server = Server::scripted(&rig.net, "198.51.100.1:25", greets(greeting));
+        let worse = Server::start(&rig.net, "198.51.100.2:25");
+        rig.deliver(routes(&[]));
+        let id = rig.send(&["ann@example.com"]).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.status.to_string() == "5.4.6", is_loop, "{greeting}: {outcome:?}");
+        assert_eq!(server.seen().with("MAIL").is_empty(), is_loop, "{greeting}");
+        assert_eq!(worse.seen().connections, 0, "{greeting}");
+    }
+    // A better host may come back; and the operator may know better.
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 5, "first.example").add_address("first.example", "198.51.100.2");
+    rig.mx("example.com", "mx.example", "198.51.100.1");
+    Server::scripted(&rig.net, "198.51.100.1:25", greets("250 relay.example.net"));
+    rig.deliver(routes(&[("inside.example", "smtp://198.51.100.1")]));
+    let id = rig.send(&["ann@example.com"]).await;
+    assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.1");
+    let id = rig.send(&["ann@inside.example"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn equals_of_our_own_are_never_asked_whatever_their_order() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 10, "a.example").add_mx("example.com", 10, "z.example");
+    rig.zones.add_mx("example.com", 10, "other.example").add_address("other.example", "192.0.2.1");
+    rig.zones.add_address("a.example", "198.51.100.1").add_address("z.example", "198.51.100.2");
+    let servers = ["198.51.100.1:25", "198.51.100.2:25"].map(|address| Server::start(&rig.net, address));
+    rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
+    for _ in 0..10 {
+        let id = rig.send(&["ann@example.com"]).await;
+        assert_eq!(rig.outcome(id).await.status.to_string(), "5.4.6");
+    }
+    assert!(servers.iter().all(|server| server.seen().connections == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn aliases_are_followed() {
+    // RFC 5321 section 5.1 for the domain; for the MX, that it works all the same.
+    let mut rig = Rig::new().await;
+    rig.zones.add_alias("www.example.com", "example.com").add_alias("mx.example.com", "real.example.com");
+    rig.zones.add_mx("example.com", 10, "mx.example.com").add_address("real.example.com", "198.51.100.1");
+    rig.zones.add_alias("host.example.com", "real.example.com").add_alias("dangling.example.com", "gone.example.com");
+    Server::start(&rig.net, "198.51.100.1:25");
+    rig.deliver(routes(&[]));
+    for domain in ["example.com", "www.example.com", "host.example.com"] {
+        let id = rig.send(&[&format!("ann@{domain}")]).await;
+        assert!(is_delivered(&rig.outcome(id).await), "{domain}");
+    }
+    let id = rig.send(&["ann@dangling.example.com"]).await;
+    assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_domain_costs_one_question_however_much_mail_there_is() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("homeless.example", 10, "mx.homeless.example");
+    rig.zones.fail("broken.example", Failure::ServFail);
+    let mut settings = routes(&[]);
+    settings.limits.ready_per_site = 50;
+    let mut deps = rig.deps(settings);
+    let dns = postrider_dns::Settings::default();
+    let cached = postrider_dns::Cached::new(rig.zones.clone(), rig.clock.clone(), rig.metrics.clone(), &dns);
+    deps.resolver = Arc::new(cached);
+    postrider_delivery::Delivery::start(deps, &rig.scope).unwrap();
+    let names = ["missing.example", "homeless.example", "mx.homeless.example", "broken.example"];
+    let mut ids = Vec::new();
+    for _ in 0..500 {
+        for domain in ["missing.example", "homeless.example", "broken.example"] {
+            ids.push(rig.send(&[&format!("ann@{domain}")]).await);
+        }
+    }
+    for id in ids {
+        assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.0");
+    }
+    for name in names {
+        assert_eq!(rig.zones.queries(name), 1, "{name}");
+    }
+    assert_eq!(rig.net.dials(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use postrider_base::{BoxStream, SimNet};
+use postrider_base::{BoxStream, SimListener, SimNet};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +29,8 @@ pub(crate) enum Say {
     Slow(&'static str),
     /// The same, over and over again; content is read as slowly.
     Drip(&'static str),
+    /// Nothing, and nothing more is read.
+    Deaf,
 }
 
 /// Where a host stands when its script is asked.
@@ -115,7 +117,15 @@ impl Server {
         script: impl Fn(&Moment) -> Say + Send + Sync + 'static,
     ) -> Self {
         let address: SocketAddr = address.parse().unwrap();
-        let mut listener = net.listen(address);
+        Self::behind(net.listen(address), setup, script)
+    }
+
+    /// A host that takes the connections of `listener`.
+    pub(crate) fn behind(
+        mut listener: SimListener,
+        setup: Setup,
+        script: impl Fn(&Moment) -> Say + Send + Sync + 'static,
+    ) -> Self {
         let server = Self(Arc::new(Inner {
             script: Box::new(script),
             extensions: setup.extensions,
@@ -198,7 +208,7 @@ impl Server {
             let usual = match verb.as_str() {
                 "DATA" if moment.named == 0 => "554 5.5.1 no valid recipients".to_owned(),
                 "BDAT" => self.take_chunk(&mut stream, moment).await?,
-                "EHLO" => self.greeting(is_tls),
+                "EHLO" | "LHLO" => self.greeting(is_tls),
                 "STARTTLS" => "220 go".to_owned(),
                 "AUTH" => "235 ok".to_owned(),
                 "DATA" => "354 go".to_owned(),
@@ -228,6 +238,9 @@ impl Server {
         let size = moment.line.strip_prefix("BDAT ")?.strip_suffix(" LAST")?.parse().ok()?;
         let mut chunk = vec![0; size];
         stream.read_exact(&mut chunk).await.ok()?;
+        if moment.named == 0 {
+            return Some("503 5.5.1 no valid recipients".to_owned());
+        }
         moment.taken += 1;
         self.note(|seen| seen.messages.push(String::from_utf8(chunk).unwrap()));
         Some("250 2.0.0 taken".to_owned())
@@ -303,6 +316,7 @@ impl Server {
             }
             Say::Slow(text) => drip(stream, text.bytes()).await,
             Say::Drip(text) => drip(stream, text.bytes().cycle()).await,
+            Say::Deaf => std::future::pending().await,
         }
     }
 
