@@ -91,6 +91,7 @@ impl Rooms {
                 state_dir: self.state.path().display().to_string(),
                 running_since,
                 listeners,
+                sources: config.delivery.sources.keys().cloned().collect(),
             },
             accounts: self.accounts.clone(),
             delivery,

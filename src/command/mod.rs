@@ -8,6 +8,7 @@ pub(crate) mod help;
 mod message;
 mod node;
 mod queue;
+mod sending;
 mod spool;
 mod sts;
 mod suppression;
@@ -34,7 +35,10 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
     }
     Access::with(config, need(&command), async |access| match command {
         Command::Bans(command) => bans::run(command, access, out).await,
+        Command::ConfigurationSets(command) => sending::configuration_sets(command, access, out).await,
         Command::Credentials(command) => credentials::run(command, access, out).await,
+        Command::Pools(command) => sending::pools(command, access, out).await,
+        Command::Sources(command) => sending::sources(command, access, out).await,
         Command::Suppression(command) => suppression::run(command, access, out).await,
         Command::Queue(command) => queue::run(command, access, out).await,
         Command::Message { id } => message::run(id, access, out).await,
@@ -54,6 +58,8 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 fn need(command: &Command) -> Need {
     match command {
         Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
+        Command::ConfigurationSets(_) | Command::Pools(_) => Need::Accounts,
+        Command::Sources(_) => Need::Daemon,
         Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
         Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,
         _ => Need::Everything,

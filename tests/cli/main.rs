@@ -7,6 +7,7 @@ mod config;
 mod credentials;
 mod message;
 mod quickstart;
+mod sending;
 mod serve;
 mod service;
 mod spool;

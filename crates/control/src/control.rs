@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Error, Operation, ReloadReport, Response, SiteRow, SpoolStat, Status, bans, credentials, events, message, queue,
-    sts, suppression, trace,
+    sending, sts, suppression, trace,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -55,6 +55,8 @@ pub struct About {
     pub running_since: Option<Timestamp>,
     /// Addresses that take mail.
     pub listeners: Vec<String>,
+    /// Names of the sources in the configuration that was read.
+    pub sources: Vec<String>,
 }
 
 /// Executes operations. Clones share everything.
@@ -80,6 +82,7 @@ impl Control {
         let deps = &*self.deps;
         let response = match operation {
             Operation::Bans(operation) => bans::execute(deps.accounts.guard(), operation).await?,
+            Operation::ConfigurationSets(operation) => operation.execute(deps.accounts.configuration_sets()).await?,
             Operation::Credentials(operation) => {
                 credentials::execute(deps.accounts.credentials(), &deps.about.region, operation).await?
             }
@@ -87,9 +90,13 @@ impl Control {
             Operation::Message { id } => {
                 Response::Message(Box::new(message::life(self.events()?, self.spool()?, id).await?))
             }
+            Operation::Pools(operation) => operation.execute(deps.accounts.pools(), &self.sources()).await?,
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
             Operation::Reload => self.reload().await?,
             Operation::Sites => self.sites()?,
+            Operation::Sources(operation) => {
+                operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?
+            }
             Operation::SpoolCompact => {
                 // In a daemon, whoever reads the feed says so.
                 if deps.delivery.is_none() {
@@ -116,6 +123,14 @@ impl Control {
     fn sites(&self) -> Result<Response, Error> {
         let sites = self.deps.delivery.as_ref().ok_or(Error::NoDaemon)?.sites();
         Ok(Response::Sites(sites.into_iter().map(SiteRow::from).collect()))
+    }
+
+    /// Names of the sources; a daemon may have read its configuration again.
+    fn sources(&self) -> Vec<String> {
+        match &self.deps.delivery {
+            Some(delivery) => delivery.sources().into_iter().map(|source| source.name).collect(),
+            None => self.deps.about.sources.clone(),
+        }
     }
 
     fn events(&self) -> Result<&Events, Error> {
@@ -150,6 +165,7 @@ impl Control {
             running_since: about.running_since,
             pid: about.running_since.map(|_| std::process::id()),
             listeners: about.listeners.clone(),
+            warnings: self.deps.delivery.as_ref().map_or_else(Vec::new, sending::warnings),
             spool: self.spool_stat()?,
         })
     }

@@ -17,6 +17,7 @@ mod operation;
 mod queue;
 mod response;
 mod secret;
+mod sending;
 mod settings;
 mod socket;
 mod sts;
@@ -36,5 +37,8 @@ pub use response::{
     RecipientRow, ReloadReport, Response, SiteRow, SpoolStat, Status, TracedLine,
 };
 pub use secret::Secret;
+pub use sending::{
+    ConfigurationSetOperation, PoolOperation, SourceDay, SourceOperation, SourceRow, WarmUpRow,
+};
 pub use settings::Settings;
 pub use socket::Socket;

@@ -6,7 +6,7 @@ use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReas
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
-use crate::Secret;
+use crate::{ConfigurationSetOperation, PoolOperation, Secret, SourceOperation};
 
 /// Most entries that one [`SuppressionOperation::Import`] may carry; a longer list is sent in
 /// several operations, so that its sender sees the progress and no request is unbounded.
@@ -21,6 +21,8 @@ pub const LIST_LIMIT: usize = 100_000;
 pub enum Operation {
     /// Addresses that are banned for guessing passwords.
     Bans(BanOperation),
+    /// Named rules for the messages that choose them.
+    ConfigurationSets(ConfigurationSetOperation),
     /// SMTP credentials.
     Credentials(CredentialOperation),
     /// The delivery events in the journal.
@@ -30,12 +32,16 @@ pub enum Operation {
         /// The id that the final `250 Ok` of the message named.
         id: MessageId,
     },
+    /// Which sources serve which configuration sets.
+    Pools(PoolOperation),
     /// The messages that are waiting.
     Queue(QueueOperation),
     /// Reads the configuration and the certificates again, as SIGHUP does.
     Reload,
     /// The sites that delivery knows at the moment, with their connections.
     Sites,
+    /// The addresses that mail leaves from.
+    Sources(SourceOperation),
     /// Gives back all of the durable queue's space on the disk that can be.
     SpoolCompact,
     /// Figures of the durable queue: sizes, segments, syncs.
@@ -60,13 +66,21 @@ impl Operation {
     /// Whether the operation needs the spool and the journal, and not the account tables alone.
     #[must_use]
     pub fn needs_spool(&self) -> bool {
-        !matches!(self, Operation::Bans(_) | Operation::Credentials(_) | Operation::Suppression(_))
+        !matches!(
+            self,
+            Operation::Bans(_)
+                | Operation::ConfigurationSets(_)
+                | Operation::Credentials(_)
+                | Operation::Pools(_)
+                | Operation::Suppression(_)
+        )
     }
 
     /// Whether only a running daemon can answer.
     #[must_use]
     pub fn needs_daemon(&self) -> bool {
-        matches!(self, Operation::Reload | Operation::Sites | Operation::Sts(_) | Operation::Trace { .. })
+        use Operation as O;
+        matches!(self, O::Reload | O::Sites | O::Sources(_) | O::Sts(_) | O::Trace { .. })
     }
 
     /// A short name for logs: a closed set, never the operation's content.
@@ -75,13 +89,16 @@ impl Operation {
         match self {
             Operation::Bans(BanOperation::Clear { .. }) => "bans-clear",
             Operation::Bans(BanOperation::List) => "bans-list",
+            Operation::ConfigurationSets(operation) => operation.name(),
             Operation::Credentials(operation) => operation.name(),
             Operation::Events(EventOperation::Since { .. }) => "events-since",
             Operation::Events(EventOperation::Tail) => "events-tail",
             Operation::Message { .. } => "message",
+            Operation::Pools(operation) => operation.name(),
             Operation::Queue(operation) => operation.name(),
             Operation::Reload => "reload",
             Operation::Sites => "sites",
+            Operation::Sources(operation) => operation.name(),
             Operation::SpoolCompact => "spool-compact",
             Operation::SpoolStat => "spool-stat",
             Operation::Status => "status",

@@ -2,18 +2,23 @@
 
 use std::net::IpAddr;
 
-use postrider_account::{RecipientOverflow, Suppressed};
+use postrider_account::{ConfigurationSet, Pool, RecipientOverflow, Suppressed};
 use postrider_base::{Network, Timestamp};
 use postrider_delivery::SiteView;
 use postrider_mail::{AccountId, MessageId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Secret, moment};
+use crate::{Secret, SourceRow, moment};
 
 /// One item of an answer; most operations answer one, a stream answers many.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
+    /// What assigning a source to a pool did.
+    Assigned {
+        /// The pool that it has left for that.
+        left: Option<String>,
+    },
     /// The bans in effect, by address.
     Bans(Vec<BanView>),
     /// How many things an action changed.
@@ -28,6 +33,8 @@ pub enum Response {
         /// Bytes that it takes now.
         after: u64,
     },
+    /// Configuration sets, by name.
+    ConfigurationSets(Vec<ConfigurationSet>),
     /// A credential that was just made or taken over.
     Credential(NewCredential),
     /// The credentials of the node.
@@ -43,6 +50,8 @@ pub enum Response {
     Message(Box<MessageLife>),
     /// The policy of a recipient domain.
     Policy(PolicyView),
+    /// Dedicated pools, by name.
+    Pools(Vec<Pool>),
     /// One waiting message.
     QueueMessage(Box<QueueMessage>),
     /// Waiting messages.
@@ -53,6 +62,8 @@ pub enum Response {
     Reloaded(ReloadReport),
     /// The sites that delivery knows.
     Sites(Vec<SiteRow>),
+    /// The addresses that mail leaves from, by name.
+    Sources(Vec<SourceRow>),
     /// The durable queue's figures.
     SpoolStat(SpoolStat),
     /// What this node is and how it fares.
@@ -403,6 +414,9 @@ pub struct Status {
     pub pid: Option<u32>,
     /// Addresses that take mail.
     pub listeners: Vec<String>,
+    /// What an operator should look at, one line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The durable queue.
     pub spool: SpoolStat,
 }

@@ -5,10 +5,13 @@
 use std::net::IpAddr;
 
 use postrider_dns::Resolver;
+use postrider_mail::sanitize_text;
 use serde::{Deserialize, Serialize};
 
 /// Names of one address that are looked at.
 const MOST_NAMES: usize = 8;
+/// Longest host name (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 255;
 
 /// What is known of the reverse DNS of an address.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -31,8 +34,9 @@ impl ReverseDns {
         if is_private(address) {
             return Self::Private;
         }
-        let names = match resolver.ptr(address).await {
-            Ok(answer) => answer.value,
+        let names: Vec<String> = match resolver.ptr(address).await {
+            // The words of strangers, which are shown.
+            Ok(answer) => answer.value.iter().map(|name| sanitize_text(name, MAX_NAME)).collect(),
             Err(error) if error.is_temporary() => return self.clone(),
             Err(_) => return Self::Unconfirmed(format!("{address} has no PTR record")),
         };

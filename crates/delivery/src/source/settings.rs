@@ -99,6 +99,17 @@ pub enum OnBlock {
     Move,
 }
 
+impl OnBlock {
+    /// The word in the settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Move => "move",
+        }
+    }
+}
+
 /// Checks all sources. The error begins with the key.
 pub(crate) fn validate(sources: &BTreeMap<String, SourceSettings>) -> Result<(), String> {
     if sources.len() > MOST {
