@@ -36,6 +36,7 @@ pub mod route;
 mod schedule;
 pub mod settings;
 mod settle;
+pub mod shaping;
 mod site;
 mod smarthost;
 mod source;
@@ -63,6 +64,7 @@ use tokio::sync::Semaphore;
 
 use config::Config;
 use known::KnownHosts;
+use shaping::Governor;
 use site::{Site, Sites};
 use source::Sources;
 use sts::{PolicyView, Sts};
@@ -126,6 +128,8 @@ impl Delivery {
             Sts::new(&deps.store, resolver, dialer, &deps.clock, &deps.metrics, limits.sts_fetches)
         };
         let tls_reports = TlsReports::new(&deps.store, sts.clone(), &deps.clock, &deps.metrics);
+        let rules = shaping::Shaping::new(&config.settings)?;
+        let governor = Governor::new(rules, &deps.store, &deps.clock, &deps.metrics)?;
         let shared = Arc::new(Shared {
             sites: Sites::new(deps.spool.clone(), deps.clock.clone()),
             connections: Arc::new(Semaphore::new(limits.connections)),
@@ -143,10 +147,12 @@ impl Delivery {
             metrics: deps.metrics,
             scope: scope.child("delivery"),
             config: ArcSwap::from_pointee(config),
+            governor,
             sources,
             tls_reports,
             sts,
         });
+        shared.governor.start(&shared.scope);
         shared.scope.spawn("dispatch", dispatch::run(shared.clone()));
         shared.scope.spawn("policies", sts::run(shared.clone()));
         shared.scope.spawn("reports", tlsrpt::run(shared.clone()));
@@ -192,6 +198,7 @@ impl Delivery {
         let generation = shared.config.load().generation + 1;
         let hostname = shared.submission.settings().hostname();
         let config = Config::new(generation, settings, hostname, &shared.built_in, &shared.clock)?;
+        shared.governor.reload(shaping::Shaping::new(&config.settings)?);
         shared.sources.configure(&config.settings.sources, &config.settings.warm_up);
         shared.config.store(Arc::new(config));
         Ok(())
@@ -211,6 +218,7 @@ struct Shared {
     metrics: Metrics,
     scope: Scope,
     config: ArcSwap<Config>,
+    governor: Governor,
     sources: Sources,
     sts: Sts,
     tls_reports: TlsReports,
@@ -271,6 +279,9 @@ pub enum Error {
     /// No source has this name. The operator's fault.
     #[error("there is no source {0} in the configuration")]
     NoSuchSource(String),
+    /// What the operator names is not known here. The operator's fault.
+    #[error("{0}")]
+    Unknown(String),
     /// A file that the settings name cannot be used. The operator's fault.
     #[error("{key}: {path}: {reason}")]
     File {

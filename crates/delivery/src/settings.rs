@@ -79,6 +79,8 @@ pub struct Settings {
     pub warm_up: WarmUpSettings,
     /// TLS on the way out.
     pub tls: Tls,
+    /// How much mail goes where.
+    pub shaping: Shaping,
     /// Bounds of connections and queues.
     pub limits: Limits,
     /// How long each step of a session may take.
@@ -106,6 +108,7 @@ impl Default for Settings {
             sources: BTreeMap::new(),
             warm_up: WarmUpSettings::default(),
             tls: Tls::default(),
+            shaping: Shaping::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -196,6 +199,16 @@ impl Reports {
             _ => Ok(()),
         }
     }
+}
+
+/// How much mail goes where.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shaping {
+    /// File with limits and feedback rules of providers, sites and domains, laid
+    /// over the built-in ones entry by entry; `etc/shaping.toml` shows those and
+    /// explains the format.
+    pub file: Option<PathBuf>,
 }
 
 /// Bounds of connections and queues.

@@ -25,7 +25,6 @@ pub(crate) struct Rule {
     /// Whether the effect is on all sites of the provider.
     pub(crate) is_about_provider: bool,
     /// The reply that it was made for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "documents the rule, and a test holds it to it"))]
     pub(crate) example: String,
 }
 

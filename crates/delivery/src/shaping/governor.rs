@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::orders::{Order, Orders};
 use super::pause::{Pause, Scope};
 use super::rules::{Place, ProviderRules, Shaping, SiteRules, own_name};
-use super::throttle::{Allowed, Throttle};
+use super::throttle::{Allowed, Throttle, UNLIMITED};
 use crate::Error;
 use crate::lane::Lane;
 use crate::target::Target;
@@ -25,9 +25,6 @@ use crate::target::Target;
 /// Sites are looked through for idle ones when there are so many, and then at
 /// twice what is left.
 const FIRST_TIDYING: usize = 1_000;
-
-/// More connections than there can be.
-const UNLIMITED: usize = usize::MAX >> 4;
 
 /// Knows what every site and provider gets, who waits for it, and what pauses.
 /// A cheap handle; clones are the same.
@@ -116,8 +113,11 @@ impl Governor {
     /// What a lane asks for its connections and turns. Resolves everything,
     /// so that nothing has to be looked up later.
     pub(crate) fn gate(&self, target: &Target, lane: &Lane) -> Gate {
-        let source = lane.source.as_ref().map(|source| source.name.clone());
-        Gate::new(self.0.clone(), self.0.site(Place::of(target)), source, self.0.number())
+        self.gate_at(Place::of(target), lane.source.as_ref().map(|source| source.name.clone()))
+    }
+
+    pub(super) fn gate_at(&self, place: Place, source: Option<Arc<str>>) -> Gate {
+        Gate::new(self.0.clone(), self.0.site(place), source, self.0.number())
     }
 
     /// A recipient domain with limits of its own is a site of its own.
@@ -248,6 +248,14 @@ impl Inner {
     pub(super) fn sites_called(&self, name: &str) -> Vec<Arc<SiteState>> {
         let sites = self.sites.lock();
         let mut found: Vec<_> = sites.map.values().filter(|site| site.place.is_called(name)).cloned().collect();
+        found.sort_by(|a, b| a.place.name.cmp(&b.place.name));
+        found
+    }
+
+    /// Those at the same hosts.
+    pub(super) fn sites_like(&self, place: &Place) -> Vec<Arc<SiteState>> {
+        let sites = self.sites.lock();
+        let mut found: Vec<_> = sites.map.values().filter(|site| site.place.is_like(place)).cloned().collect();
         found.sort_by(|a, b| a.place.name.cmp(&b.place.name));
         found
     }

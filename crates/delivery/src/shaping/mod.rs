@@ -8,6 +8,7 @@
 //! - [`Gate`]: what one lane sees of it.
 
 mod bucket;
+mod desk;
 mod feedback;
 mod file;
 mod gate;
@@ -19,11 +20,15 @@ mod rate;
 mod retry_after;
 mod rules;
 mod seats;
+#[cfg(test)]
+mod tests;
 mod throttle;
+mod view;
 
-pub(crate) use file::{OnBlock, TlsMinimum};
+pub use desk::PauseRequest;
+pub use view::{FeedbackView, PauseView, ProviderView, ReplyView, RuleView, ShapingView, SiteShaping, StateView};
+
 pub(crate) use gate::{Action, Gate, Heard, Permit};
 pub(crate) use governor::Governor;
-pub(crate) use orders::Order;
 pub(crate) use pause::Pause;
 pub(crate) use rules::{Shaping, SiteRules};

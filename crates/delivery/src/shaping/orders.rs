@@ -20,7 +20,7 @@ const MOST: usize = 10_000;
 
 /// A pause that an operator wants.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Order {
+pub(crate) struct Order {
     /// A provider, a recipient domain, a host or a whole site, by its name in lower case.
     pub name: String,
     /// Whether the name is a provider's.
@@ -167,7 +167,7 @@ impl Orders {
 }
 
 impl Order {
-    fn pause(&self) -> Pause {
+    pub(super) fn pause(&self) -> Pause {
         Pause { kind: PauseKind::Operator, since: self.since, until: self.until, why: self.reason.as_str().into() }
     }
 }

@@ -99,6 +99,17 @@ impl Place {
 }
 
 impl Place {
+    #[cfg(test)]
+    pub(crate) fn mx(hosts: &str) -> Self {
+        let best = hosts.split(' ').next().unwrap();
+        Self { name: hosts.into(), hosts: best.split(',').map(host_name).collect(), by_dns: true }
+    }
+
+    /// Whether it is at the same hosts, and for the same domain where it is for one alone.
+    pub(crate) fn is_like(&self, other: &Place) -> bool {
+        (&self.hosts, split_name(&self.name).1) == (&other.hosts, split_name(&other.name).1)
+    }
+
     /// Whether it goes by this name, in lower case: its own, or a best host's.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         *self.name == *name || self.hosts.iter().any(|host| host == name)
@@ -117,7 +128,7 @@ impl Shaping {
         Self::layered(settings, Some((path, &text)))
     }
 
-    fn layered(settings: &Settings, own: Option<(&Path, &str)>) -> Result<Self, Error> {
+    pub(super) fn layered(settings: &Settings, own: Option<(&Path, &str)>) -> Result<Self, Error> {
         let files = [(Path::new("built-in shaping.toml"), BUILT_IN)];
         let mut shaping = Self {
             defaults: settings.limits.clone(),

@@ -35,6 +35,9 @@ const MEASURE: Duration = Duration::from_secs(60);
 /// Replies that are kept for operators.
 const REPLIES: usize = 5;
 
+/// More connections than there can be.
+pub(crate) const UNLIMITED: usize = usize::MAX >> 4;
+
 /// What the rules allow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Allowed {
