@@ -220,8 +220,12 @@ fn write_status(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
     field(out, "X-Postrider-Message-Id", &request.id.to_string());
     field(out, "Arrival-Date", &request.arrival.rfc5322());
     for recipient in request.recipients {
-        out.push_str("\r\n");
-        write_recipient(out, request, recipient);
+        let mut fields = String::from("\r\n");
+        write_recipient(&mut fields, request, recipient);
+        // RFC 3464 section 2.1 has room for ASCII alone, whatever language the
+        // remote host speaks.
+        let kept = |char: char| if ascii && !char.is_ascii() { '?' } else { char };
+        out.extend(fields.chars().map(kept));
     }
     out.push_str("\r\n");
 }
@@ -408,6 +412,18 @@ mod tests {
         assert!(text.contains("Content-Type: message/global-delivery-status\r\n"));
         assert!(text.contains("Final-Recipient: utf-8; jürgen@xn--bcher-kva.example\r\n"));
         assert!(text.contains("Content-Type: message/global-headers\r\n"));
+    }
+
+    #[test]
+    fn a_reply_in_another_language_is_quoted_for_people_alone() {
+        let mut case = case();
+        case.diagnostic = "550 5.1.1 unbekannter Empfänger".into();
+        let text = build_text(&case, Action::Failed, Ret::Headers);
+        assert!(text.contains("unbekannter Empfänger"));
+        assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1 unbekannter Empf?nger\r\n"));
+        case.address = "jürgen@bücher.example".parse().unwrap();
+        let text = build_text(&case, Action::Failed, Ret::Headers);
+        assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1 unbekannter Empfänger\r\n"));
     }
 
     #[test]
