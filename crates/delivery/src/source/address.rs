@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{Event, Record};
 use super::reverse::ReverseDns;
 use super::settings::{OnBlock, SourceSettings, WarmUpSettings};
-use super::warm_up::{Today, WarmUp};
+use super::warm_up::{Today, WarmUp, day};
 use super::{Source, SourceView, WarmUpView};
 
 /// A source by its present settings.
@@ -61,6 +61,35 @@ pub(super) enum Row {
         sites: Vec<(String, u32)>,
         record: Record,
     },
+}
+
+/// A message's place among those that a source which is being warmed up may send to a site
+/// today. Dropped before the message is sent, it is free again. The default is no place,
+/// where none is needed.
+#[derive(Debug, Default)]
+pub(crate) struct Place(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    life: Arc<Life>,
+    site: Box<str>,
+    day: u32,
+}
+
+impl Place {
+    /// The message is being sent.
+    pub(crate) fn taken(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take() {
+            held.life.state.lock().today.give_back(&held.site, held.day);
+            held.life.changed();
+        }
+    }
 }
 
 impl Life {
@@ -145,18 +174,23 @@ impl Address {
     }
 
     /// Counts a message to `site`, unless the site has had all of today's.
-    pub(super) fn take(&self, site: &str, now: Timestamp, warm_up: &WarmUpSettings) -> bool {
+    pub(super) fn take(&self, site: &str, now: Timestamp, warm_up: &WarmUpSettings) -> Option<Place> {
         let mut state = self.life.state.lock();
         let limit = state.warm_up.daily(now, warm_up);
         let taken = state.today.take(site, now, limit);
-        self.life.changed();
-        taken
+        drop(state);
+        taken.then(|| self.place(site, now))
     }
 
     /// Counts a message to `site`, however many it has had.
-    pub(super) fn take_excess(&self, site: &str, now: Timestamp) {
+    pub(super) fn take_excess(&self, site: &str, now: Timestamp) -> Place {
         self.life.state.lock().today.take(site, now, None);
+        self.place(site, now)
+    }
+
+    fn place(&self, site: &str, now: Timestamp) -> Place {
         self.life.changed();
+        Place(Some(Held { life: self.life.clone(), site: site.into(), day: day(now) }))
     }
 
     pub(super) fn count(&self, event: Event, now: Timestamp) {

@@ -10,7 +10,7 @@ use postrider_base::Timestamp;
 use postrider_mail::AccountId;
 
 use super::Source;
-use super::address::Address;
+use super::address::{Address, Place};
 use super::pick::{Turns, at, reaches};
 use super::settings::{Excess, WarmUpSettings};
 use super::warm_up::next_day;
@@ -38,10 +38,15 @@ pub(crate) struct Wish<'a> {
 }
 
 /// Where a message leaves from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Choice {
-    /// From this source; without one the system chooses.
-    Use(Option<Arc<Source>>),
+    /// From here, now.
+    Use {
+        /// The source; without one the system chooses.
+        source: Option<Arc<Source>>,
+        /// To be kept with the message until it is sent.
+        place: Place,
+    },
     /// From nowhere yet.
     Wait {
         /// When to ask again.
@@ -91,12 +96,12 @@ impl Layout {
     /// The source for a message, which is counted for a warm-up.
     pub(super) fn choose(&self, wish: &Wish<'_>, turns: &Turns) -> Choice {
         if self.known.is_empty() {
-            return Choice::Use(None);
+            return anywhere();
         }
         let own = wish.pool.filter(|name| !PoolName::is_shared(name));
         let group = match own {
             Some(name) => self.dedicated.get(&wish.account).and_then(|pools| pools.get(name)),
-            None if self.shared.0.is_empty() => return Choice::Use(None),
+            None if self.shared.0.is_empty() => return anywhere(),
             None => Some(&self.shared),
         };
         let chosen = group.and_then(|group| self.among(group, own.is_some(), wish, turns));
@@ -120,8 +125,9 @@ impl Layout {
             return Some(give(address));
         }
         let now = wish.now;
-        if reaches(address.percent(now, &self.warm_up), share) && address.take(site, now, &self.warm_up) {
-            return Some(give(address));
+        let mine = reaches(address.percent(now, &self.warm_up), share);
+        if let Some(place) = mine.then(|| address.take(site, now, &self.warm_up)).flatten() {
+            return Some(Choice::Use { source: Some(address.source()), place });
         }
         // The rest of its share, and what is beyond its plan, is for others.
         let warm = |address: &Address| free(address, wish) && self.is_warm(address, wish);
@@ -139,14 +145,14 @@ impl Layout {
         let (site, now) = (wish.site, wish.now);
         let others = group.0.iter().map(|(address, _)| address).filter(|address| free(address, wish));
         for address in std::iter::once(first).chain(others) {
-            if address.take(site, now, &self.warm_up) {
-                return give(address);
+            if let Some(place) = address.take(site, now, &self.warm_up) {
+                return Choice::Use { source: Some(address.source()), place };
             }
         }
         match self.warm_up.excess {
             Excess::Send => {
-                first.take_excess(site, now);
-                give(first)
+                let place = first.take_excess(site, now);
+                Choice::Use { source: Some(first.source()), place }
             }
             Excess::Wait => Choice::Wait {
                 until: next_day(now),
@@ -160,10 +166,9 @@ impl Layout {
         let groups = [Some(group), is_dedicated.then_some(&self.shared)];
         let mut all = groups.into_iter().flatten().flat_map(|group| &group.0);
         let (address, _) = all.find(|(address, _)| address.has(last) && free(address, wish))?;
-        if !self.is_warm(address, wish) {
-            address.take_excess(wish.site, wish.now);
-        }
-        Some(give(address))
+        let counts = !self.is_warm(address, wish);
+        let place = counts.then(|| address.take_excess(wish.site, wish.now)).unwrap_or_default();
+        Some(Choice::Use { source: Some(address.source()), place })
     }
 
     fn is_warm(&self, address: &Address, wish: &Wish<'_>) -> bool {
@@ -186,5 +191,10 @@ fn free(address: &Address, wish: &Wish<'_>) -> bool {
 }
 
 fn give(address: &Address) -> Choice {
-    Choice::Use(Some(address.source()))
+    Choice::Use { source: Some(address.source()), place: Place::default() }
+}
+
+/// The system chooses.
+fn anywhere() -> Choice {
+    Choice::Use { source: None, place: Place::default() }
 }

@@ -40,6 +40,7 @@ use choose::Layout;
 use pick::Turns;
 use settings::{OnBlock, SourceSettings, WarmUpSettings};
 
+pub(crate) use address::Place;
 pub(crate) use choose::{Choice, Wish};
 pub(crate) use record::Event;
 pub use record::SourceCounts;

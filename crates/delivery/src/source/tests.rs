@@ -63,7 +63,7 @@ impl World {
     fn tally(&self, sources: &Sources, pool: Option<&str>, count: usize) -> BTreeMap<String, usize> {
         let mut tally = BTreeMap::new();
         for _ in 0..count {
-            *tally.entry(name(&sources.choose(&self.wish(pool))).to_owned()).or_default() += 1;
+            *tally.entry(sent(sources.choose(&self.wish(pool)))).or_default() += 1;
         }
         tally
     }
@@ -84,10 +84,18 @@ fn wish<'a>(clock: &Clock, pool: Option<&'a str>) -> Wish<'a> {
 /// What was chosen: the name of a source, `system` or `wait`.
 fn name(choice: &Choice) -> &str {
     match choice {
-        Choice::Use(Some(source)) => &source.name,
-        Choice::Use(None) => "system",
+        Choice::Use { source: Some(source), .. } => &source.name,
+        Choice::Use { source: None, .. } => "system",
         Choice::Wait { .. } => "wait",
     }
+}
+
+/// The same, and the message is sent.
+fn sent(mut choice: Choice) -> String {
+    if let Choice::Use { place, .. } = &mut choice {
+        place.taken();
+    }
+    name(&choice).to_owned()
 }
 
 fn share(tally: &BTreeMap<String, usize>, name: &str) -> usize {
@@ -99,8 +107,8 @@ async fn without_sources_the_system_chooses() {
     let world = World::new(&[]);
     world.pool("bulk", &[("gone", 1)]).await;
     let sources = world.open();
-    assert_eq!(sources.choose(&world.wish(None)), Choice::Use(None));
-    assert_eq!(sources.choose(&world.wish(Some("bulk"))), Choice::Use(None));
+    assert_eq!(name(&sources.choose(&world.wish(None))), "system");
+    assert_eq!(name(&sources.choose(&world.wish(Some("bulk")))), "system");
     assert!(sources.views().is_empty());
 }
 
@@ -121,7 +129,7 @@ async fn a_pool_serves_those_who_name_it_and_the_shared_one_all_others() {
 
     // A change of the pools is seen at once.
     world.accounts.pools().assign(AccountId::default(), "bulk", "c", 1).await.unwrap();
-    assert_eq!(sources.choose(&world.wish(None)), Choice::Use(None), "all are dedicated");
+    assert_eq!(name(&sources.choose(&world.wish(None))), "system", "all are dedicated");
     world.accounts.pools().remove(AccountId::default(), "bulk", "a").await.unwrap();
     assert_eq!(name(&sources.choose(&world.wish(None))), "a");
 }
@@ -211,7 +219,7 @@ async fn what_a_new_address_may_not_send_goes_to_its_pool_then_to_the_shared_one
     let tally = world.tally(&sources, Some("mixed"), 100);
     assert_eq!((share(&tally, "new"), share(&tally, "old")), (10, 90));
     let other_site = Wish { site: "mx.example.net", ..world.wish(Some("mixed")) };
-    let seen = (0..10).filter(|_| name(&sources.choose(&other_site)) == "new").count();
+    let seen = (0..10).filter(|_| sent(sources.choose(&other_site)) == "new").count();
     assert!(seen >= 3, "the plan is for each site: {seen}");
 
     world.accounts.pools().remove(AccountId::default(), "mixed", "old").await.unwrap();
@@ -224,6 +232,24 @@ async fn what_a_new_address_may_not_send_goes_to_its_pool_then_to_the_shared_one
     // The operator's own hosts do not mind.
     let own_host = Wish { by_dns: false, ..world.wish(Some("mixed")) };
     assert_eq!(name(&sources.choose(&own_host)), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_not_sent_gives_its_place_back() {
+    let mut world = World::new(&[("new", 0)]);
+    world.warm_up = WarmUpSettings { daily: vec![2], excess: Excess::Wait, ..world.warm_up };
+    let sources = world.open();
+    for _ in 0..10 {
+        assert_eq!(name(&sources.choose(&world.wish(None))), "new", "claimed, and returned to the queue");
+    }
+    let ready = [sources.choose(&world.wish(None)), sources.choose(&world.wish(None))];
+    assert_eq!(name(&sources.choose(&world.wish(None))), "wait", "what is ready counts");
+    let [one, other] = ready;
+    assert_eq!((sent(one), name(&other)), ("new".into(), "new"));
+    tokio::time::sleep(DAY).await;
+    assert_eq!(share(&world.tally(&sources, None, 5), "new"), 2);
+    drop(other);
+    assert_eq!(name(&sources.choose(&world.wish(None))), "wait", "a place of yesterday is none of today");
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +286,7 @@ async fn a_restart_forgets_nothing() {
     let keeping = tokio::spawn(sources.clone().keep(scope.clone()));
     tokio::time::sleep(DAY * 9).await;
     assert_eq!(share(&world.tally(&sources, None, 200), "new"), 5);
-    let Choice::Use(Some(source)) = sources.choose(&world.wish(None)) else { panic!("there is one") };
+    let Choice::Use { source: Some(source), .. } = sources.choose(&world.wish(None)) else { panic!("there is one") };
     for event in [Event::Attempt, Event::Delivered, Event::Deferred, Event::Bounced, Event::Blocked] {
         sources.count(&source, event);
     }
@@ -324,7 +350,7 @@ async fn ipv6_waits_for_its_reverse_dns() {
     let looking = tokio::spawn(sources.clone().look_up(Arc::new(zones.clone()), scope.clone()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let used = |sources: &Sources| match sources.choose(&world.wish(None)) {
-        Choice::Use(Some(source)) => source.ipv6,
+        Choice::Use { source: Some(source), .. } => source.ipv6,
         other => panic!("{other:?}"),
     };
     assert_eq!(used(&sources), None);

@@ -104,6 +104,15 @@ impl Today {
         }
     }
 
+    /// Takes a count of that day back.
+    pub(super) fn give_back(&mut self, site: &str, of: u32) {
+        if of == self.day
+            && let Some(count) = self.sites.get_mut(site)
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// The sites of the day, the busiest first.
     pub(super) fn sites(&self, now: Timestamp) -> Vec<(String, u32)> {
         if self.day != day(now) {
@@ -176,7 +185,10 @@ mod tests {
         assert!(today.take("mx.example", last, Some(2)) && today.take("mx.example", last, Some(2)));
         assert!(!today.take("mx.example", last, Some(2)) && today.take("mx.example.net", last, Some(2)));
         assert_eq!(today.sites(last), [("mx.example".to_owned(), 2), ("mx.example.net".to_owned(), 1)]);
+        today.give_back("mx.example", day(last));
+        assert!(today.take("mx.example", last, Some(2)), "one was given back");
         assert!(today.take("mx.example", midnight, Some(2)));
+        today.give_back("mx.example", day(last));
         assert_eq!(today.sites(midnight), [("mx.example".to_owned(), 1)]);
     }
 
