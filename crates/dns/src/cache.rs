@@ -252,25 +252,25 @@ fn with_ttl<T>(reply: Reply<T>, ttl: Duration) -> Reply<T> {
 /// the young half is full it becomes the old one, which is dropped. So nothing
 /// is ever searched for a victim.
 #[derive(Debug)]
-struct Generations<K, V> {
+pub(crate) struct Generations<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     half: usize,
 }
 
 impl<K: Clone + Eq + Hash, V> Generations<K, V> {
-    fn new(bound: usize) -> Generations<K, V> {
+    pub(crate) fn new(bound: usize) -> Generations<K, V> {
         Generations { young: HashMap::new(), old: HashMap::new(), half: (bound / 2).max(1) }
     }
 
-    fn get(&mut self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         if let Some(value) = self.old.remove(key) {
             self.insert(key.clone(), value);
         }
         self.young.get(key)
     }
 
-    fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.old = mem::take(&mut self.young);
         }

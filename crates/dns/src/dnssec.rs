@@ -11,14 +11,15 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::RetryDnsHandle;
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use parking_lot::Mutex;
-use postrider_base::Metrics;
+use postrider_base::{Clock, Metrics};
 use tokio::sync::OnceCell;
 
 use crate::hickory::complete;
+use crate::links::Links;
 use crate::{DnsError, Settings, proof};
 
 /// Asks and validates.
-pub(crate) type Handle = DnssecDnsHandle<RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>>;
+pub(crate) type Handle = DnssecDnsHandle<Links<RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>>>;
 
 /// Whether answers are validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +77,10 @@ impl Dnssec {
         let pool =
             NameServerPool::from_config(servers.name_servers().to_vec(), context, TokioRuntimeProvider::default());
         let retrying = RetryDnsHandle::new(pool, options.attempts);
-        let handle = DnssecDnsHandle::with_trust_anchor(retrying, Arc::new(anchors))
-            .validation_cache_size(settings.cache_entries as usize);
+        let entries = settings.cache_entries as usize;
+        // Real servers and signatures live in real time.
+        let links = Links::new(retrying, Clock::system(), entries);
+        let handle = DnssecDnsHandle::with_trust_anchor(links, Arc::new(anchors)).validation_cache_size(entries);
         let insecure: Result<Vec<Name>, DnsError> = wanted.insecure.iter().map(|name| complete(name)).collect();
         Ok(Some(Dnssec {
             handle,

@@ -11,6 +11,7 @@ mod answer;
 mod cache;
 mod dnssec;
 mod hickory;
+mod links;
 mod proof;
 mod settings;
 pub mod zones;

@@ -1,0 +1,134 @@
+//! The links of chains of trust, kept for a while.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream, StreamExt as _};
+use hickory_proto::op::{DnsRequest, DnsResponse, Query};
+use hickory_proto::rr::RecordType;
+use hickory_resolver::net::xfer::DnsHandle;
+use hickory_resolver::net::{DnsError as Semantic, NetError};
+use parking_lot::Mutex;
+use postrider_base::Clock;
+use tokio::time::Instant;
+
+use crate::cache::Generations;
+
+/// Keeps the keys of zones, what their parents say of them and where zones
+/// begin: the validator asks for these with every answer, and for those of a
+/// top-level domain with nearly every one. They are as they came: it is the
+/// validator that proves them, each time anew.
+#[derive(Clone)]
+pub(crate) struct Links<H> {
+    inner: H,
+    clock: Clock,
+    kept: Kept,
+}
+
+type Kept = Arc<Mutex<Generations<Query, (Instant, Result<DnsResponse, NetError>)>>>;
+
+/// The longest that a link is kept, so that one which came damaged or forged does
+/// no harm for long.
+const LONGEST: Duration = Duration::from_secs(300);
+
+impl<H> Links<H> {
+    /// Keeps at most so many answers.
+    pub(crate) fn new(inner: H, clock: Clock, entries: usize) -> Links<H> {
+        Links { inner, clock, kept: Arc::new(Mutex::new(Generations::new(entries))) }
+    }
+
+    fn known(&self, query: &Query) -> Option<Result<DnsResponse, NetError>> {
+        let mut kept = self.kept.lock();
+        let (until, answer) = kept.get(query)?;
+        (*until > self.clock.instant()).then(|| answer.clone())
+    }
+}
+
+impl<H: DnsHandle> DnsHandle for Links<H> {
+    type Response = Pin<Box<dyn Stream<Item = Result<DnsResponse, NetError>> + Send>>;
+    type Runtime = H::Runtime;
+
+    fn send(&self, request: DnsRequest) -> Self::Response {
+        let is_link = |query: &&Query| matches!(query.query_type, RecordType::DNSKEY | RecordType::DS | RecordType::NS);
+        let Some(query) = request.queries.first().filter(is_link).cloned() else {
+            return Box::pin(self.inner.send(request));
+        };
+        if let Some(answer) = self.known(&query) {
+            return Box::pin(stream::once(async { answer }));
+        }
+        let (kept, clock) = (self.kept.clone(), self.clock.clone());
+        Box::pin(self.inner.send(request).inspect(move |answer| {
+            if let Some(ttl) = time_to_keep(answer) {
+                kept.lock().insert(query.clone(), (clock.instant() + ttl, answer.clone()));
+            }
+        }))
+    }
+}
+
+/// `None` for what says nothing.
+fn time_to_keep(answer: &Result<DnsResponse, NetError>) -> Option<Duration> {
+    let seconds = match answer {
+        Ok(response) => response.answers.iter().chain(&response.authorities).map(|record| record.ttl).min()?,
+        Err(NetError::Dns(Semantic::NoRecordsFound(absence))) => absence.negative_ttl?,
+        Err(_) => return None,
+    };
+    Some(Duration::from_secs(seconds.into()).min(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use hickory_proto::op::{DnsRequestOptions, Message, ResponseCode};
+    use hickory_proto::rr::rdata::NS;
+    use hickory_proto::rr::{Name, RData, Record};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
+    use hickory_resolver::net::xfer::FirstAnswer as _;
+    use postrider_base::Timestamp;
+
+    /// Answers every question with an NS record and counts them.
+    #[derive(Clone, Default)]
+    struct Counts(Arc<AtomicUsize>);
+
+    impl DnsHandle for Counts {
+        type Response = stream::Once<std::future::Ready<Result<DnsResponse, NetError>>>;
+        type Runtime = TokioRuntimeProvider;
+
+        fn send(&self, request: DnsRequest) -> Self::Response {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let name = request.queries[0].name().clone();
+            let answer = if name.is_root() {
+                Err(NetError::from(Semantic::ResponseCode(ResponseCode::ServFail)))
+            } else {
+                let mut message = Message::query();
+                message.add_answer(Record::from_rdata(name.clone(), 60, RData::NS(NS(name))));
+                Ok(DnsResponse::from_message(message.into_response()).unwrap())
+            };
+            stream::once(std::future::ready(answer))
+        }
+    }
+
+    async fn ask(links: &Links<Counts>, name: &str, kind: RecordType) -> usize {
+        let query = Query::query(Name::from_ascii(name).unwrap(), kind);
+        let _ = links.lookup(query, DnsRequestOptions::default()).first_answer().await;
+        links.inner.0.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn links_are_asked_for_once_in_their_time_and_nothing_else_is_kept() {
+        let clock = Clock::simulated(Timestamp::from_millis(0));
+        let links = Links::new(Counts::default(), clock, 10);
+        assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 1);
+        assert_eq!(ask(&links, "COM.", RecordType::DNSKEY).await, 1);
+        assert_eq!(ask(&links, "com.", RecordType::DS).await, 2);
+        assert_eq!(ask(&links, "com.", RecordType::MX).await, 3);
+        assert_eq!(ask(&links, "com.", RecordType::MX).await, 4);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 5);
+        // A failure says nothing.
+        assert_eq!(ask(&links, ".", RecordType::DNSKEY).await, 6);
+        assert_eq!(ask(&links, ".", RecordType::DNSKEY).await, 7);
+    }
+}
