@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use postrider_base::metrics::Held;
 use postrider_base::{Dialed, Dialer};
-use postrider_mail::{Domain, Recipient, Remote, Stage};
+use postrider_mail::{Domain, Recipient, Remote, Stage, TlsInfo};
 use postrider_smtp::{Action, ClientConfig, Conversation};
 use tokio::time::timeout;
 
@@ -19,6 +19,7 @@ use crate::lane::{Demand, Lane};
 use crate::route::{Host, TlsUse};
 use crate::target::{Kind, Target};
 use crate::tls::{Failure, FailureKind, HostPolicy, Level, Proof, Required};
+use crate::tlsrpt::Session;
 
 /// A connection that is being opened.
 pub(crate) struct Opening<'a> {
@@ -67,6 +68,9 @@ impl Opening<'_> {
         let policy = self.policy();
         let tls = self.tls(&policy);
         let mut opened = self.attempt(tls, &policy, stop).await;
+        if let (Ok(connection), true) = (&opened, tls != TlsUse::Never) {
+            self.note(&connection.remote, &policy, connection.tls.as_ref(), None);
+        }
         if matches!(opened, Err(Closed::ClearMayWork)) {
             self.shared.known.tls_failed(self.place, self.shared.clock.instant());
             opened = self.attempt(TlsUse::Never, &policy, stop).await;
@@ -183,6 +187,10 @@ impl Opening<'_> {
                 }
                 Action::Closed(ended) => {
                     let finding = connection.ending(&ended);
+                    if finding.stage == Stage::StartTls {
+                        let failure = Failure::new(FailureKind::StartTlsNotSupported, "");
+                        self.note(&connection.remote, policy, None, Some(&failure));
+                    }
                     let greeted = finding.stage > Stage::Ehlo;
                     (finding, greeted)
                 }
@@ -223,6 +231,9 @@ impl Opening<'_> {
             shaken = shaking => shaken.unwrap_or_else(|_| Err(timed_out())),
             () = stop.wait() => return Err(Closed::Stopped),
         };
+        if let Err(failure) = &shaken {
+            self.note(&connection.remote, policy, None, Some(failure));
+        }
         match shaken {
             Ok((stream, info)) => {
                 connection.stream = stream;
@@ -235,6 +246,27 @@ impl Opening<'_> {
             }
             Err(Failure { reason, .. }) => Err(self.refused(Finding::no_tls(&reason), tls != TlsUse::Implicit)),
         }
+    }
+
+    /// Counts how a session became what it is, for those who asked to be told.
+    fn note(&self, remote: &Remote, policy: &HostPolicy, tls: Option<&TlsInfo>, failure: Option<&Failure>) {
+        if !self.target.is_found_by_dns() || self.lane.demand == Demand::Waived {
+            return;
+        }
+        let tlsa = match &policy.required {
+            Required::Dane(records) => Some(records.texts()),
+            _ => None,
+        };
+        let session = Session {
+            domain: self.domain,
+            mx: &remote.host,
+            ip: remote.ip,
+            source_ip: remote.source_ip,
+            tlsa: tlsa.as_deref(),
+            tls,
+            failure,
+        };
+        self.shared.tls_reports.note(&self.config.settings, &session);
     }
 
     fn refused(&self, finding: Finding, greeted: bool) -> Closed {

@@ -54,6 +54,15 @@ impl DanePolicy {
         &self.names
     }
 
+    /// The records as zone files have them: `3 1 1` and the data in hexadecimal.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let text = |Tlsa { usage, selector, matching, data }: &Tlsa| {
+            let data: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{usage} {selector} {matching} {data}")
+        };
+        self.records.iter().map(text).collect()
+    }
+
     /// Whether the zone knows this very certificate. Then nothing else counts:
     /// neither its names nor its dates nor who signed it (RFC 7672 section
     /// 3.1.1).

@@ -79,7 +79,7 @@ mod tests {
         let record = "v=TLSRPTv1; x=y; rua=ftp://a.example/, mailto:a%2Bb@Example.com?subject=x ,https://b.example,\
                       mailto:,mailto:%zz@example.com";
         assert_eq!(of(&["v=spf1 -all", record]), ["a+b@example.com", "b.example 443 /"]);
-        let many = format!("v=TLSRPTv1;rua={}", vec!["mailto:a@example.com"; 9].join(","));
+        let many = format!("v=TLSRPTv1;rua={}", ["mailto:a@example.com"; 9].join(","));
         assert_eq!(of(&[&many]).len(), MOST_PLACES);
     }
 

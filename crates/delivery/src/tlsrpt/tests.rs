@@ -178,7 +178,10 @@ impl Rig {
     }
 
     fn open(&self) -> TlsReports {
-        let store = Store::open(Arc::new(self.disk.clone()), self.state.path()).unwrap();
+        let mut options = postrider_store::Options::default();
+        // Simulated time stands still while it writes.
+        options.log.driver = postrider_spool::Driver::Task;
+        let store = Store::open_with(Arc::new(self.disk.clone()), self.state.path(), options).unwrap();
         let sts = Sts::new(&store, Arc::new(Zones::new()), Arc::new(SimNet::new()), &self.clock, &self.metrics, 1);
         TlsReports::new(&store, sts, &self.clock, &self.metrics)
     }

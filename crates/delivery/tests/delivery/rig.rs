@@ -46,7 +46,10 @@ impl Rig {
         let state = tempfile::tempdir().unwrap();
         let disk = SimDisk::new();
         let spool = open_spool(&disk, &clock, &metrics).await;
-        let store = Store::open(Arc::new(SimDisk::new()), state.path()).unwrap();
+        let mut options = postrider_store::Options::default();
+        // Simulated time stands still while it writes.
+        options.log.driver = Driver::Task;
+        let store = Store::open_with(Arc::new(SimDisk::new()), state.path(), options).unwrap();
         let accounts = Accounts::open(&store, &clock, &random, &postrider_account::Settings::default()).unwrap();
         let deps = SubmissionDeps {
             spool: spool.clone(),
