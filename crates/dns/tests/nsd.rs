@@ -27,6 +27,8 @@ mx        IN AAAA 2001:db8::1
 mx    60  IN A   192.0.2.2
 v6only    IN AAAA 2001:db8::2
 alias 30  IN CNAME mx
+www       IN CNAME example.com.
+dangling  IN CNAME gone
 nomail    IN MX  0 .
 many      IN TXT \"filler\"
 ";
@@ -71,6 +73,12 @@ async fn every_kind_of_answer() {
     assert_eq!(v6.value, ["2001:db8::2".parse::<std::net::IpAddr>().unwrap()]);
     let alias = resolver.addresses("alias.example.com").await.unwrap();
     assert_eq!((alias.value.len(), alias.ttl), (3, Duration::from_secs(30)));
+
+    // RFC 5321 section 5.1: an alias is the name that it stands for.
+    let www = resolver.mx(&domain("www.example.com")).await.unwrap();
+    assert_eq!(www.value, mx.value);
+    let dangling = resolver.mx(&domain("dangling.example.com")).await.unwrap_err();
+    assert!(matches!(dangling, DnsError::NoSuchDomain { .. }), "{dangling}");
 
     let txt = resolver.txt("example.com").await.unwrap();
     assert_eq!(txt.value, ["v=spf1 -all"]);

@@ -33,6 +33,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "libio-socket-ssl-perl", proof: &["/usr/share/doc/libio-socket-ssl-perl"], why: "TLS in swaks" },
     Package { name: "python3", proof: &["/usr/bin/python3"], why: "Python's smtplib as a client" },
     Package { name: "iproute2", proof: &["/usr/sbin/ip", "/sbin/ip", "/bin/ip"], why: "makes networks for tests" },
+    Package { name: "dovecot-lmtpd", proof: &["/usr/lib/dovecot/lmtp"], why: "real local delivery" },
     Package { name: "nsd", proof: &["/usr/sbin/nsd"], why: "a real authoritative DNS server" },
     Package { name: "ldnsutils", proof: &["/usr/bin/ldns-signzone"], why: "signs the zones of tests" },
     Package { name: "curl", proof: &["/usr/bin/curl"], why: "a client" },

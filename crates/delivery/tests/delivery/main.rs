@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod bounces;
+mod dovecot;
 mod extensions;
 mod faults;
 mod hosts;
