@@ -126,11 +126,11 @@ fn accuracy(name: &str, samples: &[&Sample]) -> (usize, Vec<String>) {
 fn replies_are_read_as_people_read_them() {
     let (known, held) = (known(), held());
     let real = |samples: &'_ [Sample]| samples.iter().filter(|sample| sample.is_real()).count();
-    assert!(real(&known) + real(&held) >= 450 && held.len() * 2 >= real(&known));
+    assert!(real(&known) + real(&held) >= 550 && held.len() * 2 >= real(&known));
     let (seen, made_up): (Vec<&Sample>, Vec<&Sample>) = known.iter().partition(|sample| sample.is_real());
     let held: Vec<&Sample> = held.iter().collect();
     let mut failures = Vec::new();
-    for (name, samples, bound) in [("seen", seen, 980), ("made up", made_up, 980), ("held out", held, 900)] {
+    for (name, samples, bound) in [("seen", seen, 980), ("made up", made_up, 980), ("held out", held, 970)] {
         let (permille, wrong) = accuracy(name, &samples);
         if permille < bound {
             failures.push(format!("{name}: {permille} of 1000, not {bound}"));

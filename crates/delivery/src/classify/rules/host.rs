@@ -37,7 +37,7 @@ pub(super) const CODES: &[Rule] = &[
     both(
         Cause::Relaying,
         &[(1, 2), (4, 1), (4, 4), (4, 310)],
-        &["does not exist", "host unknown", "relay access denied", "unable to route"],
+        &["does not exist", "host unknown", "invalid domain", "relay access denied", "unable to route"],
         "550 5.4.310 DNS domain example.com does not exist",
     ),
     both(

@@ -98,6 +98,7 @@ pub(super) const WORDS: &[Rule] = &[words(
         "sender not allowed",
         "sender domain",
         "sender verify failed",
+        "complete sender verify",
         "sender verification",
         "sender..not exist",
         "verification failed for sender",
