@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use postrider_base::metrics::Held;
 use postrider_base::{Dialed, Dialer};
 use postrider_mail::{Domain, Recipient, Remote, Stage, TlsInfo};
-use postrider_smtp::{Action, ClientConfig, Conversation};
+use postrider_smtp::{Action, ClientConfig, Conversation, Ended};
 use tokio::time::timeout;
 
 use crate::Shared;
@@ -191,6 +191,9 @@ impl Opening<'_> {
                         let failure = Failure::new(FailureKind::StartTlsNotSupported, "");
                         self.note(&connection.remote, policy, None, Some(&failure));
                     }
+                    if tls == TlsUse::Opportunistic && has_broken_over_tls(&connection, &ended) {
+                        return Err(Closed::ClearMayWork);
+                    }
                     let greeted = finding.stage > Stage::Ehlo;
                     (finding, greeted)
                 }
@@ -311,5 +314,17 @@ impl Opening<'_> {
             chunking: self.config.settings.chunking,
             timeouts: self.config.timeouts,
         }
+    }
+}
+
+/// Whether a conversation broke, without a word about why, where TLS begins: at
+/// the reply to STARTTLS, or at the first command behind the handshake, where a
+/// host of TLS 1.3 that does not like it shows that.
+fn has_broken_over_tls(connection: &Connection, ended: &Ended) -> bool {
+    match ended {
+        Ended::Lost { stage } | Ended::BadReply { stage } => {
+            *stage == Stage::StartTls || *stage == Stage::Ehlo && connection.tls.is_some()
+        }
+        _ => false,
     }
 }

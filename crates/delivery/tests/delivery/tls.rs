@@ -97,6 +97,43 @@ async fn a_broken_starttls_goes_on_in_clear_where_it_is_only_an_offer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_that_breaks_off_where_tls_begins_gets_clear_where_it_is_only_an_offer() {
+    type Break = (&'static str, fn() -> Say);
+    let breaks: [Break; 4] = [
+        ("STARTTLS", || Say::Close),
+        ("STARTTLS", || Say::Reply("what?")),
+        ("STARTTLS", || Say::Silence),
+        // The second EHLO of a connection comes inside TLS.
+        ("EHLO inside", || Say::Close),
+    ];
+    for (at, say) in breaks {
+        let certificate = Certificate::new("mx.example.com");
+        let mut rig = Rig::new().await;
+        rig.mx("example.com", "mx.example.com", "198.51.100.1");
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let server = Server::with(&rig.net, HOST, certificate.setup(), move |moment| {
+            // A script is asked twice about each command.
+            let ehlo = moment.line.starts_with("EHLO") && moment.connection == 0;
+            let inside = ehlo && asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 1;
+            let hit = if at == "STARTTLS" { moment.line == at } else { inside };
+            if hit { say() } else { Say::Usual }
+        });
+        let outcome = deliver_one(&mut rig, routes(&[])).await;
+        assert!(is_delivered(&outcome), "{at}: {outcome:?}");
+        assert_eq!((outcome.tls, server.seen().connections), (None, 2), "{at}");
+
+        let mut rig = Rig::new().await;
+        let server = Server::with(&rig.net, HOST, certificate.setup(), move |moment| match moment.line.as_str() {
+            "STARTTLS" => say(),
+            _ => Say::Usual,
+        });
+        let target = "smtp+starttls://198.51.100.1?verify=none";
+        assert!(!is_delivered(&deliver_one(&mut rig, routes(&[("*", target)])).await), "{at}");
+        assert!(server.seen().with("MAIL").is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn required_tls_that_is_not_offered_defers() {
     let mut rig = Rig::new().await;
     let server = Server::start(&rig.net, HOST);
