@@ -251,3 +251,25 @@ fn locations(value: &[u8]) -> impl Iterator<Item = Location> {
     let (chunks, _) = value.as_chunks::<{ Location::BYTES }>();
     chunks.iter().map(|bytes| Location::from_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_sled_lets_go_of_late_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view");
+        let last = Lsn::new(7);
+        let view = View::new(Some(path.clone()));
+        assert!(!view.open(last).unwrap(), "it is new");
+        view.close(Some(last)).unwrap();
+        let held = open_db(Some(&path)).unwrap();
+        let letting_go = std::thread::spawn(move || {
+            std::thread::sleep(2 * LOCK_WAIT);
+            drop(held);
+        });
+        assert!(view.open(last).unwrap(), "what was closed in order is made anew");
+        letting_go.join().unwrap();
+    }
+}
