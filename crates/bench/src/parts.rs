@@ -91,6 +91,7 @@ fn load_of(arguments: &Arguments, endpoint: Endpoint, credentials: (String, Stri
         pattern: Pattern::Kept,
         sender: SENDER.to_owned(),
         recipient: RECIPIENT.to_owned(),
+        spread: 1,
     }
 }
 

@@ -36,8 +36,10 @@ pub struct Load {
     pub pattern: Pattern,
     /// The envelope's sender.
     pub sender: String,
-    /// The envelope's recipient.
+    /// The envelope's recipient; `{}` in it is the message's number.
     pub recipient: String,
+    /// Numbers begin anew after so many.
+    pub spread: u64,
 }
 
 /// What came of it.
@@ -88,12 +90,13 @@ impl Load {
 async fn session(load: Load, left: Arc<AtomicU64>, content: Arc<[u8]>, clock: Clock) -> io::Result<Report> {
     let mut report = Report { accepted: 0, refused: 0, elapsed: Duration::ZERO, latency: histogram() };
     let mut kept: Option<Client> = None;
-    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+    while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+        let recipient = load.recipient.replace("{}", &(number % load.spread.max(1)).to_string());
         let mut client = match kept.take() {
             Some(client) => client,
             None => load.connect().await?,
         };
-        let accepted = match client.begin(&load.sender, &[&load.recipient]).await? {
+        let accepted = match client.begin(&load.sender, &[&recipient]).await? {
             Ok(()) => {
                 let start = clock.instant();
                 let reply = client.finish(&content).await?;

@@ -67,6 +67,15 @@ impl Postfix {
         text.trim().parse().map_err(io::Error::other)
     }
 
+    /// Runs a tool of Postfix on this instance: `postsuper`, `postqueue`.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn tool(&self, name: &str, arguments: &[&str]) -> io::Result<()> {
+        let configuration = self.path("conf");
+        run(&format!("/usr/sbin/{name}"), &[&["-c", &configuration], arguments].concat())
+    }
+
     fn main(&self, parameters: &[(&str, &str)]) -> String {
         let path = |name: &str| self.path(name);
         let defaults = [

@@ -19,6 +19,8 @@ pub(crate) struct Options {
 enum Bench {
     /// Load generator, relay and sink on this machine, Postfix beside it
     Relay,
+    /// From a full queue to many hosts, Postfix beside it
+    Delivery,
     /// The spool on real files, the bare log beside it
     Spool,
     /// The SMTP server alone: rates, memory, system calls, allocations, instructions
@@ -30,6 +32,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Bench::Relay => {
             packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCHMARKS])?;
             ("postrider-testkit", "bench-relay")
+        }
+        Bench::Delivery => {
+            packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCHMARKS])?;
+            ("postrider-testkit", "bench-delivery")
         }
         Bench::Spool => ("postrider-bench", "bench-spool"),
         Bench::Server => {

@@ -206,6 +206,7 @@ fn load(arguments: &Arguments, sessions: usize, way: Way, endpoint: Endpoint, cr
         pattern: way.pattern,
         sender: "load@example.com".to_owned(),
         recipient: "sink@example.net".to_owned(),
+        spread: 1,
     }
 }
 
