@@ -62,21 +62,24 @@ impl Config {
 fn read_smarthosts(settings: &Settings) -> Result<BTreeMap<String, Arc<Target>>, Error> {
     let mut targets = BTreeMap::new();
     for (name, smarthost) in settings.all_smarthosts() {
+        let (ca_key, password_key) = match name {
+            "" => ("smarthost.ca_file", "smarthost.password_file"),
+            _ => ("smarthosts.*.ca_file", "smarthosts.*.password_file"),
+        };
         let authorities = match &smarthost.ca_file {
-            Some(path) if smarthost.verify => Some(Authorities::read("smarthost.ca_file", path)?),
+            Some(path) if smarthost.verify => Some(Authorities::read(ca_key, path)?),
             _ => None,
         };
-        let credentials = read_credentials(smarthost)?;
+        let credentials = read_credentials(password_key, smarthost)?;
         let target = Target::of_smarthost(&section(name), smarthost, authorities, credentials);
         targets.extend(target.map(|target| (name.to_owned(), Arc::new(target))));
     }
     Ok(targets)
 }
 
-fn read_credentials(smarthost: &Smarthost) -> Result<Option<Credentials>, Error> {
+fn read_credentials(key: &'static str, smarthost: &Smarthost) -> Result<Option<Credentials>, Error> {
     let (Some(user), Some(path)) = (&smarthost.user, &smarthost.password_file) else { return Ok(None) };
-    let error =
-        |reason: String| Error::File { key: "smarthost.password_file", path: path.display().to_string(), reason };
+    let error = |reason: String| Error::File { key, path: path.display().to_string(), reason };
     let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
     let password = text.lines().next().unwrap_or_default();
     if password.is_empty() {

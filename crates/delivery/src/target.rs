@@ -2,7 +2,7 @@
 //! addresses may be dialled.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -244,16 +244,34 @@ pub(crate) enum Permission {
 /// Looks at an address that strangers named. What the operator names is never
 /// asked about.
 pub(crate) fn permission(address: IpAddr, settings: &Settings) -> Permission {
-    let address = address.to_canonical();
+    let address = reached(address);
     if settings.own_addresses.iter().any(|own| own.to_canonical() == address) {
         return Permission::Own;
     }
-    let nowhere = address.is_unspecified() || address.is_loopback() || address.is_multicast();
-    let private = match address {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    let (nowhere, private) = match address {
+        // Reserved for what is local or for nobody (RFC 6890 section 2.2.2); 100.64.0.0/10 is inside providers.
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            (first == 0 || first == 127 || first >= 224, v4.is_private() || v4.is_link_local() || is_shared)
+        }
+        IpAddr::V6(v6) => (
+            v6.is_unspecified() || v6.is_loopback() || v6.is_multicast(),
+            v6.is_unique_local() || v6.is_unicast_link_local(),
+        ),
     };
     if nowhere || (private && !settings.allow_private_mx) { Permission::Denied } else { Permission::Granted }
+}
+
+/// The address that is reached by dialling `address`: translators take the IPv4
+/// address out of some IPv6 addresses (RFC 6052 section 2.1, RFC 3056 section 2).
+fn reached(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
+    let [high, low] = match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => [high, low],
+        _ => return address,
+    };
+    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
 }
 
 /// The addresses of the two families in turn, so that neither keeps the other
@@ -343,7 +361,12 @@ mod tests {
             settings.allow_private_mx = allow;
             permission(address.parse().unwrap(), &settings)
         };
-        for never in ["127.0.0.1", "0.0.0.0", "::", "::1", "224.0.0.1", "ff02::1", "::ffff:127.0.0.1"] {
+        for never in
+            ["127.0.0.1", "0.0.0.0", "0.1.2.3", "::", "::1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "ff02::1"]
+        {
+            assert_eq!(ask(never, true), Permission::Denied, "{never}");
+        }
+        for never in ["::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1"] {
             assert_eq!(ask(never, true), Permission::Denied, "{never}");
         }
         for private in ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.1.1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"]
@@ -351,9 +374,15 @@ mod tests {
             assert_eq!(ask(private, false), Permission::Denied, "{private}");
             assert_eq!(ask(private, true), Permission::Granted, "{private}");
         }
-        assert_eq!(ask("198.51.100.1", false), Permission::Granted);
-        assert_eq!(ask("2001:db8::1", false), Permission::Granted);
+        for inside in ["100.64.0.1", "100.127.255.255", "64:ff9b::a00:1", "2002:c0a8:101::1"] {
+            assert_eq!(ask(inside, false), Permission::Denied, "{inside}");
+            assert_eq!(ask(inside, true), Permission::Granted, "{inside}");
+        }
+        for fine in ["198.51.100.1", "100.63.0.1", "100.128.0.1", "2001:db8::1", "64:ff9b::c633:6401"] {
+            assert_eq!(ask(fine, false), Permission::Granted, "{fine}");
+        }
         assert_eq!(ask("192.0.2.1", true), Permission::Own);
         assert_eq!(ask("::ffff:192.0.2.1", true), Permission::Own);
+        assert_eq!(ask("64:ff9b::c000:201", true), Permission::Own);
     }
 }

@@ -127,7 +127,8 @@ pub(crate) fn write_attempt(
     let _ = match &outcome.remote {
         Some(remote) => {
             let ip = remote.ip.map(|ip| format!("[{ip}]")).unwrap_or_default();
-            write!(out, "{}{ip}:{}", Word(&remote.host), remote.port)
+            let port = if remote.port == 0 { String::new() } else { format!(":{}", remote.port) };
+            write!(out, "{}{ip}{port}", Word(&remote.host))
         }
         None => write!(out, "none"),
     };

@@ -243,7 +243,8 @@ fn write_recipient(out: &mut String, request: &DsnRequest<'_>, recipient: &DsnRe
     field(out, "Final-Recipient", &format!("{kind}; {}", recipient.address));
     field(out, "Action", request.action.as_str());
     field(out, "Status", &recipient.status.to_string());
-    if let Some(remote) = recipient.remote {
+    // A socket of this machine has no name that others know.
+    if let Some(remote) = recipient.remote.filter(|remote| remote.port != 0) {
         let host = remote.host.trim_end_matches('.');
         field(out, "Remote-MTA", &format!("dns; {host}"));
     }

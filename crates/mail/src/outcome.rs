@@ -75,7 +75,7 @@ pub struct Remote {
     pub host: String,
     /// The address dialled; `None` when the name had none.
     pub ip: Option<IpAddr>,
-    /// The port dialled.
+    /// The port dialled; 0 for a socket in the file system, whose path `host` is.
     pub port: u16,
     /// The address dialled from, where known.
     pub source_ip: Option<IpAddr>,
@@ -84,13 +84,16 @@ pub struct Remote {
 }
 
 impl fmt::Display for Remote {
-    /// `host[address]:port`, as Postfix logs it.
+    /// `host[address]:port`, as Postfix logs it; the path of a socket.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.host)?;
         if let Some(ip) = self.ip {
             write!(f, "[{ip}]")?;
         }
-        write!(f, ":{}", self.port)
+        if self.port != 0 {
+            write!(f, ":{}", self.port)?;
+        }
+        Ok(())
     }
 }
 
@@ -371,6 +374,14 @@ mod tests {
             delays: Delays::default(),
             next_attempt: None,
         }
+    }
+
+    #[test]
+    fn a_remote_is_written_as_it_was_dialled() {
+        let remote = outcome(Disposition::Delivered).remote.unwrap();
+        assert_eq!(remote.to_string(), "mx.example.com[192.0.2.1]:25");
+        let socket = Remote { host: "/run/dovecot/lmtp".into(), ip: None, port: 0, ..remote };
+        assert_eq!(socket.to_string(), "/run/dovecot/lmtp");
     }
 
     #[test]

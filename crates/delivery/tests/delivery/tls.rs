@@ -165,6 +165,7 @@ async fn a_route_that_requires_tls_wants_the_host_to_prove_its_name() {
         ("smtp+starttls://mx.example.com?verify=third.example.com", false),
         ("smtp+starttls://mx.example.com?verify=none", true),
         ("smtp+starttls://10.0.0.1?verify=other.example.com", true),
+        ("smtp+starttls://10.0.0.1", false),
         ("smtp://mx.example.com", true),
     ] {
         let certificate = Certificate::new("other.example.com");
@@ -182,6 +183,17 @@ async fn a_route_that_requires_tls_wants_the_host_to_prove_its_name() {
             assert!(server.seen().with("MAIL").is_empty(), "{target}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_may_be_for_an_address() {
+    let certificate = Certificate::new("10.0.0.1");
+    let mut rig = Rig::new().await;
+    Server::with(&rig.net, "10.0.0.1:25", certificate.setup(), |_| Say::Usual);
+    let mut settings = routes(&[("*", "smtp+starttls://10.0.0.1")]);
+    settings.tls.ca_file = Some(certificate.authority());
+    let outcome = deliver_one(&mut rig, settings).await;
+    assert!(outcome.tls.unwrap().authenticated);
 }
 
 #[tokio::test(start_paused = true)]

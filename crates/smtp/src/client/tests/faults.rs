@@ -26,6 +26,41 @@ fn closing_at_any_time() {
     assert_eq!(talk.conversation.begin(transaction(&["a@b.example"])), Err(NotReady));
 }
 
+/// At each point of a transaction, what was said before stays, and the rest is
+/// told of the closing.
+#[test]
+fn a_closing_concerns_who_has_no_reply_of_their_own() {
+    let no = || replied(Stage::RcptTo, 550, "no");
+    let bye = |stage| replied(stage, 421, "bye");
+    for (extensions, chunking) in [("", false), (PIPELINING, false), ("250-PIPELINING\r\n250-CHUNKING\r\n", true)] {
+        let points = [
+            ("", Stage::MailFrom, vec![bye(Stage::MailFrom); 2]),
+            ("250 Ok\r\n", Stage::RcptTo, vec![bye(Stage::RcptTo); 2]),
+            ("250 Ok\r\n250 Ok\r\n", Stage::RcptTo, vec![bye(Stage::RcptTo); 2]),
+            ("250 Ok\r\n550 no\r\n", Stage::RcptTo, vec![no(), bye(Stage::RcptTo)]),
+            ("250 Ok\r\n550 no\r\n250 Ok\r\n", Stage::Data, vec![no(), bye(Stage::Data)]),
+            ("250 Ok\r\n550 no\r\n250 Ok\r\n354 go\r\n", Stage::EndOfData, vec![no(), bye(Stage::EndOfData)]),
+        ];
+        for (before, stage, expected) in points {
+            let before = if chunking { before.replace("354 go\r\n", "") } else { before.to_owned() };
+            // There is no reply between the recipients and the end of a chunk.
+            let stage = if chunking && stage == Stage::Data { Stage::EndOfData } else { stage };
+            let expected = expected.into_iter().map(|result| match result {
+                RecipientResult::Replied { reply, .. } if reply.code == 421 => replied(stage, 421, "bye"),
+                other => other,
+            });
+            let mut talk = Talk::ready_with(ClientConfig { chunking, ..config(TlsUse::Never) }, extensions);
+            talk.begins(transaction(&["a@b.example", "c@b.example"]));
+            for reply in before.split_inclusive('\n') {
+                talk.hears(reply);
+            }
+            assert_eq!(talk.results("421 bye\r\n"), expected.collect::<Vec<_>>(), "{extensions} {before}");
+            let ended = Ended::Refused { stage, reply: SmtpReply::new(421, "bye") };
+            assert_eq!(talk.hears("").1, Action::Closed(ended), "{extensions} {before}");
+        }
+    }
+}
+
 #[test]
 fn connections_that_are_lost() {
     let mut talk = Talk::ready(PIPELINING);
