@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::reload::Changes;
-use super::running::{Running, Scopes};
+use super::running::{Running, Scopes, warn_of_absent_sources};
 use super::{World, supervisor};
 use crate::config::{self, Config};
 use crate::logging::Logging;
@@ -130,7 +130,9 @@ impl Daemon {
         let listeners = &self.running.listeners;
         listeners.reload(&self.config.listener, &wanted.sessions, &wanted.tls).map_err(|error| error.to_string())?;
         if changes.touch("delivery") {
-            self.running.delivery.reload(wanted.delivery()).map_err(|error| format!("delivery.{error}"))?;
+            let settings = wanted.delivery();
+            warn_of_absent_sources(&settings);
+            self.running.delivery.reload(settings).map_err(|error| format!("delivery.{error}"))?;
         }
         self.rooms.accounts.guard().configure(&wanted.bans);
         if changes.touch("log") {

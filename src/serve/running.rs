@@ -1,5 +1,6 @@
 //! The rooms that work: who reads the queue's feed, who takes mail, who sends it.
 
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,7 +203,19 @@ fn delivery(
         metrics: rooms.metrics.clone(),
         settings: config.delivery(),
     };
+    warn_of_absent_sources(&deps.settings);
     Delivery::start(deps, scope).context("cannot start delivery")
+}
+
+/// An address may come later, as one that moves between machines does: no reason not to start.
+pub(super) fn warn_of_absent_sources(settings: &postrider_delivery::Settings) {
+    for (name, source) in &settings.sources {
+        for address in source.addresses() {
+            if let Err(error) = UdpSocket::bind((address, 0)) {
+                warn!(%address, %error, "source {name} is no address of this machine: no mail can leave from it");
+            }
+        }
+    }
 }
 
 /// Why `/readyz` says no.

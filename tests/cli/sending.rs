@@ -114,6 +114,14 @@ fn sources_are_shown_and_warmed_up_by_a_running_daemon() {
     node.configure("[delivery.sources.out2]\nipv4 = \"127.0.0.3\"\n");
     let daemon = node.serve();
     assert_eq!(json_of(&node, &["sources", "list"])[0]["warm_up"]["percent"], 60);
+    assert!(!node.told(&["status"]).contains("warning:"));
+    node.configure("");
+    node.told(&["reload"]);
+    let status = node.told(&["status"]);
+    assert!(status.contains("warning:   pool bulk names source out2, which is not configured"), "{status}");
+    node.configure("[delivery.sources.out2]\nipv4 = \"127.0.0.3\"\n");
+    node.told(&["reload"]);
+    assert_eq!(json_of(&node, &["sources", "list"])[0]["warm_up"]["percent"], 60);
     node.told(&["sources", "warm-up", "out2", "--complete"]);
     assert_eq!(json_of(&node, &["sources", "list"])[0]["warm_up"]["status"], "complete");
     let gone = node.run(&["sources", "warm-up", "out1", "--complete"]);

@@ -94,9 +94,7 @@ impl Control {
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
             Operation::Reload => self.reload().await?,
             Operation::Sites => self.sites()?,
-            Operation::Sources(operation) => {
-                operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?
-            }
+            Operation::Sources(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,
             Operation::SpoolCompact => {
                 // In a daemon, whoever reads the feed says so.
                 if deps.delivery.is_none() {
@@ -123,6 +121,12 @@ impl Control {
     fn sites(&self) -> Result<Response, Error> {
         let sites = self.deps.delivery.as_ref().ok_or(Error::NoDaemon)?.sites();
         Ok(Response::Sites(sites.into_iter().map(SiteRow::from).collect()))
+    }
+
+    /// What only a daemon knows.
+    fn warnings(&self) -> Vec<String> {
+        let pools = self.deps.accounts.pools();
+        self.deps.delivery.as_ref().map_or_else(Vec::new, |delivery| sending::warnings(delivery, pools))
     }
 
     /// Names of the sources; a daemon may have read its configuration again.
@@ -165,7 +169,7 @@ impl Control {
             running_since: about.running_since,
             pid: about.running_since.map(|_| std::process::id()),
             listeners: about.listeners.clone(),
-            warnings: self.deps.delivery.as_ref().map_or_else(Vec::new, sending::warnings),
+            warnings: self.warnings(),
             spool: self.spool_stat()?,
         })
     }

@@ -320,8 +320,16 @@ impl From<SourceView> for SourceRow {
     }
 }
 
-/// What is wrong with the sources.
-pub(crate) fn warnings(delivery: &Delivery) -> Vec<String> {
+/// What is wrong with the sources and the pools that name them.
+pub(crate) fn warnings(delivery: &Delivery, pools: &Pools) -> Vec<String> {
+    let sources = delivery.sources();
+    let is_known = |name: &str| sources.iter().any(|source| source.name == name);
+    let mut warnings = Vec::new();
+    for pool in pools.all() {
+        let absent = pool.members.iter().filter(|member| !is_known(&member.source));
+        let warning = |source: &str| format!("pool {} names source {source}, which is not configured", pool.name);
+        warnings.extend(absent.map(|member| warning(&member.source)));
+    }
     let warning = |source: SourceView| {
         let wrong =
             [source.reverse_ipv4, source.reverse_ipv6].into_iter().flatten().filter_map(|reverse| match reverse {
@@ -332,7 +340,8 @@ pub(crate) fn warnings(delivery: &Delivery) -> Vec<String> {
         let unused = if source.ipv6.is_some() && !source.ipv6_used { "; it is not used over IPv6" } else { "" };
         (!wrong.is_empty()).then(|| format!("reverse DNS of source {}: {wrong}{unused}", source.name))
     };
-    delivery.sources().into_iter().filter_map(warning).collect()
+    warnings.extend(sources.into_iter().filter_map(warning));
+    warnings
 }
 
 fn told(reverse: ReverseDns) -> String {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use postrider_base::metrics::{Counter, Gauge};
 use postrider_base::{Metrics, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,31 @@ pub(super) struct Address {
     source: ArcSwap<Source>,
     /// Outlives a change of the settings.
     pub(super) life: Arc<Life>,
+    counters: Counters,
+}
+
+/// Its metrics, found once.
+#[derive(Debug)]
+struct Counters {
+    warm_up: Gauge,
+    attempts: Counter,
+    delivered: Counter,
+    deferred: Counter,
+    bounced: Counter,
+    blocked: Counter,
+}
+
+impl Counters {
+    fn of(name: &str, metrics: &Metrics) -> Self {
+        Self {
+            warm_up: metrics.source_warm_up.of(name),
+            attempts: metrics.source_attempts.of(name),
+            delivered: metrics.source_delivered.of(name),
+            deferred: metrics.source_deferred.of(name),
+            bounced: metrics.source_bounced.of(name),
+            blocked: metrics.source_blocked.of(name),
+        }
+    }
 }
 
 /// What is true of an address whatever its settings.
@@ -136,12 +162,19 @@ impl Life {
 }
 
 impl Address {
-    pub(super) fn new(name: &str, settings: SourceSettings, life: Arc<Life>, warm_up: &WarmUpSettings) -> Self {
+    pub(super) fn new(
+        name: &str,
+        settings: SourceSettings,
+        life: Arc<Life>,
+        warm_up: &WarmUpSettings,
+        metrics: &Metrics,
+    ) -> Self {
+        let counters = Counters::of(name, metrics);
         let name: Arc<str> = name.into();
         let warm_at = life.state.lock().warm_up.ends(warm_up);
         life.warm_at.store(warm_at.as_millis(), Ordering::Release);
         let source = ArcSwap::from_pointee(handed_out(&name, &settings, &life.state.lock().reverse.1));
-        Self { name, settings, source, life }
+        Self { name, settings, source, life, counters }
     }
 
     /// What connections are opened from.
@@ -194,6 +227,14 @@ impl Address {
     }
 
     pub(super) fn count(&self, event: Event, now: Timestamp) {
+        let counter = match event {
+            Event::Attempt => &self.counters.attempts,
+            Event::Delivered => &self.counters.delivered,
+            Event::Deferred => &self.counters.deferred,
+            Event::Bounced => &self.counters.bounced,
+            Event::Blocked => &self.counters.blocked,
+        };
+        counter.inc();
         self.life.state.lock().record.add(event, now);
         self.life.changed();
     }
@@ -223,9 +264,9 @@ impl Address {
         true
     }
 
-    pub(super) fn show(&self, metrics: &Metrics, now: Timestamp, warm_up: &WarmUpSettings) {
-        let percent = if self.is_warm(now, warm_up) { 100 } else { self.percent(now, warm_up) };
-        metrics.source_warm_up.of(&self.name).set(i64::from(percent));
+    /// Shows the percentage in the metrics.
+    pub(super) fn show(&self, now: Timestamp, warm_up: &WarmUpSettings) {
+        self.counters.warm_up.set(i64::from(self.percent(now, warm_up)));
     }
 
     pub(super) fn view(&self, pool: Option<(String, String)>, now: Timestamp, warm_up: &WarmUpSettings) -> SourceView {

@@ -120,6 +120,11 @@ impl Sources {
         self.arrange(settings, warm_up, kept.collect());
     }
 
+    /// Whether the settings have any.
+    pub(crate) fn are_there(&self) -> bool {
+        !self.0.layout.load().known.is_empty()
+    }
+
     /// Where a message leaves from. From memory; a source that is being warmed up counts
     /// the message.
     pub(crate) fn choose(&self, wish: &Wish<'_>) -> Choice {
@@ -131,15 +136,6 @@ impl Sources {
         let layout = self.0.layout.load();
         let Some(address) = layout.known.get(&*source.name) else { return };
         address.count(event, self.0.clock.now());
-        let metrics = &self.0.metrics;
-        let counter = match event {
-            Event::Attempt => &metrics.source_attempts,
-            Event::Delivered => &metrics.source_delivered,
-            Event::Deferred => &metrics.source_deferred,
-            Event::Bounced => &metrics.source_bounced,
-            Event::Blocked => &metrics.source_blocked,
-        };
-        counter.of(&source.name).inc();
     }
 
     /// Every source, in the order of the names.
@@ -164,7 +160,7 @@ impl Sources {
         let layout = self.layout();
         let address = layout.known.get(name).ok_or_else(|| Error::NoSuchSource(name.to_owned()))?;
         let row = address.restart(percent.min(100), self.0.clock.now(), &layout.warm_up);
-        address.show(&self.0.metrics, self.0.clock.now(), &layout.warm_up);
+        address.show(self.0.clock.now(), &layout.warm_up);
         self.0.table.put(&name.to_owned(), &row).await?;
         Ok(())
     }
@@ -233,7 +229,7 @@ impl Sources {
         let layout = self.layout();
         let (now, table) = (self.0.clock.now(), &self.0.table);
         for (name, address) in &layout.known {
-            address.show(&self.0.metrics, now, &layout.warm_up);
+            address.show(now, &layout.warm_up);
             let Some(row) = address.life.take_unwritten() else { continue };
             if let Err(error) = table.write(vec![Change::Put(name.clone(), row)]).await {
                 address.life.not_written();
@@ -267,8 +263,8 @@ impl Sources {
             let known = before.known.get(name).map(|address| &address.life).filter(|life| life.is_of(main));
             let fresh = || Arc::new(Life::new(main, source.warm_up_start, kept.remove(name), now));
             let life = known.cloned().unwrap_or_else(fresh);
-            let address = Address::new(name, source.clone(), life, warm_up);
-            address.show(&self.0.metrics, now, warm_up);
+            let address = Address::new(name, source.clone(), life, warm_up, &self.0.metrics);
+            address.show(now, warm_up);
             Some((name.clone(), Arc::new(address)))
         };
         let known = settings.iter().filter_map(make).collect();
