@@ -242,8 +242,8 @@ impl Shared {
 /// What goes on in one lane of a site.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct SiteView {
-    /// `smtp://10.0.0.5:25`, `smarthost`, `inbox:` or the MX hosts in their
-    /// order, equal ones joined with commas.
+    /// `smtp://10.0.0.5:25`, `smarthost smtp.example.net:587`, `inbox:` or the MX
+    /// hosts in their order, equal ones joined with commas.
     pub name: String,
     /// The source that its connections come from; without one the system chooses.
     pub source: Option<String>,

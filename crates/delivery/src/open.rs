@@ -208,10 +208,12 @@ impl Opening<'_> {
     /// on this machine.
     fn is_ourselves(&self, connection: &Connection) -> bool {
         let Some(name) = connection.conversation.host_name() else { return false };
-        let source = self.lane.source.as_ref().and_then(|source| source.ehlo_name.as_deref());
+        let sources = self.config.settings.sources.values();
         let hostname = self.shared.submission.settings().hostname();
-        let ours = [Some(hostname), Some(self.config.ehlo_name.as_str()), source];
-        self.target.is_found_by_dns() && ours.into_iter().flatten().any(|our| our.eq_ignore_ascii_case(name))
+        let mut ours = [hostname, &self.config.ehlo_name]
+            .into_iter()
+            .chain(sources.filter_map(|source| source.ehlo_name.as_deref()));
+        self.target.is_found_by_dns() && ours.any(|our| our.eq_ignore_ascii_case(name))
     }
 
     async fn handshake(

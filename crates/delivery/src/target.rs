@@ -245,7 +245,7 @@ pub(crate) enum Permission {
 /// asked about.
 pub(crate) fn permission(address: IpAddr, settings: &Settings) -> Permission {
     let address = reached(address);
-    if settings.own_addresses.iter().any(|own| own.to_canonical() == address) {
+    if own_addresses(settings).any(|own| own == address) {
         return Permission::Own;
     }
     let (nowhere, private) = match address {
@@ -261,6 +261,14 @@ pub(crate) fn permission(address: IpAddr, settings: &Settings) -> Permission {
         ),
     };
     if nowhere || (private && !settings.allow_private_mx) { Permission::Denied } else { Permission::Granted }
+}
+
+/// The addresses by which this relay is reached: those that the operator names for
+/// it, and those that mail leaves from.
+pub(crate) fn own_addresses(settings: &Settings) -> impl Iterator<Item = IpAddr> {
+    let sources = settings.sources.values();
+    let sources = sources.flat_map(|source| [source.ipv4.map(IpAddr::V4), source.ipv6.map(IpAddr::V6)]);
+    settings.own_addresses.iter().map(IpAddr::to_canonical).chain(sources.flatten())
 }
 
 /// The address that is reached by dialling `address`: translators take the IPv4

@@ -17,7 +17,7 @@ use crate::known::Place;
 use crate::lane::Lane;
 use crate::open::{Closed, Opening};
 use crate::route::Host;
-use crate::target::{Permission, Target, by_family, permission};
+use crate::target::{Permission, Target, by_family, own_addresses, permission};
 use crate::tls::{self, Found, HostPolicy};
 
 /// Where an attempt has got to.
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
     /// This relay among several hosts of one preference, of which none is asked
     /// then, in whatever order they are (RFC 5321 section 5.1).
     async fn find_own(&self, rank: usize, first: &Host) -> Option<Host> {
-        let knows_itself = !self.config.settings.own_addresses.is_empty() || self.lane.source.is_some();
+        let knows_itself = own_addresses(&self.config.settings).next().is_some();
         let others: Vec<_> = self.hosts.iter().take_while(|(other, _)| *other == rank).map(|(_, host)| host).collect();
         if !self.target.is_found_by_dns() || !knows_itself || others.is_empty() {
             return None;
@@ -231,33 +231,27 @@ impl<'a> Walk<'a> {
 
     /// The addresses that may be dialled. Where one is our own, that host and
     /// all that are not better are dropped, as in [`crate::target`].
-    fn allowed(&mut self, rank: usize, host: &Host, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    fn allowed(&mut self, rank: usize, host: &Host, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
         if self.target.is_found_by_dns() {
             if addresses.iter().any(|address| self.permission(*address) == Permission::Own) {
                 self.turn_back(rank, host);
                 return Vec::new();
             }
-            if !addresses.iter().any(|address| self.permission(*address) == Permission::Granted) {
+            addresses.retain(|address| self.permission(*address) == Permission::Granted);
+            if addresses.is_empty() {
                 self.pass_over(rank, Finding::forbidden(&host.to_string()));
-                return Vec::new();
+                return addresses;
             }
         }
-        let may_be_dialled =
-            |address: &IpAddr| !self.target.is_found_by_dns() || self.permission(*address) == Permission::Granted;
-        let (allowed, _): (Vec<_>, Vec<_>) = addresses.into_iter().partition(may_be_dialled);
-        let from_here: Vec<_> = allowed.into_iter().filter(|address| self.has_source_for(*address)).collect();
-        if from_here.is_empty() {
+        addresses.retain(|address| self.has_source_for(*address));
+        if addresses.is_empty() {
             self.pass_over(rank, Finding::no_source(&host.to_string()));
         }
-        from_here
+        addresses
     }
 
     fn permission(&self, address: IpAddr) -> Permission {
-        let own = self.lane.source.as_ref().is_some_and(|source| match address.to_canonical() {
-            IpAddr::V4(address) => source.ipv4 == Some(address),
-            IpAddr::V6(address) => source.ipv6 == Some(address),
-        });
-        if own { Permission::Own } else { permission(address, &self.config.settings) }
+        permission(address, &self.config.settings)
     }
 
     /// Whether there is an address of this family to dial from.

@@ -25,10 +25,12 @@ pub(crate) struct Found {
 /// get the mail in clear (RFC 7672 section 2.1).
 pub(crate) async fn find(resolver: &dyn Resolver, host: &str, port: u16, is_proved: bool) -> Result<Found, DnsError> {
     if !is_proved {
-        let addresses = resolver.addresses(host).await?.value;
-        return Ok(Found { addresses, policy: HostPolicy::default() });
+        let answer = resolver.addresses(host).await?;
+        remark(host, &answer);
+        return Ok(Found { addresses: answer.value, policy: HostPolicy::default() });
     }
     let answer = resolver.proved_addresses(host).await?;
+    remark(host, &answer);
     let records = tlsa(resolver, host, port, &answer).await?;
     let required = match records {
         None => Required::Nothing,
@@ -39,6 +41,13 @@ pub(crate) async fn find(resolver: &dyn Resolver, host: &str, port: u16, is_prov
     };
     let proof = if answer.authenticated { Proof::Dnssec } else { Proof::None };
     Ok(Found { addresses: answer.value, policy: HostPolicy { required, proof, authorities: None } })
+}
+
+/// RFC 5321 section 5.1: an MX must not be an alias. It is followed all the same.
+fn remark(host: &str, answer: &Answer<Vec<IpAddr>>) {
+    if let Some(alias) = &answer.alias {
+        tracing::debug!(%host, target = %alias.target, "this mail host is an alias");
+    }
 }
 
 /// The TLSA records of a host and the name that they are found at (RFC 7672

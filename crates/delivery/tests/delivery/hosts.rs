@@ -201,8 +201,14 @@ async fn mail_that_leads_back_here_is_a_loop() {
     rig.mx("address.example", "other.example", "192.0.2.1");
     rig.zones.add_mx("backup.example", 5, "first.example").add_mx("backup.example", 10, "relay.example.net");
     rig.zones.add_address("first.example", "198.51.100.2");
-    rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
-    for domain in ["name.example", "address.example"] {
+    rig.mx("source.example", "third.example", "192.0.2.7");
+    let mut settings = routes(&[]);
+    settings.own_addresses = vec!["192.0.2.1".parse().unwrap()];
+    let source =
+        postrider_delivery::settings::SourceSettings { ipv4: Some("192.0.2.7".parse().unwrap()), ..Default::default() };
+    settings.sources.insert("out1".into(), source);
+    rig.deliver(settings);
+    for domain in ["name.example", "address.example", "source.example"] {
         let id = rig.send(&[&format!("ann@{domain}")]).await;
         let outcome = rig.outcome(id).await;
         assert_eq!(outcome.status.to_string(), "5.4.6", "{domain}");
