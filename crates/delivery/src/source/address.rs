@@ -11,7 +11,7 @@ use postrider_base::metrics::{Counter, Gauge};
 use postrider_base::{Metrics, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::record::{Event, Record};
+use super::record::{Event, KEPT_DAYS, Record};
 use super::reverse::ReverseDns;
 use super::settings::{OnBlock, SourceSettings, WarmUpSettings};
 use super::warm_up::{Today, WarmUp, day};
@@ -87,6 +87,15 @@ pub(super) enum Row {
         sites: Vec<(String, u32)>,
         record: Record,
     },
+}
+
+impl Row {
+    /// Whether nothing has happened to it for as long as days are kept.
+    pub(super) fn is_old(&self, now: Timestamp) -> bool {
+        let Self::V1 { warm_up, record, .. } = self;
+        let last = record.last_day().unwrap_or(0).max(day(warm_up.since));
+        u64::from(day(now)) > u64::from(last) + KEPT_DAYS as u64
+    }
 }
 
 /// A message's place among those that a source which is being warmed up may send to a site

@@ -167,6 +167,9 @@ impl Sources {
 
     /// Writes down what has changed, now and then, until the scope is cancelled.
     pub(crate) async fn keep(self, scope: Scope) {
+        if let Err(error) = self.forget_old().await {
+            tracing::warn!(%error, "what is known of sources of former configurations cannot be forgotten");
+        }
         loop {
             let running = tokio::select! {
                 biased;
@@ -222,6 +225,20 @@ impl Sources {
             }
         }
         all_well
+    }
+
+    /// Forgets sources that are no longer in the settings, once they have been out of use
+    /// for so long that their history would not count.
+    async fn forget_old(&self) -> Result<(), Error> {
+        let (layout, now) = (self.layout(), self.0.clock.now());
+        let mut old = Vec::new();
+        for row in self.0.table.scan() {
+            let (name, row) = row?;
+            if !layout.known.contains_key(&name) && row.is_old(now) {
+                old.push(Change::Delete(name));
+            }
+        }
+        Ok(self.0.table.write(old).await?)
     }
 
     /// Writes the rows that are behind.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::warm_up::day;
 
 /// Days that are kept.
-const KEPT_DAYS: usize = 30;
+pub(super) const KEPT_DAYS: usize = 30;
 
 /// Something that happened to a message of a source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,6 +72,11 @@ impl Record {
                 }
             }
         }
+    }
+
+    /// The last day that had any.
+    pub(super) fn last_day(&self) -> Option<u32> {
+        self.0.back().map(|(day, _)| *day)
     }
 
     /// The days, oldest first, by the moment when each began.

@@ -11,6 +11,8 @@ use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const SITE: &str = "mx.example";
+/// The beginning of 2026.
+const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 struct World {
     store: Store,
@@ -29,7 +31,7 @@ impl World {
         let index = tempfile::tempdir().unwrap();
         let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
         let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
-        let clock = Clock::simulated(Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").unwrap());
+        let clock = Clock::simulated(START);
         let random = Random::seeded(11);
         let accounts = Accounts::open(&store, &clock, &random, &postrider_account::Settings::default()).unwrap();
         let source = |(name, start): (u8, &(&str, u8))| {
@@ -321,6 +323,19 @@ async fn counts_are_written_at_times_and_not_once_a_message() {
     sources.write_down().await;
     sources.write_down().await;
     assert_eq!(world.store.usage().batches, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_of_former_configurations_are_forgotten_after_a_month() {
+    let mut world = World::new(&[("kept", 0), ("gone", 0)]);
+    world.open().write_down().await;
+    world.settings.remove("gone");
+    let sources = world.open();
+    for (days, rows) in [(30, 2), (31, 1)] {
+        tokio::time::sleep(DAY * days - world.clock.now().saturating_since(START)).await;
+        sources.forget_old().await.unwrap();
+        assert_eq!(sources.0.table.len().unwrap(), rows, "after {days} days");
+    }
 }
 
 #[tokio::test(start_paused = true)]
