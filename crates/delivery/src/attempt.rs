@@ -226,6 +226,7 @@ impl<'a> Attempt<'a> {
         };
         let began = self.shared.clock.instant();
         connected.messages += 1;
+        self.shared.metrics.attempt_levels.of(connection.level.label()).inc();
         let deadline = began + self.config.settings.timeouts.transaction.as_duration();
         let result = connection.transact(message.id, transaction, deadline, &mut gate, stop).await?;
         let Some(result) = result else {

@@ -1,7 +1,7 @@
 //! What a message needs of the host that it is handed to: extensions, and for
 //! REQUIRETLS a session that is what it seems.
 
-use postrider_mail::{BodyType, BounceKind, Envelope, MAX_HEADER_BYTES, TlsInfo, header_of};
+use postrider_mail::{BodyType, BounceKind, Envelope, MAX_HEADER_BYTES, header_of};
 use postrider_smtp::{Features, LocalRefusal};
 use postrider_spool::{Content, DueRecipient};
 
@@ -9,13 +9,14 @@ use crate::connection::Connection;
 use crate::finding::Finding;
 use crate::settings::{Limits, Settings};
 use crate::target::{Kind, Target};
+use crate::tls::{Level, Session};
 
 /// A host, as far as messages have needs of it.
 pub(crate) struct Host<'a> {
     features: &'a Features,
     /// Inside this process there is no wire that anybody could read.
     is_inside: bool,
-    has_proved_its_name: bool,
+    level: Level,
 }
 
 impl<'a> Host<'a> {
@@ -23,24 +24,27 @@ impl<'a> Host<'a> {
         Self {
             features: connection.conversation.features(),
             is_inside: matches!(target.kind, Kind::BuiltIn(_)),
-            has_proved_its_name: connection.tls.as_ref().is_some_and(|tls: &TlsInfo| tls.authenticated),
+            level: connection.level,
         }
     }
 
     /// Whether the host passes a message on by the rules of REQUIRETLS, and is
     /// the host that was meant (RFC 8689 section 4.2.1).
     fn keeps_requirement(&self) -> bool {
-        self.features.require_tls && self.has_proved_its_name
+        self.features.require_tls && self.level.is_proved()
     }
 
     /// What keeps a message from being handed to this host, where the
     /// conversation itself would not refuse it. Another host may take it.
     pub(crate) fn obstacle(&self, envelope: &Envelope, settings: &Settings) -> Option<Finding> {
         if requires_tls(envelope) && !self.is_inside && !self.keeps_requirement() {
-            return Some(match self.features.require_tls {
-                true => no_require_tls("The host's certificate cannot be verified (REQUIRETLS)"),
-                false => no_require_tls("The host does not offer REQUIRETLS inside TLS"),
-            });
+            return Some(no_require_tls(match (self.features.require_tls, self.level.session) {
+                (false, _) => "The host does not offer REQUIRETLS inside TLS",
+                (true, Session::Authenticated) => {
+                    "Neither DNSSEC nor MTA-STS proves that the host is the domain's (REQUIRETLS)"
+                }
+                (true, _) => "The host's certificate cannot be verified (REQUIRETLS)",
+            }));
         }
         let is_eight_bit = envelope.body == BodyType::EightBitMime;
         let is_refused = is_eight_bit && settings.strict_8bitmime && !self.features.eight_bit_mime;

@@ -30,7 +30,6 @@ use tokio_rustls::client::TlsStream;
 use crate::Error;
 use crate::settings::Settings;
 
-pub(crate) use dane::DanePolicy;
 pub(crate) use find::{Found, find};
 pub(crate) use level::{Failure, FailureKind, HostPolicy, Level, Proof, Required, Session};
 use verifier::{Rule, Verifier, check_chain};
@@ -211,3 +210,6 @@ impl TimeProvider for Time {
         Some(now(&self.0))
     }
 }
+
+#[cfg(test)]
+mod tests;

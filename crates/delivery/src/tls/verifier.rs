@@ -33,7 +33,12 @@ pub(super) enum Rule {
 
 impl Verifier {
     /// Whether the rule takes this certificate, sent with these others.
-    fn check(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+    pub(super) fn check(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
         match &self.rule {
             Rule::Any => Ok(()),
             Rule::Webpki { authorities, names } => check_chain(&self.provider, &authorities.0, names, own, others, now),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod bounces;
+mod dane;
 mod dovecot;
 mod extensions;
 mod faults;

@@ -1,6 +1,7 @@
 //! Messages that must not leave without TLS (RFC 8689).
 
 use postrider_delivery::Settings;
+use postrider_dns::Tlsa;
 use postrider_mail::{AttemptOutcome, BounceKind, Disposition};
 use postrider_spool::NewMessage;
 
@@ -19,6 +20,7 @@ fn strict(rig: &Rig) -> NewMessage {
 /// Three hosts of one domain, the first preferred.
 async fn rig() -> Rig {
     let rig = Rig::new().await;
+    rig.zones.set_authenticated(true);
     for n in 1..=3 {
         let host = format!("mx{n}.example");
         rig.zones.add_mx("example.com", n, &host).add_address(&host, &format!("198.51.100.{n}"));
@@ -72,6 +74,49 @@ async fn when_no_host_keeps_the_promise_it_bounces_and_so_says_a_bounce_with_the
     assert_bounced(&rig.outcome(id).await);
     assert!(hosts.iter().all(|host| host.seen().connections == 1 && host.seen().with("MAIL").is_empty()));
     assert!(rig.own_message().await.envelope.require_tls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_nobody_proves_to_be_the_domains_is_not_good_enough() {
+    // The MX record or the addresses may be forged.
+    for proved in [(false, true), (true, false)] {
+        let mut rig = Rig::new().await;
+        rig.zones.set_authenticated(proved.0).add_mx("example.com", 1, "mx1.example");
+        rig.zones.set_authenticated(proved.1).add_address("mx1.example", "198.51.100.1");
+        let certificate = Certificate::new("mx1.example");
+        let server = host(&rig, 1, Some(&certificate), &OFFERS);
+        rig.deliver(trusting(&certificate));
+        let id = rig.accept(strict(&rig)).await;
+        let outcome = rig.outcome(id).await;
+        assert_bounced(&outcome);
+        assert!(outcome.diagnostic.contains("DNSSEC"), "{outcome:?}");
+        assert!(server.seen().with("MAIL").is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_the_hosts_zone_knows_is_good_enough() {
+    let mut rig = rig().await;
+    let certificate = Certificate::new("anything.example");
+    let known = Tlsa { usage: 3, selector: 1, matching: 0, data: certificate.key.clone() };
+    rig.zones.add_tlsa("mx1.example", 25, known);
+    let server = host(&rig, 1, Some(&certificate), &OFFERS);
+    rig.deliver(routes(&[]));
+    let id = rig.accept(strict(&rig)).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert_eq!(server.seen().with("MAIL"), ["MAIL FROM:<sender@example.net> REQUIRETLS"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_the_operator_named_needs_no_other_proof() {
+    let mut rig = Rig::new().await;
+    let certificate = Certificate::new("mx1.example");
+    rig.zones.add_address("mx1.example", "198.51.100.1");
+    host(&rig, 1, Some(&certificate), &OFFERS);
+    let settings = Settings { routes: routes(&[("*", "smtp://mx1.example")]).routes, ..trusting(&certificate) };
+    rig.deliver(settings);
+    let id = rig.accept(strict(&rig)).await;
+    assert!(is_delivered(&rig.outcome(id).await));
 }
 
 #[tokio::test(start_paused = true)]

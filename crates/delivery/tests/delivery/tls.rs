@@ -6,7 +6,7 @@ use std::sync::Arc;
 use postrider_delivery::Settings;
 use postrider_delivery::settings::{Smarthost, SmarthostTls};
 use postrider_mail::{AttemptOutcome, DelayType, Disposition, Stage};
-use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, PublicKeyData as _};
 use rustls_pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
 
@@ -18,6 +18,8 @@ const HOST: &str = "198.51.100.1:25";
 /// A host's certificate and the authority that signed it.
 pub(crate) struct Certificate {
     acceptor: TlsAcceptor,
+    /// SubjectPublicKeyInfo.
+    pub(crate) key: Vec<u8>,
     directory: tempfile::TempDir,
 }
 
@@ -37,7 +39,7 @@ impl Certificate {
             .with_no_client_auth()
             .with_single_cert(vec![own.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
             .unwrap();
-        Self { acceptor: TlsAcceptor::from(Arc::new(config)), directory }
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), key: key.subject_public_key_info(), directory }
     }
 
     pub(crate) fn authority(&self) -> PathBuf {
