@@ -1,11 +1,13 @@
 //! One attempt: a claim's recipients, named to one host after the other until
 //! one of them decides.
 
+mod conclude;
+
 use std::sync::Arc;
 
+use postrider_account::ConfigurationSet;
 use postrider_base::Timestamp;
-use postrider_mail::dsn::Action;
-use postrider_mail::{Delays, Recipient, Severity, Stage, SuppressionSource};
+use postrider_mail::{Recipient, Severity, SmtpReply, Stage, SuppressionSource};
 use postrider_smtp::{LocalRefusal, RecipientResult, Transaction, TransactionResult};
 use postrider_spool::{Content, DueRecipient};
 use tokio::time::Instant;
@@ -14,11 +16,13 @@ use crate::Shared;
 use crate::classify::{Verdict, is_about_their_number};
 use crate::config::Config;
 use crate::connection::{Connection, Stop, Stopped};
-use crate::finding::{Circumstances, Finding, Judge, millis};
+use crate::finding::{Finding, millis};
+use crate::lane;
 use crate::needs::{self, Host};
 use crate::report::Results;
+use crate::shaping::{Heard, SiteRules};
 use crate::site::{Job, Site};
-use crate::target::Kind;
+use crate::source::Event;
 use crate::walk::{Halt, Refused, Walk};
 use crate::worker::Connected;
 
@@ -43,8 +47,13 @@ pub(crate) struct Attempt<'a> {
     connect_ms: u32,
     /// Who has no outcome yet.
     pending: Vec<DueRecipient>,
+    /// What the sender says about its messages, and the operator about the site.
+    set: Option<Arc<ConfigurationSet>>,
+    rules: Arc<SiteRules>,
     /// Recipients that one transaction may have.
     most: usize,
+    /// The last reply that was no success, and what it led to.
+    last_heard: Option<(Stage, Box<SmtpReply>, Heard)>,
     results: Results,
 }
 
@@ -60,12 +69,15 @@ enum Turn {
 
 impl<'a> Attempt<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>, site: &'a Arc<Site>, job: Job) -> Self {
-        let config = shared.config.load_full();
+        let rules = site.gate.rules();
         Self {
             shared,
             site,
-            most: patient_recipients(&job.claim.recipients, config.settings.limits.recipients_per_transaction),
-            config,
+            set: lane::configuration_set(&shared.accounts, &job.claim.message),
+            most: patient_recipients(&job.claim.recipients, rules.recipients_per_transaction),
+            rules,
+            last_heard: None,
+            config: shared.config.load_full(),
             started_at: shared.clock.now(),
             started: shared.clock.instant(),
             connect_ms: 0,
@@ -90,6 +102,7 @@ impl<'a> Attempt<'a> {
             }
             return Reach::Stopped;
         }
+        self.job.place.taken();
         // What cannot be read is held for the operator by the spool.
         let content = match self.job.claim.content().await {
             Ok(content) => content,
@@ -99,9 +112,13 @@ impl<'a> Attempt<'a> {
             }
         };
         self.shared.metrics.attempts.inc();
+        if let Some(source) = &self.site.lane.source {
+            self.shared.sources.count(source, Event::Attempt);
+        }
         let (shared, started) = (self.shared, self.started);
         let reach = self.walk(&content, connected, stop).await;
         shared.metrics.attempt_duration.observe(shared.clock.instant().duration_since(started));
+        self.count();
         reach
     }
 
@@ -172,6 +189,7 @@ impl<'a> Attempt<'a> {
                 Ok(Turn::Reconnect) => (*connected, walk) = (None, None),
                 Ok(Turn::NextHost(finding)) => {
                     has_spoken = true;
+                    let finding = self.heard(finding);
                     walk.get_or_insert_with(begin).turned_away(&current.connection.remote, finding);
                     if let Some(refusing) = connected.take() {
                         refusing.connection.quit(stop).await;
@@ -187,7 +205,9 @@ impl<'a> Attempt<'a> {
         let connection = walk.next(stop).await;
         let took = self.shared.clock.instant().duration_since(began);
         self.connect_ms = self.connect_ms.saturating_add(millis(took));
-        let connection = connection?;
+        let refusals = walk.refusals().into_iter().map(|refusal| self.heard(refusal).retry_after);
+        let asked = refusals.flatten().max();
+        let connection = connection.map_err(|halt| halt.asking(asked))?;
         for _ in 0..self.site.greeted() {
             self.shared.start_worker(self.site.clone());
         }
@@ -256,123 +276,6 @@ impl<'a> Attempt<'a> {
             result => taken > 0 && is_one_too_many(result),
         };
         result.recipients.iter().map(is_again).collect()
-    }
-
-    /// Turns a transaction's results into outcomes, but for those who are named `again`.
-    fn conclude(
-        &mut self,
-        count: usize,
-        result: TransactionResult,
-        again: &[bool],
-        vetoes: Vec<SuppressionSource>,
-        connection: &Connection,
-        transmit_ms: u32,
-    ) {
-        let around = Circumstances {
-            remote: Some(connection.remote.clone()),
-            tls: connection.tls.clone(),
-            delays: Delays { transmit_ms, ..self.delays() },
-        };
-        let mut vetoes = vetoes.into_iter();
-        let mut delivered = false;
-        let concerned: Vec<_> = self.pending.drain(..count).collect();
-        for ((due, result), again) in concerned.iter().zip(result.recipients).zip(again) {
-            if *again {
-                self.pending.push(due.clone());
-                continue;
-            }
-            let finding = match result {
-                RecipientResult::Vetoed => {
-                    let outcome = vetoes.next().map(|source| self.judge().suppressed(due, source));
-                    self.results.outcomes.extend(outcome);
-                    continue;
-                }
-                RecipientResult::Refused(refusal) => needs::refusal(refusal),
-                RecipientResult::Replied { stage, reply } => Finding::reply(stage, &reply),
-                RecipientResult::Lost { stage } => connection.loss(stage),
-            };
-            if finding.verdict == Verdict::Delivered {
-                delivered = true;
-                self.note_success(due.index, connection);
-            }
-            self.note(&finding);
-            let outcome = self.judge().outcome(due, &finding, &around);
-            self.results.push(outcome);
-        }
-        if delivered {
-            self.site.delivered();
-        }
-    }
-
-    /// Remembers a delivery that its sender wants to hear of and that the host
-    /// will not report.
-    fn note_success(&mut self, recipient: u16, connection: &Connection) {
-        let recipients = &self.job.claim.message.envelope.recipients;
-        if !recipients.get(usize::from(recipient)).is_some_and(|recipient| recipient.notify.wants_success()) {
-            return;
-        }
-        let action = match self.site.target.kind {
-            // What is inside this process passes nothing on.
-            Kind::BuiltIn(_) => Action::Delivered,
-            // RFC 3461 section 5.2.2: a host with DSN has taken this over.
-            _ if connection.conversation.features().dsn => return,
-            _ => Action::Relayed,
-        };
-        self.results.successes.push((recipient, action));
-    }
-
-    /// The same for everybody who is left.
-    fn conclude_all(&mut self, refused: &Refused) {
-        self.note(&refused.finding);
-        let around = Circumstances { remote: refused.remote.clone(), tls: None, delays: self.delays() };
-        for due in std::mem::take(&mut self.pending) {
-            let outcome = self.judge().outcome(&due, &refused.finding, &around);
-            self.results.push(outcome);
-        }
-    }
-
-    /// Suppressed recipients need no connection.
-    fn set_suppressed_aside(&mut self) {
-        let message = self.job.claim.message.clone();
-        for due in std::mem::take(&mut self.pending) {
-            let recipient = message.envelope.recipients.get(usize::from(due.index));
-            let check = |r: &Recipient| self.shared.accounts.suppression().check(message.account, &r.address);
-            match recipient.and_then(check) {
-                Some(source) => {
-                    let outcome = self.judge().suppressed(&due, source);
-                    self.results.push(outcome);
-                }
-                None => self.pending.push(due),
-            }
-        }
-    }
-
-    /// Keeps what a site says against us for the operator, once as long as it
-    /// says the same.
-    fn note(&self, finding: &Finding) {
-        if finding.verdict == Verdict::Delivered {
-            return;
-        }
-        let is_new = self.site.refused(self.shared.clock.now(), &finding.diagnostic);
-        // SHAPING: what the host says is heard here.
-        if is_new && finding.about_us {
-            let (site, reply) = (&self.site.target.name, &finding.diagnostic);
-            tracing::warn!(%site, stage = finding.stage.as_str(), %reply, "a host refuses this relay");
-        }
-    }
-
-    fn judge(&self) -> Judge<'_> {
-        Judge {
-            schedule: &self.config.schedule,
-            random: &self.shared.random,
-            now: self.shared.clock.now(),
-            message: &self.job.claim.message,
-        }
-    }
-
-    fn delays(&self) -> Delays {
-        let queued = self.started_at.saturating_since(self.job.claim.message.released_at());
-        Delays { before_queue_ms: 0, queue_ms: millis(queued), connect_ms: self.connect_ms, transmit_ms: 0 }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_account::ConfigurationSet;
 use postrider_mail::Domain;
 use postrider_spool::{QueueKey, Selector};
 use tokio::sync::mpsc;
@@ -14,12 +15,14 @@ use crate::Shared;
 use crate::attempt::Attempt;
 use crate::config::Config;
 use crate::finding::Finding;
-use crate::lane::{Demand, Lane};
+use crate::lane::{self, Demand, Lane};
 use crate::route::Route;
 use crate::settle::Settling;
 use crate::site::{Expired, Job, Pushed, Site};
+use crate::sites::Destination;
+use crate::source::{Choice, Place, Wish};
 use crate::sts::{self, Way};
-use crate::target::{Target, find_mx};
+use crate::target::{Kind, Target, find_mx};
 use crate::unattempted;
 
 /// Claims taken at once.
@@ -100,6 +103,7 @@ impl Dispatcher {
     async fn run(mut self) {
         let shared = self.shared.clone();
         let mut failed = std::pin::pin!(shared.spool.failed());
+        let mut pauses = shared.governor.changes();
         loop {
             // Only the waiting is raced; what was taken is dispatched whole.
             let step = async {
@@ -109,6 +113,7 @@ impl Dispatcher {
                     () = &mut failed => Step::Failed,
                     Some(news) = self.news.recv() => Step::News(news),
                     sites = shared.sites.alarm() => Step::Alarm(sites),
+                    Ok(()) = pauses.changed() => Step::Resume,
                     jobs = take(&shared) => Step::Jobs(jobs),
                 }
             };
@@ -118,6 +123,7 @@ impl Dispatcher {
                         self.dispatch(job);
                     }
                 }
+                Step::Resume => shared.sites.resume(),
                 Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
                 Step::News(News::Found { domain, answer }) => self.arrive(domain, answer),
                 Step::News(News::Held(queue)) => {
@@ -226,16 +232,28 @@ impl Dispatcher {
         }
     }
 
-    fn send(&mut self, config: &Config, way: &Way, job: Job) {
-        let demand = Demand::of(&job.claim.message);
+    fn send(&mut self, config: &Config, way: &Way, mut job: Job) {
+        let set = lane::configuration_set(&self.shared.accounts, &job.claim.message);
+        let demand = Demand::of(&job.claim.message, set.as_deref());
         let target = match way.for_demand(demand) {
             Ok(target) => target,
             Err(finding) => return self.refuse(vec![job], finding),
         };
-        // SOURCES: the source is chosen here.
-        let lane = Lane { site: target.name.clone(), source: None, demand };
-        // SHAPING: a lane that pauses takes no job.
-        match self.shared.sites.push(config.generation, target, lane, &config.settings.limits, job) {
+        let (source, wait) = match self.choose_source(target, set.as_deref(), &job) {
+            Choice::Use { source, place } => {
+                job.place = place;
+                (source, None)
+            }
+            Choice::Wait { until, why } => (None, Some((until, why))),
+        };
+        let lane = Lane { site: target.name.clone(), source, demand };
+        let (generation, limits) = (config.generation, &config.settings.limits);
+        let destination = Destination { generation, target, lane, limits };
+        let pushed = match wait {
+            None => self.shared.sites.push(destination, job),
+            Some((until, why)) => self.shared.sites.hold_back(destination, job, until, &why),
+        };
+        match pushed {
             Pushed::Taken => {}
             Pushed::Opens(site) => self.shared.start_worker(site),
             Pushed::Expired(expired) => self.expire(expired),
@@ -244,6 +262,26 @@ impl Dispatcher {
                 self.settling.settle(&self.shared, job, results);
             }
         }
+    }
+
+    /// Where a job leaves from.
+    fn choose_source(&self, target: &Target, set: Option<&ConfigurationSet>, job: &Job) -> Choice {
+        let shared = &self.shared;
+        if matches!(target.kind, Kind::BuiltIn(_)) || !shared.sources.are_there() {
+            return Choice::Use { source: None, place: Place::default() };
+        }
+        let message = &job.claim.message;
+        let provider = shared.governor.provider(target);
+        let last = job.claim.recipients.iter().find_map(|due| due.last.as_ref()?.remote.as_ref()?.source_ip);
+        shared.sources.choose(&Wish {
+            account: message.account,
+            pool: set.and_then(|set| set.pool.as_deref()),
+            site: provider.as_deref().unwrap_or(&target.name),
+            by_dns: target.is_found_by_dns(),
+            last,
+            now: shared.clock.now(),
+            paused: &|source| shared.governor.is_paused(&target.name, Some(&source.name)),
+        })
     }
 
     /// A site's alarm has gone off.
@@ -311,6 +349,7 @@ async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(W
         shared.tls_reports.note_fetch(&config.settings, domain, error);
     }
     let holds = known.holds.map_or(holds, |policy| policy.min(holds));
+    let target = shared.governor.split(domain, target);
     let way = sts::apply(target, domain, known.policy.as_ref());
     if way.is_closed() {
         shared.tls_reports.note_unmatched(&config.settings, domain);
@@ -321,6 +360,7 @@ async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(W
 enum Step {
     Jobs(Vec<Job>),
     Alarm(Vec<Arc<Site>>),
+    Resume,
     News(News),
     Stop,
     Failed,
@@ -332,5 +372,5 @@ async fn take(shared: &Shared) -> Vec<Job> {
     let permits = u32::try_from(room).unwrap_or(1);
     let Ok(mut rooms) = shared.ready.clone().acquire_many_owned(permits).await else { return Vec::new() };
     let claims = shared.spool.take_due(room).await;
-    claims.into_iter().filter_map(|claim| Some(Job { claim, room: rooms.split(1)? })).collect()
+    claims.into_iter().filter_map(|claim| Some(Job { claim, room: rooms.split(1)?, place: Place::default() })).collect()
 }

@@ -1,6 +1,8 @@
 //! What an attempt found out about a recipient, and what follows from it.
 
-use postrider_base::Random;
+use std::time::Duration;
+
+use postrider_base::{Period, Random};
 use postrider_mail::{
     AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Remote, SmtpReply, Stage,
     SuppressionReason, SuppressionSource, TlsInfo, sanitize_text,
@@ -24,6 +26,10 @@ pub(crate) struct Finding {
     pub(crate) diagnostic: String,
     /// Somebody should look: see [`crate::classify::Classification::about_us`].
     pub(crate) about_us: bool,
+    /// What the host said, where it spoke and did not take the message.
+    pub(crate) reply: Option<Box<SmtpReply>>,
+    /// How long the host wants to be left alone.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Finding {
@@ -38,6 +44,8 @@ impl Finding {
             status: status.unwrap_or_else(|| usual_status(found.verdict)),
             diagnostic: sanitize_text(reply.one_line(), MAX_DIAGNOSTIC),
             about_us: found.about_us,
+            reply: (!is_delivered).then(|| Box::new(reply.clone())),
+            retry_after: None,
         }
     }
 
@@ -145,6 +153,8 @@ impl Finding {
             status: EnhancedStatus::new(class, subject, detail),
             diagnostic: sanitize_text(text, MAX_DIAGNOSTIC),
             about_us: false,
+            reply: None,
+            retry_after: None,
         }
     }
 }
@@ -177,6 +187,8 @@ pub(crate) struct Circumstances {
 /// Turns findings into outcomes: decides between another attempt and the end.
 pub(crate) struct Judge<'a> {
     pub(crate) schedule: &'a RetrySchedule,
+    /// Waits that come before the schedule's.
+    pub(crate) waits: Option<&'a [Period]>,
     pub(crate) random: &'a Random,
     pub(crate) now: postrider_base::Timestamp,
     pub(crate) message: &'a Message,
@@ -203,7 +215,8 @@ impl Judge<'_> {
             Verdict::Delivered => outcome,
             Verdict::Bounced(kind) => AttemptOutcome { disposition: Disposition::Bounced(kind), ..outcome },
             Verdict::Deferred(delay) => {
-                match self.schedule.next(attempt, self.now, self.message.expires_at, self.random) {
+                let (expires_at, asked) = (self.message.expires_at, finding.retry_after);
+                match self.schedule.next(attempt, self.now, expires_at, self.random, self.waits, asked) {
                     next @ Some(_) => {
                         AttemptOutcome { disposition: Disposition::Deferred(delay), next_attempt: next, ..outcome }
                     }

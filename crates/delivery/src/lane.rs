@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postrider_account::{Accounts, ConfigurationSet, TlsPolicy};
 use postrider_spool::Message;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ pub(crate) struct Lane {
 
 /// What a sender asks of the session with the next host. What the remote
 /// domain publishes about itself comes on top.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Demand {
     /// Delivery, whatever the remote domain publishes (`TLS-Required: No`, RFC 8689
@@ -38,14 +39,52 @@ pub enum Demand {
 }
 
 impl Demand {
-    /// What the sender of `message` asks.
-    pub(crate) fn of(message: &Message) -> Self {
+    /// What the sender of `message`, which is sent with `set`, asks.
+    pub(crate) fn of(message: &Message, set: Option<&ConfigurationSet>) -> Self {
         if needs::requires_tls(&message.envelope) {
             Self::Authenticated
+        } else if set.is_some_and(|set| set.tls == TlsPolicy::Require) {
+            Self::Encrypted
         } else if message.tls_optional {
             Self::Waived
         } else {
             Self::Opportunistic
         }
+    }
+}
+
+/// The configuration set that a message is sent with, as it is now.
+pub(crate) fn configuration_set(accounts: &Accounts, message: &Message) -> Option<Arc<ConfigurationSet>> {
+    let name = message.origin.configuration_set.as_ref()?;
+    accounts.configuration_sets().find(message.account, name)
+}
+
+/// The domain that answers for a message at hosts that keep a memory of it: of the
+/// author's address, or else of the sender's.
+pub(crate) fn responsible_domain(message: &Message) -> Option<&str> {
+    let fields = &message.origin.headers.fields;
+    let from = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("from"));
+    let author = from.and_then(|(_, value)| domain_in(value));
+    author.or_else(|| message.envelope.sender.as_ref().map(|sender| sender.domain().as_str()))
+}
+
+/// The domain of the last address in a field.
+fn domain_in(value: &str) -> Option<&str> {
+    let (_, rest) = value.rsplit_once('@')?;
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))).unwrap_or(rest.len());
+    Some(&rest[..end]).filter(|domain| !domain.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_domain_of_an_author_is_found_in_the_field() {
+        assert_eq!(domain_in("Ann <ann@example.com>"), Some("example.com"));
+        assert_eq!(domain_in("ann@mail.example.com (Ann @ work)"), None);
+        assert_eq!(domain_in("ann@mail.example.com (Ann)"), Some("mail.example.com"));
+        assert_eq!(domain_in("undisclosed"), None);
+        assert_eq!(domain_in("<@>"), None);
     }
 }

@@ -38,6 +38,7 @@ pub mod settings;
 mod settle;
 pub mod shaping;
 mod site;
+mod sites;
 mod smarthost;
 mod source;
 pub mod sts;
@@ -65,7 +66,8 @@ use tokio::sync::Semaphore;
 use config::Config;
 use known::KnownHosts;
 use shaping::Governor;
-use site::{Site, Sites};
+use site::Site;
+use sites::Sites;
 use source::Sources;
 use sts::{PolicyView, Sts};
 use tlsrpt::TlsReports;
@@ -131,7 +133,7 @@ impl Delivery {
         let rules = shaping::Shaping::new(&config.settings)?;
         let governor = Governor::new(rules, &deps.store, &deps.clock, &deps.metrics)?;
         let shared = Arc::new(Shared {
-            sites: Sites::new(deps.spool.clone(), deps.clock.clone()),
+            sites: Sites::new(deps.spool.clone(), deps.clock.clone(), governor.clone()),
             connections: Arc::new(Semaphore::new(limits.connections)),
             ready: Arc::new(Semaphore::new(limits.ready)),
             lookups: Semaphore::new(limits.lookups),
@@ -259,6 +261,13 @@ pub struct SiteView {
     pub idle: usize,
     /// Connections that may be open.
     pub limit: usize,
+    /// Messages in a time that it gets, where that is limited.
+    pub rate: Option<String>,
+    /// Queues that wait for the end of a pause.
+    pub paused: usize,
+    /// The last pause: when it is thought to end (never by itself without a time), and
+    /// why there is one.
+    pub pause: Option<(Option<Timestamp>, String)>,
     /// Messages taken since the site was last unused.
     pub delivered: u64,
     /// The last reply that was not a success, and when it came.

@@ -11,25 +11,25 @@
 //! has greeted us, and few claims until messages are taken. So any number of
 //! dead or hanging sites leave room for the living ones.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use postrider_base::{Clock, Timestamp};
-use postrider_spool::{Claim, Spool};
+use postrider_base::Timestamp;
+use postrider_spool::Claim;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::SiteView;
-use crate::alarm::Alarms;
-use crate::lane::Lane;
+use crate::lane::{Demand, Lane, responsible_domain};
 use crate::ready::{Parked, Ready};
-use crate::settings::Limits;
+use crate::shaping::{Gate, Pause};
+use crate::sites::{Around, Key};
+use crate::source::Place;
 use crate::target::Target;
 use crate::walk::Refused;
 
-/// A site grows by one connection with so many messages taken.
+/// Hosts that took few connections are offered one more with so many messages
+/// taken.
 const GROWTH: u64 = 10;
 
 /// Claims that a lane may hold before it has taken a message, and by how many
@@ -50,24 +50,9 @@ pub(crate) struct Job {
     pub(crate) claim: Claim,
     /// Its share of what delivery holds at all.
     pub(crate) room: OwnedSemaphorePermit,
+    /// Its share of what its source may send today.
+    pub(crate) place: Place,
 }
-
-/// The sites that are in use, by generation of the settings and lane.
-pub(crate) struct Sites {
-    map: Mutex<HashMap<SiteKey, Arc<Site>>>,
-    around: Arc<Around>,
-    made: AtomicU64,
-}
-
-/// What all sites work with.
-struct Around {
-    spool: Spool,
-    clock: Clock,
-    alarms: Alarms<Site>,
-}
-
-/// Generation and lane.
-type SiteKey = (u64, Lane);
 
 /// What became of a job that was handed to a site.
 pub(crate) enum Pushed {
@@ -88,100 +73,19 @@ pub(crate) struct Expired {
     pub(crate) said: Option<String>,
 }
 
-impl Sites {
-    pub(crate) fn new(spool: Spool, clock: Clock) -> Self {
-        let alarms = Alarms::new(clock.clone());
-        Self { map: Mutex::default(), around: Arc::new(Around { spool, clock, alarms }), made: AtomicU64::new(0) }
-    }
-
-    /// Hands a job to its lane of the target.
-    pub(crate) fn push(&self, generation: u64, target: &Arc<Target>, lane: Lane, limits: &Limits, job: Job) -> Pushed {
-        let mut map = self.map.lock();
-        let site = self.site(&mut map, generation, target, lane, limits);
-        // Inside the lock, so that a site is not forgotten with a job in it.
-        site.push(job)
-    }
-
-    fn site<'m>(
-        &self,
-        map: &'m mut HashMap<SiteKey, Arc<Site>>,
-        generation: u64,
-        target: &Arc<Target>,
-        lane: Lane,
-        limits: &Limits,
-    ) -> &'m Arc<Site> {
-        map.entry((generation, lane)).or_insert_with_key(|(_, lane)| {
-            let id = self.made.fetch_add(1, Ordering::Relaxed);
-            Arc::new_cyclic(|this| Site {
-                this: this.clone(),
-                id,
-                generation,
-                target: target.clone(),
-                lane: lane.clone(),
-                bounds: Bounds::new(target, limits),
-                around: self.around.clone(),
-                state: Mutex::new(State { limit: Bounds::new(target, limits).first_connections, ..State::default() }),
-            })
-        })
-    }
-
-    /// Waits until sites have jobs whose time is over, or queues that are to be
-    /// looked at again; the sites.
-    pub(crate) async fn alarm(&self) -> Vec<Arc<Site>> {
-        self.around.alarms.next().await
-    }
-
-    /// Forgets a site that nothing uses any more.
-    pub(crate) fn tidy(&self, site: &Arc<Site>) {
-        let mut map = self.map.lock();
-        let mut state = site.state.lock();
-        if state.is_unused() {
-            self.around.alarms.set(site.id, state.alarm.take(), None, &site.this);
-            map.remove(&(site.generation, site.lane.clone()));
-        }
-    }
-
-    /// Returns all claims that wait, for the end.
-    pub(crate) fn clear(&self) {
-        let sites: Vec<_> = self.map.lock().drain().map(|(_, site)| site).collect();
-        sites.iter().for_each(|site| site.give_up());
-    }
-
-    pub(crate) fn views(&self) -> Vec<SiteView> {
-        let sites: Vec<_> = self.map.lock().values().cloned().collect();
-        let mut views: Vec<_> = sites.iter().map(|site| site.view()).collect();
-        views.sort_by(|a, b| (&a.name, &a.source).cmp(&(&b.name, &b.source)));
-        views
-    }
-}
-
 /// What waits for some hosts in one lane, and its connections.
 pub(crate) struct Site {
     this: Weak<Site>,
     id: u64,
-    generation: u64,
+    pub(crate) key: Key,
     pub(crate) target: Arc<Target>,
+    /// As the key, and what the operator asks of sessions with the site.
     pub(crate) lane: Lane,
-    bounds: Bounds,
+    /// What shaping says of it.
+    pub(crate) gate: Gate,
+    most_ready: usize,
     around: Arc<Around>,
     state: Mutex<State>,
-}
-
-/// The settings' bounds, as they are for the target.
-struct Bounds {
-    ready: usize,
-    first_connections: usize,
-    connections: usize,
-}
-
-impl Bounds {
-    fn new(target: &Target, limits: &Limits) -> Self {
-        let (first_connections, connections) = match target.is_found_by_dns() {
-            true => (limits.initial_connections_per_site, limits.connections_per_site),
-            false => (limits.connections_per_route, limits.connections_per_route),
-        };
-        Self { ready: limits.ready_per_site, first_connections, connections }
-    }
 }
 
 #[derive(Default)]
@@ -189,6 +93,10 @@ struct State {
     ready: Ready,
     /// Queues that wait for room.
     parked: Parked,
+    /// Queues that wait for the end of a pause.
+    paused: Parked,
+    /// The last pause, and when it is thought to end.
+    pause: Option<(Option<Timestamp>, String)>,
     /// When the site is to be woken.
     alarm: Option<Timestamp>,
     /// A host has greeted us.
@@ -198,8 +106,8 @@ struct State {
     waiting: Vec<oneshot::Sender<Job>>,
     /// Open or being opened.
     connections: usize,
-    /// How many there may be.
-    limit: usize,
+    /// How many the hosts were found to take, where that is fewer than there might be.
+    taken_at_once: Option<usize>,
     delivered: u64,
     last_refusal: Option<(Timestamp, String)>,
 }
@@ -228,13 +136,36 @@ impl State {
     }
 
     fn is_unused(&self) -> bool {
-        self.connections == 0 && self.ready.is_empty() && self.parked.is_empty() && self.down.is_none()
+        let is_idle = self.connections == 0 && self.ready.is_empty() && self.down.is_none();
+        is_idle && self.parked.is_empty() && self.paused.is_empty()
     }
 }
 
 impl Site {
-    fn push(&self, job: Job) -> Pushed {
+    pub(crate) fn new(id: u64, key: Key, target: Arc<Target>, most_ready: usize, around: Arc<Around>) -> Arc<Self> {
+        let gate = around.governor.gate(&target, &key.1);
+        let demand = match gate.rules().tls.demand() {
+            Demand::Waived | Demand::Opportunistic => key.1.demand,
+            least => key.1.demand.max(least),
+        };
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            id,
+            lane: Lane { demand, ..key.1.clone() },
+            key,
+            target,
+            gate,
+            most_ready,
+            around,
+            state: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn push(&self, job: Job) -> Pushed {
         let mut state = self.state.lock();
+        if let Some(pause) = self.pause_of(&job) {
+            return self.wait(&mut state, job, pause.until, &pause.why);
+        }
         let Some(job) = state.hand_over(job) else { return Pushed::Taken };
         if let Some((down, this)) = state.down.as_ref().zip(self.this.upgrade())
             && job.claim.ready_since <= down.at
@@ -242,15 +173,13 @@ impl Site {
             return Pushed::Unreachable(this, job, down.refused.clone());
         }
         if state.ready.len() >= self.room(&state) {
-            let now = self.around.clock.now();
-            if job.claim.message.expires_at <= now {
+            if job.claim.message.expires_at <= self.around.clock.now() {
                 return Pushed::Expired(Expired { job, said: state.said() });
             }
             self.park(&mut state, job);
             return Pushed::Taken;
         }
-        let limit = if state.is_greeted { state.limit } else { 1 };
-        let is_wanted = state.connections < limit;
+        let is_wanted = state.connections < self.limit(&state);
         state.connections += usize::from(is_wanted);
         let since = if is_wanted { self.around.clock.now() } else { job.claim.ready_since };
         state.ready.push(job, since.saturating_add(LAST_CHANCE));
@@ -261,16 +190,64 @@ impl Site {
         }
     }
 
+    /// For a job that has to wait until then, if its message lives as long.
+    pub(crate) fn hold_back(&self, job: Job, until: Timestamp, why: &str) -> Pushed {
+        self.wait(&mut self.state.lock(), job, Some(until), why)
+    }
+
+    fn wait(&self, state: &mut State, job: Job, until: Option<Timestamp>, why: &str) -> Pushed {
+        if job.claim.message.expires_at <= self.around.clock.now() {
+            return Pushed::Expired(Expired { job, said: Some(why.to_owned()) });
+        }
+        self.pause(state, job, until, why);
+        Pushed::Taken
+    }
+
+    /// Why a job has to wait.
+    fn pause_of(&self, job: &Job) -> Option<Pause> {
+        let claim = &job.claim;
+        self.gate.pause(&claim.queue.domain, responsible_domain(&claim.message))
+    }
+
+    /// Gives a claim back, and takes nothing more from its queue until a pause ends
+    /// or the message's time does.
+    fn pause(&self, state: &mut State, job: Job, until: Option<Timestamp>, why: &str) {
+        let (queue, expires_at) = (job.claim.queue.clone(), job.claim.message.expires_at);
+        self.around.spool.park(&queue);
+        drop(job);
+        state.paused.add(queue, until.map_or(expires_at, |until| until.min(expires_at)));
+        state.pause = Some((until, why.to_owned()));
+        self.set_alarm(state);
+    }
+
+    /// Some pause has ended: queues that wait for one are looked at again.
+    pub(crate) fn resume(&self) {
+        let mut state = self.state.lock();
+        while let Some(queue) = state.paused.pop() {
+            self.around.spool.unpark(&queue);
+        }
+        state.pause = None;
+    }
+
+    /// Connections that there may be.
+    fn limit(&self, state: &State) -> usize {
+        match state.is_greeted {
+            true => self.gate.limit().min(state.taken_at_once.unwrap_or(usize::MAX)),
+            false => 1,
+        }
+    }
+
     /// How many claims may wait for a connection.
     fn room(&self, state: &State) -> usize {
         let taken = usize::try_from(state.delivered).unwrap_or(usize::MAX);
-        taken.saturating_mul(READY_GROWTH).saturating_add(FIRST_READY).min(self.bounds.ready)
+        taken.saturating_mul(READY_GROWTH).saturating_add(FIRST_READY).min(self.most_ready)
     }
 
     /// Has the site woken when the first one's time is over.
     fn set_alarm(&self, state: &mut State) {
         let forgotten = state.down.as_ref().map(|down| down.at.saturating_add(DOWN));
-        let at = [state.ready.earliest(), state.parked.earliest(), forgotten].into_iter().flatten().min();
+        let earliest = [state.ready.earliest(), state.parked.earliest(), state.paused.earliest(), forgotten];
+        let at = earliest.into_iter().flatten().min();
         if at != state.alarm {
             self.around.alarms.set(self.id, state.alarm, at, &self.this);
             state.alarm = at;
@@ -284,8 +261,10 @@ impl Site {
         let mut state = self.state.lock();
         state.alarm = None;
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
-        for queue in state.parked.over(now) {
-            self.around.spool.unpark(&queue);
+        let over = state.parked.over(now).into_iter().chain(state.paused.over(now));
+        over.for_each(|queue| self.around.spool.unpark(&queue));
+        if state.paused.is_empty() {
+            state.pause = None;
         }
         let expired = state.ready.expired(now);
         self.unpark(&mut state);
@@ -344,9 +323,18 @@ impl Site {
     }
 
     fn pop(&self, state: &mut State) -> Option<Job> {
-        let job = state.ready.pop();
+        let mut next = None;
+        while let Some(job) = state.ready.pop() {
+            match self.pause_of(&job) {
+                None => {
+                    next = Some(job);
+                    break;
+                }
+                Some(pause) => self.pause(state, job, pause.until, &pause.why),
+            }
+        }
         self.unpark(state);
-        job
+        next
     }
 
     /// A host has greeted us: so many more connections have to be opened, which
@@ -357,7 +345,7 @@ impl Site {
         if std::mem::replace(&mut state.is_greeted, true) {
             return 0;
         }
-        let wanted = state.limit.saturating_sub(state.connections).min(state.ready.len());
+        let wanted = self.limit(&state).saturating_sub(state.connections).min(state.ready.len());
         state.connections += wanted;
         wanted
     }
@@ -371,7 +359,7 @@ impl Site {
         if others == 0 {
             return Some(job);
         }
-        state.limit = others;
+        state.taken_at_once = Some(others);
         if let Some(job) = state.hand_over(job) {
             let chance = self.around.clock.now().saturating_add(LAST_CHANCE);
             state.ready.push_front(job, chance);
@@ -393,7 +381,7 @@ impl Site {
     }
 
     /// Lets everything go, for the end.
-    fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         let mut state = self.state.lock();
         let ready = std::mem::take(&mut state.ready);
         state.waiting.clear();
@@ -406,17 +394,20 @@ impl Site {
     pub(crate) fn left(&self, may_be_replaced: bool) -> bool {
         let mut state = self.state.lock();
         state.connections -= 1;
-        let wanted = may_be_replaced && !state.ready.is_empty() && state.connections < state.limit;
+        let wanted = may_be_replaced && !state.ready.is_empty() && state.connections < self.limit(&state);
         state.connections += usize::from(wanted);
         wanted
     }
 
     /// The site has taken a message.
     pub(crate) fn delivered(&self) {
+        self.gate.taken();
         let mut state = self.state.lock();
         state.delivered += 1;
-        if state.limit < self.bounds.connections && state.delivered.is_multiple_of(GROWTH) {
-            state.limit += 1;
+        if state.delivered.is_multiple_of(GROWTH)
+            && let Some(taken_at_once) = &mut state.taken_at_once
+        {
+            *taken_at_once += 1;
         }
     }
 
@@ -432,7 +423,17 @@ impl Site {
         is_new
     }
 
-    fn view(&self) -> SiteView {
+    /// Whether nothing uses the lane any more; it has to be forgotten then.
+    pub(crate) fn retire(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_unused = state.is_unused();
+        if is_unused {
+            self.around.alarms.set(self.id, state.alarm.take(), None, &self.this);
+        }
+        is_unused
+    }
+
+    pub(crate) fn view(&self) -> SiteView {
         let state = self.state.lock();
         SiteView {
             name: self.lane.site.to_string(),
@@ -442,7 +443,10 @@ impl Site {
             parked: state.parked.len(),
             connections: state.connections,
             idle: state.waiting.len(),
-            limit: state.limit,
+            limit: self.limit(&state),
+            rate: self.gate.rate(),
+            paused: state.paused.len(),
+            pause: state.pause.clone(),
             delivered: state.delivered,
             last_refusal: state.last_refusal.clone(),
         }

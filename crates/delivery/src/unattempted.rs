@@ -5,6 +5,7 @@ use postrider_spool::DueRecipient;
 
 use crate::Shared;
 use crate::finding::{Circumstances, Finding, Judge};
+use crate::lane;
 use crate::report::Results;
 use crate::site::{Expired, Job};
 
@@ -25,7 +26,10 @@ pub(crate) fn expired(shared: &Shared, expired: &Expired) -> Results {
 fn conclude(shared: &Shared, job: &Job, outcome: impl Fn(&Judge<'_>, &DueRecipient) -> AttemptOutcome) -> Results {
     let config = shared.config.load();
     let (claim, message) = (&job.claim, &*job.claim.message);
-    let judge = Judge { schedule: &config.schedule, random: &shared.random, now: shared.clock.now(), message };
+    let set = lane::configuration_set(&shared.accounts, message);
+    let waits = set.as_ref().and_then(|set| set.retry.as_deref());
+    let (schedule, now) = (&config.schedule, shared.clock.now());
+    let judge = Judge { schedule, waits, random: &shared.random, now, message };
     let suppression = shared.accounts.suppression();
     let outcome = |due: &DueRecipient| {
         let recipient = message.envelope.recipients.get(usize::from(due.index))?;

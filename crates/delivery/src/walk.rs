@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use postrider_mail::{Domain, Remote};
@@ -41,6 +42,8 @@ pub(crate) struct Walk<'a> {
     /// The rank of the first host that no address could be found for.
     passed_over: Option<usize>,
     last: Option<Refused>,
+    /// What hosts said who did not take mail, since [`Walk::refusals`].
+    refusals: Vec<Finding>,
     thorough: bool,
 }
 
@@ -73,6 +76,16 @@ pub(crate) enum Halt {
     Stopped,
 }
 
+impl Halt {
+    /// With what hosts asked for on the way.
+    pub(crate) fn asking(mut self, retry_after: Option<Duration>) -> Self {
+        if let Self::Refused(refused) = &mut self {
+            refused.finding.retry_after = retry_after;
+        }
+        self
+    }
+}
+
 impl<'a> Walk<'a> {
     /// A thorough walk asks more hosts than others, and gives up for good only when
     /// all of them have spoken.
@@ -102,6 +115,7 @@ impl<'a> Walk<'a> {
             greetings_left: config.settings.limits.greetings_per_attempt.saturating_mul(patience),
             passed_over: None,
             last: None,
+            refusals: Vec::new(),
             thorough,
             config,
         }
@@ -155,12 +169,18 @@ impl<'a> Walk<'a> {
                     if let Some(ip) = ip.filter(|_| !greeted) {
                         self.shared.known.failed(&place, ip, why, self.shared.clock.instant());
                     }
+                    self.refusals.extend(finding.reply.is_some().then(|| finding.clone()));
                     self.blame(Refused { finding, remote: Some(remote) });
                 }
             }
         }
         let nothing_tried = || Refused { finding: Finding::no_connection(), remote: None };
         Err(Halt::Refused(self.last.clone().unwrap_or_else(nothing_tried)))
+    }
+
+    /// What hosts have said since this was asked last.
+    pub(crate) fn refusals(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.refusals)
     }
 
     /// The next address to dial, after looking up as many hosts as it takes.

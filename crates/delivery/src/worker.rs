@@ -13,6 +13,7 @@ use crate::attempt::{Attempt, Reach};
 use crate::connection::{Connection, Stop};
 use crate::report::Results;
 use crate::settle::Settling;
+use crate::shaping::Permit;
 use crate::site::{Job, Site};
 use crate::walk::Refused;
 
@@ -69,10 +70,16 @@ impl Connected {
 }
 
 impl Worker {
+    /// With a place for the connection, until somebody else wants it more.
     async fn work(&mut self) {
-        while let Some(job) = self.next_job().await {
+        let site = self.site.clone();
+        let permit = tokio::select! {
+            biased;
+            permit = site.gate.connection() => permit,
+            () = self.stop.wait() => return,
+        };
+        while let Some(job) = self.next_job(&permit).await {
             let (shared, site) = (self.shared.clone(), self.site.clone());
-            // SHAPING: a permit for the connection, and the turn of the transaction.
             let mut attempt = Attempt::new(&shared, &site, job);
             let running = AssertUnwindSafe(attempt.run(&mut self.connection, &mut self.stop)).catch_unwind();
             match self.settling.along(running).await {
@@ -93,6 +100,9 @@ impl Worker {
             }
             self.settling.make_room().await;
             self.tidy_connection().await;
+            if self.connection.as_ref().is_some_and(|connected| permit.must_yield(connected.messages)) {
+                return;
+            }
         }
     }
 
@@ -101,7 +111,8 @@ impl Worker {
     }
 
     /// The next job, or `None` when this task has to end.
-    async fn next_job(&mut self) -> Option<Job> {
+    async fn next_job(&mut self, permit: &Permit) -> Option<Job> {
+        self.turn().await?;
         let idle = match &self.connection {
             Some(_) => self.shared.config.load().settings.limits.connection_idle.as_duration(),
             None => Duration::ZERO,
@@ -111,9 +122,33 @@ impl Worker {
                 biased;
                 () = self.stop.wait() => None,
                 job = self.site.next(idle) => job,
+                // Idle, while another lane waits for the place.
+                () = permit.wanted() => None,
             }
         };
         self.settling.along(next).await
+    }
+
+    /// Waits until the site may be sent the next message. A connection is not kept
+    /// for longer than it may be idle. `None` when the relay stops.
+    async fn turn(&mut self) -> Option<()> {
+        let idle = self.shared.config.load().settings.limits.connection_idle.as_duration();
+        let site = self.site.clone();
+        loop {
+            let is_connected = self.connection.is_some();
+            let turn = async {
+                tokio::select! {
+                    biased;
+                    () = site.gate.turn() => Some(true),
+                    () = self.stop.wait() => None,
+                    () = tokio::time::sleep(idle), if is_connected => Some(false),
+                }
+            };
+            if self.settling.along(turn).await? {
+                return Some(());
+            }
+            self.close().await;
+        }
     }
 
     /// The site cannot be reached: that holds for all that is ready.
@@ -132,14 +167,10 @@ impl Worker {
             self.connection = None;
             return;
         }
-        let config = self.shared.config.load();
-        let limits = &config.settings.limits;
-        let most = match self.site.target.is_found_by_dns() {
-            true => limits.messages_per_connection,
-            false => limits.messages_per_route_connection,
-        };
+        let most = self.site.gate.rules().messages_per_connection;
+        let oldest = self.shared.config.load().settings.limits.connection_age.as_duration();
         let age = self.shared.clock.instant().duration_since(connected.connection.opened);
-        if connected.is_used_up() || connected.messages >= most || age >= limits.connection_age.as_duration() {
+        if connected.is_used_up() || connected.messages >= most || age >= oldest {
             self.close().await;
         }
     }

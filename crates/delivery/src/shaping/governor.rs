@@ -120,6 +120,13 @@ impl Governor {
         Gate::new(self.0.clone(), self.0.site(place), source, self.0.number())
     }
 
+    /// Who runs the hosts of a target, where that is known.
+    pub(crate) fn provider(&self, target: &Target) -> Option<Arc<str>> {
+        let known = self.0.sites.lock().map.get(&target.name).cloned();
+        let site = known.unwrap_or_else(|| self.0.site(Place::of(target)));
+        site.provider.load().as_ref().map(|provider| provider.name.clone())
+    }
+
     /// A recipient domain with limits of its own is a site of its own.
     pub(crate) fn split(&self, domain: &Domain, mut target: Target) -> Target {
         if self.0.shaping.load().has_own(domain) {

@@ -1,0 +1,110 @@
+//! The lanes that are in use.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use postrider_base::{Clock, Timestamp};
+use postrider_spool::Spool;
+
+use crate::SiteView;
+use crate::alarm::Alarms;
+use crate::lane::Lane;
+use crate::settings::Limits;
+use crate::shaping::Governor;
+use crate::site::{Job, Pushed, Site};
+use crate::target::Target;
+
+/// All lanes that are in use, by generation of the settings.
+pub(crate) struct Sites {
+    map: Mutex<HashMap<Key, Arc<Site>>>,
+    around: Arc<Around>,
+    made: AtomicU64,
+}
+
+/// Generation and lane, as it was asked for.
+pub(crate) type Key = (u64, Lane);
+
+/// What all lanes work with.
+pub(crate) struct Around {
+    pub(crate) spool: Spool,
+    pub(crate) clock: Clock,
+    pub(crate) governor: Governor,
+    pub(crate) alarms: Alarms<Site>,
+}
+
+/// Where a job goes, by these settings.
+pub(crate) struct Destination<'a> {
+    pub(crate) generation: u64,
+    pub(crate) target: &'a Arc<Target>,
+    pub(crate) lane: Lane,
+    pub(crate) limits: &'a Limits,
+}
+
+impl Sites {
+    pub(crate) fn new(spool: Spool, clock: Clock, governor: Governor) -> Self {
+        let alarms = Alarms::new(clock.clone());
+        let around = Arc::new(Around { spool, clock, governor, alarms });
+        Self { map: Mutex::default(), around, made: AtomicU64::new(0) }
+    }
+
+    /// Hands a job to its lane.
+    pub(crate) fn push(&self, to: Destination<'_>, job: Job) -> Pushed {
+        // Inside the lock, so that a lane is not forgotten with a job in it.
+        let mut map = self.map.lock();
+        self.site(&mut map, to).push(job)
+    }
+
+    /// As [`Sites::push`], for a job that has to wait until then.
+    pub(crate) fn hold_back(&self, to: Destination<'_>, job: Job, until: Timestamp, why: &str) -> Pushed {
+        let mut map = self.map.lock();
+        self.site(&mut map, to).hold_back(job, until, why)
+    }
+
+    /// A pause has ended somewhere: what waits for that goes on.
+    pub(crate) fn resume(&self) {
+        for site in self.all() {
+            site.resume();
+            self.tidy(&site);
+        }
+    }
+
+    /// Waits until lanes have jobs whose time is over, or queues that are to be
+    /// looked at again; the lanes.
+    pub(crate) async fn alarm(&self) -> Vec<Arc<Site>> {
+        self.around.alarms.next().await
+    }
+
+    /// Forgets a lane that nothing uses any more.
+    pub(crate) fn tidy(&self, site: &Arc<Site>) {
+        let mut map = self.map.lock();
+        if site.retire() {
+            map.remove(&site.key);
+        }
+    }
+
+    /// Returns all claims that wait, for the end.
+    pub(crate) fn clear(&self) {
+        let sites: Vec<_> = self.map.lock().drain().map(|(_, site)| site).collect();
+        sites.iter().for_each(|site| site.give_up());
+    }
+
+    pub(crate) fn views(&self) -> Vec<SiteView> {
+        let mut views: Vec<_> = self.all().iter().map(|site| site.view()).collect();
+        views.sort_by(|a, b| (&a.name, &a.source).cmp(&(&b.name, &b.source)));
+        views
+    }
+
+    fn all(&self) -> Vec<Arc<Site>> {
+        self.map.lock().values().cloned().collect()
+    }
+
+    fn site<'m>(&self, map: &'m mut HashMap<Key, Arc<Site>>, to: Destination<'_>) -> &'m Arc<Site> {
+        let Destination { generation, target, lane, limits } = to;
+        map.entry((generation, lane)).or_insert_with_key(|key| {
+            let id = self.made.fetch_add(1, Ordering::Relaxed);
+            Site::new(id, key.clone(), target.clone(), limits.ready_per_site, self.around.clone())
+        })
+    }
+}
