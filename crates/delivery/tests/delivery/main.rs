@@ -18,6 +18,7 @@ mod rig;
 mod server;
 mod shutdown;
 mod sites;
+mod sources;
 mod sts;
 mod suppression;
 mod timeouts;
