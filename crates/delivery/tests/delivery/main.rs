@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod bounces;
-mod dane;
 mod dovecot;
+mod dane;
+mod days;
 mod extensions;
 mod faults;
 mod hosts;

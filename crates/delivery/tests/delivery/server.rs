@@ -1,6 +1,6 @@
 //! A mail host that says what a test tells it to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(crate) struct Moment {
     /// `""` for the banner, `"content"` after its first line, `"."` for the
     /// end of the data, else the line.
     pub(crate) line: String,
+    /// Where the connection comes from.
+    pub(crate) from: IpAddr,
     /// Connections before this one.
     pub(crate) connection: usize,
     /// Messages taken over this connection before.
@@ -137,8 +139,8 @@ impl Server {
         let accepting = server.clone();
         tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await;
-                tokio::spawn(accepting.clone().serve(stream));
+                let (stream, from) = listener.accept().await;
+                tokio::spawn(accepting.clone().serve(stream, from.ip()));
             }
         });
         server
@@ -166,7 +168,7 @@ impl Server {
         self.0.changed.notify_waiters();
     }
 
-    async fn serve(self, stream: BoxStream) {
+    async fn serve(self, stream: BoxStream, from: IpAddr) {
         let mut connection = 0;
         self.note(|seen| {
             connection = seen.connections;
@@ -174,7 +176,7 @@ impl Server {
             seen.open.0 += 1;
             seen.open.1 = seen.open.1.max(seen.open.0);
         });
-        let mut moment = Moment { line: String::new(), connection, taken: 0, named: 0 };
+        let mut moment = Moment { line: String::new(), from, connection, taken: 0, named: 0 };
         let stream = match (&self.0.acceptor, self.0.implicit) {
             (Some(acceptor), true) => acceptor.accept(stream).await.map(|tls| Box::new(tls) as BoxStream).ok(),
             _ => Some(stream),
