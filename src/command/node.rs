@@ -28,6 +28,9 @@ pub(crate) async fn status(access: &mut Access, out: &mut Output) -> Result<()> 
     for listener in &status.listeners {
         out.line(format_args!("listening: {listener}"))?;
     }
+    if let Some(dnssec) = &status.dnssec {
+        out.line(format_args!("DNSSEC:    {dnssec}"))?;
+    }
     for warning in &status.warnings {
         out.line(format_args!("warning:   {warning}"))?;
     }

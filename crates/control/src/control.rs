@@ -6,6 +6,7 @@ use std::sync::Arc;
 use postrider_account::Accounts;
 use postrider_base::{Timestamp, TraceFilter, Traces};
 use postrider_delivery::Delivery;
+use postrider_dns::Validation;
 use postrider_events::Events;
 use postrider_spool::Spool;
 use tokio::sync::{mpsc, oneshot};
@@ -169,9 +170,18 @@ impl Control {
             running_since: about.running_since,
             pid: about.running_since.map(|_| std::process::id()),
             listeners: about.listeners.clone(),
+            dnssec: self.deps.delivery.as_ref().map(|delivery| dnssec_words(&delivery.dns_validation())),
             warnings: self.warnings(),
             spool: self.spool_stat()?,
         })
+    }
+}
+
+fn dnssec_words(validation: &Validation) -> String {
+    match validation {
+        Validation::Works => "validated".to_owned(),
+        Validation::Broken { reason } => format!("not validated, DANE is off: {reason}"),
+        _ => "off".to_owned(),
     }
 }
 

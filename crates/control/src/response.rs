@@ -414,6 +414,9 @@ pub struct Status {
     pub pid: Option<u32>,
     /// Addresses that take mail.
     pub listeners: Vec<String>,
+    /// Whether what the DNS says is validated, in a few words; none when no daemon runs.
+    #[serde(default)]
+    pub dnssec: Option<String>,
     /// What an operator should look at, one line each.
     #[serde(default)]
     pub warnings: Vec<String>,

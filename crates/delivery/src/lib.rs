@@ -55,7 +55,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use postrider_account::Accounts;
 use postrider_base::{Clock, Dialer, Metrics, Random, Scope, Timestamp};
-use postrider_dns::Resolver;
+use postrider_dns::{Resolver, Validation};
 use postrider_mail::Domain;
 use postrider_spool::Spool;
 use postrider_store::Store;
@@ -167,6 +167,11 @@ impl Delivery {
     /// Every site that has something ready or a connection, by name.
     pub fn sites(&self) -> Vec<SiteView> {
         self.0.sites.views()
+    }
+
+    /// Whether what the DNS says is validated at the moment.
+    pub fn dns_validation(&self) -> Validation {
+        self.0.resolver.validation()
     }
 
     /// Every address that mail leaves from, by name.

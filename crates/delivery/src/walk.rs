@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use postrider_dns::DnsError;
 use postrider_mail::{Domain, Remote};
 use tokio::time::timeout;
 
@@ -19,7 +20,8 @@ use crate::lane::Lane;
 use crate::open::{Closed, Opening};
 use crate::route::Host;
 use crate::target::{Permission, Target, by_family, own_addresses, permission};
-use crate::tls::{self, Found, HostPolicy};
+use crate::tls::{self, Failure, FailureKind, Found, HostPolicy};
+use crate::tlsrpt::Session;
 
 /// Where an attempt has got to.
 pub(crate) struct Walk<'a> {
@@ -223,10 +225,28 @@ impl<'a> Walk<'a> {
             Ok(Ok(found)) => Some(found),
             Ok(Err(error)) => {
                 tracing::debug!(%host, %error, "no address");
+                if matches!(error, DnsError::Bogus { .. }) {
+                    self.note_forged(host, &error);
+                }
                 None
             }
             Err(_) => None,
         }
+    }
+
+    /// Counts for the domain's report that nobody knows what its host's zone asks.
+    fn note_forged(&self, host: &str, error: &DnsError) {
+        let failure = Failure::new(FailureKind::DnssecInvalid, error.to_string());
+        let session = Session {
+            domain: self.domain,
+            mx: host,
+            ip: None,
+            source_ip: None,
+            tlsa: Some(&[]),
+            tls: None,
+            failure: Some(&failure),
+        };
+        self.shared.tls_reports.note(&self.config.settings, &session);
     }
 
     /// This relay among several hosts of one preference, of which none is asked
