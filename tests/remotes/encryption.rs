@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use postrider_testkit::provider::Seen;
-use postrider_testkit::{Act, Authority, Conduct, Point};
+use postrider_testkit::{Act, Authority, Conduct, Issued, Point};
 use rustls::ServerConfig;
 
 use crate::Outcome;
 use crate::world::{Plan, SENDER, SHORT, World, address, content, first_attempt};
+
+/// The one host whose certificate proves its name.
+const GOOD: &str = "good";
 
 /// How a remote spoils STARTTLS.
 fn spoiled(good: &Arc<ServerConfig>) -> Vec<(&'static str, Conduct)> {
@@ -25,18 +28,22 @@ fn spoiled(good: &Arc<ServerConfig>) -> Vec<(&'static str, Conduct)> {
         ("silent-in-handshake", at(Point::Handshake, Act::Silence)),
         ("garbage", at(Point::Handshake, Act::say(b"\x16\x03\x01\x00\x05INJECTED: \r\n\x00\xff"))),
         ("plaintext", at(Point::Handshake, Act::say("250 mx.test INJECTED\r\n250 ok\r\n250 ok\r\n"))),
-        // A host, or somebody before it, that answers before it is asked.
-        ("answers-early", at(Point::StartTls, Act::say("220 go\r\n250-mx.test INJECTED\r\n250 SIZE 1\r\n"))),
     ]
 }
 
-/// Certificates that prove nothing: encryption all the same.
-fn unproven(authority: &Authority) -> Result<Vec<(&'static str, Conduct)>, Box<dyn std::error::Error>> {
-    let other = Authority::new()?;
+/// Hosts with which a session is encrypted: with certificates that prove
+/// nothing, and with one that does.
+fn encrypting(authority: &Authority) -> Result<Vec<(&'static str, Conduct)>, Box<dyn std::error::Error>> {
+    let shows = |issued: Issued| Ok::<_, rustls::Error>(Conduct::with_tls(issued.server()?));
+    let willing = |conduct: Conduct| Conduct { extensions: vec!["PIPELINING", "REQUIRETLS"], ..conduct };
+    let early = Act::say("220 go\r\n250-mx.test INJECTED\r\n250 SIZE 1\r\n");
     Ok(vec![
-        ("wrong-name", Conduct::with_tls(authority.issue(&["elsewhere.test"])?.server()?)),
-        ("expired", Conduct::with_tls(authority.issue_expired(&["mx.expired.test"])?.server()?)),
-        ("unknown-authority", Conduct::with_tls(other.issue(&["mx.unknown-authority.test"])?.server()?)),
+        ("wrong-name", willing(shows(authority.issue(&["elsewhere.test"])?)?)),
+        ("expired", willing(shows(authority.issue_expired(&["mx.expired.test"])?)?)),
+        ("unknown-authority", willing(shows(Authority::new()?.issue(&["mx.unknown-authority.test"])?)?)),
+        // A host, or somebody before it, that answers before it is asked.
+        ("answers-early", shows(authority.issue(&["elsewhere.test"])?)?.and(Point::StartTls, early)),
+        (GOOD, shows(authority.issue(&["mx.good.test"])?)?),
     ])
 }
 
@@ -50,10 +57,15 @@ fn domains(name: &str) -> [String; 3] {
 async fn what_must_be_encrypted_is_never_told_in_clear() -> Outcome {
     let authority = Authority::new()?;
     let good = authority.issue(&["mx.test"])?.server()?;
-    let (spoiled, unproven) = (spoiled(&good), unproven(&authority)?);
+    let (spoiled, encrypting) = (spoiled(&good), encrypting(&authority)?);
     let sites: Vec<_> =
-        spoiled.iter().chain(&unproven).map(|(name, conduct)| ((*name).to_owned(), conduct.clone())).collect();
-    let mut plan = Plan::of(sites.clone(), format!("[delivery]\nretry = [\"1h\"]\n{SHORT}"));
+        spoiled.iter().chain(&encrypting).map(|(name, conduct)| ((*name).to_owned(), conduct.clone())).collect();
+    let files = tempfile::tempdir()?;
+    let trusted = files.path().join("authorities.pem");
+    std::fs::write(&trusted, authority.pem())?;
+    let configuration =
+        format!("[delivery]\nretry = [\"1h\"]\n{SHORT}[delivery.tls]\nca_file = \"{}\"\n", trusted.display());
+    let mut plan = Plan::of(sites.clone(), configuration);
     for (name, _) in &sites {
         plan.routes.push((format!("must-{name}.test"), format!("smtp+starttls://mx.{name}.test")));
         plan.zone.mx(&format!("require-{name}"), &[&format!("mx.{name}")]);
@@ -76,17 +88,11 @@ async fn what_must_be_encrypted_is_never_told_in_clear() -> Outcome {
                     .map(|(kind, reply)| (kind.to_owned(), reply.to_owned()))
                     .unwrap_or_default()
             });
-            let is_spoiled = number < spoiled.len();
-            let seen = world.provider.seen(address(number));
-            assert_kept_secret(name, &seen);
+            assert_kept_secret(name, &world.provider.seen(address(number)));
             assert_eq!(open.0, "Delivery", "{name}: {open:?}");
-            match is_spoiled {
-                true => {
-                    assert_eq!(must.0, "DeliveryDelay", "{name}: {must:?}");
-                    assert_ne!(require.0, "Delivery", "{name}: {require:?}");
-                }
-                false => assert_eq!(must.0, "Delivery", "{name}: {must:?}"),
-            }
+            // A route that wants TLS wants a proof of the host's name with it.
+            assert_eq!(must.0, if name == GOOD { "Delivery" } else { "DeliveryDelay" }, "{name}: {must:?}");
+            assert_ne!(require.0, "Delivery", "{name}: {require:?}");
         }
     }
     for (number, (name, _)) in sites.iter().enumerate() {

@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a server can.
 struct Abilities {
+    /// STARTTLS that works.
+    tls: bool,
     /// Addresses beyond ASCII (RFC 6531).
     smtputf8: bool,
 }
@@ -53,7 +55,11 @@ impl Ground {
 
     fn scene(self, port: u16) -> Result<Scene, Box<dyn Error>> {
         let remote = ([127, 0, 0, 1], port).into();
-        let options = RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), remote, "[delivery]\nretry = [\"1s\"]\n");
+        let options = RelayOptions::to(
+            env!("CARGO_BIN_EXE_postrider"),
+            remote,
+            "[delivery]\nretry = [\"1s\"]\n\n[log]\nlevel = \"info,postrider_delivery=debug\"\n",
+        );
         Ok(Scene { relay: Relay::start(options)?, sink: self.sink, kept: self.kept })
     }
 }
@@ -77,7 +83,7 @@ async fn postfix_receives() -> Outcome {
     let postfix = Postfix::start(&parameters, |_| Ok(()))?;
     let scene = ground.scene(postfix.port())?;
     scene
-        .receives(&Abilities { smtputf8: true })
+        .receives(&Abilities { tls: true, smtputf8: true })
         .await
         .map_err(|error| format!("{error}\n{}", postfix.log().unwrap_or_default()).into())
 }
@@ -126,7 +132,7 @@ async fn exim_receives() -> Outcome {
     let port = ground.port;
     let log = || std::fs::read_to_string(peer.path("log/mainlog")).unwrap_or_default();
     let scene = ground.scene(port)?;
-    scene.receives(&Abilities { smtputf8: true }).await.map_err(|error| format!("{error}\n{}", log()).into())
+    scene.receives(&Abilities { tls: true, smtputf8: true }).await.map_err(|error| format!("{error}\n{}", log()).into())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,20 +160,25 @@ async fn opensmtpd_receives() -> Outcome {
     let port = ground.port;
     let log = || std::fs::read_to_string(peer.path("output")).unwrap_or_default();
     let scene = ground.scene(port)?;
-    scene.receives(&Abilities { smtputf8: false }).await.map_err(|error| format!("{error}\n{}", log()).into())
+    // It offers STARTTLS, and where its privilege separation and OpenSSL 3 do not
+    // get on (Debian 12), every handshake fails: then mail comes in clear.
+    scene
+        .receives(&Abilities { tls: false, smtputf8: false })
+        .await
+        .map_err(|error| format!("{error}\n{}", log()).into())
 }
 
 impl Scene {
     /// Everything that the relay says to hosts, to this one.
     async fn receives(mut self, abilities: &Abilities) -> Outcome {
-        self.takes_content_as_it_is().await?;
+        self.takes_content_as_it_is(abilities).await?;
         self.knows_some_and_not_others().await?;
         self.refuses_what_is_too_large().await?;
         self.tells_of_success().await?;
         self.takes_addresses_beyond_ascii(abilities).await
     }
 
-    async fn takes_content_as_it_is(&mut self) -> Outcome {
+    async fn takes_content_as_it_is(&mut self, abilities: &Abilities) -> Outcome {
         for (name, body) in bodies() {
             let id = self.send(SENDER, "", &[("one@example.net", "")], name, &body).await?;
             let message = self.arrived(&format!("Subject: {name}\r\n")).await?;
@@ -179,7 +190,9 @@ impl Scene {
             );
             // The server's own words, on top.
             let first = header.split("\r\nReceived:").next().unwrap_or_default().to_lowercase();
-            assert!(first.contains("esmtps") || first.contains("tls"), "not over TLS: {first}");
+            if abilities.tls && !first.contains("esmtps") {
+                return Err(format!("not over TLS: {first}\n{}", self.relay.log()?).into());
+            }
             let delivered = self.event(&id, "Delivery").await?;
             assert!(
                 delivered["delivery"]["smtpResponse"].as_str().unwrap_or_default().starts_with("250"),
@@ -227,7 +240,7 @@ impl Scene {
         let recipients = [("one@example.net", " NOTIFY=SUCCESS ORCPT=rfc822;first@example.net")];
         let id = self.send(SENDER, " RET=HDRS ENVID=QQ314159", &recipients, "notify", b"body\r\n").await?;
         self.event(&id, "Delivery").await?;
-        let told = self.arrived("Original-Envelope-Id: QQ314159").await?;
+        let told = self.arrived(": QQ314159\r\n").await?;
         let text = String::from_utf8_lossy(&told.unstuffed()).to_lowercase();
         assert!(told.sender.is_empty() && told.recipients == [SENDER], "{told:?}");
         assert!(text.contains("action: relayed") || text.contains("action: delivered"), "{text}");
@@ -282,13 +295,12 @@ impl Scene {
     async fn arrived(&mut self, text: &str) -> Result<postrider_testkit::Received, Box<dyn Error>> {
         let has = |message: &postrider_testkit::Received| contains(&message.unstuffed(), text.as_bytes());
         let find = async {
-            let mut count = 0;
             loop {
+                let count = self.sink.accepted();
                 if let Some(message) = self.kept.messages().into_iter().find(has) {
                     return message;
                 }
-                count = self.sink.accepted().max(count) + 1;
-                self.sink.wait_for(count).await;
+                self.sink.wait_for(count + 1).await;
             }
         };
         Ok(tokio::time::timeout(PATIENCE, find).await.map_err(|_| format!("never came: {text}"))?)
