@@ -51,7 +51,6 @@ pub(super) struct Limits {
     pub(super) multi_domain: Option<bool>,
     pub(super) retry: Option<Vec<Period>>,
     pub(super) tls: Option<TlsMinimum>,
-    pub(super) on_block: Option<OnBlock>,
 }
 
 /// The least that a session must have of TLS.
@@ -83,28 +82,6 @@ impl TlsMinimum {
             Self::Opportunistic => Demand::Opportunistic,
             Self::Encrypted => Demand::Encrypted,
             Self::Authenticated => Demand::Authenticated,
-        }
-    }
-}
-
-/// What becomes of mail whose source address a site has blocked.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum OnBlock {
-    /// It waits: a block that is walked around leads to a block of the
-    /// whole network.
-    #[default]
-    Wait,
-    /// It leaves from another address of its pool.
-    Move,
-}
-
-impl OnBlock {
-    /// The word for it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Move => "move",
         }
     }
 }

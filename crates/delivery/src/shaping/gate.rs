@@ -7,7 +7,6 @@ use postrider_base::metrics::{Feedback, PauseKind, ShapingWait};
 use postrider_mail::{BounceKind, Domain, Severity, SmtpReply, Stage};
 
 use super::feedback::{Effect, Rule, comparable};
-use super::file::OnBlock;
 use super::governor::{Inner, SiteState};
 use super::pause::{Pause, Scope};
 use super::retry_after::retry_after;
@@ -21,9 +20,9 @@ const FAIR_TURN: u32 = 10;
 
 /// The way of one lane: from one source to one site.
 pub(crate) struct Gate {
-    inner: Arc<Inner>,
-    site: Arc<SiteState>,
-    source: Scope,
+    pub(super) inner: Arc<Inner>,
+    pub(super) site: Arc<SiteState>,
+    pub(super) source: Scope,
     number: u64,
 }
 
@@ -48,9 +47,8 @@ pub(crate) enum Action {
     Slowed,
     /// Mail of the lane, or of the signing domain, waits.
     Paused(Pause),
-    /// Mail of the lane waits; where it may move, another address of its pool
-    /// can be taken instead.
-    Blocked { pause: Pause, may_move: bool },
+    /// Mail of the lane waits, and somebody has to look.
+    Blocked(Pause),
     /// The recipient has bounced.
     Bounce(BounceKind),
 }
@@ -198,8 +196,7 @@ impl Gate {
                     let source = self.source_name();
                     tracing::warn!(site, source, rule = &*rule.name, %reply, "the site has blocked this address: somebody has to look");
                 }
-                let may_move = self.site.rules.load().on_block == OnBlock::Move;
-                Some(Action::Blocked { pause, may_move })
+                Some(Action::Blocked(pause))
             }
             Effect::Bounce(kind) => {
                 metrics.of(Feedback::Bounce).inc();

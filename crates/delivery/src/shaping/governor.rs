@@ -201,10 +201,13 @@ impl Governor {
         for throttle in ended.values().filter_map(Weak::upgrade) {
             throttle.resume(|_, pause| pause.is_over(now));
         }
-        if let Err(error) = self.0.orders.remove_ended().await {
-            tracing::warn!(%error, "an ended pause stays in the table");
-        }
+        let ended = self.0.orders.end(now);
         self.0.changed();
+        for order in ended {
+            if let Err(error) = self.0.orders.forget(&order).await {
+                tracing::warn!(%error, "a pause that is over stays in the table");
+            }
+        }
     }
 }
 

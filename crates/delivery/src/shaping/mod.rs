@@ -13,6 +13,7 @@ mod feedback;
 mod file;
 mod gate;
 mod governor;
+mod look;
 mod orders;
 mod pacer;
 mod pause;
@@ -30,5 +31,6 @@ pub use view::{FeedbackView, PauseView, ProviderView, ReplyView, RuleView, Shapi
 
 pub(crate) use gate::{Action, Gate, Heard, Permit};
 pub(crate) use governor::Governor;
+pub(crate) use look::{Bounds, GateLook};
 pub(crate) use pause::Pause;
 pub(crate) use rules::{Shaping, SiteRules};

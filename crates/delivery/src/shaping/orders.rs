@@ -124,10 +124,22 @@ impl Orders {
         Ok(gone.len())
     }
 
-    /// Takes back those whose time is over, and says how many.
-    pub(crate) async fn remove_ended(&self) -> Result<usize, Error> {
-        let now = self.clock.now();
-        self.remove(|order| order.is_over(now)).await
+    /// Takes those out of force whose time is over.
+    pub(crate) fn end(&self, now: Timestamp) -> Vec<Arc<Order>> {
+        let is_over = |standing: &&Standing| standing.order.is_over(now);
+        let before =
+            self.list.rcu(|list| list.iter().filter(|standing| !is_over(standing)).cloned().collect::<Vec<_>>());
+        before.iter().filter(is_over).map(|standing| standing.order.clone()).collect()
+    }
+
+    /// Takes an order off the disk, unless it has been given anew.
+    pub(crate) async fn forget(&self, order: &Order) -> Result<(), Error> {
+        let _turn = self.writing.lock().await;
+        let key = order.key();
+        if self.list.load().iter().all(|standing| standing.order.key() != key) {
+            self.table.delete(&key).await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Order>> {
@@ -147,13 +159,24 @@ impl Orders {
         source: Option<&str>,
         domain: &str,
     ) -> Option<Pause> {
+        self.order_for(place, provider, source, domain).map(|order| order.pause())
+    }
+
+    /// The order behind that pause.
+    pub(crate) fn order_for(
+        &self,
+        place: &Place,
+        provider: Option<&str>,
+        source: Option<&str>,
+        domain: &str,
+    ) -> Option<Arc<Order>> {
         let list = self.list.load();
         if list.is_empty() {
             return None;
         }
         let now = self.clock.now();
         let holds = |order: &Order| !order.is_over(now) && order.holds(place, provider, source, domain);
-        list.iter().map(|standing| &standing.order).find(|order| holds(order)).map(|order| order.pause())
+        list.iter().map(|standing| &standing.order).find(|order| holds(order)).cloned()
     }
 
     fn others(&self, is_meant: impl Fn(&Order) -> bool) -> Vec<Standing> {

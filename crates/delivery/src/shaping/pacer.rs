@@ -1,7 +1,7 @@
 //! Who may begin when: a token bucket and those who wait for it.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,6 +21,8 @@ pub(crate) struct Pacer {
     is_on: AtomicBool,
     rate: Mutex<Option<Rate>>,
     changed: Notify,
+    /// When the one who waits gets his turn, counted from the origin in nanoseconds.
+    next: AtomicU64,
     /// Held by the one whose turn is next while he waits: the others stand in line.
     bucket: tokio::sync::Mutex<Bucket>,
 }
@@ -34,6 +36,7 @@ impl Pacer {
             is_on: AtomicBool::new(rate.is_some()),
             rate: Mutex::new(rate),
             changed: Notify::new(),
+            next: AtomicU64::new(0),
             bucket: tokio::sync::Mutex::default(),
         }
     }
@@ -58,6 +61,8 @@ impl Pacer {
             let Some(rate) = self.rate() else { return has_waited };
             let Err(wait) = bucket.take(rate, self.now()) else { return has_waited };
             has_waited = true;
+            let next = self.now().saturating_add(wait).as_nanos();
+            self.next.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
             tokio::select! {
                 () = sleep(wait) => {}
                 () = changed => {}
@@ -76,6 +81,12 @@ impl Pacer {
 
     pub(crate) fn rate(&self) -> Option<Rate> {
         *self.rate.lock()
+    }
+
+    /// How long the one who waits at the moment has to wait, as it looks.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        let next = Duration::from_nanos(self.next.load(Ordering::Relaxed));
+        next.checked_sub(self.now()).filter(|wait| !wait.is_zero())
     }
 
     /// Messages that may begin at once; `None` without a rate, and none while somebody waits.

@@ -8,7 +8,7 @@ use postrider_base::Period;
 use postrider_mail::Domain;
 
 use super::feedback::Rule;
-use super::file::{File, Limits, OnBlock, Provider, TlsMinimum};
+use super::file::{File, Limits, Provider, TlsMinimum};
 use super::rate::Rate;
 use crate::Error;
 use crate::settings::{Limits as Defaults, Settings};
@@ -64,7 +64,6 @@ pub(crate) struct SiteRules {
     /// The waits between attempts, instead of the settings'.
     pub(crate) retry: Option<Vec<Period>>,
     pub(crate) tls: TlsMinimum,
-    pub(crate) on_block: OnBlock,
 }
 
 /// What the rules of a site are found by.
@@ -212,7 +211,6 @@ impl Shaping {
                 |retry| retry.iter().map(Period::to_string).collect::<Vec<_>>().join(" "),
             ),
             tls: pick.found("tls", |e| e.tls, |tls| tls.as_str().to_owned()).unwrap_or_default(),
-            on_block: pick.found("on_block", |e| e.on_block, |what| what.as_str().to_owned()).unwrap_or_default(),
         };
         (rules, pick.why)
     }

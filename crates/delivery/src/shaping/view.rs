@@ -192,7 +192,7 @@ fn pauses(name: &str, look: &Look, now: Timestamp) -> Vec<PauseView> {
 }
 
 impl PauseView {
-    fn of(name: &str, scope: &Scope, pause: &Pause) -> Self {
+    pub(super) fn of(name: &str, scope: &Scope, pause: &Pause) -> Self {
         let (source, signing_domain) = match scope {
             Scope::Source(source) => (Some(source.as_deref().unwrap_or("system").to_owned()), None),
             Scope::SigningDomain(domain) => (None, Some(domain.to_string())),

@@ -1,7 +1,7 @@
 //! Which rules hold where, and what a file must not say.
 
 use super::*;
-use crate::shaping::file::{OnBlock, TlsMinimum};
+use crate::shaping::file::TlsMinimum;
 
 #[test]
 fn providers_are_known_by_their_hosts() {
@@ -35,7 +35,7 @@ fn a_site_that_nobody_knows_starts_with_five_connections() {
     let rules = shaping("").unwrap().rules(&Place::mx("mx.example.net"));
     assert_eq!((rules.initial_connections, rules.connections, rules.messages_per_connection), (5, 20, 100));
     assert_eq!((rules.rate, rules.multi_domain, rules.retry), (None, false, None));
-    assert_eq!((rules.tls, rules.on_block), (TlsMinimum::Opportunistic, OnBlock::Wait));
+    assert_eq!(rules.tls, TlsMinimum::Opportunistic);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn an_operators_file_overrides_key_by_key() {
         initial_connections = 2
         retry = ["1m", "10m"]
         [domain."vip.example"]
-        on_block = "move"
+        messages_per_connection = 3
         multi_domain = true
     "#;
     let shaping = shaping(own).unwrap();
@@ -81,10 +81,9 @@ fn an_operators_file_overrides_key_by_key() {
     let site = shaping.rules(&Place::mx("mx.example.net"));
     assert_eq!((site.initial_connections, site.connections), (2, 3));
     assert_eq!(site.retry.unwrap().len(), 2);
-    assert_eq!(site.on_block, OnBlock::Wait);
     assert!(shaping.has_own(&"vip.example".parse().unwrap()) && !shaping.has_own(&"other.example".parse().unwrap()));
     let own = shaping.rules(&Place::mx("mx.example.net for vip.example"));
-    assert_eq!((own.on_block, own.multi_domain, own.initial_connections), (OnBlock::Move, true, 2));
+    assert_eq!((own.messages_per_connection, own.multi_domain, own.initial_connections), (3, true, 2));
     assert_eq!(&*shaping.rules(&Place::mx("a.mine.example")).provider.unwrap().name, "mine");
 }
 
