@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use postrider_delivery::Settings;
+use postrider_delivery::settings::SourceSettings;
 use postrider_dns::zones::Failure;
 use postrider_dns::{BoxFuture, Mx, Reply, Resolver, Zones};
 use postrider_mail::{BounceKind, DelayType, Disposition, Domain};
@@ -140,10 +142,37 @@ async fn ipv4_comes_first_unless_told_otherwise() {
         rig.zones.add_address("mx.example", "2001:db8::1").add_address("mx.example", "198.51.100.1");
         Server::start(&rig.net, "198.51.100.1:25");
         Server::start(&rig.net, "[2001:db8::1]:25");
-        rig.deliver(postrider_delivery::Settings { prefer_ipv4, ..routes(&[]) });
+        rig.deliver(Settings { prefer_ipv4, ..routes(&[]) });
         let id = rig.send(&["ann@example.com"]).await;
         assert_eq!(rig.outcome(id).await.remote.unwrap().ip.unwrap().to_string(), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_of_a_family_that_mail_does_not_leave_from_are_passed_over() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_mx("example.com", 10, "six.example").add_mx("example.com", 20, "both.example");
+    rig.zones.add_address("six.example", "2001:db8::1");
+    rig.zones.add_address("both.example", "2001:db8::2").add_address("both.example", "198.51.100.2");
+    rig.zones.add_mx("example.org", 10, "six.example");
+    Server::start(&rig.net, "198.51.100.2:25");
+    let source =
+        SourceSettings { ipv4: Some("192.0.2.1".parse().unwrap()), warm_up_start: 100, ..SourceSettings::default() };
+    let mut settings = Settings { prefer_ipv4: false, ..routes(&[]) };
+    settings.sources.insert("out1".into(), source);
+    rig.deliver(settings);
+    let id = rig.send(&["ann@example.com"]).await;
+    let outcome = rig.outcome(id).await;
+    assert!(is_delivered(&outcome), "{outcome:?}");
+    let remote = outcome.remote.unwrap();
+    assert_eq!((remote.host.as_str(), remote.source_ip), ("both.example", Some("192.0.2.1".parse().unwrap())));
+    for to in ["ann@example.org", "ann@[IPv6:2001:db8::9]"] {
+        let id = rig.send(&[to]).await;
+        let outcome = rig.outcome(id).await;
+        assert_eq!(outcome.disposition, Disposition::Deferred(DelayType::InternalFailure));
+        assert!(outcome.diagnostic.contains("family"), "{outcome:?}");
+    }
+    assert_eq!(rig.net.dials(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +217,7 @@ async fn hosts_inside_are_not_dialled_because_the_dns_says_so() {
         assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.4");
     }
     assert_eq!(rig.net.dials(), 0);
-    delivery.reload(postrider_delivery::Settings { allow_private_mx: true, ..routes(&[]) }).unwrap();
+    delivery.reload(Settings { allow_private_mx: true, ..routes(&[]) }).unwrap();
     let id = rig.send(&["bob@inside.example"]).await;
     assert!(is_delivered(&rig.outcome(id).await));
 }
@@ -263,7 +292,7 @@ async fn equals_of_our_own_are_never_asked_whatever_their_order() {
     rig.zones.add_mx("example.com", 10, "other.example").add_address("other.example", "192.0.2.1");
     rig.zones.add_address("a.example", "198.51.100.1").add_address("z.example", "198.51.100.2");
     let servers = ["198.51.100.1:25", "198.51.100.2:25"].map(|address| Server::start(&rig.net, address));
-    rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
+    rig.deliver(Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
     for _ in 0..10 {
         let id = rig.send(&["ann@example.com"]).await;
         assert_eq!(rig.outcome(id).await.status.to_string(), "5.4.6");
@@ -323,7 +352,7 @@ async fn a_loop_behind_a_better_host_without_address_is_waited_out() {
         rig.zones.add_mx("example.com", 5, better).add_mx("example.com", 10, "other.example");
         rig.zones.add_address("other.example", "192.0.2.1").add_address("inside.example", "10.0.0.1");
         rig.zones.fail("lost.example", Failure::ServFail);
-        rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
+        rig.deliver(Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
         let id = rig.send(&["ann@example.com"]).await;
         let outcome = rig.outcome(id).await;
         assert_eq!(outcome.disposition, Disposition::Deferred(DelayType::TransientCommunicationFailure), "{better}");
@@ -335,7 +364,7 @@ async fn a_loop_behind_a_better_host_without_address_is_waited_out() {
     let mut rig = Rig::new().await;
     rig.zones.add_mx("example.com", 10, "lost.example").add_mx("example.com", 10, "other.example");
     rig.zones.add_address("other.example", "192.0.2.1").fail("lost.example", Failure::ServFail);
-    rig.deliver(postrider_delivery::Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
+    rig.deliver(Settings { own_addresses: vec!["192.0.2.1".parse().unwrap()], ..routes(&[]) });
     for _ in 0..5 {
         let id = rig.send(&["ann@example.com"]).await;
         assert_eq!(rig.outcome(id).await.status.to_string(), "5.4.6");

@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod bounces;
-mod dovecot;
 mod dane;
 mod days;
+mod dovecot;
 mod extensions;
 mod faults;
 mod hosts;
