@@ -49,7 +49,8 @@ pub struct Dnssec {
     /// of the root that IANA publishes. It must have one of the root.
     pub trust_anchor_file: Option<PathBuf>,
     /// Domains that nothing is validated of, nor of what is below them: zones
-    /// that exist only inside, or are in disorder (RFC 7646).
+    /// that exist only inside, or are in disorder (RFC 7646). The names here by
+    /// default are of the first kind: for the public root they do not exist.
     pub insecure: Vec<String>,
     /// How often it is probed whether the name servers let answers be validated.
     pub probe: Period,
@@ -57,7 +58,8 @@ pub struct Dnssec {
 
 impl Default for Dnssec {
     fn default() -> Dnssec {
-        Dnssec { validate: true, trust_anchor_file: None, insecure: Vec::new(), probe: Period::from_hours(1) }
+        let insecure = ["internal", "lan", "local"].map(str::to_owned).to_vec();
+        Dnssec { validate: true, trust_anchor_file: None, insecure, probe: Period::from_hours(1) }
     }
 }
 
@@ -182,5 +184,7 @@ mod tests {
         assert!(with(|s| s.cache_entries = 0).starts_with("cache_entries:"));
         assert!(with(|s| s.max_active_requests = 0).starts_with("max_active"));
         assert!(with(|s| s.min_ttl = Period::from_days(2)).starts_with("min_ttl:"));
+        assert!(with(|s| s.dnssec.probe = Period::from_secs(0)).starts_with("dnssec.probe:"));
+        assert!(with(|s| s.dnssec.insecure = vec!["a..b".to_owned()]).starts_with("dnssec.insecure:"));
     }
 }
