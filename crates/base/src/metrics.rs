@@ -420,6 +420,8 @@ table! {
     spool_body_memory_bytes: Gauge = "postrider_spool_body_memory_bytes";
     /// Damaged records put into quarantine.
     spool_quarantined: Counter = "postrider_spool_quarantined";
+    /// Messages whose reply was delayed because more came than was delivered.
+    spool_paced: Counter = "postrider_spool_paced";
     /// Messages not admitted because the spool was full.
     spool_full: Counter = "postrider_spool_full";
 

@@ -80,7 +80,7 @@ fn assemble(options: SpoolOptions, log: Log, cold: Log, indexer: Indexer) -> Sha
     let quarantine = Quarantine::new(Arc::clone(&disk), &dir, clock.clone(), metrics.clone());
     let admissions = Admissions::new(&settings, disk, dir, clock.clone(), metrics.spool_messages.clone());
     let due = Due::new(settings.ready_batch, Holds::default());
-    let youth = Arc::new(Youth::new(settings.max_young));
+    let youth = Arc::new(Youth::new(&settings, metrics.spool_paced.clone()));
     let lives = Lives::new(settings.segment_bytes.bytes() / reclaim::MOSTLY_DEAD);
     Shared {
         bodies: BodyMemory::new(settings.body_memory.bytes(), metrics.spool_body_memory_bytes.clone()),

@@ -32,6 +32,11 @@ pub struct Settings {
     /// the next message waits until some have left; after 10 seconds the
     /// message is refused.
     pub max_young: usize,
+    /// Messages in memory alone above which the reply to the next one is delayed:
+    /// the more of them there are the longer, up to a second just below
+    /// `max_young`. So clients slow down to what is delivered before anything is
+    /// refused. At or above `max_young`: no delay before that.
+    pub young_high_water: usize,
     /// Waiting messages that each queue (account and recipient domain) keeps
     /// at hand in memory when it has messages due.
     pub ready_batch: usize,
@@ -52,6 +57,7 @@ impl Default for Settings {
             outcome_sync: Period::from_millis(100),
             index_after: Period::from_secs(2),
             max_young: 65_536,
+            young_high_water: 49_152,
             ready_batch: 64,
             index_backlog: 16_384,
             segment_bytes: Size::from_bytes(64 << 20),

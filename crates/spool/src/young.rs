@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use postrider_base::metrics::Counter;
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
+use crate::settings::Settings;
 use crate::shared::Shared;
 
 /// How many messages are young, against their bound.
@@ -15,15 +17,23 @@ use crate::shared::Shared;
 pub(crate) struct Youth {
     count: AtomicUsize,
     bound: usize,
+    /// Above so many, who hands messages in is slowed down.
+    high_water: usize,
     room: Notify,
+    /// Messages that were slowed down.
+    paced: Counter,
 }
 
 /// How long a message waits for others to grow old before it is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// By how much a message is slowed down just below the bound.
+const MOST_PACE: Duration = Duration::from_secs(1);
+
 impl Youth {
-    pub(crate) fn new(bound: usize) -> Self {
-        Self { count: AtomicUsize::new(0), bound, room: Notify::new() }
+    pub(crate) fn new(settings: &Settings, paced: Counter) -> Self {
+        let (bound, high_water) = (settings.max_young, settings.young_high_water);
+        Self { count: AtomicUsize::new(0), bound, high_water, room: Notify::new(), paced }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -40,9 +50,26 @@ impl Youth {
         }
     }
 
+    /// How long the next message has to wait, so that those who hand messages in
+    /// notice, the more the less room there is, before there is none.
+    fn pace(&self) -> Duration {
+        let above = self.count().saturating_sub(self.high_water);
+        let room = self.bound.saturating_sub(self.high_water);
+        match above.min(room) {
+            0 => Duration::ZERO,
+            above => MOST_PACE.mul_f64(above as f64 / room as f64),
+        }
+    }
+
     /// Waits while there are too many: so who hands messages in is slowed down
-    /// to what the index takes, instead of being refused all at once.
+    /// to what is delivered and what the index takes, instead of being refused all
+    /// at once.
     pub(crate) async fn room(&self) -> Result<()> {
+        let pace = self.pace();
+        if !pace.is_zero() {
+            self.paced.inc();
+            tokio::time::sleep(pace).await;
+        }
         if self.count() < self.bound {
             return Ok(());
         }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use postrider_account::{Accounts, Authenticated, Guard};
 use postrider_base::{Clock, Metrics, Random, Timestamp};
-use postrider_mail::{Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
+use postrider_mail::{AccountId, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
 use rsasl::config::SASLConfig;
 
@@ -208,6 +209,7 @@ impl Submission {
         let mut header = Vec::with_capacity(2048);
         write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
         let understood = rewrite(&front, &stamp, &mut header)?;
+        let lifetime = self.lifetime(authenticated.account, understood.configuration_set.as_deref());
         let mut content = Vec::with_capacity(2 + rest.len());
         content.push(Bytes::from(header));
         content.push(front.slice(understood.body_offset..));
@@ -216,7 +218,7 @@ impl Submission {
             id,
             account: authenticated.account,
             accepted_at: now,
-            expires_at: not_before.unwrap_or(now).saturating_add(settings.expiry.as_duration()),
+            expires_at: not_before.unwrap_or(now).saturating_add(lifetime),
             not_before,
             // RFC 8689 section 4.1: the field is ignored beside the parameter.
             tls_optional: understood.tls_optional && !envelope.require_tls,
@@ -234,6 +236,15 @@ impl Submission {
             },
             content: Content::new(content),
         })
+    }
+
+    /// How long delivery is tried for a message that is sent with this configuration
+    /// set: as the settings say, or shorter where the set says so.
+    fn lifetime(&self, account: AccountId, set: Option<&str>) -> Duration {
+        let longest = self.0.settings.expiry.as_duration();
+        let set = set.and_then(|name| self.0.accounts.configuration_sets().find(account, name));
+        let shorter = set.and_then(|set| set.max_lifetime).map(|lifetime| lifetime.as_duration());
+        shorter.map_or(longest, |shorter| shorter.min(longest))
     }
 
     /// A new message id, of this node and this moment.

@@ -17,6 +17,7 @@ mod reports;
 mod require_tls;
 mod rig;
 mod server;
+mod shaped;
 mod shutdown;
 mod sites;
 mod sources;

@@ -240,6 +240,38 @@ async fn who_hands_in_too_much_at_once_waits_for_the_index() {
     assert_eq!(rig.clock.now().saturating_since(began), Duration::from_secs(10));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_hands_in_much_is_slowed_down_before_there_is_no_room() {
+    let mut rig = Rig::with_sled();
+    rig.settings.max_young = 20;
+    rig.settings.young_high_water = 10;
+    rig.settings.index_after = postrider_base::Period::from_secs(3600);
+    let spool = rig.open().await;
+    let queue = crate::rig::queue("one.example");
+    spool.park(&queue);
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let began = rig.clock.now();
+        rig.accept(&spool, &["a@one.example"]).await;
+        waits.push(rig.clock.now().saturating_since(began));
+    }
+    let (quick, slow) = waits.split_at(11);
+    assert!(quick.iter().all(Duration::is_zero), "{quick:?}");
+    // A tenth of a second more with each, and no cliff.
+    for (n, wait) in (1..).zip(slow) {
+        assert!(wait.as_millis().abs_diff(n * 100) <= 5, "{slow:?}");
+    }
+    let refused = spool.accept(rig.message(&["a@one.example"])).await;
+    assert!(matches!(refused, Err(Error::Full("max_young"))), "{refused:?}");
+    // What is delivered makes room, and nobody is slowed down any more.
+    spool.unpark(&queue);
+    drop(spool.take_due(1).await.pop());
+    drain(&spool).await;
+    let began = rig.clock.now();
+    rig.accept(&spool, &["a@one.example"]).await;
+    assert_eq!(rig.clock.now(), began);
+}
+
 /// Flips a bit in the one place of the log that has these bytes.
 fn damage(rig: &Rig, bytes: &[u8]) {
     for path in rig.disk.read_dir(Path::new(DIR)).unwrap() {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use postrider_mail::BodyType;
+use postrider_account::ConfigurationOption;
+use postrider_base::Period;
+use postrider_mail::{AccountId, BodyType};
 
 use super::*;
 
@@ -36,6 +38,21 @@ async fn a_hold_that_has_passed_is_none_and_one_too_long_is_refused() {
     let refusal = Refusal::HoldTooLong(604_800);
     assert_eq!(world.submission.check_hold(too_long), Err(refusal));
     assert_eq!(world.submission.submit(SubmissionRequest { hold: Some(too_long), ..simple() }).await, Err(refusal));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_set_makes_the_life_of_its_messages_shorter_and_never_longer() {
+    for (set, hours, expected) in [("codes", Some(1), 1), ("letters", Some(13), 13), ("plain", None, 96)] {
+        let world = world_with(|settings| settings.expiry = Period::from_hours(96), Default::default()).await;
+        let options = vec![ConfigurationOption::MaxLifetime(hours.map(Period::from_hours))];
+        world.accounts.configuration_sets().create(AccountId::default(), set, options).await.unwrap();
+        let content: &'static str = format!("X-SES-CONFIGURATION-SET: {set}\r\nSubject: x\r\n\r\n").leak();
+        let request = request(Some("a@example.com"), &["b@example.org"], &[content]);
+        world.submission.submit(request).await.unwrap();
+        let (message, _) = world.due().await;
+        assert_eq!(message.origin.configuration_set.as_deref(), Some(set));
+        assert_eq!(message.expires_at, message.accepted_at.saturating_add(expected * HOUR), "{set}");
+    }
 }
 
 #[tokio::test]
