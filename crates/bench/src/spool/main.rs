@@ -13,9 +13,11 @@ use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use postrider_base::{Disk, RealDisk};
 
 /// The daemon's allocator, for memory as the daemon has it.
 #[global_allocator]
@@ -55,6 +57,10 @@ struct Options {
     /// One side of the matrix without the other, for a profiler
     #[arg(long, value_enum)]
     alone: Option<Side>,
+    /// Microseconds that a sync of the matrix takes at least: on a file system
+    /// in memory, the same comparison on a disk that is always the same
+    #[arg(long)]
+    sync: Option<u64>,
     /// Where the files are: on the file system that is to be measured
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
@@ -133,6 +139,14 @@ async fn run(options: &Options) -> io::Result<()> {
 }
 
 impl Options {
+    /// The disk of the matrix.
+    fn disk(&self) -> Arc<dyn Disk> {
+        match self.sync {
+            Some(sync) => Arc::new(slow_disk::SlowDisk(Duration::from_micros(sync))),
+            None => Arc::new(RealDisk),
+        }
+    }
+
     fn wants(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }

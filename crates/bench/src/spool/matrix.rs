@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_base::{Clock, Disk, Metrics, RealDisk};
+use postrider_base::{Clock, Disk, Metrics};
 use postrider_spool::Spool;
 use postrider_wal::{Durability, Log, Options as Wal};
 use tokio::task::{AbortHandle, JoinSet};
@@ -41,7 +41,7 @@ async fn cell(options: &Options, size: usize, writers: usize) -> io::Result<()> 
         let sides = if run % 2 == 0 { [Side::Log, Side::Spool] } else { [Side::Spool, Side::Log] };
         for side in sides.into_iter().filter(|side| options.alone.is_none_or(|alone| alone == *side)) {
             match side {
-                Side::Log => logs.push(bare(options, &records, writers, Arc::new(RealDisk), Wal::default()).await?),
+                Side::Log => logs.push(bare(options, &records, writers, options.disk(), Wal::default()).await?),
                 Side::Spool => spools.push(queue(options, &mailer, writers).await?),
             }
         }
@@ -128,7 +128,7 @@ struct Queue {
 async fn queue(options: &Options, mailer: &Mailer, writers: usize) -> io::Result<Queue> {
     let dir = directory(&options.dir)?;
     let (clock, metrics) = (Clock::system(), Metrics::new());
-    let spool = place::spool(dir.path(), &clock, &metrics).await?;
+    let spool = place::spool_on(options.disk(), dir.path(), &clock, &metrics).await?;
     place::spool_ready(&spool).await;
     let delivering: Vec<_> =
         (0..writers).map(|_| Stop(tokio::spawn(deliver(spool.clone(), clock.clone())).abort_handle())).collect();

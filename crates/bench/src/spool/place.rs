@@ -83,8 +83,18 @@ impl Mailer {
 
 /// A spool as the daemon opens it.
 pub(crate) async fn spool(dir: &Path, clock: &Clock, metrics: &Metrics) -> io::Result<Spool> {
+    spool_on(Arc::new(RealDisk), dir, clock, metrics).await
+}
+
+/// The same with another disk under its logs.
+pub(crate) async fn spool_on(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> io::Result<Spool> {
     let options = SpoolOptions {
-        disk: Arc::new(RealDisk),
+        disk,
         dir: dir.join("spool"),
         index_dir: Some(dir.join("index")),
         clock: clock.clone(),
