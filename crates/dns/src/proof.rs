@@ -243,3 +243,6 @@ fn of<'a>(answers: &'a [Record], owner: &'a Name, kind: RecordType) -> impl Iter
 fn seconds(ttl: u32) -> Duration {
     Duration::from_secs(ttl.into())
 }
+
+#[cfg(test)]
+mod tests;
