@@ -64,6 +64,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use config::Config;
+use settings::Limits;
 use known::KnownHosts;
 use shaping::Governor;
 use site::Site;
@@ -136,7 +137,7 @@ impl Delivery {
             sites: Sites::new(deps.spool.clone(), deps.clock.clone(), governor.clone()),
             connections: Arc::new(Semaphore::new(limits.connections)),
             ready: Arc::new(Semaphore::new(limits.ready)),
-            lookups: Semaphore::new(limits.lookups),
+            lookups: Arc::new(Semaphore::new(limits.lookups)),
             known: KnownHosts::new(limits.known_hosts, deps.metrics.outbound_known_hosts.clone()),
             spool: deps.spool,
             accounts: deps.accounts,
@@ -195,8 +196,7 @@ impl Delivery {
 
     /// Takes new settings, and reads the files that they name again. They hold
     /// from the next claim on; connections that are open keep what they were
-    /// opened with. `limits.connections`, `limits.ready`, `limits.lookups` and
-    /// `limits.sts_fetches` hold from the next start.
+    /// opened with. `limits.sts_fetches` holds from the next start.
     ///
     /// # Errors
     /// [`Error::Settings`] and [`Error::File`]; the settings in force stay.
@@ -207,7 +207,8 @@ impl Delivery {
         let config = Config::new(generation, settings, hostname, &shared.built_in, &shared.clock)?;
         shared.governor.reload(shaping::Shaping::new(&config.settings)?);
         shared.sources.configure(&config.settings.sources, &config.settings.warm_up);
-        shared.config.store(Arc::new(config));
+        let before = shared.config.swap(Arc::new(config));
+        shared.resize(&before.settings.limits);
         Ok(())
     }
 }
@@ -235,11 +236,36 @@ struct Shared {
     /// A place for each claim.
     ready: Arc<Semaphore>,
     /// A place for each lookup.
-    lookups: Semaphore,
+    lookups: Arc<Semaphore>,
     known: KnownHosts,
 }
 
 impl Shared {
+    /// Makes as many places as the limits in force say, where there were others
+    /// `before`. Places that are to go and are taken go when they are free, before
+    /// anybody gets a new one.
+    fn resize(&self, before: &Limits) {
+        let config = self.config.load();
+        let now = &config.settings.limits;
+        for (places, before, now) in [
+            (&self.connections, before.connections, now.connections),
+            (&self.ready, before.ready, now.ready),
+            (&self.lookups, before.lookups, now.lookups),
+        ] {
+            places.add_permits(now.saturating_sub(before));
+            let excess = u32::try_from(before.saturating_sub(now)).unwrap_or(u32::MAX);
+            if excess > 0 {
+                let (places, scope) = (places.clone(), self.scope.clone());
+                self.scope.spawn("limits", async move {
+                    tokio::select! {
+                        Ok(permits) = places.acquire_many_owned(excess) => permits.forget(),
+                        () = scope.cancelled() => {}
+                    }
+                });
+            }
+        }
+    }
+
     /// Starts the task of a connection that `site` has counted.
     fn start_worker(self: &Arc<Self>, site: Arc<Site>) {
         self.scope.spawn("connection", worker::run(self.clone(), site));

@@ -217,3 +217,56 @@ async fn a_route_changed_during_a_lookup_holds_for_who_waited() {
     assert!(is_delivered(&rig.outcome(id).await));
     assert_eq!((found.seen().connections, routed.seen().messages.len()), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_number_of_connections_can_be_changed_while_they_are_open() {
+    let mut rig = rig().await;
+    // Each message takes a while: eighteen octets, one a second.
+    let server = Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "." => Say::Slow("250 2.0.0 taken ok\r\n"),
+        _ => Say::Usual,
+    });
+    let with = |connections| {
+        let mut settings = routes(&[]);
+        settings.limits.connections = connections;
+        settings
+    };
+    let delivery = rig.deliver(with(2));
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(rig.send(&["ann@example.com"]).await);
+    }
+    server.until(|seen| seen.open.0 == 2).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(server.seen().open.1, 2);
+    delivery.reload(with(4)).unwrap();
+    server.until(|seen| seen.open.0 == 4).await;
+    delivery.reload(with(1)).unwrap();
+    // Those that are open stay as long as they have work; then there is one.
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    assert_eq!(server.seen().open.1, 4);
+    for id in ids {
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
+    for _ in 0..20 {
+        rig.send(&["ann@example.com"]).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.seen().open.0, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_between_acceptance_and_the_first_attempt() {
+    let mut rig = rig().await;
+    let server = Server::start(&rig.net, HOST);
+    rig.deliver(routes(&[]));
+    let began = rig.clock.now();
+    // The first one looks up, dials and greets; the others find all that. Simulated time
+    // goes on only when everybody waits for it.
+    for count in 1..=3 {
+        rig.send(&["ann@example.com"]).await;
+        server.until(|seen| seen.messages.len() == count).await;
+        assert_eq!(rig.clock.now(), began, "message {count}");
+    }
+    assert_eq!(server.seen().connections, 1);
+}
