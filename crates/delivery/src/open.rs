@@ -69,7 +69,8 @@ impl Opening<'_> {
         let tls = self.tls(&policy);
         let mut opened = self.attempt(tls, &policy, stop).await;
         if let (Ok(connection), true) = (&opened, tls != TlsUse::Never) {
-            self.note(&connection.remote, &policy, connection.tls.as_ref(), None);
+            let Connection { remote, conversation, tls, .. } = connection;
+            self.note((remote, conversation), &policy, tls.as_ref(), None);
         }
         if matches!(opened, Err(Closed::ClearMayWork)) {
             self.shared.known.tls_failed(self.place, self.shared.clock.instant());
@@ -189,7 +190,7 @@ impl Opening<'_> {
                     let finding = connection.ending(&ended);
                     if finding.stage == Stage::StartTls {
                         let failure = Failure::new(FailureKind::StartTlsNotSupported, "");
-                        self.note(&connection.remote, policy, None, Some(&failure));
+                        self.note((&connection.remote, &connection.conversation), policy, None, Some(&failure));
                     }
                     if tls == TlsUse::Opportunistic && has_broken_over_tls(&connection, &ended) {
                         return Err(Closed::ClearMayWork);
@@ -237,7 +238,7 @@ impl Opening<'_> {
             () = stop.wait() => return Err(Closed::Stopped),
         };
         if let Err(failure) = &shaken {
-            self.note(&connection.remote, policy, None, Some(failure));
+            self.note((&connection.remote, &connection.conversation), policy, None, Some(failure));
         }
         match shaken {
             Ok((stream, info)) => {
@@ -254,7 +255,13 @@ impl Opening<'_> {
     }
 
     /// Counts how a session became what it is, for those who asked to be told.
-    fn note(&self, remote: &Remote, policy: &HostPolicy, tls: Option<&TlsInfo>, failure: Option<&Failure>) {
+    fn note(
+        &self,
+        (remote, conversation): (&Remote, &Conversation),
+        policy: &HostPolicy,
+        tls: Option<&TlsInfo>,
+        failure: Option<&Failure>,
+    ) {
         if !self.target.is_found_by_dns() || self.lane.demand == Demand::Waived {
             return;
         }
@@ -265,6 +272,7 @@ impl Opening<'_> {
         let session = Session {
             domain: self.domain,
             mx: &remote.host,
+            helo: conversation.host_name(),
             ip: remote.ip,
             source_ip: remote.source_ip,
             tlsa: tlsa.as_deref(),

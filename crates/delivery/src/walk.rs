@@ -240,6 +240,7 @@ impl<'a> Walk<'a> {
         let session = Session {
             domain: self.domain,
             mx: host,
+            helo: None,
             ip: None,
             source_ip: None,
             tlsa: Some(&[]),

@@ -97,7 +97,7 @@ impl Digest {
     }
 
     fn accepted(&mut self, lsn: Lsn, record: &AcceptedRecord, kind: Kind, rules: Rules<'_>) -> Result<Known> {
-        let silent = matches!(record.origin.kind, OriginKind::Dsn { .. });
+        let silent = record.origin.kind != OriginKind::Submission;
         let kind = if silent { Kind::Internal } else { kind };
         let (mut mail, mut cuts) = (None, Cuts::default());
         Body::begin(&mut self.buffer, kind);
@@ -289,14 +289,16 @@ mod tests {
 
     #[test]
     fn own_notifications_and_unknown_messages_have_no_events() {
-        let mut notification = message(1, &["a@example.net"]);
-        notification.origin.kind = OriginKind::Dsn { of: id(9) };
-        let delivered = || vec![outcome(0, ACCEPTED, Disposition::Delivered, "250 ok")];
-        let items = [accepted(1, notification), outcomes(2, 1, delivered()), outcomes(3, 2, delivered())];
-        let digest = digest(&items, &mut Live::new(1 << 20));
-        assert_eq!(digest.kinds, [Kind::Internal; 3]);
-        assert!(digest.entries.iter().all(|e| Body::parse(&e.body[0]).unwrap().json.is_empty()));
-        assert!(digest.mail_log.lines().last().unwrap().contains("to=<unknown>"));
+        for kind in [OriginKind::Dsn { of: id(9) }, OriginKind::Operator] {
+            let mut own = message(1, &["a@example.net"]);
+            own.origin.kind = kind;
+            let delivered = || vec![outcome(0, ACCEPTED, Disposition::Delivered, "250 ok")];
+            let items = [accepted(1, own), outcomes(2, 1, delivered()), outcomes(3, 2, delivered())];
+            let digest = digest(&items, &mut Live::new(1 << 20));
+            assert_eq!(digest.kinds, [Kind::Internal; 3]);
+            assert!(digest.entries.iter().all(|e| Body::parse(&e.body[0]).unwrap().json.is_empty()));
+            assert!(digest.mail_log.lines().last().unwrap().contains("to=<unknown>"));
+        }
     }
 
     #[test]

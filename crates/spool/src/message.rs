@@ -121,7 +121,7 @@ pub enum OriginKind {
         /// The message that it reports on.
         of: MessageId,
     },
-    /// The operator made it.
+    /// The operator made it, or the relay in the operator's name: a report.
     Operator,
 }
 

@@ -123,6 +123,8 @@ pub(crate) struct Session<'a> {
     pub(crate) domain: &'a Domain,
     /// The host's name.
     pub(crate) mx: &'a str,
+    /// What the host calls itself.
+    pub(crate) helo: Option<&'a str>,
     pub(crate) ip: Option<IpAddr>,
     /// Our address.
     pub(crate) source_ip: Option<IpAddr>,
@@ -187,7 +189,7 @@ impl TlsReports {
             let kept = self.0.sts.kept(domain);
             let applied = kept.map_or_else(Applied::none, |kept| Applied::sts(&kept.policy));
             let reason = Failed::reason(reason);
-            let failed = Failed { result, sending: None, host: None, receiving: None, reason };
+            let failed = Failed { result, sending: None, host: None, helo: None, receiving: None, reason };
             self.count(settings, domain, &applied, Some(failed));
         }
     }
@@ -251,6 +253,7 @@ impl Session<'_> {
             result,
             sending: self.source_ip,
             host: Some(self.mx.to_owned()),
+            helo: self.helo.and_then(Failed::reason),
             receiving: self.ip,
             reason: Failed::reason(reason),
         })

@@ -94,6 +94,8 @@ struct FailureDetails<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     receiving_mx_hostname: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    receiving_mx_helo: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     receiving_ip: Option<IpAddr>,
     failed_session_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +136,7 @@ fn failure_details(Detail { what, count }: &Detail) -> FailureDetails<'_> {
         result_type: what.result.as_str(),
         sending_mta_ip: what.sending,
         receiving_mx_hostname: what.host.as_deref(),
+        receiving_mx_helo: what.helo.as_deref(),
         receiving_ip: what.receiving,
         failed_session_count: *count,
         failure_reason_code: what.reason.as_deref(),

@@ -14,7 +14,7 @@ const MOST_POLICIES: usize = 8;
 
 /// Kinds of failures that are told apart, all policies together. Others count in
 /// the sum alone.
-const MOST_DETAILS: usize = 40;
+const MOST_DETAILS: usize = 32;
 
 /// Bytes of a policy that are repeated in the report.
 const MOST_TEXT: usize = 2 * 1024;
@@ -103,6 +103,8 @@ pub(crate) struct Failed {
     /// Our address.
     pub(crate) sending: Option<IpAddr>,
     pub(crate) host: Option<String>,
+    /// What the host calls itself.
+    pub(crate) helo: Option<String>,
     /// The host's address.
     pub(crate) receiving: Option<IpAddr>,
     /// One printable line.
@@ -110,7 +112,7 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// Words of ours or of a library.
+    /// Words that may be a stranger's, as one printable line.
     pub(crate) fn reason(text: &str) -> Option<String> {
         (!text.is_empty()).then(|| sanitize_text(text, 200))
     }
@@ -198,6 +200,7 @@ mod tests {
             result: ResultType::ValidationFailure,
             sending: Some([192, 0, 2, 1].into()),
             host: Some("mx.example".repeat(25)),
+            helo: Some("mx.example".repeat(25)),
             receiving: Some([0xffff; 8].into()),
             reason: Failed::reason(reason),
         })

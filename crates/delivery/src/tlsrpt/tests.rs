@@ -63,6 +63,7 @@ fn example_tally() -> Tally {
             result,
             sending: sending.parse().ok(),
             host: Some(format!("{host}.mail.company-y.example")),
+            helo: None,
             receiving: receiving.and_then(|ip| ip.parse().ok()),
             reason: Failed::reason(reason),
         },
@@ -190,6 +191,7 @@ impl Rig {
         Session {
             domain: &self.domain,
             mx: "mx.example.com",
+            helo: None,
             ip: Some([198, 51, 100, 1].into()),
             source_ip: None,
             tlsa: None,
