@@ -70,6 +70,15 @@ impl Authority {
 }
 
 impl Issued {
+    /// A TLSA record's value that knows this certificate and no other, in full
+    /// (RFC 6698: usage 3, selector 0, matching type 0).
+    #[must_use]
+    pub fn tlsa(&self) -> String {
+        let mut chain = CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).flatten();
+        let own = chain.next().map(|own| own.to_vec()).unwrap_or_default();
+        own.iter().fold("3 0 0 ".to_owned(), |text, octet| text + &format!("{octet:02x}"))
+    }
+
     /// For a server that shows this certificate.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A real name server, NSD, with zones that a test or benchmark writes.
 
 use std::fs;
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,13 +17,38 @@ const STEPS: u32 = 2_000;
 pub struct Zone {
     name: String,
     lines: String,
+    /// SOA and NS are among the lines.
+    complete: bool,
 }
 
 impl Zone {
     /// An empty zone.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), lines: String::new() }
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// A zone whose lines are all there.
+    pub(crate) fn complete(name: &str, lines: String) -> Self {
+        Self { name: name.to_owned(), lines, complete: true }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All lines, for the name server at `server`.
+    pub(crate) fn text(&self, server: Ipv4Addr, ttl: Duration) -> String {
+        let Self { name, lines, complete } = self;
+        if *complete {
+            return lines.clone();
+        }
+        let seconds = ttl.as_secs();
+        // The root has no name server of its own here.
+        let ns = if name.is_empty() { "ns.test.".to_owned() } else { format!("ns\nns IN A {server}") };
+        format!(
+            "$ORIGIN {name}.\n$TTL {seconds}\n@ IN SOA {name}. nobody.invalid. 1 3600 600 86400 {seconds}\n@ IN NS {ns}\n{lines}"
+        )
     }
 
     /// Adds a line such as `mx 60 IN A 192.0.2.1`.
@@ -78,17 +103,9 @@ impl Nsd {
             address.port()
         );
         for zone in zones {
-            let path = directory.path().join(&zone.name);
-            let mut file = BufWriter::new(fs::File::create(&path)?);
-            let (name, seconds) = (&zone.name, ttl.as_secs());
-            write!(
-                file,
-                "$ORIGIN {name}.\n$TTL {seconds}\n@ IN SOA ns hostmaster 1 3600 600 86400 {seconds}\n@ IN NS ns\n\
-                 ns IN A {ip}\n{}",
-                zone.lines
-            )?;
-            file.flush()?;
-            config.push_str(&format!("zone:\n name: {name}\n zonefile: \"{}\"\n", path.display()));
+            let path = directory.path().join(format!("zone.{}", zone.name));
+            fs::write(&path, zone.text(ip, ttl))?;
+            config.push_str(&format!("zone:\n name: {}.\n zonefile: \"{}\"\n", zone.name, path.display()));
         }
         fs::write(directory.path().join("conf"), config)?;
         let child = run(&directory)?;
