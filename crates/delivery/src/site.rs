@@ -209,13 +209,13 @@ impl Site {
         self.gate.pause(&claim.queue.domain, responsible_domain(&claim.message))
     }
 
-    /// Gives a claim back, and takes nothing more from its queue until a pause ends
-    /// or the message's time does.
+    /// Gives a claim back until a pause ends or the message's time does. Others of
+    /// its queue may have another lane, and pass.
     fn pause(&self, state: &mut State, job: Job, until: Option<Timestamp>, why: &str) {
         let (queue, expires_at) = (job.claim.queue.clone(), job.claim.message.expires_at);
-        self.around.spool.park(&queue);
-        drop(job);
-        state.paused.add(queue, until.map_or(expires_at, |until| until.min(expires_at)));
+        let end = until.map_or(expires_at, |until| until.min(expires_at));
+        job.claim.set_aside(end);
+        state.paused.add(queue, end);
         state.pause = Some((until, why.to_owned()));
         self.set_alarm(state);
     }
@@ -224,7 +224,7 @@ impl Site {
     pub(crate) fn resume(&self) {
         let mut state = self.state.lock();
         while let Some(queue) = state.paused.pop() {
-            self.around.spool.unpark(&queue);
+            self.around.spool.recall(&queue);
         }
         state.pause = None;
     }

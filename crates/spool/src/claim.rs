@@ -140,6 +140,17 @@ impl Claim {
         self.record(outcomes, dsns).await
     }
 
+    /// Gives the claim back, and has it not handed out again before `until`, while
+    /// the others of its queue are. Up to a thousand messages of a queue are set
+    /// aside like this; with more the whole queue is, as by [`Spool::park`]. Not
+    /// remembered across restarts; [`Spool::recall`] ends it early.
+    ///
+    /// [`Spool::park`]: crate::Spool::park
+    /// [`Spool::recall`]: crate::Spool::recall
+    pub fn set_aside(mut self, until: Timestamp) {
+        self.lease.aside = Some(until);
+    }
+
     fn new(lease: Lease, parcel: Parcel) -> Self {
         Self {
             id: lease.slot.1,
@@ -165,14 +176,24 @@ struct Lease {
     pinned: bool,
     /// The message does not wait in this queue any more.
     void: bool,
+    /// It is to let others pass until then.
+    aside: Option<Timestamp>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Self { shared, queue, slot, pinned, void } = self;
+        let Self { shared, queue, slot, pinned, void, aside } = self;
         shared.update(|state, now| match void {
             true => state.discard(queue, slot.1, now),
-            false => state.give_back(queue, *slot, *pinned, now),
+            false => {
+                let due = state.messages.get(&slot.1).and_then(|active| active.row.due(&queue.domain));
+                state.give_back(queue, *slot, *pinned, now);
+                if let (Some(due), Some(until)) = (due, *aside)
+                    && !state.due.set_aside(queue, (due, slot.1), until, now)
+                {
+                    state.due.park(queue, true, now);
+                }
+            }
         });
     }
 }
@@ -229,6 +250,7 @@ fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Taken>, Option<Timestamp>)
             slot,
             pinned: parcel.is_some(),
             void: known && parcel.is_none(),
+            aside: None,
         };
         match parcel {
             Some(parcel) => Some(Taken::Claim(Claim::new(lease, parcel))),

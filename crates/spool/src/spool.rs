@@ -226,6 +226,15 @@ impl Spool {
         self.0.0.update(|state, now| state.due.park(queue, false, now));
     }
 
+    /// As [`Spool::unpark`], and what was set aside ([`Claim::set_aside`]) is handed
+    /// out again at once.
+    pub fn recall(&self, queue: &QueueKey) {
+        self.0.0.update(|state, now| {
+            state.due.park(queue, false, now);
+            state.due.recall(queue, now);
+        });
+    }
+
     /// Keeps messages from being delivered, across restarts. Holding a queue,
     /// a domain or everything also holds what comes later. What is in
     /// delivery stays so.

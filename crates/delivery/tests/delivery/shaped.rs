@@ -195,3 +195,31 @@ async fn a_configuration_set_has_waits_and_a_demand_of_its_own() {
     assert_eq!(last.disposition, Disposition::Bounced(BounceKind::TransientGeneral));
     assert_eq!(server.seen().messages.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_one_signing_domain_lets_the_others_of_the_queue_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = rig().await;
+    Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "." if moment.connection == 0 && moment.taken == 0 => Say::Reply("421 4.7.28 too much mail from your domain"),
+        _ => Say::Usual,
+    });
+    let rule = "[[feedback]]\nname = \"test\"\ncodes = [421]\ntext = [\"too much mail\"]\n\
+                example = \"421 4.7.28 too much mail from your domain\"\n\
+                action = \"pause-signing-domain\"\nfor = \"30m\"\n";
+    rig.deliver(shaped(&dir, rule));
+    let began = rig.clock.now();
+    let from = |rig: &Rig, domain: &str| {
+        let mut message = rig.message(&["ann@example.com"]);
+        message.origin.headers.fields = vec![("From".to_owned(), format!("Ann <ann@{domain}>"))];
+        message
+    };
+    let first = rig.accept(from(&rig, "bulk.example")).await;
+    assert!(!is_delivered(&rig.outcome(first).await));
+    let (bulk, codes) = (from(&rig, "bulk.example"), from(&rig, "codes.example"));
+    let (bulk, codes) = (rig.accept(bulk).await, rig.accept(codes).await);
+    assert!(is_delivered(&rig.outcome(codes).await));
+    assert!(rig.clock.now().saturating_since(began) < MINUTE);
+    assert!(is_delivered(&rig.outcome(bulk).await));
+    assert!(rig.clock.now().saturating_since(began) >= 30 * MINUTE);
+}
