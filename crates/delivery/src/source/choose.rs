@@ -166,8 +166,10 @@ impl Layout {
         let groups = [Some(group), is_dedicated.then_some(&self.shared)];
         let mut all = groups.into_iter().flatten().flat_map(|group| &group.0);
         let (address, _) = all.find(|(address, _)| address.has(last) && free(address, wish))?;
-        let counts = !self.is_warm(address, wish);
-        let place = counts.then(|| address.take_excess(wish.site, wish.now)).unwrap_or_default();
+        let place = match self.is_warm(address, wish) {
+            true => Place::default(),
+            false => address.take_excess(wish.site, wish.now),
+        };
         Some(Choice::Use { source: Some(address.source()), place })
     }
 

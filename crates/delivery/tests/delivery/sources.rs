@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use postrider_account::ConfigurationOption;
-use postrider_delivery::settings::{Excess, SourceSettings, WarmUpSettings};
+use postrider_delivery::settings::{Excess, OnBlock, SourceSettings, WarmUpSettings};
 use postrider_delivery::{Delivery, Settings, SourceCounts};
 use postrider_mail::{AccountId, AttemptOutcome, Disposition, MessageId};
 
-use crate::rig::{DAY, Rig, is_delivered, routes};
+use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
 use crate::server::{Moment, Say, Server};
 
 /// Sources that need no warm-up, at these addresses.
@@ -130,7 +130,7 @@ async fn a_pool_without_addresses_holds_its_mail_until_it_has_one() {
     set(&rig, "news", &[]).await;
     rig.deliver(sources(&[("out1", "192.0.2.1"), ("out2", "192.0.2.2")]));
     let id = send_with(&rig, "news", "ann@example.com").await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(HOUR).await;
     assert_eq!(server.seen().connections, 0);
     rig.accounts.pools().assign(AccountId::default(), "news", "out2", 1).await.unwrap();
     let outcomes = rig.until_final(id).await;
@@ -215,6 +215,65 @@ async fn what_became_of_its_mail_is_counted_for_each_address() {
     let now = counts(&delivery, "out1");
     assert_eq!((now.attempts, now.delivered, now.deferred, now.bounced, now.blocked), (1, 1, 1, 1, 0));
     assert!(rig.metrics.encode().contains("postrider_source_delivered_total{source=\"out1\"} 1"));
+}
+
+/// A host that has the first source on a list for so long.
+fn lists_the_first(rig: &Rig, time: Duration) {
+    let until = rig.clock.now().saturating_add(time);
+    let clock = rig.clock.clone();
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    Server::scripted(&rig.net, "198.51.100.1:25", move |moment| {
+        let is_listed = moment.from.to_string() == "192.0.2.1" && clock.now() < until;
+        match moment.line.starts_with("RCPT") && is_listed {
+            true => Say::Reply("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org"),
+            false => Say::Usual,
+        }
+    });
+}
+
+/// So many messages, one after the other; where each left from, if it did.
+async fn send_one_by_one(rig: &mut Rig, count: usize) -> Vec<Option<String>> {
+    let mut from = Vec::new();
+    for _ in 0..count {
+        let id = rig.send(&["ann@example.com"]).await;
+        let outcomes = rig.until_final(id).await;
+        let last = outcomes.last().unwrap();
+        from.push(is_delivered(last).then(|| source_of(last)));
+    }
+    from
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_moves_away_from_a_blocked_address_where_it_may() {
+    let mut rig = Rig::new().await;
+    lists_the_first(&rig, DAY);
+    let mut settings = sources(&[("a", "192.0.2.1"), ("b", "192.0.2.2")]);
+    settings.sources.values_mut().for_each(|source| source.on_block = OnBlock::Move);
+    let delivery = rig.deliver(settings);
+    let began = rig.clock.now();
+    let from = send_one_by_one(&mut rig, 20).await;
+    let lost = from.iter().filter(|from| from.is_none()).count();
+    assert!(lost <= 1, "only the message that heard of it: {from:?}");
+    let b = from.iter().flatten().filter(|from| *from == "192.0.2.2").count();
+    assert_eq!(b + lost, 20, "{from:?}");
+    assert_eq!(counts(&delivery, "a").blocked, 1, "it was not asked again");
+    assert!(rig.clock.now().saturating_since(began) < HOUR, "nothing waited for the pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_waits_at_a_blocked_address_where_it_may_not_move() {
+    let mut rig = Rig::new().await;
+    lists_the_first(&rig, HOUR * 5 / 2);
+    let delivery = rig.deliver(sources(&[("a", "192.0.2.1"), ("b", "192.0.2.2")]));
+    let began = rig.clock.now();
+    let from = send_one_by_one(&mut rig, 20).await;
+    let lost = from.iter().filter(|from| from.is_none()).count();
+    let a = from.iter().flatten().filter(|from| *from == "192.0.2.1").count();
+    assert!((2..=4).contains(&lost), "one after each pause: {from:?}");
+    assert!(a >= 4, "those that waited until the list forgot: {from:?}");
+    assert!(rig.clock.now().saturating_since(began) >= HOUR * 5 / 2);
+    let blocked: u64 = delivery.sources()[0].days.iter().map(|(_, counts)| counts.blocked).sum();
+    assert_eq!(blocked, lost as u64);
 }
 
 #[tokio::test(start_paused = true)]
