@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Stop};
 use crate::finding::Finding;
 use crate::known::Place;
-use crate::lane::Lane;
+use crate::lane::{Demand, Lane};
 use crate::open::{Closed, Opening};
 use crate::route::Host;
 use crate::target::{Permission, Target, by_family, own_addresses, permission};
@@ -200,7 +200,7 @@ impl<'a> Walk<'a> {
             let Found { addresses, policy } = match &place.0 {
                 Host::Socket(_) => return Some(Address { rank, place, ip: None, policy: HostPolicy::default() }),
                 Host::Address(address) => Found { addresses: vec![*address], policy: HostPolicy::default() },
-                Host::Name(name) => match self.look_up(name, self.target.proved).await {
+                Host::Name(name) => match self.look_up(name, self.asks_for_proofs()).await {
                     Some(found) => found,
                     None => {
                         self.pass_over(rank, Finding::no_dns(name));
@@ -215,6 +215,12 @@ impl<'a> Walk<'a> {
             self.addresses.extend(allowed.into_iter().map(address));
         }
         self.addresses.pop_front()
+    }
+
+    /// RFC 8689 section 4.1: what is to go on whatever the recipient's domain
+    /// publishes is not kept by trouble with that either.
+    fn asks_for_proofs(&self) -> bool {
+        self.target.proved && self.lane.demand != Demand::Waived
     }
 
     /// The addresses of a host; with what its own zone asks of sessions where it is

@@ -214,6 +214,14 @@ async fn tls_required_no_goes_on_all_the_same() {
         let outcome = rig.outcome(id).await;
         assert!(is_delivered(&outcome), "{outcome:?}");
         assert_eq!(outcome.tls.is_some(), encrypted);
+        // Trouble with what the domain says keeps it no more than that does.
+        rig.zones.fail(&format!("_25._tcp.{HOST}"), Failure::ServFail);
+        let mut message = rig.message(&["ann@example.com"]);
+        message.tls_optional = true;
+        let id = rig.accept(message).await;
+        assert!(is_delivered(&rig.outcome(id).await));
+        rig.zones.remove(&format!("_25._tcp.{HOST}"));
+        publish(&rig.zones, &other);
         // The next one is held to what the domain says.
         let id = rig.send(&["ann@example.com"]).await;
         assert_eq!(rig.outcome(id).await.status.to_string(), "4.7.5");
