@@ -29,7 +29,9 @@ impl World {
     /// With these sources: 192.0.2.1 and so on, warmed up this far.
     fn new(sources: &[(&str, u8)]) -> Self {
         let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
+        let mut options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
+        // A thread would let paused time run ahead while it syncs.
+        options.log.driver = postrider_spool::Driver::Task;
         let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
         let clock = Clock::simulated(START);
         let random = Random::seeded(11);
