@@ -76,8 +76,8 @@ mod tests {
         let alarms = Alarms::new(clock.clone());
         let sleepers: Vec<_> = (0..4u64).map(Arc::new).collect();
         let at = |secs| Some(start.saturating_add(Duration::from_secs(secs)));
-        for (id, secs) in [(0, 30), (1, 20), (2, 10), (3, 40)] {
-            alarms.set(id, None, at(secs), &Arc::downgrade(&sleepers[id as usize]));
+        for (sleeper, secs) in sleepers.iter().zip([30, 20, 10, 40]) {
+            alarms.set(**sleeper, None, at(secs), &Arc::downgrade(sleeper));
         }
         alarms.set(0, at(30), at(20), &Arc::downgrade(&sleepers[0]));
         alarms.set(2, at(10), None, &Weak::new());

@@ -257,7 +257,7 @@ async fn the_number_of_connections_can_be_changed_while_they_are_open() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_waits_between_acceptance_and_the_first_attempt() {
-    let mut rig = rig().await;
+    let rig = rig().await;
     let server = Server::start(&rig.net, HOST);
     rig.deliver(routes(&[]));
     let began = rig.clock.now();
