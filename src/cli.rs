@@ -1,6 +1,7 @@
 //! The command line.
 
 mod sending;
+mod shaping;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use postrider_base::{Network, Period};
 use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
 
 pub(crate) use sending::{ConfigurationSetsCommand, PoolsCommand, SetOptions, SourcesCommand, WarmUpArgs};
+pub(crate) use shaping::{PauseArgs, ResumeArgs, ShapingCommand};
 
 /// An SMTP relay with Amazon SES's semantics that a company runs itself.
 #[derive(Debug, Parser)]
@@ -87,6 +89,13 @@ pub(crate) enum Command {
     Reload,
     /// The destinations that delivery knows at the moment
     Sites,
+    /// How much mail goes where: rules, how they stand, what pauses
+    #[command(subcommand)]
+    Shaping(ShapingCommand),
+    /// Let no mail out to a domain, a site or a provider; it waits in the queue
+    Pause(PauseArgs),
+    /// Let mail out again, whoever or whatever paused it
+    Resume(ResumeArgs),
     /// Policies of recipient domains (MTA-STS)
     #[command(subcommand)]
     Sts(StsCommand),
@@ -341,6 +350,18 @@ pub(crate) enum QueueCommand {
     Hold(SelectorArgs),
     /// Let held messages go on
     Release(SelectorArgs),
+    /// The destinations in use, those in trouble first: connections, limits, what waits, pauses,
+    /// last refusals
+    Sites {
+        /// Only this one, in detail: a site or one of its hosts
+        #[arg(long, value_name = "NAME")]
+        site: Option<String>,
+    },
+    /// Why a message has not left, for each recipient, and what to do
+    Why {
+        /// The message
+        id: MessageId,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,11 +4,13 @@ mod bans;
 pub(crate) mod config;
 mod credentials;
 mod events;
+mod explain;
 pub(crate) mod help;
 mod message;
 mod node;
 mod queue;
 mod sending;
+mod shaping;
 mod spool;
 mod sts;
 mod suppression;
@@ -20,7 +22,7 @@ use anyhow::{Result, bail};
 use postrider_control::Response;
 
 use crate::access::{Access, Need};
-use crate::cli::{Command, CredentialsCommand, SpoolCommand};
+use crate::cli::{Command, CredentialsCommand, QueueCommand, SpoolCommand};
 use crate::output::Output;
 
 /// Runs a command that acts on a node: through its daemon, or in process when none runs.
@@ -46,7 +48,10 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Trace(arguments) => trace::run(arguments, access, out).await,
         Command::Status => node::status(access, out).await,
         Command::Reload => node::reload(access, out).await,
-        Command::Sites => node::sites(access, out).await,
+        Command::Sites => explain::sites(None, access, out).await,
+        Command::Shaping(command) => shaping::run(command, access, out).await,
+        Command::Pause(arguments) => shaping::pause(arguments, access, out).await,
+        Command::Resume(arguments) => shaping::resume(arguments, access, out).await,
         Command::Sts(command) => sts::run(command, access, out).await,
         Command::Spool { command: Some(SpoolCommand::Compact) } => node::compact(access, out).await,
         Command::Spool { .. } => node::spool(access, out).await,
@@ -59,8 +64,9 @@ fn need(command: &Command) -> Need {
     match command {
         Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
         Command::ConfigurationSets(_) | Command::Pools(_) => Need::Accounts,
-        Command::Sources(_) => Need::Daemon,
+        Command::Sources(_) | Command::Shaping(_) | Command::Pause(_) | Command::Resume(_) => Need::Daemon,
         Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
+        Command::Queue(QueueCommand::Sites { .. }) => Need::Daemon,
         Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,
         _ => Need::Everything,
     }

@@ -1,4 +1,4 @@
-//! `postrider status`, `reload`, `sites` and `spool`.
+//! `postrider status`, `reload` and `spool`.
 
 use anyhow::Result;
 use postrider_control::{Operation, Response, SpoolStat};
@@ -94,27 +94,6 @@ fn show_spool(stat: &SpoolStat, out: &mut Output) -> Result<()> {
         out.line("held         everything, until `postrider queue release --all`")?;
     }
     Ok(())
-}
-
-pub(crate) async fn sites(access: &mut Access, out: &mut Output) -> Result<()> {
-    match access.ask(Operation::Sites).await? {
-        Response::Sites(rows) if out.json() => out.json_document(&rows),
-        Response::Sites(rows) => {
-            let rows = rows.into_iter().map(|row| {
-                vec![
-                    row.name,
-                    format!("{} of {}", row.connections, row.limit),
-                    row.idle.to_string(),
-                    row.ready.to_string(),
-                    row.delivered.to_string(),
-                    or_dash(row.last_refusal),
-                ]
-            });
-            let header = ["SITE", "CONNECTIONS", "IDLE", "READY", "DELIVERED", "LAST REFUSAL"];
-            out.table(&header, rows.collect(), "no site is in use")
-        }
-        other => unexpected(&other),
-    }
 }
 
 pub(crate) async fn reload(access: &mut Access, out: &mut Output) -> Result<()> {

@@ -20,6 +20,8 @@ pub(crate) async fn run(command: QueueCommand, access: &mut Access, out: &mut Ou
         QueueCommand::Delete(selector) => QueueOperation::Delete(selected(selector)),
         QueueCommand::Hold(selector) => QueueOperation::Hold(selected(selector)),
         QueueCommand::Release(selector) => QueueOperation::Release(selected(selector)),
+        QueueCommand::Why { id } => return super::explain::why(id, access, out).await,
+        QueueCommand::Sites { site } => return super::explain::sites(site.as_deref(), access, out).await,
     };
     match access.ask(Operation::Queue(operation)).await? {
         Response::Changed { count } if out.json() => out.json_line(&serde_json::json!({ "changed": count })),

@@ -12,8 +12,8 @@ use postrider_spool::Spool;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Error, Operation, ReloadReport, Response, SiteRow, SpoolStat, Status, bans, credentials, events, message, queue,
-    sending, sts, suppression, trace,
+    Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, bans, credentials, events,
+    message, queue, sending, sts, suppression, trace, why,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -92,8 +92,14 @@ impl Control {
                 Response::Message(Box::new(message::life(self.events()?, self.spool()?, id).await?))
             }
             Operation::Pools(operation) => operation.execute(deps.accounts.pools(), &self.sources()).await?,
+            Operation::Queue(QueueOperation::Why { id }) => {
+                let (delivery, events) = (deps.delivery.as_ref(), deps.events.as_ref());
+                let rooms = why::Rooms { spool: self.spool()?, events, delivery };
+                Response::Why(Box::new(why::explain(rooms, id).await?))
+            }
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
             Operation::Reload => self.reload().await?,
+            Operation::Shaping(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,
             Operation::Sites => self.sites()?,
             Operation::Sources(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,
             Operation::SpoolCompact => {

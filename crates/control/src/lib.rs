@@ -19,10 +19,13 @@ mod response;
 mod secret;
 mod sending;
 mod settings;
+mod shaping;
+mod site;
 mod socket;
 mod sts;
 mod suppression;
 mod trace;
+mod why;
 mod wire;
 
 pub use client::Client;
@@ -34,11 +37,14 @@ pub use operation::{
 };
 pub use response::{
     BanView, CredentialView, LifeStep, MessageLife, NewCredential, PolicyView, QueueMessage, QueueRow, QueueSummaryRow,
-    RecipientRow, ReloadReport, Response, SiteRow, SpoolStat, Status, TracedLine,
+    RecipientRow, ReloadReport, Response, SpoolStat, Status, TracedLine,
 };
 pub use secret::Secret;
-pub use sending::{
-    ConfigurationSetOperation, PoolOperation, SourceDay, SourceOperation, SourceRow, WarmUpRow,
-};
+pub use sending::{ConfigurationSetOperation, PoolOperation, SourceDay, SourceOperation, SourceRow, WarmUpRow};
 pub use settings::Settings;
+pub use shaping::{
+    FeedbackRow, PauseRow, ProviderRow, ReplyRow, RuleRow, ShapingOperation, ShapingRow, ShapingState, SiteShapingRow,
+};
+pub use site::{RefusalRow, SiteRow};
 pub use socket::Socket;
+pub use why::{MessageWhy, RecipientWhy};

@@ -6,7 +6,7 @@ use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReas
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigurationSetOperation, PoolOperation, Secret, SourceOperation};
+use crate::{ConfigurationSetOperation, PoolOperation, Secret, ShapingOperation, SourceOperation};
 
 /// Most entries that one [`SuppressionOperation::Import`] may carry; a longer list is sent in
 /// several operations, so that its sender sees the progress and no request is unbounded.
@@ -38,6 +38,8 @@ pub enum Operation {
     Queue(QueueOperation),
     /// Reads the configuration and the certificates again, as SIGHUP does.
     Reload,
+    /// How much mail goes where, and what pauses.
+    Shaping(ShapingOperation),
     /// The sites that delivery knows at the moment, with their connections.
     Sites,
     /// The addresses that mail leaves from.
@@ -80,7 +82,7 @@ impl Operation {
     #[must_use]
     pub fn needs_daemon(&self) -> bool {
         use Operation as O;
-        matches!(self, O::Reload | O::Sites | O::Sources(_) | O::Sts(_) | O::Trace { .. })
+        matches!(self, O::Reload | O::Shaping(_) | O::Sites | O::Sources(_) | O::Sts(_) | O::Trace { .. })
     }
 
     /// A short name for logs: a closed set, never the operation's content.
@@ -97,6 +99,7 @@ impl Operation {
             Operation::Pools(operation) => operation.name(),
             Operation::Queue(operation) => operation.name(),
             Operation::Reload => "reload",
+            Operation::Shaping(operation) => operation.name(),
             Operation::Sites => "sites",
             Operation::Sources(operation) => operation.name(),
             Operation::SpoolCompact => "spool-compact",
@@ -272,6 +275,11 @@ pub enum QueueOperation {
     },
     /// One row for each account and recipient domain.
     Summary,
+    /// Why a message has not left, for each recipient.
+    Why {
+        /// The message.
+        id: MessageId,
+    },
 }
 
 impl QueueOperation {
@@ -284,6 +292,7 @@ impl QueueOperation {
             QueueOperation::Retry(_) => "queue-retry",
             QueueOperation::Show { .. } => "queue-show",
             QueueOperation::Summary => "queue-summary",
+            QueueOperation::Why { .. } => "queue-why",
         }
     }
 }

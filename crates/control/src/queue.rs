@@ -29,6 +29,8 @@ pub(crate) async fn execute(spool: &Spool, operation: QueueOperation) -> Result<
         QueueOperation::Show { id } => {
             show(spool, id).await?.map(|message| Response::QueueMessage(Box::new(message))).ok_or_else(|| absent(id))
         }
+        // It is asked of more than the spool.
+        QueueOperation::Why { id } => Err(absent(id)),
         QueueOperation::Summary => {
             let queues = spool.summary().await?;
             Ok(Response::QueueSummary(queues.iter().map(summary_row).collect()))

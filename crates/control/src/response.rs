@@ -4,11 +4,10 @@ use std::net::IpAddr;
 
 use postrider_account::{ConfigurationSet, Pool, RecipientOverflow, Suppressed};
 use postrider_base::{Network, Timestamp};
-use postrider_delivery::SiteView;
 use postrider_mail::{AccountId, MessageId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Secret, SourceRow, moment};
+use crate::{MessageWhy, PauseRow, Secret, ShapingRow, SiteRow, SourceRow, moment};
 
 /// One item of an answer; most operations answer one, a stream answers many.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -60,6 +59,10 @@ pub enum Response {
     QueueSummary(Vec<QueueSummaryRow>),
     /// What a reload did.
     Reloaded(ReloadReport),
+    /// What pauses.
+    Pauses(Vec<PauseRow>),
+    /// How much mail goes somewhere.
+    Shaping(Box<ShapingRow>),
     /// The sites that delivery knows.
     Sites(Vec<SiteRow>),
     /// The addresses that mail leaves from, by name.
@@ -72,6 +75,8 @@ pub enum Response {
     Suppressed(Vec<Suppressed>),
     /// Something that was said in a session.
     Traced(TracedLine),
+    /// Why a message has not left.
+    Why(Box<MessageWhy>),
 }
 
 /// An address that may not talk to us for a while.
@@ -305,47 +310,6 @@ pub struct ReloadReport {
     pub applied: Vec<String>,
     /// Changed keys that take effect at the next start.
     pub needs_restart: Vec<String>,
-}
-
-/// What goes on at one destination of delivery.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct SiteRow {
-    /// The site's name: a route's host, or the MX hosts of its domains.
-    pub name: String,
-    /// Messages that wait for a connection.
-    pub ready: usize,
-    /// Queues that wait because the site has enough ready.
-    pub parked: usize,
-    /// Connections that are open or being opened.
-    pub connections: usize,
-    /// Of those, the ones without a message.
-    pub idle: usize,
-    /// Connections that may be open.
-    pub limit: usize,
-    /// Messages taken since the site was last unused.
-    pub delivered: u64,
-    /// The last reply that was not a success.
-    pub last_refusal: Option<String>,
-    /// When that reply came.
-    #[serde(with = "moment::optional")]
-    pub last_refusal_at: Option<Timestamp>,
-}
-
-impl From<SiteView> for SiteRow {
-    fn from(site: SiteView) -> SiteRow {
-        let (last_refusal_at, last_refusal) = site.last_refusal.unzip();
-        SiteRow {
-            name: site.name,
-            ready: site.ready,
-            parked: site.parked,
-            connections: site.connections,
-            idle: site.idle,
-            limit: site.limit,
-            delivered: site.delivered,
-            last_refusal,
-            last_refusal_at,
-        }
-    }
 }
 
 /// The durable queue's figures.

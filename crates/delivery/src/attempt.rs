@@ -19,6 +19,7 @@ use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::{Finding, millis};
 use crate::lane;
 use crate::needs::{self, Host};
+use crate::progress::Progress;
 use crate::report::Results;
 use crate::shaping::{Heard, SiteRules};
 use crate::site::{Job, Site};
@@ -89,7 +90,14 @@ impl<'a> Attempt<'a> {
 
     /// Runs the attempt over `connected`, or over a connection that is left
     /// there for the next one.
-    pub(crate) async fn run(&mut self, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
+    pub(crate) async fn run(
+        &mut self,
+        connected: &mut Option<Connected>,
+        stop: &mut Stop,
+        progress: &Arc<Progress>,
+    ) -> Reach {
+        let first = self.job.claim.recipients.first().map_or(0, |due| due.index);
+        progress.attempts(self.job.claim.id, first);
         self.set_suppressed_aside();
         if self.pending.is_empty() {
             return Reach::Done;
@@ -116,7 +124,7 @@ impl<'a> Attempt<'a> {
             self.shared.sources.count(source, Event::Attempt);
         }
         let (shared, started) = (self.shared, self.started);
-        let reach = self.walk(&content, connected, stop).await;
+        let reach = self.walk(&content, connected, stop, progress).await;
         shared.metrics.attempt_duration.observe(shared.clock.instant().duration_since(started));
         self.count();
         reach
@@ -145,12 +153,18 @@ impl<'a> Attempt<'a> {
     }
 
     /// From host to host, transaction after transaction, until nobody is left.
-    async fn walk(&mut self, content: &Content, connected: &mut Option<Connected>, stop: &mut Stop) -> Reach {
+    async fn walk(
+        &mut self,
+        content: &Content,
+        connected: &mut Option<Connected>,
+        stop: &mut Stop,
+        progress: &Arc<Progress>,
+    ) -> Reach {
         let (shared, site) = (self.shared, self.site);
         let config = self.config.clone();
         let thorough = needs::requires_tls(&self.job.claim.message.envelope);
         let domain = self.job.claim.queue.domain.clone();
-        let begin = || Walk::new(shared, config.clone(), &site.target, &site.lane, &domain, thorough);
+        let begin = || Walk::new(shared, config.clone(), &site.target, &site.lane, &domain, progress, thorough);
         let mut walk = None;
         let mut has_spoken = false;
         if connected.is_some() {

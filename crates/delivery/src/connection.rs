@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::finding::Finding;
+use crate::progress::Progress;
 use crate::tls::Level;
 
 /// Room for the replies to a pipelined group.
@@ -38,6 +40,8 @@ pub(crate) struct Connection {
     /// How sure it is whom we speak to, and that nobody else listens.
     pub(crate) level: Level,
     pub(crate) opened: Instant,
+    /// What those see who ask.
+    progress: Arc<Progress>,
     final_dot: FinalDot,
     input: BytesMut,
     /// When the replies to the commands of a transaction must have come.
@@ -93,6 +97,7 @@ impl Connection {
         conversation: Conversation,
         remote: Remote,
         opened: Instant,
+        progress: Arc<Progress>,
         counted: Held,
         slot: OwnedSemaphorePermit,
     ) -> Self {
@@ -103,6 +108,7 @@ impl Connection {
             tls: None,
             level: Level::default(),
             opened,
+            progress,
             final_dot: FinalDot::default(),
             input: BytesMut::with_capacity(READ_BUFFER),
             deadline: None,
@@ -120,6 +126,7 @@ impl Connection {
         loop {
             match self.conversation.advance(&mut self.input, gate) {
                 Action::NeedInput => {
+                    self.progress.reached(self.conversation.stage());
                     let has_written = self.write(stop).await?;
                     // A reply has its time as a whole, in however many pieces it comes.
                     if has_written || heard != Some(self.conversation.heard()) {

@@ -199,6 +199,7 @@ impl Dispatcher {
             Plan::Sought { generation: config.generation, jobs: vec![job], parked: Vec::new() },
         );
         let shared = self.shared.clone();
+        shared.seeking.lock().insert(domain.clone(), shared.clock.now());
         let answer = Err(Finding::internal("the lookup failed"));
         let report = self.report(News::Found { domain: domain.clone(), answer });
         let config = config.clone();
@@ -213,6 +214,7 @@ impl Dispatcher {
 
     /// A lookup has ended: those that waited for it go on.
     fn arrive(&mut self, domain: Domain, answer: Result<(Way, Duration), Finding>) {
+        self.shared.seeking.lock().remove(&domain);
         let Some(Plan::Sought { generation, jobs, parked }) = self.plans.remove(&domain) else { return };
         let config = self.shared.config.load_full();
         match answer {

@@ -30,6 +30,7 @@ mod known;
 mod lane;
 mod needs;
 mod open;
+mod progress;
 mod ready;
 mod report;
 pub mod route;
@@ -38,6 +39,7 @@ pub mod settings;
 mod settle;
 pub mod shaping;
 mod site;
+mod site_view;
 mod sites;
 mod smarthost;
 mod source;
@@ -47,12 +49,14 @@ mod tls;
 mod tlsrpt;
 mod unattempted;
 mod walk;
+pub mod why;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use postrider_account::Accounts;
 use postrider_base::{Clock, Dialer, Metrics, Random, Scope, Timestamp};
 use postrider_dns::{Resolver, Validation};
@@ -60,12 +64,11 @@ use postrider_mail::Domain;
 use postrider_spool::Spool;
 use postrider_store::Store;
 use postrider_submission::Submission;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use config::Config;
-use settings::Limits;
 use known::KnownHosts;
+use settings::Limits;
 use shaping::Governor;
 use site::Site;
 use sites::Sites;
@@ -75,7 +78,9 @@ use tlsrpt::TlsReports;
 
 pub use lane::Demand;
 pub use settings::Settings;
+pub use site_view::{LastRefusal, SiteView};
 pub use source::{ReverseDns, SourceCounts, SourceView, WarmUpView};
+pub use why::Why;
 
 /// What delivery works with.
 pub struct Deps {
@@ -139,6 +144,7 @@ impl Delivery {
             ready: Arc::new(Semaphore::new(limits.ready)),
             lookups: Arc::new(Semaphore::new(limits.lookups)),
             known: KnownHosts::new(limits.known_hosts, deps.metrics.outbound_known_hosts.clone()),
+            seeking: Mutex::default(),
             spool: deps.spool,
             accounts: deps.accounts,
             submission: deps.submission,
@@ -165,7 +171,8 @@ impl Delivery {
         Ok(Self(shared))
     }
 
-    /// Every site that has something ready or a connection, by name.
+    /// Every lane that has something ready or a connection: those in trouble first, then by
+    /// name.
     pub fn sites(&self) -> Vec<SiteView> {
         self.0.sites.views()
     }
@@ -238,6 +245,8 @@ struct Shared {
     /// A place for each lookup.
     lookups: Arc<Semaphore>,
     known: KnownHosts,
+    /// Domains whose hosts are being looked up, and since when.
+    seeking: Mutex<HashMap<Domain, Timestamp>>,
 }
 
 impl Shared {
@@ -270,39 +279,6 @@ impl Shared {
     fn start_worker(self: &Arc<Self>, site: Arc<Site>) {
         self.scope.spawn("connection", worker::run(self.clone(), site));
     }
-}
-
-/// What goes on in one lane of a site.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct SiteView {
-    /// `smtp://10.0.0.5:25`, `smarthost smtp.example.net:587`, `inbox:` or the MX
-    /// hosts in their order, equal ones joined with commas.
-    pub name: String,
-    /// The source that its connections come from; without one the system chooses.
-    pub source: Option<String>,
-    /// What the senders of its messages ask of TLS.
-    pub demand: Demand,
-    /// Messages that wait for a connection.
-    pub ready: usize,
-    /// Queues that wait because the site has enough ready.
-    pub parked: usize,
-    /// Connections that are open or being opened.
-    pub connections: usize,
-    /// Of those, the ones without a message.
-    pub idle: usize,
-    /// Connections that may be open.
-    pub limit: usize,
-    /// Messages in a time that it gets, where that is limited.
-    pub rate: Option<String>,
-    /// Queues that wait for the end of a pause.
-    pub paused: usize,
-    /// The last pause: when it is thought to end (never by itself without a time), and
-    /// why there is one.
-    pub pause: Option<(Option<Timestamp>, String)>,
-    /// Messages taken since the site was last unused.
-    pub delivered: u64,
-    /// The last reply that was not a success, and when it came.
-    pub last_refusal: Option<(Timestamp, String)>,
 }
 
 /// Why delivery does not start or does not take new settings.

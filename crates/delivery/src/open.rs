@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use postrider_base::metrics::Held;
 use postrider_base::{Dialed, Dialer};
@@ -16,6 +17,7 @@ use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::Finding;
 use crate::known::Place;
 use crate::lane::{Demand, Lane};
+use crate::progress::Progress;
 use crate::route::{Host, TlsUse};
 use crate::target::{Kind, Target};
 use crate::tls::{Failure, FailureKind, HostPolicy, Level, Proof, Required};
@@ -34,6 +36,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) found: HostPolicy,
     /// The recipients'.
     pub(crate) domain: &'a Domain,
+    pub(crate) progress: &'a Arc<Progress>,
 }
 
 /// Why an address does not take mail.
@@ -125,11 +128,15 @@ impl Opening<'_> {
     }
 
     async fn attempt(&self, tls: TlsUse, policy: &HostPolicy, stop: &mut Stop) -> Result<Connection, Closed> {
+        let progress = self.progress;
+        progress.waits_for_slot(self.shared.connections.available_permits() == 0);
         let slot = tokio::select! {
             biased;
             slot = self.shared.connections.clone().acquire_owned() => slot.map_err(|_| Closed::Stopped)?,
             () = stop.wait() => return Err(Closed::Stopped),
         };
+        progress.waits_for_slot(false);
+        progress.dials(&self.remote());
         let opened = self.shared.clock.instant();
         let dialed = tokio::select! {
             biased;
@@ -140,7 +147,8 @@ impl Opening<'_> {
         let counted = Held::new(&self.shared.metrics.outbound_open);
         let remote = Remote { source_ip: dialed.local, ..self.remote() };
         let conversation = Conversation::new(self.client_config(tls));
-        let mut connection = Connection::new(dialed.stream, conversation, remote, opened, counted, slot);
+        let mut connection =
+            Connection::new(dialed.stream, conversation, remote, opened, progress.clone(), counted, slot);
         if tls == TlsUse::Implicit {
             connection = self.handshake(connection, tls, policy, stop).await?;
         }

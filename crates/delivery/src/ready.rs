@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use postrider_base::Timestamp;
-use postrider_mail::{AccountId, Domain};
+use postrider_mail::{AccountId, Domain, MessageId};
 use postrider_spool::{QueueKey, Turns};
 
 use crate::site::Job;
@@ -69,6 +69,12 @@ impl Ready {
         Some(waiting.job)
     }
 
+    /// How many jobs of its own queue are before the one of a message.
+    pub(crate) fn before(&self, queue: &QueueKey, id: MessageId) -> Option<usize> {
+        let mut jobs = self.jobs.get(&queue.account)?.get(&queue.domain)?.iter();
+        jobs.position(|waiting| waiting.job.claim.id == id)
+    }
+
     /// When [`Ready::expired`] is to be asked next.
     pub(crate) fn earliest(&self) -> Option<Timestamp> {
         self.earliest
@@ -130,6 +136,10 @@ impl Parked {
         let queue = self.order.pop_front()?;
         self.until.remove(&queue);
         Some(queue)
+    }
+
+    pub(crate) fn holds(&self, queue: &QueueKey) -> bool {
+        self.until.contains_key(queue)
     }
 
     /// When [`Parked::over`] is to be asked next.

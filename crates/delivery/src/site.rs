@@ -11,6 +11,9 @@
 //! has greeted us, and few claims until messages are taken. So any number of
 //! dead or hanging sites leave room for the living ones.
 
+mod look;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,14 +22,16 @@ use postrider_base::Timestamp;
 use postrider_spool::Claim;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::SiteView;
 use crate::lane::{Demand, Lane, responsible_domain};
+use crate::progress::Progress;
 use crate::ready::{Parked, Ready};
 use crate::shaping::{Gate, Pause};
 use crate::sites::{Around, Key};
 use crate::source::Place;
 use crate::target::Target;
 use crate::walk::Refused;
+
+pub(crate) use look::Asked;
 
 /// Hosts that took few connections are offered one more with so many messages
 /// taken.
@@ -44,6 +49,9 @@ const LAST_CHANCE: Duration = Duration::from_secs(60);
 /// How long it is remembered that a site could not be reached, for the claims that
 /// were due by then.
 const DOWN: Duration = Duration::from_secs(60);
+
+/// Different refusals that are kept for operators.
+const REFUSALS: usize = 5;
 
 /// A claim on its way.
 pub(crate) struct Job {
@@ -86,6 +94,8 @@ pub(crate) struct Site {
     most_ready: usize,
     around: Arc<Around>,
     state: Mutex<State>,
+    /// What its connections are doing.
+    tasks: Mutex<Vec<Weak<Progress>>>,
 }
 
 #[derive(Default)]
@@ -109,7 +119,17 @@ struct State {
     /// How many the hosts were found to take, where that is fewer than there might be.
     taken_at_once: Option<usize>,
     delivered: u64,
-    last_refusal: Option<(Timestamp, String)>,
+    /// The last different things that it said and that were no success, oldest first.
+    refusals: VecDeque<Refusal>,
+}
+
+/// Something that a site said, and that was no success.
+struct Refusal {
+    /// When it said so last.
+    at: Timestamp,
+    /// How often.
+    count: u64,
+    text: String,
 }
 
 /// The site could not be reached.
@@ -132,7 +152,7 @@ impl State {
     }
 
     fn said(&self) -> Option<String> {
-        self.last_refusal.as_ref().map(|(_, text)| text.clone())
+        self.refusals.back().map(|refusal| refusal.text.clone())
     }
 
     fn is_unused(&self) -> bool {
@@ -158,6 +178,7 @@ impl Site {
             most_ready,
             around,
             state: Mutex::default(),
+            tasks: Mutex::default(),
         })
     }
 
@@ -415,11 +436,14 @@ impl Site {
     /// just said the same.
     pub(crate) fn refused(&self, at: Timestamp, text: &str) -> bool {
         let mut state = self.state.lock();
-        let is_new = state.last_refusal.as_ref().is_none_or(|(_, last)| last != text);
-        match &mut state.last_refusal {
-            Some((last_at, _)) if !is_new => *last_at = at,
-            last => *last = Some((at, text.to_owned())),
+        let is_new = state.refusals.back().is_none_or(|last| last.text != text);
+        let known = state.refusals.iter().position(|refusal| refusal.text == text);
+        let known = known.and_then(|place| state.refusals.remove(place));
+        if state.refusals.len() >= REFUSALS {
+            state.refusals.pop_front();
         }
+        let count = known.map_or(0, |known| known.count).saturating_add(1);
+        state.refusals.push_back(Refusal { at, count, text: text.to_owned() });
         is_new
     }
 
@@ -431,24 +455,5 @@ impl Site {
             self.around.alarms.set(self.id, state.alarm.take(), None, &self.this);
         }
         is_unused
-    }
-
-    pub(crate) fn view(&self) -> SiteView {
-        let state = self.state.lock();
-        SiteView {
-            name: self.lane.site.to_string(),
-            source: self.lane.source.as_ref().map(|source| source.name.to_string()),
-            demand: self.lane.demand,
-            ready: state.ready.len(),
-            parked: state.parked.len(),
-            connections: state.connections,
-            idle: state.waiting.len(),
-            limit: self.limit(&state),
-            rate: self.gate.rate(),
-            paused: state.paused.len(),
-            pause: state.pause.clone(),
-            delivered: state.delivered,
-            last_refusal: state.last_refusal.clone(),
-        }
     }
 }

@@ -92,11 +92,13 @@ impl Sites {
 
     pub(crate) fn views(&self) -> Vec<SiteView> {
         let mut views: Vec<_> = self.all().iter().map(|site| site.view()).collect();
-        views.sort_by(|a, b| (&a.name, &a.source).cmp(&(&b.name, &b.source)));
+        views.sort_by(|a, b| {
+            b.trouble().cmp(&a.trouble()).then_with(|| (&a.name, &a.source).cmp(&(&b.name, &b.source)))
+        });
         views
     }
 
-    fn all(&self) -> Vec<Arc<Site>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Site>> {
         self.map.lock().values().cloned().collect()
     }
 

@@ -18,6 +18,7 @@ use crate::finding::Finding;
 use crate::known::Place;
 use crate::lane::{Demand, Lane};
 use crate::open::{Closed, Opening};
+use crate::progress::Progress;
 use crate::route::Host;
 use crate::target::{Permission, Target, by_family, own_addresses, permission};
 use crate::tls::{self, Failure, FailureKind, Found, HostPolicy};
@@ -31,6 +32,7 @@ pub(crate) struct Walk<'a> {
     lane: &'a Lane,
     /// The recipients'.
     domain: &'a Domain,
+    progress: &'a Arc<Progress>,
     /// Hosts that have not been looked up, with their rank.
     hosts: VecDeque<(usize, Host)>,
     /// Addresses of the present host that have not been dialled.
@@ -97,6 +99,7 @@ impl<'a> Walk<'a> {
         target: &'a Target,
         lane: &'a Lane,
         domain: &'a Domain,
+        progress: &'a Arc<Progress>,
         thorough: bool,
     ) -> Self {
         let now = shared.clock.instant();
@@ -109,6 +112,7 @@ impl<'a> Walk<'a> {
             target,
             lane,
             domain,
+            progress,
             hosts: order.into_iter().map(|(rank, host)| (rank, host.clone())).collect(),
             addresses: VecDeque::new(),
             entered: None,
@@ -150,7 +154,17 @@ impl<'a> Walk<'a> {
             self.addresses_left -= 1;
             let (shared, config) = (self.shared, &*self.config);
             let (target, lane, domain) = (self.target, self.lane, self.domain);
-            let opening = Opening { shared, config, target, lane, domain, place: &place, ip, found: policy };
+            let opening = Opening {
+                shared,
+                config,
+                target,
+                lane,
+                domain,
+                progress: self.progress,
+                place: &place,
+                ip,
+                found: policy,
+            };
             let opened = opening.open(stop).await;
             if let Err(Closed::Ourselves) = opened {
                 self.shared.metrics.outbound_failed.inc();

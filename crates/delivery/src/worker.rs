@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::Shared;
 use crate::attempt::{Attempt, Reach};
 use crate::connection::{Connection, Stop};
+use crate::progress::{Progress, Step};
 use crate::report::Results;
 use crate::settle::Settling;
 use crate::shaping::Permit;
@@ -21,7 +22,8 @@ use crate::walk::Refused;
 pub(crate) async fn run(shared: Arc<Shared>, site: Arc<Site>) {
     let counted = Counted { shared: shared.clone(), site: site.clone() };
     let stop = Stop::new(shared.scope.clone());
-    let mut worker = Worker { shared, site, stop, connection: None, settling: Settling::default() };
+    let progress = site.enroll();
+    let mut worker = Worker { shared, site, stop, connection: None, settling: Settling::default(), progress };
     worker.work().await;
     // Before the farewell, which takes time.
     drop(counted);
@@ -35,6 +37,8 @@ struct Worker {
     stop: Stop,
     connection: Option<Connected>,
     settling: Settling,
+    /// What those see who ask.
+    progress: Arc<Progress>,
 }
 
 /// The site counts this task. However it ends, what is ready is not forgotten.
@@ -81,7 +85,8 @@ impl Worker {
         while let Some(job) = self.next_job(&permit).await {
             let (shared, site) = (self.shared.clone(), self.site.clone());
             let mut attempt = Attempt::new(&shared, &site, job);
-            let running = AssertUnwindSafe(attempt.run(&mut self.connection, &mut self.stop)).catch_unwind();
+            let running =
+                AssertUnwindSafe(attempt.run(&mut self.connection, &mut self.stop, &self.progress)).catch_unwind();
             match self.settling.along(running).await {
                 Ok(Reach::Done) => self.settle(attempt.into_parts()),
                 Ok(Reach::Unreachable(refused)) => match self.site.take_back(attempt.into_parts().0) {
@@ -112,7 +117,9 @@ impl Worker {
 
     /// The next job, or `None` when this task has to end.
     async fn next_job(&mut self, permit: &Permit) -> Option<Job> {
+        self.progress.waits(Step::Turn);
         self.turn().await?;
+        self.progress.waits(Step::Idle);
         let idle = match &self.connection {
             Some(_) => self.shared.config.load().settings.limits.connection_idle.as_duration(),
             None => Duration::ZERO,

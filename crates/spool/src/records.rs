@@ -157,6 +157,17 @@ impl Holds {
         self.all || self.domains.contains(&queue.domain) || self.queues.contains(queue)
     }
 
+    /// The widest hold that covers a queue.
+    pub(crate) fn widest(&self, queue: &QueueKey) -> Option<Selector> {
+        if self.all {
+            Some(Selector::All)
+        } else if self.domains.contains(&queue.domain) {
+            Some(Selector::Domain(queue.domain.clone()))
+        } else {
+            self.queues.contains(queue).then(|| Selector::Queue(queue.clone()))
+        }
+    }
+
     /// Adds a hold; single messages are not kept here.
     pub(crate) fn add(&mut self, selector: &Selector) {
         match selector {

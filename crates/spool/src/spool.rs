@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_base::{Clock, Disk, Metrics};
+use postrider_base::{Clock, Disk, Metrics, Timestamp};
 use postrider_mail::{AttemptOutcome, MessageId};
 use postrider_wal::{Driver, Durability, Lsn};
 
@@ -298,6 +298,17 @@ impl Spool {
     /// [`Error::Closed`].
     pub async fn show(&self, id: MessageId) -> Result<Option<MessageView>> {
         operator::show(&self.0.0, id).await
+    }
+
+    /// The time by which messages are due.
+    pub fn now(&self) -> Timestamp {
+        self.0.0.clock.now()
+    }
+
+    /// The widest hold that keeps the mail of `queue`, if one does. Holds of single
+    /// messages are in [`MessageView::held`].
+    pub fn hold_of(&self, queue: &QueueKey) -> Option<Selector> {
+        self.0.0.state.lock().due.holds().widest(queue)
     }
 
     /// The spool in numbers; also brings the metrics of its log up to date.

@@ -29,6 +29,11 @@ impl<K: Clone + Eq + Hash, H: Default> Turns<K, H> {
         })
     }
 
+    /// The heap of `key`, where there is one.
+    pub fn get(&self, key: &K) -> Option<&H> {
+        self.heaps.get(key)
+    }
+
     /// Takes from the heap whose turn it is. `take` says with what it took
     /// whether the heap has more.
     pub fn next<T>(&mut self, take: impl FnOnce(&K, &mut H) -> (T, bool)) -> Option<T> {
@@ -67,6 +72,13 @@ mod tests {
             turns.of(key).extend(0..*count);
         }
         turns
+    }
+
+    #[test]
+    fn a_look_at_a_heap_makes_none() {
+        let turns = filled(&[('a', 2)]);
+        assert_eq!((turns.get(&'a').map(Vec::len), turns.get(&'b')), (Some(2), None));
+        assert!(filled(&[]).is_empty());
     }
 
     fn next(turns: &mut Turns<char, Vec<usize>>) -> Option<char> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use postrider_mail::{Domain, sanitize_text};
 use tokio::time::timeout;
 
+use super::gate::SYSTEM;
 use super::governor::Inner;
 use super::orders::Order;
 use super::rules::Place;
@@ -61,7 +62,8 @@ impl Delivery {
     /// returns: it survives a restart.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a name that can be none; [`Error::Store`].
+    /// [`Error::Unknown`] for a name that can be none; [`Error::NoSuchSource`];
+    /// [`Error::Store`].
     pub async fn pause(&self, request: PauseRequest) -> Result<PauseView, Error> {
         let inner = &self.0.governor.0;
         let since = inner.clock.now();
@@ -69,6 +71,11 @@ impl Delivery {
         let is_provider = inner.provider_called(&name).is_some();
         if !is_provider && inner.sites_called(&name).is_empty() && name.parse::<Domain>().is_err() {
             return Err(unknown(&name));
+        }
+        if let Some(source) = request.source.as_deref().filter(|source| *source != SYSTEM)
+            && !self.sources().iter().any(|known| known.name == source)
+        {
+            return Err(Error::NoSuchSource(source.to_owned()));
         }
         let order = Order {
             name,

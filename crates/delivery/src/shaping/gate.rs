@@ -18,6 +18,9 @@ use super::throttle::{LastReply, Throttle};
 /// messages.
 const FAIR_TURN: u32 = 10;
 
+/// What the address that the system chooses is called.
+pub(super) const SYSTEM: &str = "system";
+
 /// The way of one lane: from one source to one site.
 pub(crate) struct Gate {
     pub(super) inner: Arc<Inner>,
@@ -68,11 +71,6 @@ impl Gate {
         self.site.throttle.seats.limit()
     }
 
-    /// The rate that holds at the moment, where one does.
-    pub(crate) fn rate(&self) -> Option<String> {
-        self.site.throttle.pacer.rate().map(|rate| rate.to_string())
-    }
-
     /// A place for a connection, at once or in turn: round the lanes, and in
     /// the order of asking within one. Giving up waiting loses nothing.
     pub(crate) async fn connection(&self) -> Permit {
@@ -108,8 +106,7 @@ impl Gate {
     pub(crate) fn pause(&self, domain: &Domain, signing_domain: Option<&str>) -> Option<Pause> {
         let provider = self.site.provider.load();
         let provider_name = provider.as_ref().map(|provider| &*provider.name);
-        let Scope::Source(source) = &self.source else { return None };
-        let ordered = self.inner.orders.pause_of(&self.site.place, provider_name, source.as_deref(), domain.as_str());
+        let ordered = self.inner.orders.pause_of(&self.site.place, provider_name, self.source_name(), domain.as_str());
         if ordered.is_some() {
             return ordered;
         }
@@ -229,10 +226,10 @@ impl Gate {
         }
     }
 
-    fn source_name(&self) -> &str {
+    pub(super) fn source_name(&self) -> &str {
         match &self.source {
             Scope::Source(Some(name)) => name,
-            Scope::Source(None) | Scope::SigningDomain(_) => "system",
+            Scope::Source(None) | Scope::SigningDomain(_) => SYSTEM,
         }
     }
 }

@@ -13,7 +13,7 @@ use postrider_mail::Domain;
 use postrider_store::Store;
 use tokio::sync::{Notify, watch};
 
-use super::gate::Gate;
+use super::gate::{Gate, SYSTEM};
 use super::orders::{Order, Orders};
 use super::pause::{Pause, Scope};
 use super::rules::{Place, ProviderRules, Shaping, SiteRules, own_name};
@@ -164,7 +164,7 @@ impl Governor {
         let is_source = |of: Option<&str>| source.is_none() || of == source;
         let orders = self.0.orders.remove(|order| order.name == name && is_source(order.source.as_deref())).await?;
         let ends = |scope: &Scope, _: &Pause| match scope {
-            Scope::Source(of) => is_source(of.as_deref()),
+            Scope::Source(of) => is_source(Some(of.as_deref().unwrap_or(SYSTEM))),
             Scope::SigningDomain(_) => source.is_none(),
         };
         let sites = self.0.sites_called(name);

@@ -1,19 +1,21 @@
 //! What stands between a message and a site, for those who ask.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use postrider_base::Timestamp;
 use postrider_mail::Domain;
 
 use super::gate::Gate;
 use super::pause::Scope;
 use super::throttle::{Look, UNLIMITED};
-use super::view::{PauseView, ReplyView};
+use super::view::PauseView;
 
 /// How a lane stands with shaping.
 #[derive(Clone, Debug)]
 pub(crate) struct GateLook {
     pub(crate) site: Bounds,
     pub(crate) provider: Option<(String, Bounds)>,
-    pub(crate) replies: Vec<ReplyView>,
     /// The entries that gave the site its rules.
     pub(crate) rules: Vec<String>,
 }
@@ -51,23 +53,16 @@ impl Bounds {
 impl Gate {
     pub(crate) fn look(&self) -> GateLook {
         let now = self.inner.clock.now();
-        let next = |wait: Option<std::time::Duration>| wait.map(|wait| now.saturating_add(wait));
+        let next = |wait: Option<Duration>| wait.map(|wait| now.saturating_add(wait));
         let throttle = &self.site.throttle;
         let look = throttle.look();
         let provider = self.site.provider.load_full().map(|provider| {
             let throttle = &provider.throttle;
             (provider.name.to_string(), Bounds::of(&throttle.look(), next(throttle.pacer.wait())))
         });
-        let mut rules: Vec<_> = self.inner.shaping.load().explain(&self.site.place).into_iter().map(|rule| rule.from).collect();
-        rules.dedup();
-        let mut seen = std::collections::HashSet::new();
-        rules.retain(|from| seen.insert(from.clone()));
-        GateLook {
-            site: Bounds::of(&look, next(throttle.pacer.wait())),
-            provider,
-            replies: look.replies.iter().map(ReplyView::from).collect(),
-            rules,
-        }
+        let explained = self.inner.shaping.load().explain(&self.site.place).into_iter();
+        let rules: BTreeSet<_> = explained.map(|rule| rule.from).collect();
+        GateLook { site: Bounds::of(&look, next(throttle.pacer.wait())), provider, rules: rules.into_iter().collect() }
     }
 
     /// The pause that keeps mail of the lane to a recipient domain, with the name that
@@ -75,9 +70,8 @@ impl Gate {
     pub(crate) fn pause_view(&self, domain: &Domain, signing_domain: Option<&str>) -> Option<PauseView> {
         let provider = self.site.provider.load_full();
         let provider_name = provider.as_ref().map(|provider| &*provider.name);
-        let Scope::Source(source) = &self.source else { return None };
         let place = &self.site.place;
-        if let Some(order) = self.inner.orders.order_for(place, provider_name, source.as_deref(), domain.as_str()) {
+        if let Some(order) = self.inner.orders.order_for(place, provider_name, self.source_name(), domain.as_str()) {
             return Some(PauseView::from(&*order));
         }
         let now = self.inner.clock.now();
@@ -85,11 +79,10 @@ impl Gate {
         let scopes: Vec<Scope> = [Some(self.source.clone()), signed].into_iter().flatten().collect();
         let here = [Some((&place.name, &self.site.throttle)), provider.as_ref().map(|of| (&of.name, &of.throttle))];
         here.into_iter().flatten().find_map(|(name, throttle)| {
-            let found = scopes.iter().find_map(|scope| {
+            scopes.iter().find_map(|scope| {
                 let pause = throttle.pause_of(std::slice::from_ref(scope), now)?;
                 Some(PauseView::of(name, scope, &pause))
-            });
-            found
+            })
         })
     }
 }

@@ -69,12 +69,12 @@ impl Order {
     }
 
     /// Whether it holds for mail to a recipient domain, by a site, from a source.
-    fn holds(&self, place: &Place, provider: Option<&str>, source: Option<&str>, domain: &str) -> bool {
+    fn holds(&self, place: &Place, provider: Option<&str>, source: &str, domain: &str) -> bool {
         let is_meant = match self.is_provider {
             true => provider == Some(&self.name),
             false => self.name == domain || place.is_called(&self.name),
         };
-        is_meant && self.source.as_deref().is_none_or(|wanted| source == Some(wanted))
+        is_meant && self.source.as_deref().is_none_or(|wanted| source == wanted)
     }
 }
 
@@ -152,13 +152,7 @@ impl Orders {
     }
 
     /// The pause that holds for mail to a recipient domain, by a site, from a source.
-    pub(crate) fn pause_of(
-        &self,
-        place: &Place,
-        provider: Option<&str>,
-        source: Option<&str>,
-        domain: &str,
-    ) -> Option<Pause> {
+    pub(crate) fn pause_of(&self, place: &Place, provider: Option<&str>, source: &str, domain: &str) -> Option<Pause> {
         self.order_for(place, provider, source, domain).map(|order| order.pause())
     }
 
@@ -167,7 +161,7 @@ impl Orders {
         &self,
         place: &Place,
         provider: Option<&str>,
-        source: Option<&str>,
+        source: &str,
         domain: &str,
     ) -> Option<Arc<Order>> {
         let list = self.list.load();

@@ -6,6 +6,7 @@ use postrider_base::Timestamp;
 use postrider_base::metrics::Label as _;
 
 use super::feedback::Rule;
+use super::gate::SYSTEM;
 use super::governor::{Inner, ProviderState, SiteState};
 use super::orders::Order;
 use super::pause::{Pause, Scope};
@@ -194,7 +195,7 @@ fn pauses(name: &str, look: &Look, now: Timestamp) -> Vec<PauseView> {
 impl PauseView {
     pub(super) fn of(name: &str, scope: &Scope, pause: &Pause) -> Self {
         let (source, signing_domain) = match scope {
-            Scope::Source(source) => (Some(source.as_deref().unwrap_or("system").to_owned()), None),
+            Scope::Source(source) => (Some(source.as_deref().unwrap_or(SYSTEM).to_owned()), None),
             Scope::SigningDomain(domain) => (None, Some(domain.to_string())),
         };
         Self {

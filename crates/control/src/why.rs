@@ -1,0 +1,292 @@
+//! Why a message has not left: what the spool and delivery know, in plain English.
+
+use postrider_base::Timestamp;
+use postrider_delivery::Delivery;
+use postrider_delivery::why::{Wait, Why};
+use postrider_events::Events;
+use postrider_mail::MessageId;
+use postrider_spool::{MessageView, QueueKey, RecipientView, Selector, Spool};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, moment};
+
+/// Why a message has not left.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct MessageWhy {
+    /// The message.
+    pub id: MessageId,
+    /// Whether it has come to an end for every recipient: then no recipient is below.
+    pub ended: bool,
+    /// The recipients who wait.
+    pub recipients: Vec<RecipientWhy>,
+}
+
+/// Why one recipient has not got a message: one reason, the first thing in its way.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RecipientWhy {
+    /// The address.
+    pub address: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// A word of a closed set: `recovering`, `held`, `route-holds`, `not-due`, `no-daemon`,
+    /// `looking-up`, `ready`, `connection-limit`, `rate-limit`, `in-delivery`, `paused`,
+    /// `no-source`, `parked`, `settling`, `turn`.
+    pub reason: String,
+    /// The reason in plain English, one line.
+    pub explanation: String,
+    /// What can be done about it, where something can.
+    pub advice: Option<String>,
+    /// The site that it waits for or is sent to.
+    pub site: Option<String>,
+    /// Since when that is so, where it is known.
+    #[serde(with = "moment::optional")]
+    pub since: Option<Timestamp>,
+    /// When it changes by itself, where it is known.
+    #[serde(with = "moment::optional")]
+    pub until: Option<Timestamp>,
+    /// What the last attempt said.
+    pub last_reply: Option<String>,
+    /// The host that said so.
+    pub remote: Option<String>,
+}
+
+/// A reason, as it is found.
+#[derive(Default)]
+struct Reason {
+    word: &'static str,
+    text: String,
+    advice: Option<String>,
+    site: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// Whom to ask.
+pub(crate) struct Rooms<'a> {
+    pub(crate) spool: &'a Spool,
+    pub(crate) events: Option<&'a Events>,
+    pub(crate) delivery: Option<&'a Delivery>,
+}
+
+pub(crate) async fn explain(rooms: Rooms<'_>, id: MessageId) -> Result<MessageWhy, Error> {
+    let Some(view) = rooms.spool.show(id).await? else {
+        let known = match rooms.events {
+            Some(events) => !events.message(id).await?.is_empty(),
+            None => false,
+        };
+        return match known {
+            true => Ok(MessageWhy { id, ended: true, recipients: Vec::new() }),
+            false => Err(Error::NotFound(format!("message {id} is neither in the queue nor in the journal"))),
+        };
+    };
+    let waiting = view.recipients.iter().filter(|recipient| !recipient.done);
+    let recipients: Vec<_> = waiting.map(|recipient| rooms.row(&view, recipient)).collect();
+    Ok(MessageWhy { id, ended: recipients.is_empty(), recipients })
+}
+
+impl Rooms<'_> {
+    fn row(&self, view: &MessageView, recipient: &RecipientView) -> RecipientWhy {
+        let reason = self.reason(view, recipient);
+        let last = recipient.last.as_ref();
+        RecipientWhy {
+            address: recipient.address.to_string(),
+            attempts: recipient.attempts,
+            reason: reason.word.to_owned(),
+            explanation: reason.text,
+            advice: reason.advice,
+            site: reason.site,
+            since: reason.since,
+            until: reason.until,
+            last_reply: last.map(|last| last.diagnostic.clone()),
+            remote: last.and_then(|last| last.remote.as_ref()).map(ToString::to_string),
+        }
+    }
+
+    fn reason(&self, view: &MessageView, recipient: &RecipientView) -> Reason {
+        if self.spool.stat().recovering {
+            let text = "old mail is being read after a start; nothing is handed out before that".to_owned();
+            let advice = "wait: `postrider spool` says when it has ended".to_owned();
+            return Reason { word: "recovering", text, advice: Some(advice), ..Reason::default() };
+        }
+        let domain = recipient.address.domain();
+        let queue = QueueKey { account: view.message.account, domain: domain.clone() };
+        if !recipient.in_delivery {
+            if let Some(reason) = self.held(view, &queue) {
+                return reason;
+            }
+            if let Some(due) = recipient.next_attempt.filter(|due| *due > self.spool.now()) {
+                return not_due(view, recipient, due);
+            }
+        }
+        match self.delivery {
+            Some(delivery) => in_words(delivery.why(view, domain)),
+            None => Reason {
+                word: "no-daemon",
+                text: "no daemon runs, so nothing leaves".to_owned(),
+                advice: Some("start it: `systemctl start postrider`".to_owned()),
+                ..Reason::default()
+            },
+        }
+    }
+
+    fn held(&self, view: &MessageView, queue: &QueueKey) -> Option<Reason> {
+        let by_route = self.delivery.is_some_and(|delivery| delivery.is_held_by_route(&queue.domain));
+        let (text, release) = if view.held {
+            let text = "the message is held: an operator held it, or its bytes cannot be read".to_owned();
+            (text, view.message.id.to_string())
+        } else {
+            match self.spool.hold_of(queue)? {
+                Selector::All => {
+                    ("everything is held by an operator, or since a restore".to_owned(), "--all".to_owned())
+                }
+                Selector::Queue(_) if by_route => {
+                    let advice = format!(
+                        "give {} another route in the configuration, `postrider reload`, then `postrider queue release --domain {}`",
+                        queue.domain, queue.domain
+                    );
+                    let text = format!("the route of {} is hold:", queue.domain);
+                    return Some(Reason { word: "route-holds", text, advice: Some(advice), ..Reason::default() });
+                }
+                _ => {
+                    let text = format!("all mail for {} is held by an operator, or was by a hold: route", queue.domain);
+                    (text, format!("--domain {}", queue.domain))
+                }
+            }
+        };
+        let advice = Some(format!("let it go: `postrider queue release {release}`"));
+        Some(Reason { word: "held", text, advice, ..Reason::default() })
+    }
+}
+
+fn not_due(view: &MessageView, recipient: &RecipientView, due: Timestamp) -> Reason {
+    let text = match &recipient.last {
+        Some(last) => {
+            let host = last.remote.as_ref().map_or_else(String::new, |remote| format!("{remote} said "));
+            format!(
+                "it is due again {}, after attempt {} ({host}\"{}\")",
+                due.rfc3339(),
+                recipient.attempts,
+                last.diagnostic
+            )
+        }
+        None if view.message.not_before.is_some_and(|at| at >= due) => {
+            format!("its sender asked that it is not sent before {}", due.rfc3339())
+        }
+        None => format!("it is due {}", due.rfc3339()),
+    };
+    let advice = Some(format!("try now: `postrider queue retry {}`", view.message.id));
+    Reason { word: "not-due", text, advice, until: Some(due), ..Reason::default() }
+}
+
+fn in_words(why: Why) -> Reason {
+    let plain = |word, text: &str| Reason { word, text: text.to_owned(), ..Reason::default() };
+    match why {
+        Why::RouteHolds => plain("route-holds", "the route of its domain is hold:; it is being held"),
+        Why::LookingUp { since } => Reason {
+            since: Some(since),
+            advice: Some("if that lasts, see whether the name servers of [dns] answer".to_owned()),
+            ..plain("looking-up", "the hosts of its domain are being looked up in the DNS")
+        },
+        Why::Ready { site, before, others, wait } => ready(site, before, others, wait),
+        Why::NoConnection { site, limit, since } => Reason {
+            word: "connection-limit",
+            text: format!("all {limit} connections that the relay may have are in use"),
+            advice: Some("raise delivery.limits.connections, or see `postrider queue sites`".to_owned()),
+            site: Some(site),
+            since: Some(since),
+            ..Reason::default()
+        },
+        Why::InDelivery { site, host, stage, since } => Reason {
+            word: "in-delivery",
+            text: match host {
+                Some(host) => format!("it is being delivered to {host} (stage: {})", stage.as_str()),
+                None => "an attempt has begun; a host is being looked for".to_owned(),
+            },
+            site: Some(site),
+            since: Some(since),
+            ..Reason::default()
+        },
+        paused @ Why::Paused { .. } => pause(paused),
+        Why::NoSource { site, until, why } => Reason {
+            word: "no-source",
+            text: format!("none of its source addresses may be used: {why}"),
+            advice: Some("see `postrider sources list` and `postrider pools list`".to_owned()),
+            site: Some(site),
+            until,
+            ..Reason::default()
+        },
+        Why::Parked { site, ready } => Reason {
+            word: "parked",
+            text: format!("{site} has enough ready: {ready} messages are before it; it goes on when they have left"),
+            advice: Some(format!("see why they do not: `postrider queue sites --site '{site}'`")),
+            site: Some(site),
+            ..Reason::default()
+        },
+        Why::Settling => plain("settling", "its attempt has ended and is being written down"),
+        _ => plain("turn", "it is due; its turn comes as soon as delivery takes more"),
+    }
+}
+
+fn ready(site: String, before: usize, others: usize, wait: Wait) -> Reason {
+    let (word, why, until) = match wait {
+        Wait::FirstConnection { host, stage, .. } => {
+            let host = host.map_or_else(|| "a host".to_owned(), |host| host);
+            let text = format!("the first connection is being opened: {host}, stage {}", stage.as_str());
+            ("ready", text, None)
+        }
+        Wait::SiteLimit { open, limit } => (
+            "connection-limit",
+            format!("{open} of the {limit} connections that the site may have are taken by others"),
+            None,
+        ),
+        Wait::ProviderLimit { provider, open, limit } => {
+            let text =
+                format!("{open} of the {limit} connections that {provider} may have over all of its sites are taken");
+            ("connection-limit", text, None)
+        }
+        Wait::TotalLimit { limit } => {
+            ("connection-limit", format!("all {limit} connections that the relay may have are in use"), None)
+        }
+        Wait::Rate { of, rate, next } => {
+            let when = next.map_or_else(String::new, |next| format!("; the next message may go {}", next.rfc3339()));
+            ("rate-limit", format!("{of} gets {rate}{when}"), next)
+        }
+        Wait::Busy { connections, limit } => {
+            ("ready", format!("{connections} of {limit} connections are open, and all are at work"), None)
+        }
+        _ => ("ready", "a connection is being opened".to_owned(), None),
+    };
+    let text =
+        format!("it is ready for {site}, behind {before} to the same domain, with {others} others for the site: {why}");
+    let advice = match word {
+        "ready" => format!("how the site fares: `postrider queue sites --site '{site}'`"),
+        _ => format!("which rule says so: `postrider shaping show '{site}'`"),
+    };
+    Reason { word, text, advice: Some(advice), site: Some(site), until, ..Reason::default() }
+}
+
+fn pause(why: Why) -> Reason {
+    let Why::Paused { site, name, source, signing_domain, by, since, until, why } = why else {
+        return Reason::default();
+    };
+    let what = match (&source, &signing_domain) {
+        (_, Some(domain)) => format!("mail of {domain} to {name}"),
+        (Some(source), None) => format!("mail from the source {source} to {name}"),
+        (None, None) => format!("mail to {name}"),
+    };
+    let by = match by.as_str() {
+        "operator" => "an operator",
+        "block" => "a reply that says that the address is blocked",
+        _ => "a reply",
+    };
+    let end = until.map_or_else(|| "until it is lifted".to_owned(), |until| format!("until {}", until.rfc3339()));
+    let reason = if why.is_empty() { String::new() } else { format!(": {why}") };
+    Reason {
+        word: "paused",
+        text: format!("{what} pauses {end}, since {} because of {by}{reason}", since.rfc3339()),
+        advice: Some(format!("lift it: `postrider resume '{name}'`")),
+        site: Some(site),
+        since: Some(since),
+        until,
+    }
+}
