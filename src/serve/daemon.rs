@@ -125,7 +125,7 @@ impl Daemon {
 
     fn try_reload(&mut self) -> Result<ReloadReport, String> {
         let wanted = config::load(&self.file).map_err(|error| error.to_string())?;
-        let changes = Changes::between(&self.config, &wanted);
+        let mut changes = Changes::between(&self.config, &wanted);
         // First what may be refused, so that a refusal leaves everything as it was.
         let listeners = &self.running.listeners;
         listeners.reload(&self.config.listener, &wanted.sessions, &wanted.tls).map_err(|error| error.to_string())?;
@@ -133,6 +133,8 @@ impl Daemon {
             let settings = wanted.delivery();
             warn_of_absent_sources(&settings);
             self.running.delivery.reload(settings).map_err(|error| format!("delivery.{error}"))?;
+        } else if self.running.delivery.reload_shaping().map_err(|error| format!("delivery.{error}"))? {
+            changes.live.push("delivery.shaping.file".to_owned());
         }
         self.rooms.accounts.guard().configure(&wanted.bans);
         if changes.touch("log") {

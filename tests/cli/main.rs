@@ -10,6 +10,7 @@ mod quickstart;
 mod sending;
 mod serve;
 mod service;
+mod shaping;
 mod spool;
 mod support;
 mod suppression;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::gate::SYSTEM;
 use super::governor::Inner;
 use super::orders::Order;
-use super::rules::Place;
+use super::rules::{Place, Shaping};
 use super::view::{PauseView, ShapingView};
 use crate::route::Route;
 use crate::target::{Target, find_mx};
@@ -51,6 +51,17 @@ impl Delivery {
             None => self.0.place_of(&name).await?,
         };
         Ok(inner.view_of(name, &place))
+    }
+
+    /// Reads the operator's rules again, while all settings stay; connections
+    /// stay open. False when the settings name no file.
+    ///
+    /// # Errors
+    /// [`Error::File`]; the rules in force stay.
+    pub fn reload_shaping(&self) -> Result<bool, Error> {
+        let config = self.0.config.load();
+        self.0.governor.reload(Shaping::new(&config.settings)?);
+        Ok(config.settings.shaping.file.is_some())
     }
 
     /// Everything that pauses at the moment.
