@@ -8,7 +8,7 @@ use postrider_testkit::{Act, Authority, Conduct, Issued, Point};
 use rustls::ServerConfig;
 
 use crate::Outcome;
-use crate::world::{Plan, SENDER, SHORT, World, address, content, first_attempt};
+use crate::world::{Plan, SHORT, World, address, first_attempt};
 
 /// The one host whose certificate proves its name.
 const GOOD: &str = "good";
@@ -78,7 +78,7 @@ async fn what_must_be_encrypted_is_never_told_in_clear() -> Outcome {
         for (name, _) in &sites {
             let [open, must, require] = domains(name).map(|domain| format!("you{round}@{domain}.test"));
             world.send(&[open.clone(), must.clone()], 100).await?;
-            require_tls(&world, &require).await?;
+            world.require_tls(&require).await?;
             recipients.extend([open, must, require]);
         }
         let events = world.until_tried(&recipients).await?;
@@ -117,14 +117,4 @@ fn assert_kept_secret(name: &str, seen: &Seen) {
         let recipients = message.received.recipients.concat();
         assert!(!recipients.contains("must-") && !recipients.contains("require-"), "{name}: {recipients}");
     }
-}
-
-/// Submits a message that nobody may transmit without TLS (RFC 8689).
-async fn require_tls(world: &World, recipient: &str) -> Outcome {
-    let mut client = world.client().await?;
-    client.command(&format!("MAIL FROM:<{SENDER}> REQUIRETLS")).await?.expect(250)?;
-    client.command(&format!("RCPT TO:<{recipient}>")).await?.expect(250)?;
-    client.command("DATA").await?.expect(354)?;
-    client.finish(&content(recipient, 100)).await?.expect(250)?;
-    Ok(())
 }

@@ -4,10 +4,12 @@
 //! encrypted; and nobody else's mail waits for it.
 
 mod conduct;
+mod dane;
 mod encryption;
 mod hostile;
 mod networks;
 mod receivers;
+mod sources;
 mod world;
 
 use std::error::Error;

@@ -20,12 +20,17 @@ const SIZE_LIMIT: usize = 3_000_000;
 /// How long anything may take before the test calls it lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What stands in a notification after the name of the field.
+const ENVELOPE_ID: &str = ": QQ314159\r\n";
+
 /// What a server can.
 struct Abilities {
     /// STARTTLS that works.
     tls: bool,
     /// Addresses beyond ASCII (RFC 6531).
     smtputf8: bool,
+    /// Words that are in what it tells of a delivery when it is asked to.
+    success: &'static str,
 }
 
 /// A relay, a server that gets all its mail, and the sink behind that.
@@ -83,7 +88,7 @@ async fn postfix_receives() -> Outcome {
     let postfix = Postfix::start(&parameters, |_| Ok(()))?;
     let scene = ground.scene(postfix.port())?;
     scene
-        .receives(&Abilities { tls: true, smtputf8: true })
+        .receives(&Abilities { tls: true, smtputf8: true, success: ENVELOPE_ID })
         .await
         .map_err(|error| format!("{error}\n{}", postfix.log().unwrap_or_default()).into())
 }
@@ -132,7 +137,10 @@ async fn exim_receives() -> Outcome {
     let port = ground.port;
     let log = || std::fs::read_to_string(peer.path("log/mainlog")).unwrap_or_default();
     let scene = ground.scene(port)?;
-    scene.receives(&Abilities { tls: true, smtputf8: true }).await.map_err(|error| format!("{error}\n{}", log()).into())
+    scene
+        .receives(&Abilities { tls: true, smtputf8: true, success: ENVELOPE_ID })
+        .await
+        .map_err(|error| format!("{error}\n{}", log()).into())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,10 +168,10 @@ async fn opensmtpd_receives() -> Outcome {
     let port = ground.port;
     let log = || std::fs::read_to_string(peer.path("output")).unwrap_or_default();
     let scene = ground.scene(port)?;
-    // It offers STARTTLS, and where its privilege separation and OpenSSL 3 do not
+    // It tells of success in words of its own, and offers STARTTLS; but where its privilege separation and OpenSSL 3 do not
     // get on (Debian 12), every handshake fails: then mail comes in clear.
     scene
-        .receives(&Abilities { tls: false, smtputf8: false })
+        .receives(&Abilities { tls: false, smtputf8: false, success: "successfully delivered" })
         .await
         .map_err(|error| format!("{error}\n{}", log()).into())
 }
@@ -174,7 +182,7 @@ impl Scene {
         self.takes_content_as_it_is(abilities).await?;
         self.knows_some_and_not_others().await?;
         self.refuses_what_is_too_large().await?;
-        self.tells_of_success().await?;
+        self.tells_of_success(abilities).await?;
         self.takes_addresses_beyond_ascii(abilities).await
     }
 
@@ -236,19 +244,17 @@ impl Scene {
 
     /// Whoever knows how tells the sender: the server, or the relay where the
     /// server does not.
-    async fn tells_of_success(&mut self) -> Outcome {
+    async fn tells_of_success(&mut self, abilities: &Abilities) -> Outcome {
         let recipients = [("one@example.net", " NOTIFY=SUCCESS ORCPT=rfc822;first@example.net")];
         let id = self.send(SENDER, " RET=HDRS ENVID=QQ314159", &recipients, "notify", b"body\r\n").await?;
         self.event(&id, "Delivery").await?;
-        let told = self.arrived(": QQ314159\r\n").await?;
-        let text = String::from_utf8_lossy(&told.unstuffed()).to_lowercase();
+        let told = self.arrived(abilities.success).await?;
         assert!(told.sender.is_empty() && told.recipients == [SENDER], "{told:?}");
-        assert!(text.contains("action: relayed") || text.contains("action: delivered"), "{text}");
-        assert!(
-            text.contains("original-recipient: rfc822;first@example.net")
-                || text.contains("original-recipient: rfc822; first@example.net"),
-            "{text}"
-        );
+        if abilities.success == ENVELOPE_ID {
+            let text = String::from_utf8_lossy(&told.unstuffed()).to_lowercase().replace("rfc822; ", "rfc822;");
+            assert!(text.contains("action: relayed") || text.contains("action: delivered"), "{text}");
+            assert!(text.contains("original-recipient: rfc822;first@example.net"), "{text}");
+        }
         Ok(())
     }
 

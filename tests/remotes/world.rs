@@ -9,7 +9,7 @@ use std::time::Duration;
 use postrider_base::Clock;
 use postrider_testkit::client::Security;
 use postrider_testkit::relay::{Relay, RelayOptions};
-use postrider_testkit::{Client, Conduct, Keep, Network, Nsd, Provider, Zone};
+use postrider_testkit::{Client, Conduct, Keep, Network, Nsd, Provider, Signed, Zone};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) dns: Nsd,
     pub(crate) clock: Clock,
     pub(crate) network: Network,
+    /// The relay reads the root's key here.
+    _signed: Option<Signed>,
 }
 
 /// What a world is made of.
@@ -43,12 +45,14 @@ pub(crate) struct Plan {
     pub(crate) configuration: String,
     /// The zone `test`, with what there is besides the sites.
     pub(crate) zone: Zone,
+    /// Whether the zone is signed, up to a root that the relay trusts.
+    pub(crate) signed: bool,
 }
 
 impl Plan {
     /// Just these sites.
     pub(crate) fn of(sites: Vec<(String, Conduct)>, configuration: impl Into<String>) -> Self {
-        Self { sites, routes: Vec::new(), configuration: configuration.into(), zone: Zone::new("test") }
+        Self { sites, routes: Vec::new(), configuration: configuration.into(), zone: Zone::new("test"), signed: false }
     }
 }
 
@@ -73,9 +77,16 @@ impl World {
             zone.domain(name, address(number));
             provider.set(address(number), conduct.clone());
         }
-        let dns = Nsd::start("127.0.0.1:53".parse()?, &[zone], Duration::from_secs(300))?;
-        let configuration =
+        let mut configuration =
             plan.configuration + "\n[dns]\nservers = [\"127.0.0.1:53\"]\ntimeout = \"500ms\"\nfailure_ttl = \"1s\"\n";
+        let ttl = Duration::from_secs(300);
+        let signed = plan.signed.then(|| Signed::new(&zone, Ipv4Addr::LOCALHOST, ttl)).transpose()?;
+        if let Some(signed) = &signed {
+            let anchor = signed.anchor.display();
+            configuration.push_str(&format!("[dns.dnssec]\ntrust_anchor_file = \"{anchor}\"\n"));
+        }
+        let zones = signed.as_ref().map_or(std::slice::from_ref(&zone), |signed| &signed.zones);
+        let dns = Nsd::start("127.0.0.1:53".parse()?, zones, ttl)?;
         let relay = Relay::start(RelayOptions {
             binary: env!("CARGO_BIN_EXE_postrider").into(),
             routes: plan.routes,
@@ -83,7 +94,7 @@ impl World {
             state: None,
             prefix: Vec::new(),
         })?;
-        Ok(Some(Self { relay, provider, dns, clock, network }))
+        Ok(Some(Self { relay, provider, dns, clock, network, _signed: signed }))
     }
 
     /// An authenticated session.
@@ -104,6 +115,16 @@ impl World {
             accepted.push(self.clock.instant());
         }
         Ok(accepted)
+    }
+
+    /// Submits a message that nobody may transmit without TLS (RFC 8689).
+    pub(crate) async fn require_tls(&self, recipient: &str) -> Result<(), Box<dyn Error>> {
+        let mut client = self.client().await?;
+        client.command(&format!("MAIL FROM:<{SENDER}> REQUIRETLS")).await?.expect(250)?;
+        client.command(&format!("RCPT TO:<{recipient}>")).await?.expect(250)?;
+        client.command("DATA").await?.expect(354)?;
+        client.finish(&content(recipient, 100)).await?.expect(250)?;
+        Ok(())
     }
 
     /// All events so far, by the first recipient of their message.
