@@ -153,7 +153,9 @@ impl Delivery {
         let queue = QueueKey { account: view.message.account, domain: domain.clone() };
         let asked = Asked { queue: &queue, message: &view.message };
         let total = shared.config.load().settings.limits.connections;
-        if let Some(why) = shared.sites.all().iter().find_map(|site| site.why(&asked, total)) {
+        let sites = shared.sites.all();
+        let in_hand = sites.iter().find_map(|site| site.why_in_hand(&asked, total));
+        if let Some(why) = in_hand.or_else(|| sites.iter().find_map(|site| site.why_left(&asked))) {
             return why;
         }
         if let Some(since) = shared.seeking.lock().get(domain) {

@@ -41,9 +41,9 @@ impl Site {
         self.tasks.lock().iter().filter_map(|task| Some(task.upgrade()?.look())).collect()
     }
 
-    /// Why a message has not left, if it is here that it waits; `total` is how many
+    /// Why a message has not left that this lane has in hand; `total` is how many
     /// connections the relay may have.
-    pub(crate) fn why(&self, asked: &Asked<'_>, total: usize) -> Option<Why> {
+    pub(crate) fn why_in_hand(&self, asked: &Asked<'_>, total: usize) -> Option<Why> {
         let tasks = self.tasks();
         let site = self.lane.site.to_string();
         if let Some(task) = tasks.iter().find(|task| asked.is(task.job)) {
@@ -52,16 +52,22 @@ impl Site {
                 _ => Why::InDelivery { site, host: task.host.clone(), stage: task.stage, since: task.since },
             });
         }
-        let (before, ready, is_paused, is_parked, pause) = {
+        let (before, ready) = {
             let state = self.state.lock();
-            let before = state.ready.before(asked.queue, asked.message.id);
-            let is_paused = state.paused.holds(asked.queue);
-            (before, state.ready.len(), is_paused, state.parked.holds(asked.queue), state.pause.clone())
+            (state.ready.before(asked.queue, asked.message.id)?, state.ready.len())
         };
-        if let Some(before) = before {
-            let wait = self.wait_of(&tasks, total);
-            return Some(Why::Ready { site, before, others: ready - 1, wait });
-        }
+        let wait = self.wait_of(&tasks, total);
+        Some(Why::Ready { site, before, others: ready - 1, wait })
+    }
+
+    /// Why this lane has left a message, or its queue, in the spool.
+    pub(crate) fn why_left(&self, asked: &Asked<'_>) -> Option<Why> {
+        let site = self.lane.site.to_string();
+        let (ready, is_paused, is_parked, pause) = {
+            let state = self.state.lock();
+            let is_paused = state.paused.holds(asked.queue);
+            (state.ready.len(), is_paused, state.parked.holds(asked.queue), state.pause.clone())
+        };
         if is_paused {
             let (domain, responsible) = (&asked.queue.domain, responsible_domain(asked.message));
             return match (self.gate.pause_view(domain, responsible), pause) {

@@ -28,3 +28,4 @@ mod tls;
 mod tls_reports;
 mod waiting;
 mod web;
+mod why;
