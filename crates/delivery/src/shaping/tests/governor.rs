@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use postrider_base::metrics::ShapingWait;
 use postrider_mail::Stage;
-use tokio::time::{Instant, advance, timeout};
+use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::shaping::{Action, Permit};
@@ -120,12 +120,12 @@ async fn rates_of_site_and_provider_both_hold() {
 async fn without_a_rate_nobody_waits() {
     let world = World::new("").await;
     let gate = world.gate("mx.example.net");
-    let start = Instant::now();
+    let start = world.clock.instant();
     for _ in 0..100_000 {
         gate.turn().await;
         gate.taken();
     }
-    assert_eq!(Instant::now(), start);
+    assert_eq!(world.clock.instant(), start);
 }
 
 #[tokio::test(start_paused = true)]
