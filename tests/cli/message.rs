@@ -119,6 +119,54 @@ async fn waiting_messages_are_held_released_retried_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn why_a_message_has_not_left_is_told_with_what_to_do() {
+    let sink = Sink::start(Choosy, Clock::system()).await.unwrap();
+    let mut relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), "")).unwrap();
+    let id = send(&relay, &["later@example.net", "ok@example.net"]).await;
+    let why = |id: &str| ask(&relay, &["queue", "why", id, "--json"]);
+    let told = eventually("a deferral", || {
+        let told = why(&id);
+        (told["recipients"].as_array()?.len() == 1 && told["recipients"][0]["reason"] == "not-due").then_some(told)
+    })
+    .await;
+    let recipient = &told["recipients"][0];
+    assert_eq!((&told["ended"], &recipient["address"]), (&false.into(), &"later@example.net".into()));
+    assert_eq!((recipient["attempts"].as_u64(), recipient["until"].is_string()), (Some(1), true));
+    let explanation = recipient["explanation"].as_str().unwrap();
+    assert!(
+        explanation.contains("after attempt 1") && explanation.contains("451 4.3.0 try again later"),
+        "{explanation}"
+    );
+    let text = String::from_utf8(relay.cli(&["queue", "why", &id]).unwrap().stdout).unwrap();
+    assert!(text.starts_with("later@example.net: not-due\n") && text.contains("postrider queue retry"), "{text}");
+
+    let sites = ask(&relay, &["queue", "sites", "--json"]);
+    assert_eq!(sites[0]["refusals"][0]["text"], "451 4.3.0 try again later", "{sites}");
+    let table = String::from_utf8(relay.cli(&["queue", "sites"]).unwrap().stdout).unwrap();
+    assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    let name = sites[0]["name"].as_str().unwrap();
+    let detail = String::from_utf8(relay.cli(&["queue", "sites", "--site", name]).unwrap().stdout).unwrap();
+    assert!(detail.contains("1 times): 451 4.3.0 try again later"), "{detail}");
+    assert_eq!(ask(&relay, &["queue", "sites", "--site", "nowhere.example", "--json"]), Value::Array(Vec::new()));
+
+    relay.cli(&["queue", "hold", "--domain", "example.net"]).unwrap();
+    let held = why(&id)["recipients"][0].clone();
+    assert_eq!(held["reason"], "held");
+    assert_eq!(held["advice"], "let it go: `postrider queue release --domain example.net`");
+    relay.cli(&["queue", "release", "--domain", "example.net"]).unwrap();
+
+    let ended = send(&relay, &["ok@example.net"]).await;
+    eventually("its end", || (why(&ended)["ended"] == true).then_some(())).await;
+    let unknown = relay.cli(&["queue", "why", "0000000000000000000000000000000000"]);
+    assert!(unknown.is_err());
+
+    // Without a daemon that is the reason, once it is due.
+    assert!(relay.stop().unwrap().success());
+    relay.cli(&["queue", "retry", &id]).unwrap();
+    assert_eq!(ask(&relay, &["queue", "why", &id, "--json"])["recipients"][0]["reason"], "no-daemon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_are_followed_and_read_back() {
     let sink = Sink::start(Choosy, Clock::system()).await.unwrap();
     let mut relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), "")).unwrap();
