@@ -136,7 +136,7 @@ fn show_site(row: &SiteRow, out: &mut Output) -> Result<()> {
         out.line(format_args!("  {:12} until {until}: {why}", "paused"))?;
     }
     for refusal in row.refusals.iter().rev() {
-        out.line(format_args!("  {:12} {} ({} times): {}", "refusal", time(refusal.at), refusal.count, refusal.text))?;
+        out.line(format_args!("  {:12} {} (x{}): {}", "refusal", time(refusal.at), refusal.count, refusal.text))?;
     }
     Ok(())
 }

@@ -146,7 +146,7 @@ async fn why_a_message_has_not_left_is_told_with_what_to_do() {
     assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
     let name = sites[0]["name"].as_str().unwrap();
     let detail = String::from_utf8(relay.cli(&["queue", "sites", "--site", name]).unwrap().stdout).unwrap();
-    assert!(detail.contains("1 times): 451 4.3.0 try again later"), "{detail}");
+    assert!(detail.contains("x1): 451 4.3.0 try again later"), "{detail}");
     assert_eq!(ask(&relay, &["queue", "sites", "--site", "nowhere.example", "--json"]), Value::Array(Vec::new()));
 
     relay.cli(&["queue", "hold", "--domain", "example.net"]).unwrap();

@@ -230,7 +230,7 @@ fn in_words(why: Why) -> Reason {
 fn ready(site: String, before: usize, others: usize, wait: Wait) -> Reason {
     let (word, why, until) = match wait {
         Wait::FirstConnection { host, stage, .. } => {
-            let host = host.map_or_else(|| "a host".to_owned(), |host| host);
+            let host = host.unwrap_or_else(|| "a host".to_owned());
             let text = format!("the first connection is being opened: {host}, stage {}", stage.as_str());
             ("ready", text, None)
         }
