@@ -161,7 +161,13 @@ fn special() -> Vec<Case> {
         ),
         case("rude-at-quit", Point::Quit, Act::Reset, Expected::Delivered),
     ];
-    for (name, act, expected) in [
+    cases.extend(in_the_content());
+    cases
+}
+
+/// What is wrong while the content is written.
+fn in_the_content() -> Vec<Case> {
+    let cases = [
         ("stalls-in-the-content", Act::Stall, TIMED_OUT),
         ("resets-in-the-content", Act::Reset, LOST),
         (
@@ -169,10 +175,9 @@ fn special() -> Vec<Case> {
             Act::Last(b"552 5.3.4 too large\r\n"[..].into()),
             Expected::Bounced("552 5.3.4 too large"),
         ),
-    ] {
-        cases.push(Case { padding: LARGE, ..case(name, Point::Content, act, expected) });
-    }
-    cases
+    ];
+    let large = |(name, act, expected)| Case { padding: LARGE, ..case(name, Point::Content, act, expected) };
+    cases.map(large).into()
 }
 
 #[tokio::test]
