@@ -150,7 +150,7 @@ fn is_fresh(since: Instant, lasts: Duration, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use postrider_base::Metrics;
+    use postrider_base::{Clock, Metrics};
 
     use super::*;
 
@@ -174,7 +174,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_answered_is_first_and_what_did_not_is_last_for_a_while() {
-        let (hosts, mx, now) = (hosts(100), place("mx.example"), Instant::now());
+        let (hosts, mx, now) = (hosts(100), place("mx.example"), Clock::system().instant());
         hosts.answered(&mx, ip("192.0.2.2"));
         hosts.failed(&mx, ip("192.0.2.1"), Some(io::ErrorKind::ConnectionRefused), now);
         assert_eq!(sorted(&hosts, &mx, now), ["192.0.2.2", "2001:db8::1", "192.0.2.1"]);
@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_family_without_a_network_is_last_everywhere_until_it_answers() {
-        let (hosts, now) = (hosts(100), Instant::now());
+        let (hosts, now) = (hosts(100), Clock::system().instant());
         hosts.failed(&place("mx.example"), ip("192.0.2.9"), Some(io::ErrorKind::NetworkUnreachable), now);
         let other = place("other.example");
         assert_eq!(sorted(&hosts, &other, now), ["2001:db8::1", "192.0.2.1", "192.0.2.2"]);
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded() {
-        let (hosts, now) = (hosts(10), Instant::now());
+        let (hosts, now) = (hosts(10), Clock::system().instant());
         for n in 0..100 {
             hosts.tls_failed(&place("used.example"), now);
             hosts.tls_failed(&place(&format!("mx{n}.example")), now);

@@ -87,12 +87,7 @@ pub(crate) async fn spool(dir: &Path, clock: &Clock, metrics: &Metrics) -> io::R
 }
 
 /// The same with another disk under its logs.
-pub(crate) async fn spool_on(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    clock: &Clock,
-    metrics: &Metrics,
-) -> io::Result<Spool> {
+pub(crate) async fn spool_on(disk: Arc<dyn Disk>, dir: &Path, clock: &Clock, metrics: &Metrics) -> io::Result<Spool> {
     let options = SpoolOptions {
         disk,
         dir: dir.join("spool"),

@@ -1,11 +1,11 @@
 //! How much mail goes where at which pace, and what follows from what hosts
 //! say: own code in simulated time, because it must explain itself.
 //!
-//! - [`rules::Shaping`]: limits and feedback rules, read from the built-in
+//! - `Shaping`: limits and feedback rules, read from the built-in
 //!   `etc/shaping.toml` and from the operator's file; pure data.
-//! - [`Governor`]: the state while the relay runs. Limits hold for the sum of
+//! - `Governor`: the state while the relay runs. Limits hold for the sum of
 //!   a provider's sites, then for the sum of a site's lanes.
-//! - [`Gate`]: what one lane sees of it.
+//! - `Gate`: what one lane sees of it.
 
 mod bucket;
 mod desk;
