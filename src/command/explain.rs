@@ -120,7 +120,7 @@ fn show_site(row: &SiteRow, out: &mut Output) -> Result<()> {
     let lines = [
         ("state", state(row).to_owned()),
         ("source", row.source.clone().unwrap_or_else(|| "chosen by the system".to_owned())),
-        ("TLS", format!("{} by the sender", tls_word(row))),
+        ("TLS", format!("{} at least", tls_word(row))),
         ("provider", or_dash(row.provider.as_ref())),
         ("rules", or_dash((!row.rules.is_empty()).then(|| row.rules.join(", ")))),
         ("waiting", format!("{} ready; queues: {} parked, {} paused", row.ready, row.parked, row.paused)),

@@ -33,6 +33,8 @@ pub enum Demand {
     Opportunistic,
     /// Encryption: the message never leaves in clear.
     Encrypted,
+    /// Encryption by a certificate for the host's name, because the operator says so.
+    Verified,
     /// A host that has proved its name and keeps the requirement (REQUIRETLS,
     /// RFC 8689 section 2).
     Authenticated,

@@ -106,9 +106,13 @@ impl Opening<'_> {
             },
             Kind::Mx => self.found.clone(),
         };
-        if self.lane.demand == Demand::Encrypted && self.ip.is_some() {
-            policy.required = policy.required.at_least_encryption();
-        }
+        policy.required = match self.lane.demand {
+            _ if self.ip.is_none() => policy.required,
+            Demand::Encrypted => policy.required.at_least_encryption(),
+            Demand::Verified => policy.required.at_least_certificate(&self.place.0.to_string()),
+            // A host that does not keep a message's own requirement is told from one that cannot: see `needs`.
+            Demand::Authenticated | Demand::Opportunistic | Demand::Waived => policy.required,
+        };
         policy
     }
 

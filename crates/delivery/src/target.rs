@@ -2,7 +2,7 @@
 //! addresses may be dialled.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -251,13 +251,18 @@ pub(crate) fn permission(address: IpAddr, settings: &Settings) -> Permission {
     let (nowhere, private) = match address {
         // Reserved for what is local or for nobody (RFC 6890 section 2.2.2); 100.64.0.0/10 is inside providers.
         IpAddr::V4(v4) => {
-            let [first, second, ..] = v4.octets();
+            let [first, second, third, _] = v4.octets();
             let is_shared = first == 100 && second & 0xc0 == 64;
-            (first == 0 || first == 127 || first >= 224, v4.is_private() || v4.is_link_local() || is_shared)
+            let is_protocol = [first, second, third] == [192, 0, 0];
+            (
+                first == 0 || first == 127 || first >= 224 || is_protocol,
+                v4.is_private() || v4.is_link_local() || is_shared,
+            )
         }
         IpAddr::V6(v6) => (
-            v6.is_unspecified() || v6.is_loopback() || v6.is_multicast(),
-            v6.is_unique_local() || v6.is_unicast_link_local(),
+            // Teredo leads through hosts that anybody may name.
+            v6.is_multicast() || v6.segments()[..2] == [0x2001, 0],
+            v6.is_unique_local() || v6.is_unicast_link_local() || is_local_by_history(v6),
         ),
     };
     if nowhere || (private && !settings.allow_private_mx) { Permission::Denied } else { Permission::Granted }
@@ -272,14 +277,23 @@ pub(crate) fn own_addresses(settings: &Settings) -> impl Iterator<Item = IpAddr>
 }
 
 /// The address that is reached by dialling `address`: translators take the IPv4
-/// address out of some IPv6 addresses (RFC 6052 section 2.1, RFC 3056 section 2).
+/// address out of some IPv6 addresses (RFC 6052 section 2.1, RFC 3056 section 2);
+/// what once was "IPv4-compatible" is one with nothing before it (RFC 4291 section
+/// 2.5.5.1).
 fn reached(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
     let [high, low] = match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => [high, low],
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => [high, low],
         _ => return address,
     };
     Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+}
+
+/// Site-local addresses (RFC 3879), and those of a network's own translator (RFC
+/// 8215), behind which anything may be.
+fn is_local_by_history(address: Ipv6Addr) -> bool {
+    let [first, second, third, ..] = address.segments();
+    first & 0xffc0 == 0xfec0 || [first, second, third] == [0x64, 0xff9b, 1]
 }
 
 /// The addresses of the two families in turn, so that neither keeps the other
@@ -374,11 +388,21 @@ mod tests {
         {
             assert_eq!(ask(never, true), Permission::Denied, "{never}");
         }
-        for never in ["::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1"] {
+        for never in ["::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1", "::127.0.0.1", "192.0.0.8", "2001::1"] {
             assert_eq!(ask(never, true), Permission::Denied, "{never}");
         }
-        for private in ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.1.1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"]
-        {
+        for private in [
+            "fec0::1",
+            "64:ff9b:1::a00:1",
+            "::10.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ] {
             assert_eq!(ask(private, false), Permission::Denied, "{private}");
             assert_eq!(ask(private, true), Permission::Granted, "{private}");
         }

@@ -20,6 +20,10 @@ use crate::dnssec::Dnssec;
 use crate::proof;
 use crate::{Answer, BoxFuture, DnsError, Mx, NameServer, Reply, Resolver, Settings, Tlsa, Validation};
 
+/// The longest that an answer is kept that ought to have been validated and could
+/// not be: nobody who keeps us from it once is to be believed for a day.
+const MEANWHILE: Duration = Duration::from_secs(5 * 60);
+
 /// Asks the name servers of the system or of the settings, over UDP and, for
 /// long answers, TCP. It keeps nothing: put it inside a
 /// [`Cached`](crate::Cached).
@@ -82,7 +86,11 @@ impl HickoryResolver {
         {
             return proof::records(handle, name, kind, pick).await;
         }
-        self.records(Ok(name), kind, pick).await
+        let mut reply = self.records(Ok(name), kind, pick).await;
+        if let (Ok(answer), true) = (&mut reply, self.dnssec.is_some()) {
+            answer.ttl = answer.ttl.min(MEANWHILE);
+        }
+        reply
     }
 
     async fn records<T>(

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::gate::SYSTEM;
 use super::governor::Inner;
 use super::orders::Order;
-use super::rules::{Place, Shaping};
+use super::rules::Place;
 use super::view::{PauseView, ShapingView};
 use crate::route::Route;
 use crate::target::{Target, find_mx};
@@ -59,9 +59,11 @@ impl Delivery {
     /// # Errors
     /// [`Error::File`]; the rules in force stay.
     pub fn reload_shaping(&self) -> Result<bool, Error> {
-        let config = self.0.config.load();
-        self.0.governor.reload(Shaping::new(&config.settings)?);
-        Ok(config.settings.shaping.file.is_some())
+        let settings = self.0.config.load().settings.clone();
+        let has_file = settings.shaping.file.is_some();
+        // What the rules ask of TLS holds for new connections: lanes begin anew.
+        self.reload(settings)?;
+        Ok(has_file)
     }
 
     /// Everything that pauses at the moment.

@@ -81,7 +81,7 @@ impl TlsMinimum {
         match self {
             Self::Opportunistic => Demand::Opportunistic,
             Self::Encrypted => Demand::Encrypted,
-            Self::Authenticated => Demand::Authenticated,
+            Self::Authenticated => Demand::Verified,
         }
     }
 }

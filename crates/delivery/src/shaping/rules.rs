@@ -11,6 +11,7 @@ use super::feedback::Rule;
 use super::file::{File, Limits, Provider, TlsMinimum};
 use super::rate::Rate;
 use crate::Error;
+use crate::route::Host;
 use crate::settings::{Limits as Defaults, Settings};
 use crate::target::Target;
 
@@ -73,6 +74,8 @@ pub(crate) struct Place {
     pub(crate) name: Arc<str>,
     /// Its best hosts, in lower case.
     hosts: Vec<String>,
+    /// Those that are dialled when none of them answers.
+    others: Vec<String>,
     /// Whether strangers named the hosts.
     by_dns: bool,
 }
@@ -88,10 +91,12 @@ pub(crate) struct Explained {
 
 impl Place {
     pub(crate) fn of(target: &Target) -> Self {
-        let best = target.hosts.first().into_iter().flatten();
+        let mut groups = target.hosts.iter();
+        let name = |host: &Host| host_name(&host.to_string());
         Self {
             name: target.name.clone(),
-            hosts: best.map(|host| host_name(&host.to_string())).collect(),
+            hosts: groups.next().into_iter().flatten().map(name).collect(),
+            others: groups.flatten().map(name).collect(),
             by_dns: target.is_found_by_dns(),
         }
     }
@@ -100,13 +105,20 @@ impl Place {
 impl Place {
     #[cfg(test)]
     pub(crate) fn mx(hosts: &str) -> Self {
-        let best = hosts.split(' ').next().unwrap();
-        Self { name: hosts.into(), hosts: best.split(',').map(host_name).collect(), by_dns: true }
+        let mut groups = hosts.split(' ').map(|group| group.split(',').map(host_name));
+        Self {
+            name: hosts.into(),
+            hosts: groups.next().into_iter().flatten().collect(),
+            others: groups.flatten().collect(),
+            by_dns: true,
+        }
     }
 
     /// Whether it is at the same hosts, and for the same domain where it is for one alone.
     pub(crate) fn is_like(&self, other: &Place) -> bool {
-        (&self.hosts, split_name(&self.name).1) == (&other.hosts, split_name(&other.name).1)
+        let of =
+            |place: &Self| (place.hosts.clone(), place.others.clone(), split_name(&place.name).1.map(str::to_owned));
+        of(self) == of(other)
     }
 
     /// Whether it goes by this name, in lower case: its own, or a best host's.
@@ -177,7 +189,7 @@ impl Shaping {
     }
 
     fn resolve(&self, place: &Place) -> (SiteRules, Vec<Explained>) {
-        let provider = place.by_dns.then(|| self.provider_of(&place.hosts)).flatten();
+        let provider = place.by_dns.then(|| self.provider_of(place)).flatten();
         let pick = Pick { entries: self.entries(place, provider), why: Vec::new() };
         let limits = &self.defaults;
         let (most, first, messages) = if place.by_dns {
@@ -246,12 +258,14 @@ impl Shaping {
         entries
     }
 
-    /// The provider that all of the best hosts belong to; of several, the one
-    /// that is named most exactly.
-    fn provider_of(&self, hosts: &[String]) -> Option<&Arc<ProviderRules>> {
+    /// The provider that all of the hosts belong to; of several, the one that is
+    /// named most exactly. All, not only the best: what a host says may stop all
+    /// mail for its provider, so nobody may be counted to one by naming its hosts
+    /// beside his own.
+    fn provider_of(&self, place: &Place) -> Option<&Arc<ProviderRules>> {
         let exactness = |provider: &ProviderRules| {
             let of = |host: &String| provider.mx.iter().filter(|end| ends_with(host, end)).map(String::len).max();
-            hosts.iter().map(of).min().flatten()
+            place.hosts.iter().chain(&place.others).map(of).min().flatten()
         };
         let known = self.providers.values().filter_map(|provider| Some((exactness(provider)?, provider)));
         known.max_by_key(|(length, _)| *length).map(|(_, provider)| provider)

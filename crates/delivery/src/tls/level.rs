@@ -115,6 +115,14 @@ impl Required {
         !matches!(self, Self::Nothing)
     }
 
+    /// At least a certificate for this name.
+    pub(crate) fn at_least_certificate(self, name: &str) -> Self {
+        match self {
+            Self::Nothing | Self::Encryption => Self::Webpki(vec![name.to_owned()]),
+            required => required,
+        }
+    }
+
     /// At least encryption.
     pub(crate) fn at_least_encryption(self) -> Self {
         match self {

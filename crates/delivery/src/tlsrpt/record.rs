@@ -7,6 +7,9 @@ use crate::https::Url;
 /// Places of one record that reports are sent to.
 const MOST_PLACES: usize = 4;
 
+/// Octets of a place: longer ones are left out.
+const LONGEST_PLACE: usize = 1_024;
+
 /// A place that a domain wants reports at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
@@ -26,6 +29,8 @@ pub(crate) fn places(records: &[String]) -> Vec<(String, Place)> {
     let pairs = fields.split(';').filter_map(|field| field.split_once('='));
     let rua = pairs.map(|(key, value)| (key.trim(), value)).find(|(key, _)| *key == "rua");
     let uris = rua.into_iter().flat_map(|(_, uris)| uris.split(',')).map(str::trim);
+    // They are kept, and named in the log.
+    let uris = uris.filter(|uri| uri.len() <= LONGEST_PLACE && uri.bytes().all(|byte| byte.is_ascii_graphic()));
     uris.filter_map(|uri| Some((uri.to_owned(), place(uri)?))).take(MOST_PLACES).collect()
 }
 
@@ -72,6 +77,16 @@ mod tests {
         assert_eq!(of(&["v=TLSRPTv1;rua=mailto:reports@example.com"]), ["reports@example.com"]);
         let web = "v=TLSRPTv1; rua=https://reporting.example.com/v1/tlsrpt";
         assert_eq!(of(&[web]), ["reporting.example.com 443 /v1/tlsrpt"]);
+    }
+
+    #[test]
+    fn places_that_would_spoil_a_log_or_a_table_are_left_out() {
+        let long = format!("https://r.example/{}", "x".repeat(LONGEST_PLACE));
+        for uri in ["mailto:a@b.example?x=\nforged", "https://r.example/\u{1b}[31m", long.as_str()] {
+            let record = format!("v=TLSRPTv1; rua={uri},mailto:ok@b.example");
+            let found: Vec<_> = places(&[record]).into_iter().map(|(uri, _)| uri).collect();
+            assert_eq!(found, ["mailto:ok@b.example"], "{uri}");
+        }
     }
 
     #[test]

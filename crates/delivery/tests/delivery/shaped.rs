@@ -9,7 +9,8 @@ use postrider_delivery::Settings;
 use postrider_mail::{AccountId, BounceKind, Disposition, MessageId};
 
 use crate::rig::{Rig, is_delivered, routes};
-use crate::server::{Say, Server};
+use crate::server::{Say, Server, Setup};
+use crate::tls::Certificate;
 
 const HOST: &str = "198.51.100.1:25";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -194,6 +195,28 @@ async fn a_configuration_set_has_waits_and_a_demand_of_its_own() {
     let last = rig.until_final(secret).await.pop().unwrap();
     assert_eq!(last.disposition, Disposition::Bounced(BounceKind::TransientGeneral));
     assert_eq!(server.seen().messages.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_has_to_prove_its_name_gets_nothing_without() {
+    let dir = tempfile::tempdir().unwrap();
+    // The name is the host's, another's, and none: a host without TLS.
+    for (name, proved) in [(Some("mx.example.com"), true), (Some("other.example"), false), (None, false)] {
+        let mut rig = rig().await;
+        make_set(&rig, "secret", ConfigurationOption::Tls(TlsPolicy::Require)).await;
+        let certificate = Certificate::new(name.unwrap_or("mx.example.com"));
+        let setup = name.map_or_else(Setup::default, |_| certificate.setup());
+        let server = Server::with(&rig.net, HOST, setup, |_| Say::Usual);
+        let mut settings = shaped(&dir, "[site.\"mx.example.com\"]\ntls = \"authenticated\"\n");
+        settings.tls.ca_file = Some(certificate.authority());
+        rig.deliver(settings);
+        for id in [rig.send(&["ann@example.com"]).await, send_with(&rig, "secret", "ann@example.com").await] {
+            let outcome = rig.outcome(id).await;
+            assert_eq!(is_delivered(&outcome), proved, "{name:?} {outcome:?}");
+            assert!(proved || matches!(outcome.disposition, Disposition::Deferred(_)), "{outcome:?}");
+        }
+        assert_eq!(server.seen().messages.len(), if proved { 2 } else { 0 });
+    }
 }
 
 #[tokio::test(start_paused = true)]

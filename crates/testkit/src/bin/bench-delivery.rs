@@ -65,6 +65,8 @@ const HOSTS: u64 = 50;
 const DOMAINS: u64 = 10_000;
 /// Sessions that fill the queue.
 const FILLERS: usize = 100;
+/// The one host. Not 127.0.0.1, which Postfix takes for itself.
+const ALONE: Ipv4Addr = Ipv4Addr::new(198, 19, 200, 1);
 const ZONE: &str = "bench.test";
 const RESOLVER: &str = "127.0.0.1:53";
 
@@ -153,7 +155,7 @@ async fn postrider(arguments: &Arguments, case: Case, with_trouble: bool) -> io:
     let authority = Authority::new().map_err(io::Error::other)?;
     let certificate = authority.issue(&["localhost"]).map_err(io::Error::other)?;
     if case == Case::Tls {
-        provider.set(Ipv4Addr::LOCALHOST, Conduct::with_tls(certificate.server().map_err(io::Error::other)?));
+        provider.set(ALONE, Conduct::with_tls(certificate.server().map_err(io::Error::other)?));
     }
     if case == Case::Trouble {
         misbehave(&provider);
@@ -206,10 +208,10 @@ fn relay(case: Case) -> io::Result<Relay> {
     let binary = built_beside(&std::env::current_exe()?)?;
     let configuration = format!("[dns]\nservers = [\"{RESOLVER}\"]\n[dns.dnssec]\nvalidate = false\n");
     let by_route = matches!(case, Case::One | Case::Tls | Case::Idle);
-    let routes = by_route.then(|| ("*".to_owned(), "smtp://127.0.0.1:25".to_owned()));
+    let routes = by_route.then(|| ("*".to_owned(), format!("smtp://{ALONE}:25")));
     Relay::start(RelayOptions {
         routes: routes.into_iter().collect(),
-        ..RelayOptions::to(binary, SocketAddr::from(([127, 0, 0, 1], 25)), &configuration)
+        ..RelayOptions::to(binary, SocketAddr::from((ALONE, 25)), &configuration)
     })
 }
 
@@ -250,7 +252,7 @@ async fn postfix(arguments: &Arguments) -> io::Result<Sample> {
     let clock = Clock::system();
     let mut provider = Provider::start(TcpListener::bind("0.0.0.0:25")?, Keep::Counts, clock.clone())?;
     let parameters = [
-        ("relayhost", "[127.0.0.1]:25"),
+        ("relayhost", &format!("[{ALONE}]:25")),
         ("smtpd_client_restrictions", "check_client_access static:HOLD"),
         ("smtpd_client_connection_count_limit", "0"),
         ("default_process_limit", "250"),
