@@ -251,8 +251,9 @@ async fn submit(load: Load, clock: &Clock) -> io::Result<()> {
 async fn postfix(arguments: &Arguments) -> io::Result<Sample> {
     let clock = Clock::system();
     let mut provider = Provider::start(TcpListener::bind("0.0.0.0:25")?, Keep::Counts, clock.clone())?;
+    let relayhost = format!("[{ALONE}]:25");
     let parameters = [
-        ("relayhost", &format!("[{ALONE}]:25")),
+        ("relayhost", relayhost.as_str()),
         ("smtpd_client_restrictions", "check_client_access static:HOLD"),
         ("smtpd_client_connection_count_limit", "0"),
         ("default_process_limit", "250"),
