@@ -1,7 +1,7 @@
 //! A real name server, NSD, with zones that a test or benchmark writes.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -97,7 +97,7 @@ impl Nsd {
         let own = directory.path().display();
         let IpAddr::V4(ip) = address.ip() else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
         let mut config = format!(
-            "server:\n ip-address: {ip}\n port: {}\n username: \"\"\n zonesdir: \"{own}\"\n pidfile: \"\"\n \
+            "server:\n ip-address: {ip}\n port: {}\n username: \"\"\n zonesdir: \"{own}\"\n database: \"\"\n pidfile: \"\"\n \
              xfrdfile: \"{own}/xfrd.state\"\n zonelistfile: \"{own}/zone.list\"\n xfrdir: \"{own}\"\n logfile: \"{own}/log\"\n \
              server-count: 1\n verbosity: 1\n rrl-ratelimit: 0\nremote-control:\n control-enable: no\n",
             address.port()
@@ -165,7 +165,7 @@ impl Nsd {
 
     fn wait_until_it_answers(&mut self) -> io::Result<()> {
         for _ in 0..STEPS {
-            if TcpStream::connect(self.address).is_ok() {
+            if answers(self.address).unwrap_or_default() {
                 return Ok(());
             }
             if self.child.try_wait()?.is_some() {
@@ -176,6 +176,18 @@ impl Nsd {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         Err(io::Error::other(format!("nsd does not answer: {log}")))
     }
+}
+
+/// Whether a question is answered. That a connection is taken says nothing: it is
+/// before zones are read, and by a server that is about to give up.
+fn answers(address: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    // RFC 1035 section 4.2.2: the length, then the question for the NS of the root.
+    stream.write_all(&[0, 17, 7, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1])?;
+    let mut head = [0; 4];
+    stream.read_exact(&mut head)?;
+    Ok(head[2..] == [7, 7])
 }
 
 fn run(directory: &TempDir) -> io::Result<Child> {

@@ -89,7 +89,7 @@ fn config(dir: &Path, port: u16, zones: &[(&str, String)]) -> String {
     let dir = dir.display();
     let server = format!(
         "server:\n ip-address: 127.0.0.1\n port: {port}\n username: \"\"\n zonesdir: \"{dir}\"\n \
-         pidfile: \"\"\n xfrdfile: \"{dir}/xfrd.state\"\n zonelistfile: \"{dir}/zone.list\"\n \
+         database: \"\"\n pidfile: \"\"\n xfrdfile: \"{dir}/xfrd.state\"\n zonelistfile: \"{dir}/zone.list\"\n \
          xfrdir: \"{dir}\"\n logfile: \"\"\n server-count: 1\n verbosity: 1\n\
          remote-control:\n control-enable: no\n"
     );
