@@ -136,6 +136,19 @@ async fn an_orderly_close_keeps_the_view() {
 }
 
 #[tokio::test]
+async fn a_view_that_sled_lets_go_of_late_is_waited_for() {
+    let world = World::new();
+    world.open().close().await.unwrap();
+    let held = sled::open(world.index.path().join("index")).unwrap();
+    let letting_go = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(held);
+    });
+    assert!(!world.open().report().rebuilt);
+    letting_go.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_deleted_view_is_rebuilt() {
     let world = World::new();
     let store = world.open();

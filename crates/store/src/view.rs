@@ -50,6 +50,10 @@ pub(crate) struct Rebuilt {
     pub(crate) lost: u64,
 }
 
+/// How often, and how long apart, a directory is opened that sled still lets go of.
+const LOCK_TRIES: u32 = 40;
+const LOCK_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+
 impl View {
     /// The view that an orderly close left, if there is one and it reflects
     /// the log up to `last`.
@@ -98,7 +102,18 @@ impl View {
             .mode(sled::Mode::LowSpace)
             .cache_capacity(64 << 20)
             .flush_every_ms(Some(5000));
-        let db = guarded(|| config.open())?;
+        let mut tries = 1;
+        let db = loop {
+            match guarded(|| config.open()) {
+                // sled's threads let go of a directory some time after the handle
+                // that was closed last: real time, whatever the clock.
+                Err(Error::Index(reason)) if tries < LOCK_TRIES && reason.contains("lock") => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_WAIT);
+                }
+                result => break result?,
+            }
+        };
         Ok(Self { db: Some(db), path: path.to_owned(), live: AtomicU64::new(0) })
     }
 
