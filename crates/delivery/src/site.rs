@@ -282,8 +282,9 @@ impl Site {
         let mut state = self.state.lock();
         state.alarm = None;
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
-        let over = state.parked.over(now).into_iter().chain(state.paused.over(now));
-        over.for_each(|queue| self.around.spool.unpark(&queue));
+        state.parked.over(now).iter().for_each(|queue| self.around.spool.unpark(queue));
+        // All that is aside: what has to wait on comes back here, and is known again.
+        state.paused.over(now).iter().for_each(|queue| self.around.spool.recall(queue));
         if state.paused.is_empty() {
             state.pause = None;
         }

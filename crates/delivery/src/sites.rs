@@ -79,7 +79,8 @@ impl Sites {
     /// Forgets a lane that nothing uses any more.
     pub(crate) fn tidy(&self, site: &Arc<Site>) {
         let mut map = self.map.lock();
-        if site.retire() {
+        // It may have gone already, and have a successor.
+        if map.get(&site.key).is_some_and(|known| Arc::ptr_eq(known, site)) && site.retire() {
             map.remove(&site.key);
         }
     }

@@ -40,6 +40,12 @@ impl Rate {
         if halved.is_below(floor) { floor } else { halved }
     }
 
+    /// What was measured at a quiet site says nothing of what it would take: one
+    /// message a minute at least.
+    pub(crate) fn at_least_slowest(self) -> Self {
+        if self.is_below(SLOWEST) { SLOWEST } else { self }
+    }
+
     /// The smaller of two.
     pub(crate) fn least(self, other: Self) -> Self {
         if other.is_below(self) { other } else { self }

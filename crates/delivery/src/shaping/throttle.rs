@@ -292,6 +292,6 @@ impl State {
         let [(earlier, before), (later, after)] = self.marks;
         let (start, before) = if now.duration_since(later) >= MEASURE { (later, after) } else { (earlier, before) };
         let time = now.duration_since(start).max(Duration::from_secs(1));
-        Rate::new(count - before, time)
+        Rate::new(count - before, time).map(Rate::at_least_slowest)
     }
 }
