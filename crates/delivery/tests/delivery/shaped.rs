@@ -6,6 +6,7 @@ use std::time::Duration;
 use postrider_account::{ConfigurationOption, TlsPolicy};
 use postrider_base::Period;
 use postrider_delivery::Settings;
+use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{AccountId, BounceKind, Disposition, MessageId};
 
 use crate::rig::{Rig, is_delivered, routes};
@@ -153,6 +154,24 @@ async fn what_expires_behind_a_pause_bounces_in_time() {
     assert!(outcome.diagnostic.contains("too much mail"), "{outcome:?}");
     let life = outcome.at.saturating_since(id.timestamp());
     assert!(life < 11 * MINUTE, "{life:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_is_lifted_lets_go_what_outlived_another() {
+    let mut rig = rig().await;
+    Server::start(&rig.net, HOST);
+    let delivery = rig.deliver(routes(&[]));
+    let pause = PauseRequest { name: "example.com".into(), source: None, time: None, reason: None };
+    delivery.pause(pause).await.unwrap();
+    let mut short = rig.message(&["ann@example.com"]);
+    short.expires_at = short.accepted_at.saturating_add(10 * MINUTE);
+    let (short, long) = (rig.accept(short).await, rig.send(&["bob@example.com"]).await);
+    assert!(matches!(rig.outcome(short).await.disposition, Disposition::Bounced(_)));
+    delivery.resume("example.com", None).await.unwrap();
+    let outcome = rig.outcome(long).await;
+    assert!(is_delivered(&outcome), "{outcome:?}");
+    let waited = outcome.at.saturating_since(long.timestamp());
+    assert!(waited < 11 * MINUTE, "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
