@@ -21,11 +21,13 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("spool", 2, &["wal"]),
     ("account", 3, &["store"]),
     ("events", 3, &["wal", "store", "spool", "account"]),
-    ("submission", 4, &["account", "spool"]),
+    ("mailauth", 3, &["dns"]),
+    ("submission", 4, &["account", "mailauth", "spool"]),
     ("delivery", 5, &["smtp", "dns", "store", "account", "spool", "submission"]),
     ("simulator", 5, &["smtp"]),
+    ("upkeep", 5, &["dns", "mailauth", "account", "events", "submission"]),
     ("listener", 6, &["smtp", "store", "submission"]),
-    ("control", 6, &["smtp", "store", "dns", "spool", "account", "events", "submission", "delivery", "simulator"]),
+    ("control", 6, &["smtp", "store", "dns", "spool", "account", "events", "mailauth", "submission", "delivery", "simulator", "upkeep"]),
     ("api", 7, &["submission", "account", "events", "control"]),
 ];
 

@@ -1,0 +1,4 @@
+//! Mail authentication: DKIM keys and signatures, checks of what comes in (SPF, DKIM,
+//! DMARC, ARC), reports of others about our domains, and the records that a domain should
+//! publish. It asks DNS through [`postrider_dns::Resolver`] alone, keeps nothing durable,
+//! and decides nothing about what is sent or refused.
