@@ -24,8 +24,9 @@ pub use derive::{ImportedSecret, derive_smtp_password};
 pub use error::Error;
 pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
 pub use sending::{
-    ConfigurationOption, ConfigurationSet, ConfigurationSets, Identities, Identity, IdentityName, Pool, PoolMember,
-    PoolName, Pools, TlsPolicy,
+    ConfigurationOption, ConfigurationSet, ConfigurationSets, DkimOptions, Identities, Identity, IdentityName,
+    MailFrom, MailFromFailure, MailedLink, Pool, PoolMember, PoolName, Pools, Resolved, TlsPolicy, Verification,
+    VerificationStatus,
 };
 pub use settings::Settings;
 pub use suppression::{

@@ -54,6 +54,13 @@ impl EmailAddress {
         &self.domain
     }
 
+    /// The address without its label: `ann@` of `ann+news@` (RFC 5233 section 1 calls the
+    /// label a detail). `None` when it has none, or nothing in front of it.
+    pub fn without_label(&self) -> Option<EmailAddress> {
+        let (base, _) = self.local().split_once('+').filter(|_| !self.local().starts_with('"'))?;
+        EmailAddress::new(base, self.domain.clone()).ok()
+    }
+
     /// Whether a server without SMTPUTF8 can be given this address. The domain
     /// always can, in A-label form; so this speaks of the local part.
     pub fn is_ascii(&self) -> bool {
@@ -186,6 +193,15 @@ mod tests {
         assert_eq!(address.domain().as_str(), "example.com");
         assert_eq!(address.fold(), "alice.b+tag@example.com");
         assert!(address.is_ascii());
+    }
+
+    #[test]
+    fn labels_come_off() {
+        let without = |text| parse(text).unwrap().without_label().map(|address| address.as_str().to_owned());
+        assert_eq!(without("Ann+news+more@example.com").as_deref(), Some("Ann@example.com"));
+        for none in ["ann@example.com", "+ann@example.com", "\"a+b\"@example.com", "a.+b@example.com"] {
+            assert_eq!(without(none), None, "{none}");
+        }
     }
 
     #[test]

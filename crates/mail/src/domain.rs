@@ -36,6 +36,15 @@ impl Domain {
         parse_literal(self.0.strip_prefix('[')?)
     }
 
+    /// The name itself, then the domains it lies in, the nearest first, down to the top-level
+    /// one. A literal lies in none.
+    pub fn with_parents(&self) -> impl Iterator<Item = &str> {
+        let is_name = !self.0.starts_with('[');
+        std::iter::successors(Some(self.as_str()), move |name| {
+            name.split_once('.').map(|(_, parent)| parent).filter(|_| is_name)
+        })
+    }
+
     /// A literal's domain: what mail to `user@[address]` is sent to.
     pub fn from_ip(ip: IpAddr) -> Domain {
         Domain(canonical_literal(ip).into())
@@ -154,6 +163,17 @@ mod tests {
         assert_eq!(parse("bücher.example").unwrap(), "xn--bcher-kva.example");
         assert_eq!(parse("BÜCHER.example").unwrap(), "xn--bcher-kva.example");
         assert_eq!(parse("localhost").unwrap(), "localhost");
+    }
+
+    #[test]
+    fn a_name_lies_in_its_parents() {
+        let lineage = |text: &str| {
+            let domain: Domain = text.parse().unwrap();
+            domain.with_parents().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lineage("a.Example.com"), ["a.example.com", "example.com", "com"]);
+        assert_eq!(lineage("localhost"), ["localhost"]);
+        assert_eq!(lineage("[192.0.2.1]"), ["[192.0.2.1]"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Identities: the domains and addresses that an account may send from. Only kept; who
-//! may send as whom is decided elsewhere.
+//! Identities: the domains and addresses that an account may send from. Kept, and found by
+//! the address of a sender; who may send as whom is decided elsewhere.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tables;
 use super::catalog::Item;
+use super::verification::{DkimOptions, MailFrom, Verification, VerificationStatus};
 use crate::Error;
 
 /// A domain or an address that mail is sent from.
@@ -25,6 +26,39 @@ pub struct Identity {
     /// The operator vouches for it: it needs no verification.
     #[serde(default)]
     pub trusted: bool,
+    /// The proof that it is the account's.
+    #[serde(default)]
+    pub verification: Verification,
+    /// How its mail is signed.
+    #[serde(default)]
+    pub dkim: DkimOptions,
+    /// The domain of its mail's return path, where it has one of its own.
+    #[serde(default)]
+    pub mail_from: Option<MailFrom>,
+}
+
+impl Identity {
+    /// One that nobody has asked to verify, without any rules.
+    #[must_use]
+    pub fn new(account: AccountId, name: IdentityName) -> Self {
+        Self {
+            account,
+            name,
+            default_configuration_set: None,
+            trusted: false,
+            verification: Verification::default(),
+            dkim: DkimOptions::default(),
+            mail_from: None,
+        }
+    }
+
+    /// Whether it is proved, or needs no proof. What was proved stays so while it is looked
+    /// for again ([`VerificationStatus::TemporaryFailure`]).
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        let status = self.verification.status;
+        self.trusted || matches!(status, VerificationStatus::Success | VerificationStatus::TemporaryFailure)
+    }
 }
 
 /// What an identity is.
@@ -37,12 +71,46 @@ pub enum IdentityName {
 }
 
 impl IdentityName {
-    /// What it is found by: without regard to case.
-    fn key(&self) -> String {
+    /// What it is found by. A domain has one spelling; the local part of an address has
+    /// case, as in SES.
+    fn key(&self) -> &str {
         match self {
-            Self::Domain(domain) => domain.as_str().to_owned(),
-            Self::Address(address) => address.fold(),
+            Self::Domain(domain) => domain.as_str(),
+            Self::Address(address) => address.as_str(),
         }
+    }
+
+    /// The domain, or that of the address.
+    #[must_use]
+    pub fn domain(&self) -> &Domain {
+        match self {
+            Self::Domain(domain) => domain,
+            Self::Address(address) => address.domain(),
+        }
+    }
+}
+
+/// Whom an address belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The most specific identity: its options hold.
+    pub identity: Arc<Identity>,
+    /// The most specific domain among them; the same as `identity` unless that is an address.
+    pub domain_identity: Option<Arc<Identity>>,
+}
+
+impl Resolved {
+    /// Whether the address is proved: by itself, or by its domain.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.identity.is_verified() || self.domain_identity.as_ref().is_some_and(|domain| domain.is_verified())
+    }
+
+    /// The custom MAIL FROM domain: that of the identity, else that of its domain.
+    #[must_use]
+    pub fn mail_from(&self) -> Option<&MailFrom> {
+        let of_domain = || self.domain_identity.as_ref()?.mail_from.as_ref();
+        self.identity.mail_from.as_ref().or_else(of_domain)
     }
 }
 
@@ -86,7 +154,7 @@ impl Item for Identity {
     }
 
     fn name(&self) -> String {
-        self.name.key()
+        self.name.key().to_owned()
     }
 }
 
@@ -95,10 +163,39 @@ impl Item for Identity {
 pub struct Identities(pub(super) Arc<Tables>);
 
 impl Identities {
-    /// The identity of exactly this name, in any case, from memory.
+    /// The identity of exactly this name, from memory.
     #[must_use]
     pub fn find(&self, account: AccountId, name: &IdentityName) -> Option<Arc<Identity>> {
-        self.0.identities.find(account, &name.key())
+        self.0.identities.find(account, name.key())
+    }
+
+    /// Whom mail from this address belongs to, from memory: the address itself, or without
+    /// its `+label`; else its domain or the nearest one that that lies in.
+    #[must_use]
+    pub fn resolve(&self, account: AccountId, address: &EmailAddress) -> Option<Resolved> {
+        let table = &self.0.identities;
+        let exact = table.find(account, address.as_str());
+        let exact = exact.or_else(|| table.find(account, address.without_label()?.as_str()));
+        let domain_identity = self.domains(account, address.domain()).next();
+        let identity = exact.or_else(|| domain_identity.clone())?;
+        Some(Resolved { identity, domain_identity })
+    }
+
+    /// The account's domains that this one is or lies in, the most specific first.
+    pub fn domains(&self, account: AccountId, domain: &Domain) -> impl Iterator<Item = Arc<Identity>> {
+        domain.with_parents().filter_map(move |name| self.0.identities.find(account, name))
+    }
+
+    /// Those of all accounts.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Identity>> {
+        self.0.identities.all()
+    }
+
+    /// Grows with every change.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.0.identities.revision()
     }
 
     /// The account's identities, in the order of their names.
@@ -111,7 +208,7 @@ impl Identities {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::NotFound`] (its default configuration set),
-    /// [`Error::Full`] or [`Error::Store`].
+    /// [`Error::Invalid`] (its MAIL FROM domain), [`Error::Full`] or [`Error::Store`].
     pub async fn create(&self, identity: Identity) -> Result<Arc<Identity>, Error> {
         let _changing = self.0.changing.lock().await;
         self.check(&identity)?;
@@ -121,13 +218,37 @@ impl Identities {
     /// Replaces an identity. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (the identity, its default configuration set) or
-    /// [`Error::Store`].
+    /// [`Error::NotFound`] (the identity, its default configuration set),
+    /// [`Error::Invalid`] (its MAIL FROM domain) or [`Error::Store`].
     pub async fn put(&self, identity: Identity) -> Result<(), Error> {
         let _changing = self.0.changing.lock().await;
-        self.0.identities.get(identity.account, &identity.name.key())?;
+        self.0.identities.get(identity.account, identity.name.key())?;
         self.check(&identity)?;
         self.0.identities.put(vec![identity]).await.map(drop)
+    }
+
+    /// Changes an identity by what it is at this moment, so that no other change is lost.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (the identity, its default configuration set),
+    /// [`Error::Invalid`] (its MAIL FROM domain) or [`Error::Store`].
+    pub async fn change(
+        &self,
+        account: AccountId,
+        name: &IdentityName,
+        change: impl FnOnce(&mut Identity),
+    ) -> Result<Arc<Identity>, Error> {
+        let _changing = self.0.changing.lock().await;
+        let found = self.0.identities.get(account, name.key())?;
+        let mut identity = Identity::clone(&found);
+        change(&mut identity);
+        if identity == *found {
+            return Ok(found);
+        }
+        self.check(&identity)?;
+        let mut written = self.0.identities.put(vec![identity]).await?;
+        Ok(written.remove(0))
     }
 
     /// Forgets an identity. Durable when it returns.
@@ -136,10 +257,17 @@ impl Identities {
     /// [`Error::NotFound`] or [`Error::Store`].
     pub async fn delete(&self, account: AccountId, name: &IdentityName) -> Result<(), Error> {
         let _changing = self.0.changing.lock().await;
-        self.0.identities.delete(account, &name.key()).await
+        self.0.identities.delete(account, name.key()).await
     }
 
     fn check(&self, identity: &Identity) -> Result<(), Error> {
+        let domain = identity.name.domain();
+        if let Some(mail_from) = &identity.mail_from
+            && !mail_from.domain.with_parents().skip(1).any(|parent| parent == domain.as_str())
+        {
+            let reason = "a MAIL FROM domain must lie inside the identity's domain, and not be it";
+            return Err(Error::Invalid { what: Identity::KIND, reason });
+        }
         match &identity.default_configuration_set {
             Some(set) => self.0.sets.get(identity.account, set).map(drop),
             None => Ok(()),

@@ -9,6 +9,7 @@ mod identity;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod verification;
 
 use std::sync::Arc;
 
@@ -19,8 +20,9 @@ use crate::{Error, Settings};
 use catalog::Catalog;
 
 pub use configuration_set::{ConfigurationOption, ConfigurationSet, ConfigurationSets, TlsPolicy};
-pub use identity::{Identities, Identity, IdentityName};
+pub use identity::{Identities, Identity, IdentityName, Resolved};
 pub use pool::{Pool, PoolMember, PoolName, Pools};
+pub use verification::{DkimOptions, MailFrom, MailFromFailure, MailedLink, Verification, VerificationStatus};
 
 /// Longest name of a set or pool, as in SES.
 const MAX_NAME: usize = 64;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use postrider_base::{Period, SimDisk};
+use postrider_base::{Period, SimDisk, Timestamp};
 use postrider_mail::AccountId;
 
 use super::*;
@@ -144,34 +144,138 @@ async fn pools_are_refused_with_reasons() {
     assert!(pools.all().is_empty());
 }
 
+fn name(text: &str) -> IdentityName {
+    text.parse().unwrap()
+}
+
+fn identity(text: &str) -> Identity {
+    Identity { default_configuration_set: Some("news".into()), trusted: true, ..Identity::new(ME(), name(text)) }
+}
+
 #[tokio::test]
 async fn identities_are_kept() {
     let world = World::new();
     let Sending { sets, identities, .. } = world.open();
-    let name = |text: &str| text.parse::<IdentityName>().unwrap();
-    let identity = |text: &str| Identity {
-        account: ME(),
-        name: name(text),
-        default_configuration_set: Some("news".into()),
-        trusted: true,
-    };
     assert!(matches!(identities.create(identity("Example.com")).await, Err(Error::NotFound { .. })));
     sets.create(ME(), "news", vec![]).await.unwrap();
     identities.create(identity("Example.com")).await.unwrap();
     identities.create(identity("Ann@example.com")).await.unwrap();
-    assert!(matches!(identities.create(identity("ann@EXAMPLE.com")).await, Err(Error::AlreadyExists { .. })));
+    assert!(matches!(identities.create(identity("Ann@EXAMPLE.com")).await, Err(Error::AlreadyExists { .. })));
     let kept = world.open().identities;
     assert!(matches!(kept.find(ME(), &name("EXAMPLE.com")).unwrap().name, IdentityName::Domain(_)));
-    let ann = kept.find(ME(), &name("ANN@example.com")).unwrap();
+    let ann = kept.find(ME(), &name("Ann@Example.com")).unwrap();
     assert_eq!((ann.name.to_string().as_str(), ann.trusted), ("Ann@example.com", true));
+    assert_eq!(kept.find(ME(), &name("ann@example.com")), None, "local parts have case");
     assert_eq!(kept.list(ME()).len(), 2);
 
-    identities.put(Identity { trusted: false, ..identity("ann@example.com") }).await.unwrap();
-    assert!(!identities.find(ME(), &name("ann@example.com")).unwrap().trusted);
+    identities.put(Identity { trusted: false, ..identity("Ann@example.com") }).await.unwrap();
+    assert!(!identities.find(ME(), &name("Ann@example.com")).unwrap().trusted);
     assert!(matches!(identities.put(identity("bob@example.com")).await, Err(Error::NotFound { .. })));
     identities.delete(ME(), &name("example.com")).await.unwrap();
     assert!(matches!(identities.delete(ME(), &name("example.com")).await, Err(Error::NotFound { .. })));
     assert!("not an@address".parse::<IdentityName>().is_err() && "a b".parse::<IdentityName>().is_err());
+}
+
+#[tokio::test]
+async fn a_sender_belongs_to_the_most_specific_identity() {
+    let world = World::new();
+    let identities = world.open().identities;
+    for text in ["example.com", "eu.example.com", "ann@example.com", "bob@in.eu.example.com"] {
+        identities.create(Identity::new(ME(), name(text))).await.unwrap();
+    }
+    let found = |address: &str| {
+        let resolved = identities.resolve(ME(), &address.parse().unwrap())?;
+        let domain = resolved.domain_identity.map(|domain| domain.name.to_string());
+        Some((resolved.identity.name.to_string(), domain?))
+    };
+    for (address, identity, domain) in [
+        ("ann@example.com", "ann@example.com", "example.com"),
+        ("ann+news@example.com", "ann@example.com", "example.com"),
+        ("ANN@example.com", "example.com", "example.com"),
+        ("+ann@Example.com", "example.com", "example.com"),
+        ("ann@deep.in.example.com", "example.com", "example.com"),
+        ("bob@in.eu.example.com", "bob@in.eu.example.com", "eu.example.com"),
+        ("x@eu.example.com", "eu.example.com", "eu.example.com"),
+    ] {
+        assert_eq!(found(address), Some((identity.to_owned(), domain.to_owned())), "{address}");
+    }
+    for address in ["ann@example.org", "ann@notexample.com", "ann@com", "ann@[192.0.2.1]"] {
+        assert_eq!(found(address), None, "{address}");
+    }
+    assert_eq!(identities.resolve(other(), &"ann@example.com".parse().unwrap()), None);
+
+    identities.create(Identity::new(ME(), name("ann+news@example.com"))).await.unwrap();
+    assert_eq!(found("ann+news@example.com").unwrap().0, "ann+news@example.com");
+    identities.delete(ME(), &name("example.com")).await.unwrap();
+    let alone = identities.resolve(ME(), &"ann@example.com".parse().unwrap()).unwrap();
+    assert_eq!(alone.domain_identity, None);
+}
+
+#[tokio::test]
+async fn an_address_is_proved_by_itself_or_by_its_domain() {
+    use VerificationStatus::{Failed, NotStarted, Pending, Success, TemporaryFailure};
+    let world = World::new();
+    let identities = world.open().identities;
+    for text in ["example.com", "ann@example.com"] {
+        identities.create(Identity::new(ME(), name(text))).await.unwrap();
+    }
+    let verified = |statuses: [VerificationStatus; 2]| {
+        let identities = identities.clone();
+        async move {
+            for (text, status) in ["example.com", "ann@example.com"].into_iter().zip(statuses) {
+                identities.change(ME(), &name(text), |identity| identity.verification.status = status).await.unwrap();
+            }
+            identities.resolve(ME(), &"ann@example.com".parse().unwrap()).unwrap().is_verified()
+        }
+    };
+    assert!(!verified([NotStarted, Pending]).await);
+    assert!(!verified([Failed, Failed]).await);
+    assert!(verified([Success, Pending]).await);
+    assert!(verified([TemporaryFailure, NotStarted]).await);
+    assert!(verified([Failed, Success]).await);
+}
+
+#[tokio::test]
+async fn a_mail_from_domain_lies_inside_its_identity() {
+    let world = World::new();
+    let identities = world.open().identities;
+    let with = |text: &str, domain: &str| {
+        let mail_from = MailFrom::pending(domain.parse().unwrap(), MailFromFailure::Reject, Timestamp::from_millis(1));
+        Identity { mail_from: Some(mail_from), ..Identity::new(ME(), name(text)) }
+    };
+    for (text, domain) in [
+        ("example.com", "example.com"),
+        ("example.com", "bounce.example.org"),
+        ("example.com", "notexample.com"),
+        ("ann@eu.example.com", "bounce.example.com"),
+    ] {
+        let refused = identities.create(with(text, domain)).await;
+        assert!(matches!(refused, Err(Error::Invalid { what: "identity", .. })), "{text} {domain}");
+    }
+    identities.create(with("example.com", "a.b.example.com")).await.unwrap();
+    identities.create(Identity::new(ME(), name("ann@example.com"))).await.unwrap();
+    let resolved = identities.resolve(ME(), &"ann@example.com".parse().unwrap()).unwrap();
+    assert_eq!(resolved.mail_from().unwrap().domain.as_str(), "a.b.example.com", "inherited");
+    let own = with("ann@example.com", "own.example.com");
+    identities.put(own).await.unwrap();
+    let resolved = identities.resolve(ME(), &"ann@example.com".parse().unwrap()).unwrap();
+    assert_eq!(resolved.mail_from().unwrap().domain.as_str(), "own.example.com");
+}
+
+#[tokio::test]
+async fn a_change_starts_from_what_is_there() {
+    let world = World::new();
+    let identities = world.open().identities;
+    identities.create(Identity::new(ME(), name("example.com"))).await.unwrap();
+    let revision = identities.revision();
+    identities.change(ME(), &name("example.com"), |_| ()).await.unwrap();
+    assert_eq!(identities.revision(), revision, "nothing has changed");
+    identities.change(ME(), &name("example.com"), |identity| identity.dkim.enabled = false).await.unwrap();
+    identities.change(ME(), &name("example.com"), |identity| identity.trusted = true).await.unwrap();
+    let kept = world.open().identities.find(ME(), &name("example.com")).unwrap();
+    assert!(kept.trusted && !kept.dkim.enabled);
+    let absent = identities.change(ME(), &name("example.org"), |_| ()).await;
+    assert!(matches!(absent, Err(Error::NotFound { .. })));
 }
 
 #[test]
@@ -182,4 +286,7 @@ fn what_was_stored_before_a_field_has_its_default() {
     assert_eq!(serde_json::from_str::<ConfigurationSet>(later).unwrap().tls, TlsPolicy::Require);
     let pool = r#"{"account":"000000000001","name":"p","members":[{"source":"out1"}]}"#;
     assert_eq!(serde_json::from_str::<Pool>(pool).unwrap().members[0].weight, 1);
+    let identity: Identity = serde_json::from_str(r#"{"account":"000000000001","name":"a@b.example"}"#).unwrap();
+    assert_eq!(identity, Identity::new(ME(), name("a@b.example")));
+    assert!(identity.dkim.enabled && !identity.is_verified());
 }
