@@ -2,3 +2,5 @@
 //! DMARC, ARC), reports of others about our domains, and the records that a domain should
 //! publish. It asks DNS through [`postrider_dns::Resolver`] alone, keeps nothing durable,
 //! and decides nothing about what is sent or refused.
+
+pub mod records;
