@@ -49,7 +49,7 @@ pub(crate) enum ConfigurationSetsCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct SetOptions {
-    /// Whether its messages may leave in clear
+    /// Whether its messages may leave in clear; like all but the lifetime, from the next attempt on
     #[arg(long, value_enum)]
     pub(crate) tls: Option<TlsChoice>,
     /// The pool that its messages leave from
@@ -58,7 +58,7 @@ pub(crate) struct SetOptions {
     /// Its messages leave from the shared pool
     #[arg(long, conflicts_with = "pool")]
     pub(crate) no_pool: bool,
-    /// How long delivery is tried, as 14h
+    /// How long delivery of what is accepted from now on is tried, as 14h; at most submission.expiry
     #[arg(long, value_name = "TIME")]
     pub(crate) max_lifetime: Option<Period>,
     /// Delivery is tried as long as for other messages
@@ -70,10 +70,10 @@ pub(crate) struct SetOptions {
     /// Attempts are made at the same intervals as for other messages
     #[arg(long, conflicts_with = "retry")]
     pub(crate) no_retry: bool,
-    /// Each recipient gets a copy of its own
+    /// Each recipient gets a copy of its own, under the same message id
     #[arg(long)]
     pub(crate) per_recipient: bool,
-    /// Recipients share copies
+    /// Recipients of one domain share a copy
     #[arg(long, conflicts_with = "per_recipient")]
     pub(crate) no_per_recipient: bool,
 }

@@ -102,6 +102,9 @@ impl<'a> Attempt<'a> {
         if self.pending.is_empty() {
             return Reach::Done;
         }
+        if self.set.as_ref().is_some_and(|set| set.per_recipient) {
+            self.take_one();
+        }
         if let Err(error) = self.job.claim.register().await {
             tracing::warn!(id = %self.job.claim.id, %error, "no attempt can be recorded, so none is made");
             tokio::select! {
@@ -128,6 +131,14 @@ impl<'a> Attempt<'a> {
         shared.metrics.attempt_duration.observe(shared.clock.instant().duration_since(started));
         self.count();
         reach
+    }
+
+    /// Each recipient gets a copy of its own: the others go back as they are and come
+    /// again at once, through pauses, limits and turns as other messages do.
+    fn take_one(&mut self) {
+        self.pending.truncate(1);
+        let pending = &self.pending;
+        self.job.claim.recipients.retain(|due| pending.iter().any(|one| one.index == due.index));
     }
 
     /// The claim, and the outcomes there are.

@@ -31,13 +31,15 @@ pub struct ConfigurationSet {
     /// The pool whose addresses they leave from; none is the shared one.
     #[serde(default)]
     pub pool: Option<String>,
-    /// How long delivery is tried, where that is shorter than for other messages.
+    /// How long delivery is tried, where that is shorter than for other messages. Decided
+    /// when a message is accepted.
     #[serde(default)]
     pub max_lifetime: Option<Period>,
     /// The waits between attempts, instead of the node's; the last one repeats.
     #[serde(default)]
     pub retry: Option<Vec<Period>>,
-    /// Each recipient gets a copy of its own, with a return path of its own.
+    /// Each recipient gets a copy of its own, in a transaction of its own, under the one
+    /// message id.
     #[serde(default)]
     pub per_recipient: bool,
 }
@@ -164,7 +166,7 @@ impl ConfigurationSets {
     }
 
     /// Changes rules of a set, all of them or none. Durable when it returns; it holds from
-    /// the next attempt of each message on.
+    /// the next attempt of each message on, a life for what is accepted from then on.
     ///
     /// # Errors
     /// [`Error::NotFound`] (the set, its pool), [`Error::Invalid`] or [`Error::Store`].

@@ -48,7 +48,6 @@ pub(super) struct Limits {
     pub(super) messages_per_connection: Option<u32>,
     pub(super) rate: Option<Rate>,
     pub(super) recipients_per_transaction: Option<usize>,
-    pub(super) multi_domain: Option<bool>,
     pub(super) retry: Option<Vec<Period>>,
     pub(super) tls: Option<TlsMinimum>,
 }

@@ -60,8 +60,6 @@ pub(crate) struct SiteRules {
     pub(crate) messages_per_connection: u32,
     pub(crate) rate: Option<Rate>,
     pub(crate) recipients_per_transaction: usize,
-    /// Whether recipients of several domains may go into one transaction.
-    pub(crate) multi_domain: bool,
     /// The waits between attempts, instead of the settings'.
     pub(crate) retry: Option<Vec<Period>>,
     pub(crate) tls: TlsMinimum,
@@ -216,7 +214,6 @@ impl Shaping {
                 |e| e.recipients_per_transaction,
                 recipients,
             ),
-            multi_domain: pick.found("multi_domain", |e| e.multi_domain, bool::to_string).unwrap_or_default(),
             retry: pick.found(
                 "retry",
                 |e| e.retry.clone(),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod bounces;
+mod copies;
 mod dane;
 mod days;
 mod dovecot;

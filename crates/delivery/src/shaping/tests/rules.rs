@@ -37,7 +37,7 @@ fn providers_are_known_by_their_hosts() {
 fn a_site_that_nobody_knows_starts_with_five_connections() {
     let rules = shaping("").unwrap().rules(&Place::mx("mx.example.net"));
     assert_eq!((rules.initial_connections, rules.connections, rules.messages_per_connection), (5, 20, 100));
-    assert_eq!((rules.rate, rules.multi_domain, rules.retry), (None, false, None));
+    assert_eq!((rules.rate, rules.retry), (None, None));
     assert_eq!(rules.tls, TlsMinimum::Opportunistic);
 }
 
@@ -71,7 +71,6 @@ fn an_operators_file_overrides_key_by_key() {
         retry = ["1m", "10m"]
         [domain."vip.example"]
         messages_per_connection = 3
-        multi_domain = true
     "#;
     let shaping = shaping(own).unwrap();
     let google = shaping.rules(&Place::mx("aspmx.l.google.com"));
@@ -86,7 +85,7 @@ fn an_operators_file_overrides_key_by_key() {
     assert_eq!(site.retry.unwrap().len(), 2);
     assert!(shaping.has_own(&"vip.example".parse().unwrap()) && !shaping.has_own(&"other.example".parse().unwrap()));
     let own = shaping.rules(&Place::mx("mx.example.net for vip.example"));
-    assert_eq!((own.messages_per_connection, own.multi_domain, own.initial_connections), (3, true, 2));
+    assert_eq!((own.messages_per_connection, own.initial_connections), (3, 2));
     assert_eq!(&*shaping.rules(&Place::mx("a.mine.example")).provider.unwrap().name, "mine");
 }
 
