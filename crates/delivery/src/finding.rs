@@ -210,6 +210,7 @@ impl Judge<'_> {
             tls: around.tls.clone(),
             delays: around.delays,
             next_attempt: None,
+            record: None,
         };
         match finding.verdict {
             Verdict::Delivered => outcome,
@@ -244,6 +245,7 @@ impl Judge<'_> {
             tls: None,
             delays: Delays { queue_ms: self.queue_ms(), ..Delays::default() },
             next_attempt: None,
+            record: None,
         }
     }
 
@@ -269,6 +271,7 @@ impl Judge<'_> {
             tls: None,
             delays: Delays { queue_ms: self.queue_ms(), ..Delays::default() },
             next_attempt: None,
+            record: None,
         };
         self.expired(delay, outcome)
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bytes::{BufMut, Bytes, BytesMut};
 use postrider_base::Timestamp;
 use postrider_base::metrics::EventKind;
-use postrider_mail::{AccountId, AttemptOutcome, EmailAddress, MessageId};
+use postrider_mail::{AccountId, AttemptOutcome, EmailAddress, MessageId, attach_records, store_records};
 use postrider_spool::{AcceptedRecord, OriginKind};
 use postrider_wal::{Lsn, Replayed};
 use serde::{Deserialize, Serialize};
@@ -243,7 +243,8 @@ pub(crate) struct Cuts {
     pub(crate) tags: u32,
 }
 
-/// A stored record: kind, length of the JSON, JSON, life.
+/// A stored record: kind, length of the JSON, JSON, life, and what was said in
+/// the attempts.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(crate) kind: Kind,
@@ -264,7 +265,12 @@ impl Body {
     pub(crate) fn end(out: &mut BytesMut, life: &LifeRef<'_>) -> Result<Bytes> {
         let length = u32::try_from(out.len() - PREFIX).map_err(|_| Error::Record("too long"))?;
         out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
-        postcard::to_io(life, out.writer()).map_err(|_| Error::Record("life"))?;
+        postcard::to_io(life, (&mut *out).writer()).map_err(|_| Error::Record("life"))?;
+        if let LifeRef::Outcomes(outcomes) = life {
+            let mut records = Vec::new();
+            store_records(outcomes, &mut records);
+            out.put_slice(&records);
+        }
         Ok(out.split().freeze())
     }
 
@@ -283,7 +289,12 @@ impl Body {
     }
 
     pub(crate) fn life(&self) -> Result<Life> {
-        postcard::from_bytes(&self.life).map_err(|_| Error::Record("its life is not ours"))
+        let read = postcard::take_from_bytes(&self.life);
+        let (mut life, records) = read.map_err(|_| Error::Record("its life is not ours"))?;
+        if let Life::Outcomes(outcomes) = &mut life {
+            attach_records(outcomes, records);
+        }
+        Ok(life)
     }
 }
 

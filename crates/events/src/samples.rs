@@ -101,6 +101,7 @@ pub(crate) fn outcome(recipient: u16, at: Timestamp, disposition: Disposition, d
         tls: None,
         delays: Delays { before_queue_ms: 10, queue_ms: 20, connect_ms: 300, transmit_ms: 40 },
         next_attempt: None,
+        record: None,
     }
 }
 

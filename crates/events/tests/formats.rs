@@ -99,6 +99,7 @@ fn attempts() -> [AttemptOutcome; 4] {
         tls: Some(TlsInfo { version: "TLSv1.3".into(), cipher: "C".into(), authenticated: true }),
         delays: Delays { before_queue_ms: 10, queue_ms: 20, connect_ms: 300, transmit_ms: 40 },
         next_attempt: (!disposition.is_terminal()).then(|| START.saturating_add(Duration::from_hours(1))),
+        record: None,
     };
     [
         outcome(0, 1, Disposition::Deferred(DelayType::MailboxFull)),

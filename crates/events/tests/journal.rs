@@ -143,6 +143,7 @@ fn outcome(recipient: u16, attempt: u32, disposition: Disposition) -> AttemptOut
             Disposition::Deferred(_) => Some(START.saturating_add(Duration::from_hours(90 * 24 * 365))),
             _ => None,
         },
+        record: None,
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod header;
 mod id;
 mod outcome;
+mod record;
 mod reply;
 mod status;
 mod text;
@@ -27,6 +28,9 @@ pub use id::{AccountId, MessageId};
 pub use outcome::{
     AttemptOutcome, BounceKind, DelayType, Delays, Disposition, Remote, Stage, SuppressionList, SuppressionReason,
     SuppressionSource, TlsInfo,
+};
+pub use record::{
+    AttemptRecord, Exchange, HostProof, HostRecord, Privacy, SessionLevel, attach_records, store_records,
 };
 pub use reply::{Severity, SmtpReply};
 pub use status::EnhancedStatus;

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use postrider_base::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnhancedStatus, Error};
+use crate::{AttemptRecord, EnhancedStatus, Error};
 
 /// The result of one attempt for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,10 @@ pub struct AttemptOutcome {
     pub delays: Delays,
     /// When the next attempt is due: given exactly for a deferral.
     pub next_attempt: Option<Timestamp>,
+    /// What was said, where it was recorded. Stored beside the outcome, not in
+    /// it: see [`crate::store_records`].
+    #[serde(skip)]
+    pub record: Option<Arc<AttemptRecord>>,
 }
 
 /// What an attempt decided about its recipient.
@@ -373,6 +378,7 @@ mod tests {
             tls: None,
             delays: Delays::default(),
             next_attempt: None,
+            record: None,
         }
     }
 

@@ -124,6 +124,7 @@ fn deletions(active: &Active, domain: &Domain, at: Timestamp) -> Vec<AttemptOutc
         tls: None,
         delays: Delays::default(),
         next_attempt: None,
+        record: None,
     });
     deleted.collect()
 }

@@ -3,7 +3,7 @@
 //! A head has what recovery needs, behind a byte with the version of its
 //! format. A message's body is its [`AcceptedRecord`] behind the record's
 //! length, then the bytes of the message; an outcome's body is its
-//! [`AttemptOutcome`]s. A record may grow at its end without a new version:
+//! [`AttemptOutcome`]s, behind them what was said in the attempts. A record may grow at its end without a new version:
 //! what a record lacks there is at its default.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use postrider_base::Timestamp;
-use postrider_mail::{AttemptOutcome, Domain, MessageId};
+use postrider_mail::{AttemptOutcome, Domain, MessageId, attach_records, store_records};
 use postrider_wal::{Entry, Location, Replayed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -238,7 +238,9 @@ pub(crate) fn imported(id: MessageId, row: &Row, body: Bytes) -> Result<Entry> {
 /// The entry of outcomes, new (`Outcomes`) or `Copied`.
 pub(crate) fn outcomes(kind: Kind, id: MessageId, outcomes: &[AttemptOutcome]) -> Result<Entry> {
     let head = OutcomeHead { id, outcomes: outcomes.iter().map(OutcomeState::from).collect() };
-    Ok(Entry { kind: kind as u8, head: encode_head(&head)?, body: vec![encode(&outcomes)?.into()] })
+    let mut body = encode(&outcomes)?;
+    store_records(outcomes, &mut body);
+    Ok(Entry { kind: kind as u8, head: encode_head(&head)?, body: vec![body.into()] })
 }
 
 /// Reads a head; `None` when it is damaged or of another version.
@@ -280,9 +282,11 @@ fn decode_record(encoded: &[u8]) -> Option<AcceptedRecord> {
     read(encoded).or_else(|| read(&[encoded, &[0; LATER_FIELDS]].concat()))
 }
 
-/// Reads the body of outcomes.
+/// Reads the body of outcomes, also one of before there were records of attempts.
 pub(crate) fn decode_outcomes(body: &[u8]) -> Option<Vec<AttemptOutcome>> {
-    postcard::from_bytes(body).ok()
+    let (mut outcomes, records): (Vec<AttemptOutcome>, _) = postcard::take_from_bytes(body).ok()?;
+    attach_records(&mut outcomes, records);
+    Some(outcomes)
 }
 
 /// Room that most records need at most: they are written without growing.

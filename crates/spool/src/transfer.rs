@@ -324,6 +324,7 @@ fn departure((recipient, attempt): (u16, u32), at: Timestamp, said: &str) -> Att
         tls: None,
         delays: Delays::default(),
         next_attempt: None,
+        record: None,
     }
 }
 

@@ -172,6 +172,7 @@ fn outcome(due: &DueRecipient, disposition: Disposition, random: &Random) -> Att
         tls: None,
         delays: Delays::default(),
         next_attempt: (!disposition.is_terminal()).then(|| now.saturating_add(delay)),
+        record: None,
     }
 }
 

@@ -177,6 +177,7 @@ pub(crate) fn outcomes(claim: &Claim, clock: &Clock, deferred: Option<Duration>)
         tls: None,
         delays: Delays::default(),
         next_attempt: deferred.map(|by| at.saturating_add(by)),
+        record: None,
     };
     claim.recipients.iter().map(outcome).collect()
 }

@@ -29,6 +29,7 @@ fn outcomes(claim: &Claim, next: Option<Timestamp>) -> Vec<AttemptOutcome> {
         tls: None,
         delays: Delays::default(),
         next_attempt: next,
+        record: None,
     };
     claim.recipients.iter().map(outcome).collect()
 }

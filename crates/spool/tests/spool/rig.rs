@@ -141,6 +141,7 @@ pub(crate) fn outcome(claim: &Claim, index: u16, disposition: Disposition, at: T
         tls: None,
         delays: Delays::default(),
         next_attempt: None,
+        record: None,
     }
 }
 
