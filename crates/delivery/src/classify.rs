@@ -13,7 +13,7 @@ mod rule;
 mod rules;
 mod words;
 
-use postrider_mail::{BounceKind, DelayType, Severity, SmtpReply, Stage};
+use postrider_mail::{BounceKind, DelayType, EnhancedStatus, Severity, SmtpReply, Stage};
 
 use cause::Cause;
 use rule::{Rule, Said};
@@ -72,6 +72,12 @@ pub fn classify(stage: Stage, reply: &SmtpReply) -> Classification {
             about_us: cause.is_about_us() || refused_us,
         }
     }
+}
+
+/// The enhanced code of a reply: in front, where it belongs (RFC 2034 section 4), or
+/// further back, where some hosts have it.
+pub(crate) fn status_of(reply: &SmtpReply) -> Option<EnhancedStatus> {
+    reply.enhanced.or_else(|| rule::inner_status(reply.code, &reply.text()))
 }
 
 /// Whether a reply to RCPT says that there are enough recipients in this

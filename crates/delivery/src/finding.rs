@@ -9,7 +9,7 @@ use postrider_mail::{
 };
 use postrider_spool::{DueRecipient, Message};
 
-use crate::classify::{Verdict, classify};
+use crate::classify::{Verdict, classify, status_of};
 use crate::schedule::RetrySchedule;
 
 /// The longest diagnostic that is kept.
@@ -37,7 +37,7 @@ impl Finding {
     pub(crate) fn reply(stage: Stage, reply: &SmtpReply) -> Self {
         let found = classify(stage, reply);
         let is_delivered = found.verdict == Verdict::Delivered;
-        let status = reply.enhanced.filter(|status| (status.class == 2) == is_delivered);
+        let status = status_of(reply).filter(|status| (status.class == 2) == is_delivered);
         Self {
             verdict: found.verdict,
             stage,
@@ -320,6 +320,16 @@ mod tests {
         assert_eq!(of(Stage::RcptTo, 550, "no such user").status, EnhancedStatus::new(5, 1, 1));
         assert_eq!(of(Stage::RcptTo, 550, "5.1.6 moved").status, EnhancedStatus::new(5, 1, 6));
         assert_eq!(of(Stage::RcptTo, 452, "mailbox full").status, EnhancedStatus::new(4, 2, 2));
+    }
+
+    #[test]
+    fn a_status_that_stands_further_back_counts() {
+        let taken = of(Stage::RcptTo, 550, "Requested action not taken (5.2.1)");
+        assert_eq!(taken.status, EnhancedStatus::new(5, 2, 1));
+        assert_eq!(taken.diagnostic, "550 Requested action not taken (5.2.1)");
+        assert_eq!(of(Stage::RcptTo, 550, "Blocked\nsee 5.7.1 there").status, EnhancedStatus::new(5, 7, 1));
+        assert_eq!(of(Stage::RcptTo, 550, "no such user (4.1.1)").status, EnhancedStatus::new(5, 1, 1));
+        assert_eq!(of(Stage::EndOfData, 250, "taken, not 5.1.1").status, EnhancedStatus::new(2, 0, 0));
     }
 
     #[test]

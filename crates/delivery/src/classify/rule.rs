@@ -1,6 +1,6 @@
 //! What a rule is.
 
-use postrider_mail::{SmtpReply, Stage};
+use postrider_mail::{EnhancedStatus, SmtpReply, Stage};
 
 use super::cause::Cause;
 use super::words::Words;
@@ -36,7 +36,9 @@ pub(super) struct Said {
 impl Said {
     pub(super) fn new(stage: Stage, reply: &SmtpReply) -> Self {
         let text = reply.text();
-        let enhanced = reply.enhanced.map(|status| (status.subject, status.detail)).or_else(|| inner_status(&text));
+        // One whose class contradicts the reply code still says what it is about.
+        let inner = || statuses(&text).min_by_key(|status| !is_of_class(*status, reply.code));
+        let enhanced = reply.enhanced.or_else(inner).map(|status| (status.subject, status.detail));
         Self { stage, code: reply.code, enhanced, words: Words::new(&text) }
     }
 }
@@ -50,17 +52,24 @@ impl Rule {
     }
 }
 
-/// An enhanced code that stands further back: `#5.1.0 Address rejected`,
+/// The enhanced code of a reply that has none in front: one that stands further back,
+/// and says the same of success and failure as the reply code.
+pub(super) fn inner_status(code: u16, text: &str) -> Option<EnhancedStatus> {
+    statuses(text).find(|status| is_of_class(*status, code))
+}
+
+fn is_of_class(status: EnhancedStatus, code: u16) -> bool {
+    u16::from(status.class) == code / 100
+}
+
+/// Whatever is plainly an enhanced code of a failure: `#5.1.0 Address rejected`,
 /// `no mailbox here by that name (#5.1.1)`, `mx1 5.1.1 user unknown`.
-fn inner_status(text: &str) -> Option<Detail> {
-    text.split([' ', '(', ')', '[', ']', '#', '<', '>', ';', ',', '-']).find_map(|word| {
-        let mut numbers = word.trim_end_matches(['.', ':']).split('.');
-        let mut number = || numbers.next().filter(|digits| digits.len() <= 3)?.parse::<u16>().ok();
-        let (class, subject, detail) = (number()?, number()?, number()?);
-        // Four numbers are an address; the subjects are those of RFC 3463 section 3.
-        let is_status = numbers.next().is_none() && matches!(class, 4 | 5) && subject <= 7;
-        is_status.then_some((subject, detail))
-    })
+fn statuses(text: &str) -> impl Iterator<Item = EnhancedStatus> {
+    let words = text.split([' ', '(', ')', '[', ']', '#', '<', '>', ';', ',', '-']);
+    // Four numbers are an address, and no status when they are read as one.
+    let found = words.filter_map(|word| word.trim_end_matches(['.', ':']).parse::<EnhancedStatus>().ok());
+    // The subjects are those of RFC 3463 section 3.
+    found.filter(|status| status.class != 2 && status.subject <= 7)
 }
 
 /// Where in a session a rule applies.
@@ -123,18 +132,59 @@ pub(super) const fn coded(
 
 #[cfg(test)]
 mod tests {
-    use super::inner_status;
+    use postrider_mail::SmtpReply;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(code: u16, text: &str) -> Option<String> {
+        inner_status(code, text).map(|status| status.to_string())
+    }
 
     #[test]
     fn a_status_is_found_wherever_it_stands() {
-        assert_eq!(inner_status("#5.1.0 Address rejected."), Some((1, 0)));
-        assert_eq!(inner_status("sorry, no mailbox here by that name (#5.1.1 - chkuser)"), Some((1, 1)));
-        assert_eq!(inner_status("cuda_nsu 4.4.3 Temporary server error"), Some((4, 3)));
-        assert_eq!(inner_status("AUTH required 5.7.0."), Some((7, 0)));
-        assert_eq!(inner_status("blocked [5.6.7.8]"), None);
-        assert_eq!(inner_status("deferred - 4.16.55.1; see"), None);
-        assert_eq!(inner_status("try later [#4.16.1]"), None);
-        assert_eq!(inner_status("version 6.1.2, 5.1.9999"), None);
-        assert_eq!(inner_status(""), None);
+        for (code, text, status) in [
+            (550, "#5.1.0 Address rejected.", "5.1.0"),
+            (550, "Requested action not taken (5.1.1)", "5.1.1"),
+            (550, "sorry, no mailbox here by that name (#5.1.1 - chkuser)", "5.1.1"),
+            (451, "cuda_nsu 4.4.3 Temporary server error", "4.4.3"),
+            (530, "AUTH required 5.7.0.", "5.7.0"),
+            (550, "first 4.7.0, in truth 5.7.1", "5.7.1"),
+        ] {
+            assert_eq!(found(code, text).as_deref(), Some(status), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_one_is_none() {
+        for (code, text) in [
+            (550, "blocked [5.6.7.8]"),
+            (421, "deferred - 4.16.55.1; see"),
+            (451, "try later [#4.16.1]"),
+            (550, "version 6.1.2, 5.1.9999"),
+            (450, "was 5.1.1 elsewhere"),
+            (550, "was 4.4.7 elsewhere"),
+            (250, "2.0.0 and 5.1.1"),
+            (550, ""),
+        ] {
+            assert_eq!(found(code, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_two_the_one_of_the_replys_class_counts() {
+        let said = |code, text| Said::new(Stage::RcptTo, &SmtpReply::new(code, text)).enhanced;
+        assert_eq!(said(550, "first 4.2.2, in truth 5.1.1"), Some((1, 1)));
+        assert_eq!(said(550, "4.7.1 rejected"), Some((7, 1)));
+        assert_eq!(said(550, "5.1.1 no (5.7.1)"), Some((1, 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_status_further_back_is_of_the_replys_class(code in 200u16..600, text: String) {
+            if let Some(status) = inner_status(code, &text) {
+                prop_assert!(matches!(status.class, 4 | 5) && u16::from(status.class) == code / 100);
+            }
+        }
     }
 }
