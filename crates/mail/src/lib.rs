@@ -7,6 +7,7 @@
 //! to a log, a header or a reply.
 
 mod address;
+mod dkim;
 mod domain;
 pub mod dsn;
 mod envelope;
@@ -18,8 +19,10 @@ mod record;
 mod reply;
 mod status;
 mod text;
+mod verp;
 
 pub use address::EmailAddress;
+pub use dkim::{DkimAlgorithm, Selector, SelectorError};
 pub use domain::Domain;
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 pub use error::{AddressError, Error};
@@ -35,3 +38,4 @@ pub use record::{
 pub use reply::{Severity, SmtpReply};
 pub use status::EnhancedStatus;
 pub use text::sanitize_text;
+pub use verp::Verp;

@@ -3,4 +3,10 @@
 //! publish. It asks DNS through [`postrider_dns::Resolver`] alone, keeps nothing durable,
 //! and decides nothing about what is sent or refused.
 
+pub mod dkim;
+mod mac;
+pub mod publish;
 pub mod records;
+pub mod verify;
+
+pub use mac::MacKey;
