@@ -8,6 +8,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod knot;
 pub mod load;
 pub mod network;
 pub mod nsd;

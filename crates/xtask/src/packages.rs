@@ -35,6 +35,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "iproute2", proof: &["/usr/sbin/ip", "/sbin/ip", "/bin/ip"], why: "makes networks for tests" },
     Package { name: "dovecot-lmtpd", proof: &["/usr/lib/dovecot/lmtp"], why: "real local delivery" },
     Package { name: "nsd", proof: &["/usr/sbin/nsd"], why: "a real authoritative DNS server" },
+    Package { name: "knot", proof: &["/usr/sbin/knotd"], why: "a real DNS server that takes updates" },
     Package { name: "ldnsutils", proof: &["/usr/bin/ldns-signzone"], why: "signs the zones of tests" },
     Package { name: "curl", proof: &["/usr/bin/curl"], why: "a client" },
     Package { name: "openssl", proof: &["/usr/bin/openssl"], why: "s_client, as SES's guide uses it" },

@@ -17,6 +17,7 @@ pub use check::{State, compare};
 pub use plan::{PlanInput, PlannedKey, PlannedSource, plan};
 pub use spf::{include_of, merged};
 pub use write::Format;
+pub(crate) use write::strings;
 
 /// How long resolvers may keep what we ask people to publish, in seconds: short enough to
 /// mend a mistake within the hour.
