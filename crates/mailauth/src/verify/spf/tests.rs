@@ -1,0 +1,1 @@
+//! What RFC 7208 says, section by section.
