@@ -10,6 +10,7 @@ use postrider_base::{Clock, Disk, Metrics, Random, RealDisk, Traces};
 use postrider_control::{About, Deps, ReloadRequest};
 use postrider_delivery::Delivery;
 use postrider_events::{Driver, Events, EventsOptions, Issuer};
+use postrider_mailauth::MacKey;
 use postrider_spool::{Spool, SpoolOptions};
 use postrider_store::Store;
 use tokio::sync::mpsc;
@@ -37,6 +38,7 @@ pub(crate) struct Rooms {
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
+    pub(crate) mac_key: MacKey,
     pub(crate) accounts: Accounts,
     pub(crate) store: Store,
     pub(crate) queue: Option<Queue>,
@@ -64,6 +66,7 @@ impl Rooms {
         let random = Random::system();
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let state = StateDir::open(&config.server.state_dir, config.server.node.0, &random)?;
+        let mac_key = state.mac_key(&random)?;
         let store = open_store(Arc::clone(&disk), &state).await?;
         let accounts =
             Accounts::open(&store, &clock, &random, &config.account()).context("cannot read the account tables")?;
@@ -71,7 +74,7 @@ impl Rooms {
             Open::Accounts => None,
             Open::Everything => Some(open_queue(config, &state, disk, &clock, &metrics).await?),
         };
-        Ok(Rooms { clock, random, metrics, accounts, store, queue, state })
+        Ok(Rooms { clock, random, metrics, mac_key, accounts, store, queue, state })
     }
 
     /// What operations act on.

@@ -5,8 +5,9 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use postrider_base::Random;
+use postrider_mailauth::MacKey;
 use serde::{Deserialize, Serialize};
 
 /// The layout that this version reads and writes.
@@ -79,6 +80,27 @@ impl StateDir {
     /// Who wrote it.
     pub(crate) fn node(&self) -> &NodeFile {
         &self.node
+    }
+
+    /// The secret by which the relay knows what it has written itself, made with the
+    /// directory.
+    pub(crate) fn mac_key(&self, random: &Random) -> Result<MacKey> {
+        let file = self.room("keys").join("mac.key");
+        let shown = file.display();
+        match fs::read(&file) {
+            Ok(secret) => {
+                let secret = <[u8; MacKey::LENGTH]>::try_from(secret);
+                let secret = secret.map_err(|_| anyhow!("{shown}: expected {} bytes", MacKey::LENGTH))?;
+                Ok(MacKey::new(&secret))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut secret = [0; MacKey::LENGTH];
+                random.fill(&mut secret);
+                write_private(&file, &secret).with_context(|| format!("cannot write {shown}"))?;
+                Ok(MacKey::new(&secret))
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {shown}")),
+        }
     }
 
     /// One of its rooms.
@@ -169,7 +191,7 @@ fn read_or_make_node(path: &Path, number: u16, random: &Random) -> Result<NodeFi
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let node = NodeFile { format: FORMAT, node: number, instance: format!("{:032x}", random.uuid_v4()) };
-            write_node(&file, &node).with_context(|| format!("cannot write {shown}"))?;
+            write_private(&file, toml::to_string(&node)?.as_bytes()).with_context(|| format!("cannot write {shown}"))?;
             Ok(node)
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {shown}")),
@@ -177,11 +199,10 @@ fn read_or_make_node(path: &Path, number: u16, random: &Random) -> Result<NodeFi
 }
 
 /// Written aside and renamed: a crash leaves the whole file or none.
-fn write_node(file: &Path, node: &NodeFile) -> Result<()> {
-    let text = toml::to_string(node)?;
-    let aside = file.with_extension("toml-new");
+fn write_private(file: &Path, content: &[u8]) -> Result<()> {
+    let aside = file.with_extension("new");
     let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    out.write_all(text.as_bytes())?;
+    out.write_all(content)?;
     out.sync_all()?;
     fs::rename(&aside, file)?;
     if let Some(parent) = file.parent() {
@@ -216,6 +237,18 @@ mod tests {
         drop(first);
         let second = StateDir::open(&path, NODE, &Random::seeded(2)).unwrap();
         assert_eq!(second.node().instance, instance);
+    }
+
+    #[test]
+    fn the_secret_is_private_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = open(&dir.path().join("state")).unwrap();
+        let tag = |seed| state.mac_key(&Random::seeded(seed)).map(|key| key.tag("test", b"data"));
+        assert_eq!(tag(1).unwrap(), tag(2).unwrap());
+        let file = state.room("keys").join("mac.key");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        fs::write(&file, "short").unwrap();
+        assert!(tag(1).unwrap_err().to_string().contains("expected 32 bytes"));
     }
 
     #[test]

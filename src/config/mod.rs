@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use postrider_listener::{Listen, TlsSettings};
+use postrider_submission::ReturnPath;
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
@@ -81,6 +82,10 @@ impl Config {
         ];
         for (section, result) in sections {
             result.map_err(|message| format!("{section}.{message}"))?;
+        }
+        if self.submission.return_path == ReturnPath::Verp {
+            let text = r#"bounces would come back to nobody: "verp" needs a feedback listener, and there is none"#;
+            return Err(format!("submission.return_path: {text}"));
         }
         Ok(())
     }

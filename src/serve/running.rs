@@ -4,14 +4,14 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use postrider_api::{Readiness, Sources};
 use postrider_base::{Clock, RealDisk, Scope, Traces};
 use postrider_control::{Control, ReloadRequest, Socket};
 use postrider_delivery::Delivery;
 use postrider_events::{FileSink, MailSink, TracingSink};
 use postrider_listener::Listeners;
-use postrider_submission::{Refusal, Submission, SubmissionDeps};
+use postrider_submission::{Refusal, ReturnPath, ReturnPaths, Submission, SubmissionDeps};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -161,6 +161,16 @@ fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Submission {
     Submission::new(deps, config.submission())
 }
 
+/// What next hosts hear in MAIL FROM, where that is not what the client said.
+fn return_paths(config: &Config, rooms: &Rooms) -> Result<Option<ReturnPaths>> {
+    let settings = config.submission();
+    if settings.return_path == ReturnPath::Sender {
+        return Ok(None);
+    }
+    let domain = settings.return_path_domain().map_err(|error| anyhow!("submission.{error}"))?;
+    Ok(Some(ReturnPaths::new(rooms.accounts.clone(), rooms.mac_key.clone(), domain)))
+}
+
 fn listeners(
     config: &Config,
     rooms: &Rooms,
@@ -194,6 +204,7 @@ fn delivery(
         spool: queue.spool.clone(),
         accounts: rooms.accounts.clone(),
         submission: submission.clone(),
+        return_paths: return_paths(config, rooms)?,
         store: rooms.store.clone(),
         resolver: world.resolver,
         dialer: world.dialer,

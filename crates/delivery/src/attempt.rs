@@ -257,7 +257,10 @@ impl<'a> Attempt<'a> {
         if let Some(finding) = host.obstacle(&message.envelope, &self.config.settings) {
             return Ok(Turn::NextHost(finding));
         }
-        let envelope = host.envelope(&message.envelope, self.pending.iter().take(count), content);
+        let mut envelope = host.envelope(&message.envelope, self.pending.iter().take(count), content);
+        if let Some(paths) = &self.shared.return_paths {
+            envelope.sender = paths.of(message, only_of(&self.pending[..count]));
+        }
         let transaction = Transaction { envelope, content: content.chunks().to_vec() };
         let mut vetoes: Vec<SuppressionSource> = Vec::new();
         let (suppression, account) = (self.shared.accounts.suppression(), message.account);
@@ -330,6 +333,14 @@ fn is_one_too_many(result: &RecipientResult) -> bool {
 
 /// Whether the host refused, or could not be asked, before it heard of any
 /// recipient. That is about us or what the host offers, and another host may be
+/// The only recipient of a transaction.
+fn only_of(recipients: &[DueRecipient]) -> Option<u16> {
+    match recipients {
+        [only] => Some(only.index),
+        _ => None,
+    }
+}
+
 /// otherwise; not so a plain 4yz, which asks us
 /// to come back.
 fn refusal_of_us(result: &TransactionResult, connection: &Connection, is_kept: bool) -> Option<Turn> {

@@ -63,7 +63,7 @@ use postrider_dns::{Resolver, Validation};
 use postrider_mail::Domain;
 use postrider_spool::Spool;
 use postrider_store::Store;
-use postrider_submission::Submission;
+use postrider_submission::{ReturnPaths, Submission};
 use tokio::sync::Semaphore;
 
 use config::Config;
@@ -91,6 +91,8 @@ pub struct Deps {
     /// Takes the bounce messages, and knows the relay's host name: for EHLO unless
     /// the settings have another, and for finding loops.
     pub submission: Submission,
+    /// Writes what hosts hear in MAIL FROM; `None` where it is what the client said.
+    pub return_paths: Option<ReturnPaths>,
     /// Keeps what is learned of recipient domains.
     pub store: Store,
     /// Finds hosts; expected to cache.
@@ -148,6 +150,7 @@ impl Delivery {
             spool: deps.spool,
             accounts: deps.accounts,
             submission: deps.submission,
+            return_paths: deps.return_paths,
             resolver: deps.resolver,
             dialer: deps.dialer,
             built_in: deps.built_in,
@@ -225,6 +228,7 @@ struct Shared {
     spool: Spool,
     accounts: Accounts,
     submission: Submission,
+    return_paths: Option<ReturnPaths>,
     resolver: Arc<dyn Resolver>,
     dialer: Arc<dyn Dialer>,
     built_in: BTreeMap<String, Arc<dyn Dialer>>,

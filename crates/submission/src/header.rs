@@ -3,9 +3,10 @@
 
 use std::borrow::Cow;
 
-use postrider_mail::{Field, HeaderBlock};
+use postrider_mail::{EmailAddress, Field, HeaderBlock};
 use postrider_spool::OriginalHeaders;
 
+use crate::author::author;
 use crate::{Preserve, Refusal};
 
 /// Most bytes of the client's header that events can show.
@@ -35,6 +36,8 @@ enum Kind {
     DkimSignature,
     /// One for each host that the message has been through.
     Received,
+    /// Stays, may be there once, and is understood.
+    From,
     /// Taken off.
     Removed,
     /// Taken off and understood.
@@ -52,7 +55,7 @@ const KNOWN: [(&str, Kind); 21] = [
     ("DKIM-Signature", Kind::DkimSignature),
     ("Date", Kind::Date),
     ("Message-ID", Kind::MessageId),
-    ("From", Kind::Once),
+    ("From", Kind::From),
     ("Sender", Kind::Once),
     ("Reply-To", Kind::Once),
     ("In-Reply-To", Kind::Once),
@@ -89,6 +92,8 @@ pub(crate) struct Stamp<'a> {
 pub(crate) struct Understood {
     /// Where the body begins in the input.
     pub(crate) body_offset: usize,
+    /// The first address of the From field.
+    pub(crate) author: Option<EmailAddress>,
     pub(crate) configuration_set: Option<String>,
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) original: OriginalHeaders,
@@ -171,6 +176,7 @@ impl Survey {
                 self.date_signed |= signs(&value, "date");
                 self.message_id_signed |= signs(&value, "message-id");
             }
+            Kind::From => self.understood.author = author(&value),
             Kind::Date => self.has_date = true,
             Kind::MessageId => self.has_message_id = true,
             // The first instance counts, as in SES.
@@ -198,7 +204,7 @@ impl Survey {
         let (known, kind) = KNOWN[index];
         let repeated = self.seen & (1 << index) != 0;
         self.seen |= 1 << index;
-        if repeated && matches!(kind, Kind::Once | Kind::Date | Kind::MessageId) {
+        if repeated && matches!(kind, Kind::Once | Kind::From | Kind::Date | Kind::MessageId) {
             return Err(Refusal::DuplicateHeader(known));
         }
         Ok((kind, repeated))

@@ -8,9 +8,11 @@
 //! - `Bcc`, `Return-Path` and every `X-SES-*` field are taken off;
 //! - a missing blank line between header and body is put there.
 
+mod author;
 mod header;
 mod own;
 mod refusal;
+mod return_path;
 mod sasl;
 mod settings;
 mod submit;
@@ -18,9 +20,11 @@ mod trace;
 
 pub use own::OwnMessage;
 pub use postrider_account::{Authenticated, Guard, RecipientOverflow, Verdict};
+pub use postrider_mailauth::MacKey;
 pub use refusal::Refusal;
+pub use return_path::ReturnPaths;
 pub use sasl::{AuthStep, SaslExchange};
-pub use settings::{Preserve, Settings};
+pub use settings::{Preserve, ReturnPath, Settings};
 pub use submit::{Client, Submission, SubmissionDeps, SubmissionRequest};
 
 /// For fuzzers, which call what nobody else may: not part of the interface.

@@ -45,6 +45,11 @@ pub enum Refusal {
     /// Some mail server's configuration: the message runs in a loop. Does not pass.
     #[error("the message has been through too many hosts")]
     TooManyHops,
+    /// The owner's of the author's identity: its mail is to be refused while its MAIL FROM
+    /// domain is not as it should be, and it is not. Passes when its records are published
+    /// and seen (SES: `MailFromDomainNotVerified`).
+    #[error("the MAIL FROM domain of the author's identity is not verified")]
+    MailFromDomainNotVerified,
     /// Nobody's: the spool or its disk is full. Passes when mail leaves.
     #[error("there is no room for the message")]
     NoRoom,
@@ -82,6 +87,9 @@ impl Refusal {
             }
             Self::DuplicateHeader(name) => (554, (5, 6, 0), format!("Transaction failed: Duplicate header '{name}'.")),
             Self::TooManyHops => (554, (5, 4, 6), "Transaction failed: Too many hops.".into()),
+            Self::MailFromDomainNotVerified => {
+                (554, (5, 7, 1), "MAIL FROM domain not verified: DNS setup for MAIL FROM domain is invalid.".into())
+            }
             // RFC 5321 section 4.2.3
             Self::NoRoom => (452, (4, 3, 1), "Insufficient system storage".into()),
             Self::Unavailable => (451, (4, 3, 0), "Temporary service failure".into()),
@@ -141,6 +149,10 @@ mod tests {
             (Refusal::HoldTooLong(60), "501 5.5.4 Hold exceeds 60 seconds"),
             (Refusal::DuplicateHeader("Subject"), "554 5.6.0 Transaction failed: Duplicate header 'Subject'."),
             (Refusal::TooManyHops, "554 5.4.6 Transaction failed: Too many hops."),
+            (
+                Refusal::MailFromDomainNotVerified,
+                "554 5.7.1 MAIL FROM domain not verified: DNS setup for MAIL FROM domain is invalid.",
+            ),
             (Refusal::NoRoom, "452 4.3.1 Insufficient system storage"),
             (Refusal::Unavailable, "451 4.3.0 Temporary service failure"),
         ] {
@@ -165,6 +177,7 @@ mod tests {
             Refusal::TooManyFields,
             Refusal::DuplicateHeader("NAME"),
             Refusal::TooManyHops,
+            Refusal::MailFromDomainNotVerified,
             Refusal::NoRoom,
             Refusal::Unavailable,
         ] {

@@ -36,6 +36,13 @@ pub struct Settings {
     pub max_received: u32,
     /// Whether `Date` and `Message-ID` of the client survive.
     pub preserve: Preserve,
+    /// What next hosts hear in MAIL FROM: `"sender"`, what the client said; or `"verp"`, an
+    /// address of the relay's that names the message and the recipient, so that a late
+    /// bounce finds them. The latter needs a feedback listener that bounces come back to.
+    pub return_path: ReturnPath,
+    /// The domain of such addresses for mail without a custom MAIL FROM domain. Without it,
+    /// `bounces` in the operator's domain.
+    pub return_path_domain: Option<String>,
     /// How long delivery of a message is tried before it bounces.
     pub expiry: Period,
     /// Longest time that a client may ask to hold a message before its delivery begins
@@ -61,6 +68,17 @@ pub enum Preserve {
     Never,
 }
 
+/// What next hosts hear in MAIL FROM.
+#[derive(Deserialize, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReturnPath {
+    /// What the client said.
+    #[default]
+    Sender,
+    /// An address that names the message and the recipient.
+    Verp,
+}
+
 /// What is further away is a mistake.
 const MAX_HOLD: Period = Period::from_days(365);
 
@@ -75,6 +93,8 @@ impl Default for Settings {
             max_recipients: 50,
             max_received: 50,
             preserve: Preserve::Auto,
+            return_path: ReturnPath::Sender,
+            return_path_domain: None,
             expiry: Period::from_days(4),
             max_hold: Period::from_days(7),
             binary_mime: false,
@@ -101,6 +121,15 @@ impl Settings {
         format!("{}.{}", self.region, self.operator_domain())
     }
 
+    /// The domain of return paths without a custom MAIL FROM domain.
+    ///
+    /// # Errors
+    /// A text that names the key.
+    pub fn return_path_domain(&self) -> Result<Domain, String> {
+        let name = self.return_path_domain.clone().unwrap_or_else(|| format!("bounces.{}", self.operator_domain()));
+        name.parse().map_err(|error| format!("return_path_domain: {name:?} is no domain name: {error}"))
+    }
+
     /// The longest hold in seconds, as FUTURERELEASE announces it; `None` where it does not.
     #[must_use]
     pub fn future_release(&self) -> Option<u32> {
@@ -117,6 +146,9 @@ impl Settings {
                 let domain: Result<Domain, _> = name.parse();
                 domain.map_err(|error| format!("{key}: {name:?} is no domain name: {error}"))?;
             }
+        }
+        if self.return_path == ReturnPath::Verp || self.return_path_domain.is_some() {
+            self.return_path_domain()?;
         }
         let label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if self.region.is_empty() || self.region.len() > 63 || !self.region.bytes().all(label) {
@@ -155,8 +187,11 @@ mod tests {
         assert_eq!(settings.message_id_domain(), "us-east-1.localhost");
         let settings = Settings { hostname: Some("mx.example.com".into()), ..settings };
         assert_eq!(settings.message_id_domain(), "us-east-1.mx.example.com");
+        assert_eq!(settings.return_path_domain().unwrap().as_str(), "bounces.mx.example.com");
         let settings = Settings { operator_domain: Some("example.com".into()), ..settings };
         assert_eq!(settings.message_id_domain(), "us-east-1.example.com");
+        let own = Settings { return_path_domain: Some("back.example.org".into()), ..settings };
+        assert_eq!(own.return_path_domain().unwrap().as_str(), "back.example.org");
     }
 
     #[test]
@@ -175,6 +210,7 @@ mod tests {
         };
         assert!(with(|s| s.hostname = Some("a b".into())).starts_with("hostname"));
         assert!(with(|s| s.operator_domain = Some("x\r\ny".into())).starts_with("operator_domain"));
+        assert!(with(|s| s.return_path_domain = Some("a b".into())).starts_with("return_path_domain"));
         assert!(with(|s| s.region = "a\r\nb".into()).starts_with("region"));
         assert!(with(|s| s.max_recipients = 0).starts_with("max_recipients"));
         assert_eq!(with(|s| s.max_recipients = 3_001), "max_recipients: must be at most 3000");

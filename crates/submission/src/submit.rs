@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
-use postrider_account::{Accounts, Authenticated, Guard};
+use postrider_account::{Accounts, Authenticated, Guard, MailFrom, MailFromFailure, Resolved};
 use postrider_base::{Clock, Metrics, Random, Timestamp};
-use postrider_mail::{AccountId, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
+use postrider_mail::{AccountId, EmailAddress, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
 use rsasl::config::SASLConfig;
 
@@ -209,6 +209,7 @@ impl Submission {
         let mut header = Vec::with_capacity(2048);
         write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
         let understood = rewrite(&front, &stamp, &mut header)?;
+        self.check_mail_from(authenticated.account, understood.author.as_ref())?;
         let lifetime = self.lifetime(authenticated.account, understood.configuration_set.as_deref());
         let mut content = Vec::with_capacity(2 + rest.len());
         content.push(Bytes::from(header));
@@ -236,6 +237,16 @@ impl Submission {
             },
             content: Content::new(content),
         })
+    }
+
+    /// Whether the owner of the author's identity rather has its mail refused than sent
+    /// with another return path than that of its MAIL FROM domain.
+    fn check_mail_from(&self, account: AccountId, author: Option<&EmailAddress>) -> Result<(), Refusal> {
+        let resolved = author.and_then(|author| self.0.accounts.identities().resolve(account, author));
+        let mail_from = resolved.as_ref().and_then(Resolved::mail_from);
+        let is_refused =
+            |mail_from: &MailFrom| mail_from.on_failure == MailFromFailure::Reject && !mail_from.is_usable();
+        if mail_from.is_some_and(is_refused) { Err(Refusal::MailFromDomainNotVerified) } else { Ok(()) }
     }
 
     /// How long delivery is tried for a message that is sent with this configuration

@@ -17,6 +17,7 @@ use secrecy::SecretString;
 use crate::{AuthStep, Client, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest, Verdict};
 
 mod extensions;
+mod identities;
 
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 const PASSWORD: &str = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9";

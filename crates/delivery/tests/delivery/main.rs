@@ -17,6 +17,7 @@ mod replies;
 mod reports;
 mod require_tls;
 mod rig;
+mod return_paths;
 mod server;
 mod shaped;
 mod shutdown;

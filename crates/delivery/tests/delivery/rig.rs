@@ -22,7 +22,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Rig {
     pub(crate) net: SimNet,
     pub(crate) zones: Zones,
-    disk: SimDisk,
+    pub(crate) disk: SimDisk,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
@@ -108,6 +108,7 @@ impl Rig {
             spool: self.spool.clone(),
             accounts: self.accounts.clone(),
             submission: self.submission.clone(),
+            return_paths: None,
             store: self.store.clone(),
             resolver: Arc::new(self.zones.clone()),
             dialer: Arc::new(self.net.clone()),

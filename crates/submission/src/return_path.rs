@@ -1,0 +1,59 @@
+//! Return paths: what MAIL FROM says to the next host, where that is not what the client said.
+
+use postrider_account::{Accounts, MailFrom, Resolved};
+use postrider_mail::{Domain, EmailAddress, Verp};
+use postrider_mailauth::MacKey;
+use postrider_spool::Message;
+
+use crate::author::author;
+
+/// What codes of return paths are good for.
+const PURPOSE: &str = "return path";
+
+/// Writes the return paths of outgoing mail, by which bounces find their messages, and reads
+/// them again. A cheap handle; clones are the same.
+///
+/// A return path is in the custom MAIL FROM domain of the identity that the author's address
+/// belongs to, while that domain is as it should be; else in a domain of the relay's.
+#[derive(Clone, Debug)]
+pub struct ReturnPaths {
+    accounts: Accounts,
+    key: MacKey,
+    domain: Domain,
+}
+
+impl ReturnPaths {
+    /// Return paths under `key`, in `domain` for mail without a custom MAIL FROM domain.
+    #[must_use]
+    pub fn new(accounts: Accounts, key: MacKey, domain: Domain) -> Self {
+        Self { accounts, key, domain }
+    }
+
+    /// The return path of a message to one of its recipients, or to several of them in one
+    /// transaction. The null sender stays what it is (RFC 5321 section 4.5.5).
+    #[must_use]
+    pub fn of(&self, message: &Message, recipient: Option<u16>) -> Option<EmailAddress> {
+        let submitted = message.envelope.sender.as_ref()?;
+        let verp = Verp { id: message.id, recipient };
+        let local = verp.encode(|named| self.key.short_tag(PURPOSE, named));
+        // So long a domain that it has no room beside is left as it is submitted.
+        Some(EmailAddress::new(&local, self.domain_of(message)).unwrap_or_else(|_| submitted.clone()))
+    }
+
+    /// The message and the recipient that a return path of ours names, in any case. `None`
+    /// for every other address, those among them that somebody made up. In which domain it
+    /// is, says nothing: those of the past are still written to.
+    #[must_use]
+    pub fn read(&self, address: &EmailAddress) -> Option<Verp> {
+        Verp::decode(address.local(), |named| self.key.short_tag(PURPOSE, named))
+    }
+
+    fn domain_of(&self, message: &Message) -> Domain {
+        let fields = &message.origin.headers.fields;
+        let from = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("from"));
+        let author = from.and_then(|(_, value)| author(value));
+        let resolved = author.and_then(|author| self.accounts.identities().resolve(message.account, &author));
+        let custom = resolved.as_ref().and_then(Resolved::mail_from).filter(|custom| MailFrom::is_usable(custom));
+        custom.map_or_else(|| self.domain.clone(), |custom| custom.domain.clone())
+    }
+}

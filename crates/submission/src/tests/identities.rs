@@ -1,0 +1,85 @@
+//! What acceptance asks the author's identity, and the return path that its mail leaves with.
+
+use postrider_account::{Identity, MailFrom, MailFromFailure, VerificationStatus};
+use postrider_mailauth::MacKey;
+
+use super::*;
+use crate::ReturnPaths;
+
+fn from_ann() -> SubmissionRequest {
+    request(Some("ann@example.com"), &["b@example.org"], &["From: Ann <ann@mail.example.com>\r\n\r\n"])
+}
+
+/// Gives the domain a MAIL FROM domain of this status.
+async fn set(world: &World, on_failure: MailFromFailure, status: VerificationStatus) {
+    let (account, name) = (AccountId::default(), "example.com".parse().unwrap());
+    let domain = "bounce.example.com".parse().unwrap();
+    let mail_from = MailFrom { status, ..MailFrom::pending(domain, on_failure, NOW) };
+    let identities = world.accounts.identities();
+    if identities.find(account, &name).is_none() {
+        identities.create(Identity::new(account, name.clone())).await.unwrap();
+    }
+    identities.change(account, &name, |identity| identity.mail_from = Some(mail_from)).await.unwrap();
+}
+
+#[tokio::test]
+async fn mail_is_refused_where_its_mail_from_domain_is_not_verified_and_that_was_asked_for() {
+    let world = world().await;
+    world.submission.submit(from_ann()).await.unwrap();
+    for status in [VerificationStatus::Pending, VerificationStatus::TemporaryFailure, VerificationStatus::Failed] {
+        set(&world, MailFromFailure::Reject, status).await;
+        assert_eq!(world.submission.submit(from_ann()).await, Err(Refusal::MailFromDomainNotVerified), "{status:?}");
+        set(&world, MailFromFailure::UseDefault, status).await;
+        world.submission.submit(from_ann()).await.unwrap();
+    }
+    set(&world, MailFromFailure::Reject, VerificationStatus::Success).await;
+    world.submission.submit(from_ann()).await.unwrap();
+
+    set(&world, MailFromFailure::Reject, VerificationStatus::Pending).await;
+    for content in ["From: ann@example.net\r\n\r\n", "Subject: nobody's\r\n\r\n"] {
+        let others = request(Some("ann@example.com"), &["b@example.org"], &[content]);
+        world.submission.submit(others).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_return_path_names_the_message_and_is_in_the_verified_domain() {
+    let world = world().await;
+    let key = MacKey::new(&[7; 32]);
+    let paths = ReturnPaths::new(world.accounts.clone(), key, "bounces.example.net".parse().unwrap());
+    let id = world.submission.submit(from_ann()).await.unwrap();
+    let (message, _) = world.due().await;
+
+    let path = paths.of(&message, Some(0)).unwrap();
+    assert_eq!(path.domain().as_str(), "bounces.example.net");
+    let read = paths.read(&path.as_str().to_uppercase().parse().unwrap()).unwrap();
+    assert_eq!((read.id, read.recipient), (id, Some(0)));
+    let together = paths.of(&message, None).unwrap();
+    assert_eq!(paths.read(&together).unwrap().recipient, None);
+    assert_ne!(path, together);
+
+    set(&world, MailFromFailure::UseDefault, VerificationStatus::TemporaryFailure).await;
+    assert_eq!(paths.of(&message, Some(0)), Some(path.clone()));
+    set(&world, MailFromFailure::UseDefault, VerificationStatus::Success).await;
+    assert_eq!(paths.of(&message, Some(0)).unwrap(), format!("{}@bounce.example.com", path.local()).parse().unwrap());
+}
+
+#[tokio::test]
+async fn return_paths_of_others_are_nothing_and_the_null_sender_has_none() {
+    let world = world().await;
+    let with = |key| ReturnPaths::new(world.accounts.clone(), MacKey::new(&[key; 32]), "b.example".parse().unwrap());
+    let (paths, others) = (with(1), with(2));
+    world
+        .submission
+        .submit(SubmissionRequest { envelope: Envelope { sender: None, ..from_ann().envelope }, ..from_ann() })
+        .await
+        .unwrap();
+    let (message, _) = world.due().await;
+    assert_eq!(paths.of(&message, Some(0)), None);
+
+    let sent = Message { envelope: from_ann().envelope, ..(*message).clone() };
+    let path = paths.of(&sent, Some(0)).unwrap();
+    assert!(paths.read(&path).is_some());
+    assert_eq!(others.read(&path), None, "made with another key");
+    assert_eq!(paths.read(&"ann@b.example".parse().unwrap()), None);
+}
