@@ -10,6 +10,7 @@ mod credential;
 mod derive;
 mod error;
 mod guard;
+mod keys;
 mod sending;
 mod settings;
 mod suppression;
@@ -23,6 +24,7 @@ pub use credential::{AuthError, Authenticated, Credential, Credentials, Issued, 
 pub use derive::{ImportedSecret, derive_smtp_password};
 pub use error::Error;
 pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
+pub use keys::{DkimKey, DkimKeys, KeyOrigin, KeyState, Sealed};
 pub use sending::{
     ConfigurationOption, ConfigurationSet, ConfigurationSets, DkimOptions, Identities, Identity, IdentityName,
     MailFrom, MailFromFailure, MailedLink, Pool, PoolMember, PoolName, Pools, Resolved, TlsPolicy, Verification,
@@ -38,13 +40,14 @@ pub use suppression::{
 pub struct Accounts {
     credentials: Credentials,
     guard: Guard,
+    dkim_keys: DkimKeys,
     sending: Sending,
     suppression: Suppression,
 }
 
 impl Accounts {
-    /// Loads what must be answered from memory: all credentials, configuration sets, pools
-    /// and identities, and 8 bytes for each suppressed address.
+    /// Loads what must be answered from memory: all credentials, configuration sets, pools,
+    /// identities and DKIM keys, and 8 bytes for each suppressed address.
     ///
     /// # Errors
     /// [`Error::Store`] when the store can not be read.
@@ -52,6 +55,7 @@ impl Accounts {
         Ok(Self {
             credentials: Credentials::open(store, clock.clone(), random.clone(), settings)?,
             guard: Guard::open(store, clock.clone(), random, &settings.bans)?,
+            dkim_keys: DkimKeys::open(store, settings)?,
             sending: Sending::open(store, settings)?,
             suppression: Suppression::open(store, clock.clone(), random, settings)?,
         })
@@ -85,6 +89,12 @@ impl Accounts {
     #[must_use]
     pub fn identities(&self) -> &Identities {
         &self.sending.identities
+    }
+
+    /// What mail is signed with.
+    #[must_use]
+    pub fn dkim_keys(&self) -> &DkimKeys {
+        &self.dkim_keys
     }
 
     /// Who must not be sent mail.

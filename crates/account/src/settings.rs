@@ -21,6 +21,9 @@ pub struct Settings {
     pub max_pools: u64,
     /// The most identities there may be.
     pub max_identities: u64,
+    /// The most DKIM keys there may be, of all accounts: a domain has three, and three more
+    /// where it signs twice. All of them are kept in memory, about 3 KB each.
+    pub max_dkim_keys: u64,
     /// Bans, which have a section of their own in the configuration.
     #[serde(skip)]
     pub bans: BanSettings,
@@ -34,6 +37,7 @@ impl Default for Settings {
             max_configuration_sets: 100_000,
             max_pools: 10_000,
             max_identities: 100_000,
+            max_dkim_keys: 100_000,
             bans: BanSettings::default(),
         }
     }
@@ -51,6 +55,7 @@ impl Settings {
             ("max_configuration_sets", self.max_configuration_sets),
             ("max_pools", self.max_pools),
             ("max_identities", self.max_identities),
+            ("max_dkim_keys", self.max_dkim_keys),
         ];
         match bounds.iter().find(|(_, bound)| *bound == 0) {
             Some((key, _)) => Err(format!("{key} must be at least 1")),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::Error;
 
 /// Something that an account has some of, each by a name of its own.
-pub(super) trait Item: Clone + Serialize + DeserializeOwned {
+pub(crate) trait Item: Clone + Serialize + DeserializeOwned {
     /// Name of the table in the store.
     const TABLE: &'static str;
     /// What errors call it.
@@ -33,7 +34,7 @@ pub(super) trait Item: Clone + Serialize + DeserializeOwned {
 /// lacks some, which have defaults then.
 ///
 /// Whoever changes it holds a lock of their own meanwhile, so that table and memory agree.
-pub(super) struct Catalog<T> {
+pub(crate) struct Catalog<T> {
     table: Table<Key, String>,
     known: RwLock<HashMap<AccountId, BTreeMap<String, Arc<T>>>>,
     revision: AtomicU64,
@@ -42,7 +43,7 @@ pub(super) struct Catalog<T> {
 
 /// Rows of one account lie together, in the order of their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     account: AccountId,
     name: String,
 }
@@ -62,7 +63,7 @@ impl postrider_store::Key for Key {
 }
 
 impl<T: Item> Catalog<T> {
-    pub(super) fn open(store: &Store, max: u64) -> Result<Self, Error> {
+    pub(crate) fn open(store: &Store, max: u64) -> Result<Self, Error> {
         let table = store.table::<Key, String>(T::TABLE);
         let mut known: HashMap<_, BTreeMap<_, _>> = HashMap::new();
         for row in table.scan() {
@@ -74,27 +75,36 @@ impl<T: Item> Catalog<T> {
     }
 
     /// Grows with every change.
-    pub(super) fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
 
-    pub(super) fn find(&self, account: AccountId, name: &str) -> Option<Arc<T>> {
+    pub(crate) fn find(&self, account: AccountId, name: &str) -> Option<Arc<T>> {
         self.known.read().get(&account)?.get(name).cloned()
     }
 
     /// # Errors
     /// [`Error::NotFound`].
-    pub(super) fn get(&self, account: AccountId, name: &str) -> Result<Arc<T>, Error> {
+    pub(crate) fn get(&self, account: AccountId, name: &str) -> Result<Arc<T>, Error> {
         self.find(account, name).ok_or_else(|| Error::NotFound { what: T::KIND, name: shown(name) })
     }
 
     /// In the order of their names.
-    pub(super) fn of_account(&self, account: AccountId) -> Vec<Arc<T>> {
+    pub(crate) fn of_account(&self, account: AccountId) -> Vec<Arc<T>> {
         self.known.read().get(&account).map_or_else(Vec::new, |items| items.values().cloned().collect())
     }
 
+    /// The account's items whose names begin so, in the order of their names.
+    pub(crate) fn with_prefix(&self, account: AccountId, prefix: &str) -> Vec<Arc<T>> {
+        let known = self.known.read();
+        let Some(items) = known.get(&account) else { return Vec::new() };
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let range = items.range::<str, _>(from).take_while(|(name, _)| name.starts_with(prefix));
+        range.map(|(_, item)| item.clone()).collect()
+    }
+
     /// Of all accounts, in their order and that of the names.
-    pub(super) fn all(&self) -> Vec<Arc<T>> {
+    pub(crate) fn all(&self) -> Vec<Arc<T>> {
         let known = self.known.read();
         let mut accounts: Vec<_> = known.iter().collect();
         accounts.sort_by_key(|(account, _)| **account);
@@ -102,20 +112,29 @@ impl<T: Item> Catalog<T> {
     }
 
     /// Adds one that is not there yet. Durable when it returns.
-    pub(super) async fn insert(&self, item: T) -> Result<Arc<T>, Error> {
+    pub(crate) async fn insert(&self, item: T) -> Result<Arc<T>, Error> {
         if self.find(item.account(), &item.name()).is_some() {
             return Err(Error::AlreadyExists { what: T::KIND, name: item.name() });
         }
-        let count: usize = self.known.read().values().map(BTreeMap::len).sum();
-        if count as u64 >= self.max {
-            return Err(Error::Full { setting: T::BOUND, bound: self.max });
-        }
+        self.check_room(1)?;
         let mut written = self.put(vec![item]).await?;
         Ok(written.remove(0))
     }
 
-    /// Replaces all of them or none. Durable when it returns.
-    pub(super) async fn put(&self, items: Vec<T>) -> Result<Vec<Arc<T>>, Error> {
+    /// Whether there is room for so many more.
+    ///
+    /// # Errors
+    /// [`Error::Full`].
+    pub(crate) fn check_room(&self, more: usize) -> Result<(), Error> {
+        let count: usize = self.known.read().values().map(BTreeMap::len).sum();
+        if (count + more) as u64 > self.max {
+            return Err(Error::Full { setting: T::BOUND, bound: self.max });
+        }
+        Ok(())
+    }
+
+    /// Adds or replaces all of them or none. Durable when it returns.
+    pub(crate) async fn put(&self, items: Vec<T>) -> Result<Vec<Arc<T>>, Error> {
         let mut changes = Vec::with_capacity(items.len());
         for item in &items {
             let text = serde_json::to_string(item).map_err(|error| unreadable::<T>(&error))?;
@@ -132,7 +151,7 @@ impl<T: Item> Catalog<T> {
     }
 
     /// Takes one away. Durable when it returns.
-    pub(super) async fn delete(&self, account: AccountId, name: &str) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, account: AccountId, name: &str) -> Result<(), Error> {
         self.get(account, name)?;
         self.table.delete(&Key { account, name: name.to_owned() }).await?;
         let mut known = self.known.write();
@@ -155,7 +174,7 @@ impl<T> fmt::Debug for Catalog<T> {
 
 /// A name as errors repeat it: one line, not longer than names are.
 fn shown(name: &str) -> String {
-    postrider_mail::sanitize_text(name, 2 * super::MAX_NAME)
+    postrider_mail::sanitize_text(name, 2 * crate::sending::MAX_NAME)
 }
 
 fn unreadable<T: Item>(error: &serde_json::Error) -> Error {

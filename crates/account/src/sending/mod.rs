@@ -3,7 +3,7 @@
 //! The three name each other, so one lock orders all their changes. Look-ups answer from
 //! memory and wait for nobody's change.
 
-mod catalog;
+pub(crate) mod catalog;
 mod configuration_set;
 mod identity;
 mod pool;
