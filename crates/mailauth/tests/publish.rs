@@ -5,12 +5,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::{Name, RData};
 use postrider_base::{Clock, Random, TcpDialer, Timestamp};
 use postrider_dns::{HickoryResolver, NameServer, Resolver as _, Settings};
 use postrider_mailauth::publish::{Error, Outcome, Published, Publisher, Target, TsigKey};
 use postrider_mailauth::records::{Data, Need, Place, Plan, PlanInput, PlannedKey, Record, plan};
 use postrider_testkit::knot::{Knot, MAY, MAY_NOT, SECRET};
 use postrider_testkit::nsd::Zone;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 fn start() -> Knot {
     let mut zone = Zone::new("example.com");
@@ -151,8 +156,9 @@ async fn refusals_say_what_is_wrong() {
     assert!(matches!(&unknown, Error::BadKey { key, .. } if key == "nobody.knows"), "{unknown}");
     let wrong = publish(&with(key(MAY, "d3Jvbmc=")), &records, false).await.unwrap_err();
     assert!(matches!(wrong, Error::BadSignature { .. }), "{wrong}");
+    // Knot does not tell keys that it does not know from those that may not.
     let may_not = publish(&with(key(MAY_NOT, SECRET)), &records, false).await.unwrap_err();
-    assert!(matches!(may_not, Error::Refused { .. } | Error::NotAuthorized { .. }), "{may_not}");
+    assert!(matches!(may_not, Error::BadKey { .. }), "{may_not}");
     let unsigned = publish(&Target { key: None, ..good.clone() }, &records, false).await.unwrap_err();
     assert!(matches!(unsigned, Error::Refused { .. } | Error::NotAuthorized { .. }), "{unsigned}");
 
@@ -174,4 +180,54 @@ async fn refusals_say_what_is_wrong() {
     drop(knot);
     let gone = publish(&target(address), &records, false).await.unwrap_err();
     assert!(matches!(gone, Error::Unreachable { .. }), "{gone}");
+}
+
+/// A server that keeps `example.com`, has nothing in it, and says `code` to every update.
+async fn acted(code: ResponseCode, spoil: fn(&mut Message)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        while let Ok(length) = stream.read_u16().await {
+            let mut question = vec![0; length.into()];
+            stream.read_exact(&mut question).await.unwrap();
+            let question = Message::from_vec(&question).unwrap();
+            let mut answer = Message::response(question.id, question.op_code);
+            answer.metadata.authoritative = true;
+            if question.op_code == OpCode::Update {
+                answer.metadata.response_code = code;
+                spoil(&mut answer);
+            } else {
+                let zone = Name::from_ascii("example.com.").unwrap();
+                let soa = SOA::new(zone.clone(), zone.clone(), 1, 1, 1, 1, 1);
+                answer.add_authority(hickory_proto::rr::Record::from_rdata(zone, 1, RData::SOA(soa)));
+            }
+            let bytes = answer.to_vec().unwrap();
+            stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_servers_say_is_told_apart() {
+    use ResponseCode as R;
+    let records = [text("_dmarc.example.com", "v=DMARC1; p=none")];
+    let said = async |code, spoil: fn(&mut Message)| {
+        let target = Target { server: acted(code, spoil).await, zone: None, key: None };
+        publish(&target, &records, false).await
+    };
+    let quiet: fn(&mut Message) = |_| {};
+    assert!(said(R::NoError, quiet).await.is_ok());
+    assert!(matches!(said(R::Refused, quiet).await, Err(Error::Refused { .. })));
+    assert!(matches!(said(R::NotAuth, quiet).await, Err(Error::NotAuthorized { .. })));
+    assert!(matches!(said(R::NotZone, quiet).await, Err(Error::WrongZone { .. })));
+    assert!(matches!(said(R::YXRRSet, quiet).await, Err(Error::Changed { .. })));
+    assert!(matches!(said(R::NotImp, quiet).await, Err(Error::Failed { .. })));
+    assert!(matches!(said(R::NoError, |answer| answer.metadata.id ^= 1).await, Err(Error::Untrusted { .. })));
+
+    let unsigned = target(acted(R::NoError, quiet).await);
+    let unsigned = publish(&unsigned, &records, false).await;
+    assert!(matches!(unsigned, Err(Error::Untrusted { .. })), "whoever stands in between can not say yes");
 }

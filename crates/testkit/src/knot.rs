@@ -54,6 +54,7 @@ impl Knot {
             config.push_str(&format!(" - domain: {name}\n   file: \"{path}\"\n   acl: change\n"));
         }
         fs::write(directory.path().join("conf"), config)?;
+        fs::create_dir(directory.path().join("db"))?;
         let child = Command::new("/usr/sbin/knotd")
             .arg("-c")
             .arg(directory.path().join("conf"))

@@ -109,9 +109,12 @@ pub enum Error {
         server: SocketAddr,
     },
 
-    /// The server does not know the key's name or algorithm; the key file or the server is at
-    /// fault, and it does not pass.
-    #[error("{server} does not know the key {key} (BADKEY): are its name and algorithm the server's?")]
+    /// The server does not know the key's name or algorithm, or lets it do nothing with the
+    /// zone; the key file or the server is at fault, and it does not pass.
+    #[error(
+        "{server} does not know the key {key}, or lets it do nothing with this zone (BADKEY): are its name and \
+         algorithm the server's?"
+    )]
     BadKey {
         /// The server.
         server: SocketAddr,
