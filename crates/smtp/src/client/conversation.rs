@@ -6,11 +6,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use postrider_mail::{Severity, SmtpReply, Stage};
+use postrider_mail::{Exchange, Severity, SmtpReply, Stage};
 
 use super::exchange::Running;
 use super::expected::Expected;
 use super::transaction::{Gate, RecipientResult, Transaction, TransactionResult};
+use super::transcript::{Transcript, Words};
 use super::{ClientConfig, Features, Protocol, TlsUse};
 use crate::wire::ReplyParser;
 
@@ -92,6 +93,7 @@ pub struct Conversation {
     /// Not all of what was to be written went out.
     is_cut: bool,
     pub(super) handshake: bool,
+    transcript: Transcript,
     pub(super) done: Option<TransactionResult>,
     pub(super) ended: Option<Ended>,
 }
@@ -115,6 +117,7 @@ impl Conversation {
             heard: 0,
             is_cut: false,
             handshake: false,
+            transcript: Transcript::default(),
             done: None,
             ended: None,
             config,
@@ -176,6 +179,9 @@ impl Conversation {
     /// What is to be written, in order; a vectored write fits it.
     pub fn take_output(&mut self) -> Vec<Bytes> {
         self.flush_commands();
+        if !self.output.is_empty() {
+            self.transcript.sent();
+        }
         std::mem::take(&mut self.output)
     }
 
@@ -191,7 +197,9 @@ impl Conversation {
     /// The connection was lost, by whichever side or a timeout. Go on
     /// advancing, to learn what that means for the transaction.
     pub fn lost(&mut self) {
-        self.lose(self.stage());
+        // Whatever reply was to come first: the host has all that it needs to deliver.
+        let is_sent = self.is_past_content() && self.output.is_empty() && !self.is_cut;
+        self.lose(if is_sent { Stage::EndOfData } else { self.stage() });
     }
 
     /// The output could not be written whole. The host may have said why it
@@ -199,6 +207,23 @@ impl Conversation {
     /// reply the conversation ends, and only a refusal counts.
     pub fn write_failed(&mut self) {
         self.is_cut = true;
+    }
+
+    /// Says how long the connection has been open, so that it is known how long
+    /// replies take.
+    pub fn tick(&mut self, open_for: Duration) {
+        self.transcript.tick(open_for);
+    }
+
+    /// What was said since [`Conversation::forget`], in order and in short, and
+    /// how many exchanges are left out. Secrets and content are never in it.
+    pub fn exchanges(&self) -> (Vec<Exchange>, u16) {
+        self.transcript.exchanges()
+    }
+
+    /// Forgets what was said: what comes is about another message.
+    pub fn forget(&mut self) {
+        self.transcript.forget();
     }
 
     /// Whether [`Conversation::begin`] may be called.
@@ -215,6 +240,9 @@ impl Conversation {
     pub fn timeout(&self) -> Duration {
         let timeouts = &self.config.timeouts;
         match self.expected.front() {
+            // RFC 5321 section 4.5.3.2.6, also for a host that answers a group as a whole
+            // (RFC 2920 section 3.2).
+            Some(_) if self.is_past_content() => timeouts.end,
             Some(Expected::Banner) => timeouts.banner,
             Some(Expected::Mail) | None => timeouts.mail,
             Some(Expected::Rcpt(_)) => timeouts.rcpt,
@@ -281,6 +309,7 @@ impl Conversation {
     fn handle(&mut self, reply: SmtpReply, input: &mut BytesMut, gate: &mut dyn Gate) {
         let Some(expected) = self.expected.pop_front() else { return };
         let stage = expected.stage();
+        self.take_down(Some(expected), Some(&reply));
         // RFC 5321 section 3.8: the host closes after it, whatever it answers.
         if reply.code == 421 && !matches!(expected, Expected::Quit) {
             return self.refused(stage, reply);
@@ -343,10 +372,21 @@ impl Conversation {
     /// written, would put all further ones out of step.
     fn unasked(&mut self, input: &mut BytesMut) {
         let stage = self.stage();
-        match self.parser.next(input) {
+        let unasked = self.parser.next(input);
+        if let Ok(Some(reply)) = &unasked {
+            self.take_down(None, Some(reply));
+        }
+        match unasked {
             Ok(Some(reply)) if reply.code == 421 => self.refused(stage, reply),
             _ => self.out_of_step(stage),
         }
+    }
+
+    /// Writes down what was said, for [`Conversation::exchanges`].
+    fn take_down(&mut self, expected: Option<Expected>, reply: Option<&SmtpReply>) {
+        let subject = self.running.as_ref().map(Running::subject);
+        let words = Words { config: &self.config, features: &self.features, subject };
+        self.transcript.heard(expected, reply, &words);
     }
 
     fn greet(&mut self) {
@@ -440,6 +480,9 @@ impl Conversation {
     }
 
     fn lose(&mut self, stage: Stage) {
+        if let Some(expected) = self.expected.front().copied() {
+            self.take_down(Some(expected), None);
+        }
         if let Some(running) = &mut self.running {
             running.settle(&RecipientResult::Lost { stage });
         }

@@ -17,6 +17,8 @@ const ONE_FLIGHT: u64 = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct Running {
     transaction: Transaction,
+    /// Octets of its content, also when that is on its way.
+    size: u64,
     results: Vec<Option<RecipientResult>>,
     /// Without pipelining: the next recipient to be named.
     next: usize,
@@ -31,6 +33,10 @@ pub(super) struct Running {
 }
 
 impl Running {
+    pub(super) fn subject(&self) -> (&Transaction, u64) {
+        (&self.transaction, self.size)
+    }
+
     /// What the host said about recipients does not count any more, unless it
     /// had the content when it said it.
     pub(super) fn forget_replies(&mut self) {
@@ -53,6 +59,7 @@ impl Conversation {
     pub(super) fn start(&mut self, transaction: Transaction, gate: &mut dyn Gate) {
         let recipients = transaction.envelope.recipients.len();
         let mut running = Running {
+            size: transaction.size(),
             results: vec![None; recipients],
             next: 0,
             accepted: Vec::new(),
@@ -72,7 +79,7 @@ impl Conversation {
             self.start_group(running, gate);
         } else {
             self.begun += 1;
-            running.transaction.write_mail(&self.features, &mut self.commands);
+            running.transaction.write_mail(running.size, &self.features, &mut self.commands);
             self.expected.push_back(Expected::Mail);
             self.running = Some(running);
         }
@@ -99,11 +106,11 @@ impl Conversation {
             return self.conclude();
         }
         self.begun += 1;
-        running.transaction.write_mail(&self.features, &mut self.commands);
+        running.transaction.write_mail(running.size, &self.features, &mut self.commands);
         self.expected.push_back(Expected::Mail);
         self.commands.unsplit(named);
         self.expected.extend(positions);
-        let (chunked, size) = (running.chunked, running.transaction.size());
+        let (chunked, size) = (running.chunked, running.size);
         self.running = Some(running);
         if !chunked {
             self.send("DATA", Expected::Data);
@@ -158,7 +165,7 @@ impl Conversation {
     /// All of the content as the only chunk (RFC 3030 section 2), octet for octet.
     fn send_chunk(&mut self) {
         let Some(running) = &mut self.running else { return };
-        self.commands.extend_from_slice(format!("BDAT {} LAST\r\n", running.transaction.size()).as_bytes());
+        self.commands.extend_from_slice(format!("BDAT {} LAST\r\n", running.size).as_bytes());
         let content = std::mem::take(&mut running.transaction.content);
         self.flush_commands();
         self.output.extend(content);

@@ -8,6 +8,7 @@ mod features;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod transcript;
 
 pub use config::{ClientConfig, Credentials, Protocol, Timeouts, TlsUse};
 pub use conversation::{Action, Conversation, Ended, NotReady};

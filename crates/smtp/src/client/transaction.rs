@@ -110,13 +110,14 @@ impl Transaction {
             || recipients.iter().any(|recipient| !recipient.address.is_ascii())
     }
 
-    pub(super) fn write_mail(&self, features: &Features, output: &mut BytesMut) {
+    /// With the size of its content, which may have gone out by now.
+    pub(super) fn write_mail(&self, size: u64, features: &Features, output: &mut BytesMut) {
         let envelope = &self.envelope;
         let sender = envelope.sender.as_ref().map_or("", |sender| sender.as_str());
         // Writing to a BytesMut can not fail, here and below.
         let _ = write!(output, "MAIL FROM:<{sender}>");
         if features.size {
-            let _ = write!(output, " SIZE={}", self.size());
+            let _ = write!(output, " SIZE={size}");
         }
         if self.is_binary() || features.eight_bit_mime && envelope.body == BodyType::EightBitMime {
             let _ = write!(output, " BODY={}", envelope.body.as_str());

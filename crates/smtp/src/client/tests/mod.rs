@@ -3,6 +3,7 @@
 mod dialogues;
 mod faults;
 mod lmtp;
+mod transcripts;
 
 use bytes::{Bytes, BytesMut};
 use postrider_mail::{BodyType, Envelope, Recipient, SmtpReply, Stage};
