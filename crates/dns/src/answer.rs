@@ -184,11 +184,6 @@ impl DnsError {
         matches!(self, DnsError::Temporary { .. } | DnsError::Bogus { .. })
     }
 
-    /// Whether nobody said anything.
-    pub(crate) fn is_no_answer(&self) -> bool {
-        matches!(self, DnsError::Temporary { .. })
-    }
-
     /// Whether there surely is nothing of the kind.
     pub fn is_absence(&self) -> bool {
         matches!(self, DnsError::NoSuchDomain { .. } | DnsError::NoRecords { .. })

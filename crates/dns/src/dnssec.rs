@@ -8,7 +8,7 @@ use hickory_proto::rr::{Name, RecordType};
 use hickory_resolver::config::{ResolverConfig, ResolverOpts};
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::xfer::RetryDnsHandle;
+use hickory_resolver::net::xfer::{DnsHandle, RetryDnsHandle};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use parking_lot::Mutex;
 use postrider_base::{Clock, Metrics};
@@ -18,8 +18,11 @@ use crate::hickory::complete;
 use crate::links::Links;
 use crate::{DnsError, Settings, proof};
 
+/// Asks the name servers.
+type Servers = RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>;
+
 /// Asks and validates.
-pub(crate) type Handle = DnssecDnsHandle<Links<RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>>>;
+pub(crate) type Handle = DnssecDnsHandle<Links<Servers>>;
 
 /// Whether answers are validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub enum Validation {
 /// Validation, as long as it works.
 pub(crate) struct Dnssec {
     handle: Handle,
+    /// Keeps nothing: what was heard before is no probe.
+    prober: DnssecDnsHandle<Servers>,
     insecure: Vec<Name>,
     every: Duration,
     first_probe: OnceCell<()>,
@@ -48,16 +53,24 @@ pub(crate) struct Dnssec {
 #[derive(Debug)]
 struct State {
     validation: Validation,
-    /// Probes in a row that nobody answered.
-    unanswered: u32,
+    /// Probes in a row that failed.
+    failed: u32,
 }
 
-/// Probes in a row that nobody has to answer until validation is off. One is
-/// not enough: then who keeps a single answer from us would have turned it off.
-const MOST_UNANSWERED: u32 = 3;
+/// Probes in a row that have to fail until validation is off, a minute apart: it
+/// makes no difference whether nobody answers or the answer proves nothing. One
+/// is not enough: then who keeps from us, or forges, a single answer would have
+/// turned it off.
+const MOST_FAILED: u32 = 5;
 
 /// The wait after a probe that failed.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// As many at start, where the first mail waits for them.
+const MOST_FAILED_AT_START: u32 = 3;
+
+/// The wait between those.
+const AGAIN_AT_START: Duration = Duration::from_millis(100);
 
 impl Dnssec {
     /// Validation with these name servers. `None` when it is not wanted.
@@ -79,15 +92,18 @@ impl Dnssec {
         let retrying = RetryDnsHandle::new(pool, options.attempts);
         let entries = settings.cache_entries as usize;
         // Real servers and signatures live in real time.
-        let links = Links::new(retrying, Clock::system(), entries);
-        let handle = DnssecDnsHandle::with_trust_anchor(links, Arc::new(anchors)).validation_cache_size(entries);
+        let links = Links::new(retrying.clone(), Clock::system(), entries);
+        let anchors = Arc::new(anchors);
+        let handle = forgetful(DnssecDnsHandle::with_trust_anchor(links, anchors.clone()));
+        let prober = forgetful(DnssecDnsHandle::with_trust_anchor(retrying, anchors));
         let insecure: Result<Vec<Name>, DnsError> = wanted.insecure.iter().map(|name| complete(name)).collect();
         Ok(Some(Dnssec {
             handle,
+            prober,
             insecure: insecure?,
             every: wanted.probe.into(),
             first_probe: OnceCell::new(),
-            state: Mutex::new(State { validation: Validation::Works, unanswered: 0 }),
+            state: Mutex::new(State { validation: Validation::Works, failed: 0 }),
         }))
     }
 
@@ -96,7 +112,7 @@ impl Dnssec {
         if self.insecure.iter().any(|top| top.zone_of(name)) {
             return None;
         }
-        self.first_probe.get_or_init(|| self.probe()).await;
+        self.first_probe.get_or_init(|| self.start()).await;
         let works = self.state.lock().validation == Validation::Works;
         works.then_some(&self.handle)
     }
@@ -107,45 +123,54 @@ impl Dnssec {
 
     /// Probes from time to time, for ever.
     pub(crate) async fn keep_probing(&self, metrics: &Metrics) {
-        self.first_probe.get_or_init(|| self.probe()).await;
+        self.first_probe.get_or_init(|| self.start()).await;
         loop {
-            let (works, unanswered) = {
+            let (works, failed) = {
                 let state = self.state.lock();
-                (state.validation == Validation::Works, state.unanswered)
+                (state.validation == Validation::Works, state.failed)
             };
             metrics.dnssec.set(i64::from(works));
-            let wait = if works && unanswered == 0 { self.every } else { AGAIN.min(self.every) };
+            let wait = if failed == 0 { self.every } else { AGAIN.min(self.every) };
             tokio::time::sleep(wait).await;
-            self.probe().await;
+            self.probe(MOST_FAILED).await;
         }
+    }
+
+    /// Probes until it is known whether validation works.
+    async fn start(&self) {
+        for _ in 1..MOST_FAILED_AT_START {
+            if self.probe(MOST_FAILED_AT_START).await {
+                return;
+            }
+            tokio::time::sleep(AGAIN_AT_START).await;
+        }
+        self.probe(MOST_FAILED_AT_START).await;
     }
 
     /// Asks for the keys of the root and looks whether the trust anchor proves
     /// them: name servers that strip signatures, and those that answer with
-    /// what is not signed by anybody we trust, are found out by that.
-    async fn probe(&self) {
-        let probed = proof::records(&self.handle, Name::root(), RecordType::DNSKEY, |_| Some(())).await;
-        let first = !self.first_probe.initialized();
+    /// what is not signed by anybody we trust, are found out by that. True when
+    /// it does; validation is off when that many in a row did not.
+    async fn probe(&self, most_failed: u32) -> bool {
+        let probed = proof::records(&self.prober, Name::root(), RecordType::DNSKEY, |_| Some(())).await;
         let mut state = self.state.lock();
         let before = state.validation == Validation::Works;
         let reason = match probed {
             Ok(answer) if answer.authenticated => {
-                *state = State { validation: Validation::Works, unanswered: 0 };
+                *state = State { validation: Validation::Works, failed: 0 };
                 if !before {
                     tracing::info!("DNSSEC works again: answers of the DNS are validated");
                 }
-                return;
+                return true;
             }
             Ok(_) => "the keys of the root are not proved".into(),
-            Err(error) if error.is_no_answer() => {
-                state.unanswered = state.unanswered.saturating_add(1);
-                if before && !first && state.unanswered < MOST_UNANSWERED {
-                    return;
-                }
-                error.to_string()
-            }
             Err(error) => error.to_string(),
         };
+        state.failed = state.failed.saturating_add(1);
+        if state.failed < most_failed && before {
+            tracing::debug!(%reason, "DNSSEC could not be probed");
+            return false;
+        }
         if before {
             tracing::warn!(
                 %reason,
@@ -154,7 +179,16 @@ impl Dnssec {
             );
         }
         state.validation = Validation::Broken { reason: reason.into() };
+        false
     }
+}
+
+/// Lets a validator prove everything anew. What it would keep is found again by
+/// 64 bits of a hash without a secret, for which anybody can make a forgery
+/// that has the same.
+fn forgetful<H: DnsHandle>(validator: DnssecDnsHandle<H>) -> DnssecDnsHandle<H> {
+    let never = Duration::ZERO..=Duration::ZERO;
+    validator.validation_cache_size(1).positive_validation_ttl(never.clone()).negative_validation_ttl(never)
 }
 
 /// The keys in the file, or those of the root that IANA publishes.

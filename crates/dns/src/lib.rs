@@ -9,9 +9,12 @@
 
 mod answer;
 mod cache;
+mod descent;
 mod dnssec;
+mod heard;
 mod hickory;
 mod links;
+mod nsec3;
 mod proof;
 mod settings;
 pub mod zones;

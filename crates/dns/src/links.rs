@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
+use hickory_proto::dnssec::rdata::DNSSECRData;
 use hickory_proto::op::{DnsRequest, DnsResponse, Query};
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{RData, Record, RecordType};
 use hickory_resolver::net::xfer::DnsHandle;
 use hickory_resolver::net::{DnsError as Semantic, NetError};
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::cache::Generations;
 
-/// Keeps the keys of zones, what their parents say of them and where zones
+/// Hands on what the validator needs of each answer, and keeps the keys of zones, what their parents say of them and where zones
 /// begin: the validator asks for these with every answer, and for those of a
 /// top-level domain with nearly every one. They are as they came: it is the
 /// validator that proves them, each time anew.
@@ -52,18 +53,34 @@ impl<H: DnsHandle> DnsHandle for Links<H> {
     fn send(&self, request: DnsRequest) -> Self::Response {
         let is_link = |query: &&Query| matches!(query.query_type, RecordType::DNSKEY | RecordType::DS | RecordType::NS);
         let Some(query) = request.queries.first().filter(is_link).cloned() else {
-            return Box::pin(self.inner.send(request));
+            return Box::pin(self.inner.send(request).map(without_extras));
         };
         if let Some(answer) = self.known(&query) {
             return Box::pin(stream::once(async { answer }));
         }
         let (kept, clock) = (self.kept.clone(), self.clock.clone());
-        Box::pin(self.inner.send(request).inspect(move |answer| {
+        Box::pin(self.inner.send(request).map(without_extras).inspect(move |answer| {
             if let Some(ttl) = time_to_keep(answer) {
                 kept.lock().insert(query.clone(), (clock.instant() + ttl, answer.clone()));
             }
         }))
     }
+}
+
+/// An answer without what comes beside it, unasked: each record would be
+/// validated up to the root, and none is used.
+fn without_extras(answer: Result<DnsResponse, NetError>) -> Result<DnsResponse, NetError> {
+    let mut answer = answer?;
+    answer.additionals.clear();
+    if answer.answers.is_empty() {
+        return Ok(answer);
+    }
+    let is_proof = |record: &Record| match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(signature)) => signature.input().type_covered != RecordType::NS,
+        data => data.record_type() != RecordType::NS,
+    };
+    answer.authorities.retain(is_proof);
+    Ok(answer)
 }
 
 /// `None` for what says nothing.
@@ -82,8 +99,8 @@ mod tests {
 
     use super::*;
     use hickory_proto::op::{DnsRequestOptions, Message, ResponseCode};
+    use hickory_proto::rr::Name;
     use hickory_proto::rr::rdata::NS;
-    use hickory_proto::rr::{Name, RData, Record};
     use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use hickory_resolver::net::xfer::FirstAnswer as _;
     use postrider_base::Timestamp;

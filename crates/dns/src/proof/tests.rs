@@ -3,25 +3,42 @@
 
 use futures_util::stream;
 use hickory_proto::dnssec::Algorithm;
-use hickory_proto::dnssec::rdata::{NSEC, RRSIG, SigInput};
-use hickory_proto::op::{DnsRequest, DnsResponse};
+use hickory_proto::dnssec::rdata::{DNSSECRData, NSEC, RRSIG, SigInput};
+use hickory_proto::op::{DnsRequest, DnsResponse, Message};
 use hickory_proto::rr::SerialNumber;
 use hickory_proto::rr::rdata::{A, CNAME, SOA};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError as Semantic, NetError};
 
 use super::*;
 
-/// Answers every question with the same; without that, it believes nothing.
+/// Answers every question with the same; without that, it believes nothing. For
+/// DS records it says that there are none, and that `unsigned` is a zone.
 #[derive(Clone)]
-struct Says(Option<Message>);
+struct Says {
+    said: Option<Message>,
+    unsigned: Option<&'static str>,
+}
 
 impl DnsHandle for Says {
     type Response = stream::Once<std::future::Ready<Result<DnsResponse, NetError>>>;
     type Runtime = TokioRuntimeProvider;
 
-    fn send(&self, _: DnsRequest) -> Self::Response {
-        stream::once(std::future::ready(match &self.0 {
-            Some(message) => Ok(DnsResponse::from_message(message.clone().into_response()).unwrap()),
+    fn send(&self, request: DnsRequest) -> Self::Response {
+        let query = &request.queries[0];
+        let said = match query.query_type() {
+            RecordType::DS => {
+                let kind =
+                    if self.unsigned.map(name).as_ref() == Some(query.name()) { RecordType::NS } else { RecordType::A };
+                let owner = query.name().to_ascii();
+                let mut message = Message::query();
+                message.add_authorities(nsec_of(&owner, "zz.", ".", kind));
+                Some(message)
+            }
+            _ => self.said.clone(),
+        };
+        stream::once(std::future::ready(match said {
+            Some(message) => Ok(DnsResponse::from_message(message.into_response()).unwrap()),
             None => Err(Semantic::DnssecBogus.into()),
         }))
     }
@@ -45,9 +62,16 @@ fn soa(owner: &str, proof: Proof) -> Record {
     record(owner, RData::SOA(SOA::new(name("ns."), name("me."), 1, 1, 1, 1, 60)), proof)
 }
 
+/// What proves that there is nothing between two names of a zone.
+fn nsec(owner: &str, next: &str, zone: &str) -> Vec<Record> {
+    let mut records = vec![soa(zone, Proof::Secure)];
+    records.extend(nsec_of(owner, next, zone, RecordType::MX));
+    records
+}
+
 /// An NSEC record and the signature of `zone` on it.
-fn nsec(owner: &str, next: &str, zone: &str) -> [Record; 2] {
-    let data = RData::DNSSEC(DNSSECRData::NSEC(NSEC::new(name(next), [RecordType::A])));
+fn nsec_of(owner: &str, next: &str, zone: &str, kind: RecordType) -> [Record; 2] {
+    let data = RData::DNSSEC(DNSSECRData::NSEC(NSEC::new(name(next), [kind])));
     [record(owner, data, Proof::Secure), signature(owner, RecordType::NSEC, name(owner).num_labels(), zone)]
 }
 
@@ -66,12 +90,22 @@ fn signature(owner: &str, kind: RecordType, labels: u8, zone: &str) -> Record {
 }
 
 /// What is made of these answers and authorities to the question for the
-/// address of `mx.example.test.`.
+/// address of `mx.example.test.`, in a signed zone.
 async fn heard(answers: &[Record], authorities: &[Record]) -> Reply<std::net::IpAddr> {
+    heard_below(None, answers, authorities).await
+}
+
+/// The same, where this zone is not signed.
+async fn heard_below(
+    unsigned: Option<&'static str>,
+    answers: &[Record],
+    authorities: &[Record],
+) -> Reply<std::net::IpAddr> {
     let mut message = Message::query();
     message.add_answers(answers.iter().cloned());
     message.add_authorities(authorities.iter().cloned());
-    records(&Says(Some(message)), name("mx.example.test."), RecordType::A, RData::ip_addr).await
+    let says = Says { said: Some(message), unsigned };
+    records(&says, name("mx.example.test."), RecordType::A, RData::ip_addr).await
 }
 
 fn is_bogus<T: std::fmt::Debug>(reply: &Reply<T>) -> bool {
@@ -79,14 +113,19 @@ fn is_bogus<T: std::fmt::Debug>(reply: &Reply<T>) -> bool {
 }
 
 #[tokio::test]
-async fn a_zone_that_is_not_signed_speaks_for_itself_alone() {
-    for owner in ["other.test.", "evil.", "a.mx.example.test."] {
-        assert!(is_bogus(&heard(&[], &[soa(owner, Proof::Insecure)]).await), "{owner}");
-    }
-    for owner in ["mx.example.test.", "example.test.", "."] {
-        let reply = heard(&[], &[soa(owner, Proof::Insecure)]).await;
-        let ttl = Duration::from_secs(60);
-        assert_eq!(reply, Err(DnsError::NoRecords { ttl, proved: false }), "{owner}");
+async fn what_is_not_proved_is_believed_only_below_a_zone_that_is_not_signed() {
+    for proof in [Proof::Insecure, Proof::Bogus, Proof::Indeterminate] {
+        let (answer, absence) = ([address("mx.example.test.", proof)], [soa("example.test.", proof)]);
+        for zone in ["test.", "example.test.", "mx.example.test."] {
+            assert!(!heard_below(Some(zone), &answer, &[]).await.unwrap().authenticated, "{zone}");
+            let reply = heard_below(Some(zone), &[], &absence).await;
+            let ttl = Duration::from_secs(60);
+            assert_eq!(reply, Err(DnsError::NoRecords { ttl, proved: false }), "{zone}");
+        }
+        for zone in [None, Some("other.test."), Some("evil."), Some("a.mx.example.test.")] {
+            assert!(is_bogus(&heard_below(zone, &answer, &[]).await), "{zone:?}");
+            assert!(is_bogus(&heard_below(zone, &[], &absence).await), "{zone:?}");
+        }
     }
 }
 
@@ -96,9 +135,13 @@ async fn nobody_denies_what_is_not_theirs() {
     assert!(is_bogus(&heard(&[], &foreign).await));
     let own = nsec("mx.example.test.", "z.example.test.", "example.test.");
     assert!(matches!(heard(&[], &own).await, Err(DnsError::NoRecords { proved: true, .. })));
-    assert!(is_bogus(&heard(&[], &[own, foreign].concat()).await));
+    assert!(is_bogus(&heard(&[], &[own.clone(), foreign].concat()).await));
     // One that nobody's signature was found for.
-    assert!(is_bogus(&heard(&[], &nsec("mx.example.test.", "z.example.test.", "example.test.")[..1]).await));
+    assert!(is_bogus(&heard(&[], &own[..2]).await));
+    // And without the record of the zone the validator mistakes wildcards.
+    assert!(is_bogus(&heard(&[], &own[1..]).await));
+    let above = [vec![soa("test.", Proof::Secure)], own].concat();
+    assert!(is_bogus(&heard(&[], &above).await));
 }
 
 #[tokio::test]
@@ -120,7 +163,6 @@ async fn a_wildcard_stands_only_for_names_that_are_not_there() {
 async fn each_record_must_be_believable() {
     let proofs = |proof| async move { heard(&[address("mx.example.test.", proof)], &[]).await };
     assert!(proofs(Proof::Secure).await.unwrap().authenticated);
-    assert!(!proofs(Proof::Insecure).await.unwrap().authenticated);
     assert!(is_bogus(&proofs(Proof::Bogus).await));
     assert!(is_bogus(&proofs(Proof::Indeterminate).await));
     let mixed = [address("mx.example.test.", Proof::Secure), address("mx.example.test.", Proof::Bogus)];
@@ -136,12 +178,13 @@ async fn aliases_end() {
     let reply = heard(&circle, &[]).await;
     assert!(matches!(reply, Err(DnsError::Temporary { .. })), "{reply:?}");
     let chain = [alias("mx.example.test.", "b.test."), address("b.test.", Proof::Insecure)];
-    let answer = heard(&chain, &[]).await.unwrap();
+    let answer = heard_below(Some("b.test."), &chain, &[]).await.unwrap();
     assert_eq!((answer.authenticated, answer.alias.unwrap().first_proved), (false, true));
 }
 
 #[tokio::test]
 async fn the_validators_no_is_final() {
-    let reply = records(&Says(None), name("mx.example.test."), RecordType::A, RData::ip_addr).await;
+    let reply =
+        records(&Says { said: None, unsigned: None }, name("mx.example.test."), RecordType::A, RData::ip_addr).await;
     assert!(is_bogus(&reply));
 }
