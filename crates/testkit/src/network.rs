@@ -31,8 +31,11 @@ impl Network {
     /// # Errors
     /// What the machine does not allow, with what it said.
     pub fn new() -> io::Result<Self> {
-        let script =
-            format!("set -e; ip link set lo up; ip route add local {HOME} dev lo; echo up; exec cat > /dev/null");
+        // One listener plays a thousand hosts: more may dial at once than one host's backlog holds.
+        let script = format!(
+            "set -e; ip link set lo up; ip route add local {HOME} dev lo; \
+             echo 65535 > /proc/sys/net/core/somaxconn; echo up; exec cat > /dev/null"
+        );
         let mut anchor = Command::new("unshare")
             .args(["--net", "sh", "-c", &script])
             .stdin(Stdio::piped())

@@ -174,7 +174,10 @@ async fn postrider(arguments: &Arguments, case: Case, with_trouble: bool) -> io:
     provider.until_taken(healthy).await;
     let took = clock.instant() - begin;
     let used = Usage::of(pid)?.since(before);
-    Ok(sample(healthy, took, used, questions(relay.http())? - asked))
+    let sample = sample(healthy, took, used, questions(relay.http())? - asked);
+    drop(relay);
+    provider.stop().await;
+    Ok(sample)
 }
 
 /// Some hosts hang and some defer.
@@ -276,7 +279,10 @@ async fn postfix(arguments: &Arguments) -> io::Result<Sample> {
     postfix.tool("postqueue", &["-f"])?;
     provider.until_taken(arguments.messages).await;
     let took = clock.instant() - begin;
-    Ok(sample(arguments.messages, took, Usage::of_tree(pid)?.since(before), 0.0))
+    let sample = sample(arguments.messages, took, Usage::of_tree(pid)?.since(before), 0.0);
+    drop(postfix);
+    provider.stop().await;
+    Ok(sample)
 }
 
 /// From our 250 to the other host's, when nothing else is to be done.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use postrider_base::Clock;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 pub use conduct::{Act, Conduct, Point};
@@ -86,7 +86,7 @@ pub enum Keep {
 pub struct Provider {
     shared: Arc<Shared>,
     news: watch::Receiver<u64>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Provider {
@@ -96,6 +96,8 @@ impl Provider {
     /// # Errors
     /// The system's.
     pub fn start(listener: TcpListener, keep: Keep, clock: Clock) -> io::Result<Self> {
+        // A thousand hosts share it: as many places as the system gives, where std asks for 128.
+        rustix::net::listen(&listener, i32::MAX)?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (count, news) = watch::channel(0);
@@ -108,8 +110,15 @@ impl Provider {
             keep,
             clock,
         });
-        let task = tokio::spawn(accept(listener, shared.clone())).abort_handle();
+        let task = tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { shared, news, task })
+    }
+
+    /// Hangs up and frees the listener's address, both before this returns.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        // However it ended: it is over.
+        let _ = (&mut self.task).await;
     }
 
     /// From its next connection on the host at `address` behaves so.
