@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_layout_stays_what_it_is() {
         let local = example().encode(mac(1));
-        assert_eq!(local, "aaeaadc6p4vuaaaaaaaabencwpaaaaaaaaaaaaciaak5vvjesntjlhgi");
+        assert_eq!(local, "aaeaadc6p4vuaaaaaaaabencwpaaaaaaaaaaaaciaal7pynafntjlhgi");
     }
 
     #[test]
