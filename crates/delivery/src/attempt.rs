@@ -2,12 +2,13 @@
 //! one of them decides.
 
 mod conclude;
+mod record;
 
 use std::sync::Arc;
 
 use postrider_account::ConfigurationSet;
 use postrider_base::Timestamp;
-use postrider_mail::{Recipient, Severity, SmtpReply, Stage, SuppressionSource};
+use postrider_mail::{AttemptRecord, Recipient, SessionLevel, Severity, SmtpReply, Stage, SuppressionSource};
 use postrider_smtp::{LocalRefusal, RecipientResult, Transaction, TransactionResult};
 use postrider_spool::{Content, DueRecipient};
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ use crate::report::Results;
 use crate::shaping::{Heard, SiteRules};
 use crate::site::{Job, Site};
 use crate::source::Event;
+use crate::trace::{self, Course};
 use crate::walk::{Halt, Refused, Walk};
 use crate::worker::Connected;
 
@@ -56,12 +58,16 @@ pub(crate) struct Attempt<'a> {
     /// The last reply that was no success, and what it led to.
     last_heard: Option<(Stage, Box<SmtpReply>, Heard)>,
     results: Results,
+    /// How sure the last session was.
+    level: Option<SessionLevel>,
+    /// What was done, once that is over.
+    record: Option<Arc<AttemptRecord>>,
 }
 
 /// What a transaction left to do.
 enum Turn {
     /// Its recipients have outcomes.
-    Decided,
+    Decided(Course),
     /// The host does not take the message from us; another may.
     NextHost(Finding),
     /// The kept connection had been closed in the meantime.
@@ -84,6 +90,8 @@ impl<'a> Attempt<'a> {
             connect_ms: 0,
             pending: job.claim.recipients.clone(),
             results: Results::with_capacity(job.claim.recipients.len()),
+            level: None,
+            record: None,
             job,
         }
     }
@@ -127,7 +135,11 @@ impl<'a> Attempt<'a> {
             self.shared.sources.count(source, Event::Attempt);
         }
         let (shared, started) = (self.shared, self.started);
-        let reach = self.walk(&content, connected, stop, progress).await;
+        let mut reach = self.walk(&content, connected, stop, progress).await;
+        self.record = Some(self.record(progress));
+        if let Reach::Unreachable(refused) = &mut reach {
+            refused.record.clone_from(&self.record);
+        }
         shared.metrics.attempt_duration.observe(shared.clock.instant().duration_since(started));
         self.count();
         reach
@@ -142,7 +154,8 @@ impl<'a> Attempt<'a> {
     }
 
     /// The claim, and the outcomes there are.
-    pub(crate) fn into_parts(self) -> (Job, Results) {
+    pub(crate) fn into_parts(mut self) -> (Job, Results) {
+        trace::attach(&mut self.results.outcomes, self.record.as_ref());
         (self.job, self.results)
     }
 
@@ -150,6 +163,7 @@ impl<'a> Attempt<'a> {
     pub(crate) fn refuse(mut self, refused: &Refused) -> (Job, Results) {
         self.set_suppressed_aside();
         self.conclude_all(refused);
+        self.record.clone_from(&refused.record);
         self.into_parts()
     }
 
@@ -159,7 +173,7 @@ impl<'a> Attempt<'a> {
         let has_outcome = |due: &DueRecipient| self.results.outcomes.iter().any(|known| known.recipient == due.index);
         self.pending = self.job.claim.recipients.iter().filter(|due| !has_outcome(due)).cloned().collect();
         let finding = Finding::internal("The attempt failed for a fault of this relay");
-        self.conclude_all(&Refused { finding, remote: None });
+        self.conclude_all(&Refused { finding, remote: None, record: None });
         self.into_parts()
     }
 
@@ -194,9 +208,9 @@ impl<'a> Attempt<'a> {
                 }
             }
             let Some(current) = connected.as_mut() else { continue };
-            match self.transact(content, current, stop).await {
+            match self.converse(content, current, stop, progress).await {
                 Err(Stopped) => return Reach::Stopped,
-                Ok(Turn::Decided) => {
+                Ok(Turn::Decided(_)) => {
                     has_spoken = true;
                     if self.pending.is_empty() {
                         break;
@@ -286,8 +300,9 @@ impl<'a> Attempt<'a> {
         }
         let took = self.shared.clock.instant().duration_since(began);
         let again = self.again(&result, is_kept);
+        let course = trace::course(&result, connection);
         self.conclude(count, result, &again, vetoes, connection, millis(took));
-        Ok(Turn::Decided)
+        Ok(Turn::Decided(course))
     }
 
     /// Who of a transaction goes into the next one at once. That is never all of

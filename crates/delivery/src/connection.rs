@@ -124,6 +124,7 @@ impl Connection {
         let mut patience = pin!(sleep(Duration::ZERO));
         let mut heard = None;
         loop {
+            self.conversation.tick(self.progress.instant().duration_since(self.opened));
             match self.conversation.advance(&mut self.input, gate) {
                 Action::NeedInput => {
                     self.progress.reached(self.conversation.stage());

@@ -6,6 +6,7 @@ use postrider_account::{Accounts, ConfigurationSet, TlsPolicy};
 use postrider_spool::Message;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::needs;
 use crate::source::Source;
 
@@ -38,6 +39,14 @@ pub enum Demand {
     /// A host that has proved its name and keeps the requirement (REQUIRETLS,
     /// RFC 8689 section 2).
     Authenticated,
+}
+
+impl Lane {
+    /// The name that we give ourselves.
+    pub(crate) fn hello<'a>(&'a self, config: &'a Config) -> &'a str {
+        let source = self.source.as_ref().and_then(|source| source.ehlo_name.as_deref());
+        source.unwrap_or(&config.ehlo_name)
+    }
 }
 
 impl Demand {

@@ -47,6 +47,7 @@ pub mod sts;
 mod target;
 mod tls;
 mod tlsrpt;
+mod trace;
 mod unattempted;
 mod walk;
 pub mod why;

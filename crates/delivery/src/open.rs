@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use postrider_base::metrics::Held;
 use postrider_base::{Dialed, Dialer};
-use postrider_mail::{Domain, Recipient, Remote, Stage, TlsInfo};
+use postrider_mail::{Domain, HostRecord, Recipient, Remote, Stage, TlsInfo};
 use postrider_smtp::{Action, ClientConfig, Conversation, Ended};
 use tokio::time::timeout;
 
@@ -22,6 +22,7 @@ use crate::route::{Host, TlsUse};
 use crate::target::{Kind, Target};
 use crate::tls::{Failure, FailureKind, HostPolicy, Level, Proof, Required};
 use crate::tlsrpt::Session;
+use crate::trace;
 
 /// A connection that is being opened.
 pub(crate) struct Opening<'a> {
@@ -174,10 +175,15 @@ impl Opening<'_> {
             Ok(Ok(dialed)) => Ok(dialed),
             Ok(Err(error)) => {
                 tracing::debug!(remote = %self.remote(), %error, "cannot connect");
+                self.progress.tried(HostRecord::new(&self.remote()).failed(&format!("cannot connect: {error}")));
                 let (finding, why) = (Finding::no_connection(), Some(error.kind()));
                 Err(Closed::Refused { finding, remote: self.remote(), greeted: false, why })
             }
-            Err(_) => Err(self.refused(Finding::timed_out(Stage::Connect), false)),
+            Err(_) => {
+                let why = format!("cannot connect: no answer in {} s", limit.as_secs_f32());
+                self.progress.tried(HostRecord::new(&self.remote()).failed(&why));
+                Err(self.refused(Finding::timed_out(Stage::Connect), false))
+            }
         }
     }
 
@@ -191,7 +197,16 @@ impl Opening<'_> {
         let mut nobody = |_: usize, _: &Recipient| false;
         loop {
             let (finding, greeted) = match connection.drive(&mut nobody, stop).await? {
-                Action::Ready if self.is_ourselves(&connection) => return Err(Closed::Ourselves),
+                Action::Ready if self.is_ourselves(&connection) => {
+                    let host = trace::setup(
+                        &connection.remote,
+                        &connection.conversation,
+                        connection.tls.as_ref(),
+                        policy.proof,
+                    );
+                    self.progress.tried(host.failed("the host gives itself our name"));
+                    return Err(Closed::Ourselves);
+                }
                 Action::Ready => return Ok(connection),
                 Action::StartTls => {
                     connection = self.handshake(connection, tls, policy, stop).await?;
@@ -204,6 +219,13 @@ impl Opening<'_> {
                         let failure = Failure::new(FailureKind::StartTlsNotSupported, "");
                         self.note((&connection.remote, &connection.conversation), policy, None, Some(&failure));
                     }
+                    let host = trace::setup(
+                        &connection.remote,
+                        &connection.conversation,
+                        connection.tls.as_ref(),
+                        policy.proof,
+                    );
+                    self.progress.tried(trace::with_finding(host, &finding));
                     if tls == TlsUse::Opportunistic && has_broken_over_tls(&connection, &ended) {
                         return Err(Closed::ClearMayWork);
                     }
@@ -250,6 +272,8 @@ impl Opening<'_> {
             () = stop.wait() => return Err(Closed::Stopped),
         };
         if let Err(failure) = &shaken {
+            let host = trace::setup(&connection.remote, &connection.conversation, None, policy.proof);
+            self.progress.tried(host.failed(&format!("TLS: {}", failure.reason)));
             self.note((&connection.remote, &connection.conversation), policy, None, Some(failure));
         }
         match shaken {
@@ -322,10 +346,9 @@ impl Opening<'_> {
             Kind::Route(service) => Some(service),
             Kind::Mx | Kind::BuiltIn(_) => None,
         };
-        let source_name = self.lane.source.as_ref().and_then(|source| source.ehlo_name.clone());
         ClientConfig {
             protocol: service.map(|service| service.protocol).unwrap_or_default(),
-            hello: source_name.unwrap_or_else(|| self.config.ehlo_name.clone()),
+            hello: self.lane.hello(self.config).to_owned(),
             tls: match tls {
                 TlsUse::Never => postrider_smtp::TlsUse::Never,
                 TlsUse::Opportunistic => postrider_smtp::TlsUse::Opportunistic,

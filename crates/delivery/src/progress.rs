@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use postrider_base::{Clock, Timestamp};
-use postrider_mail::{MessageId, Remote, Stage};
+use postrider_mail::{AttemptRecord, HostRecord, MessageId, Remote, Stage};
+use tokio::time::Instant;
 
 /// Told by the task of one connection as it goes on; looked at by anybody. Nobody
 /// but who looks ever waits for its lock.
@@ -14,6 +15,8 @@ pub(crate) struct Progress {
     doing: Mutex<Doing>,
     /// Of the session, as a number, because it changes with each reply.
     stage: AtomicU8,
+    /// What the attempt has tried without success.
+    tried: Mutex<AttemptRecord>,
 }
 
 /// What a task is doing.
@@ -59,7 +62,7 @@ const STAGES: [Stage; 10] = [
 impl Progress {
     pub(crate) fn new(clock: Clock) -> Self {
         let doing = Doing { step: Step::Place, since: clock.now(), job: None, host: None, stage: Stage::Route };
-        Self { clock, doing: Mutex::new(doing), stage: AtomicU8::new(Stage::Route as u8) }
+        Self { clock, doing: Mutex::new(doing), stage: AtomicU8::new(Stage::Route as u8), tried: Mutex::default() }
     }
 
     /// Between attempts.
@@ -72,6 +75,7 @@ impl Progress {
 
     /// An attempt begins.
     pub(crate) fn attempts(&self, id: MessageId, recipient: u16) {
+        *self.tried.lock() = AttemptRecord::default();
         let mut doing = self.doing.lock();
         (doing.step, doing.since, doing.job) = (Step::Attempt, self.clock.now(), Some((id, recipient)));
     }
@@ -91,6 +95,25 @@ impl Progress {
     /// The session with the host has come so far.
     pub(crate) fn reached(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// The attempt got no further, or not at once, with this host.
+    pub(crate) fn tried(&self, host: HostRecord) {
+        self.tried.lock().push(host);
+    }
+
+    /// Whether something went wrong in the attempt.
+    pub(crate) fn has_tried(&self) -> bool {
+        !self.tried.lock().hosts.is_empty()
+    }
+
+    /// The attempt is over: all that it tried.
+    pub(crate) fn take_tried(&self) -> AttemptRecord {
+        std::mem::take(&mut self.tried.lock())
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.clock.instant()
     }
 
     pub(crate) fn look(&self) -> Doing {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use postrider_dns::DnsError;
-use postrider_mail::{Domain, Remote};
+use postrider_mail::{AttemptRecord, Domain, HostRecord, Remote};
 use tokio::time::timeout;
 
 use crate::Shared;
@@ -67,6 +67,8 @@ pub(crate) struct Refused {
     pub(crate) finding: Finding,
     /// Who was asked last, where somebody was.
     pub(crate) remote: Option<Remote>,
+    /// What was tried, once that is over.
+    pub(crate) record: Option<Arc<AttemptRecord>>,
 }
 
 /// By how much a thorough walk exceeds the bounds of others.
@@ -136,7 +138,7 @@ impl<'a> Walk<'a> {
         }
         self.avoid = remote.ip;
         self.greetings_left = self.greetings_left.saturating_sub(1);
-        self.blame(Refused { finding, remote: Some(remote.clone()) });
+        self.blame(Refused { finding, remote: Some(remote.clone()), record: None });
     }
 
     /// Goes on to the next host that takes mail.
@@ -186,11 +188,11 @@ impl<'a> Walk<'a> {
                         self.shared.known.failed(&place, ip, why, self.shared.clock.instant());
                     }
                     self.refusals.extend(finding.reply.is_some().then(|| finding.clone()));
-                    self.blame(Refused { finding, remote: Some(remote) });
+                    self.blame(Refused { finding, remote: Some(remote), record: None });
                 }
             }
         }
-        let nothing_tried = || Refused { finding: Finding::no_connection(), remote: None };
+        let nothing_tried = || Refused { finding: Finding::no_connection(), remote: None, record: None };
         Err(Halt::Refused(self.last.clone().unwrap_or_else(nothing_tried)))
     }
 
@@ -215,9 +217,9 @@ impl<'a> Walk<'a> {
                 Host::Socket(_) => return Some(Address { rank, place, ip: None, policy: HostPolicy::default() }),
                 Host::Address(address) => Found { addresses: vec![*address], policy: HostPolicy::default() },
                 Host::Name(name) => match self.look_up(name, self.asks_for_proofs()).await {
-                    Some(found) => found,
-                    None => {
-                        self.pass_over(rank, Finding::no_dns(name));
+                    Ok(found) => found,
+                    Err(error) => {
+                        self.pass_over(rank, name, &format!("cannot be looked up: {error}"), Finding::no_dns(name));
                         continue;
                     }
                 },
@@ -239,18 +241,18 @@ impl<'a> Walk<'a> {
 
     /// The addresses of a host; with what its own zone asks of sessions where it is
     /// proved that it is the domain's.
-    async fn look_up(&self, host: &str, is_proved: bool) -> Option<Found> {
+    async fn look_up(&self, host: &str, is_proved: bool) -> Result<Found, String> {
         let limit = self.config.settings.timeouts.lookup.as_duration();
         match timeout(limit, tls::find(&*self.shared.resolver, host, self.target.port, is_proved)).await {
-            Ok(Ok(found)) => Some(found),
+            Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
                 tracing::debug!(%host, %error, "no address");
                 if matches!(error, DnsError::Bogus { .. }) {
                     self.note_forged(host, &error);
                 }
-                None
+                Err(error.to_string())
             }
-            Err(_) => None,
+            Err(_) => Err("no answer in time".to_owned()),
         }
     }
 
@@ -300,13 +302,15 @@ impl<'a> Walk<'a> {
             }
             addresses.retain(|address| self.permission(*address) == Permission::Granted);
             if addresses.is_empty() {
-                self.pass_over(rank, Finding::forbidden(&host.to_string()));
+                let finding = Finding::forbidden(&host.to_string());
+                self.pass_over(rank, &host.to_string(), &finding.diagnostic.clone(), finding);
                 return addresses;
             }
         }
         addresses.retain(|address| self.has_source_for(*address));
         if addresses.is_empty() {
-            self.pass_over(rank, Finding::no_source(&host.to_string()));
+            let finding = Finding::no_source(&host.to_string());
+            self.pass_over(rank, &host.to_string(), &finding.diagnostic.clone(), finding);
         }
         addresses
     }
@@ -329,14 +333,15 @@ impl<'a> Walk<'a> {
         self.hosts.retain(|(other, _)| *other < rank);
         // A better host may have an address again later.
         if self.passed_over.is_none_or(|best| best >= rank) {
-            self.blame(Refused { finding: Finding::looped(&host.to_string()), remote: None });
+            self.blame(Refused { finding: Finding::looped(&host.to_string()), remote: None, record: None });
         }
     }
 
     /// Remembers why a host was not dialled.
-    fn pass_over(&mut self, rank: usize, finding: Finding) {
+    fn pass_over(&mut self, rank: usize, host: &str, why: &str, finding: Finding) {
+        self.progress.tried(HostRecord::named(host).failed(why));
         self.passed_over.get_or_insert(rank);
-        self.blame(Refused { finding, remote: None });
+        self.blame(Refused { finding, remote: None, record: None });
     }
 
     /// Remembers why a host does not take mail. What a host said weighs more
