@@ -136,6 +136,12 @@ table! {
     messages_accepted_bytes: Counter = "postrider_messages_accepted_bytes";
     /// Recipients of the messages accepted.
     recipients_accepted: Counter = "postrider_recipients_accepted";
+    /// DKIM signatures put on accepted messages.
+    dkim_signatures: Counter = "postrider_dkim_signatures";
+    /// Messages that could not be signed although there is a key.
+    dkim_failures: Counter = "postrider_dkim_failures";
+    /// Messages that wait for a thread that signs.
+    dkim_waiting: Gauge = "postrider_dkim_waiting";
     /// Commands and messages refused, by reply code.
     refused: By<RefusalCode, Counter> = "postrider_refused";
     /// Seconds from handing a message to the log until it was synced.
@@ -180,6 +186,12 @@ table! {
     outbound_failed: Counter = "postrider_outbound_connections_failed";
     /// Hosts of which it is remembered what became of connections to them.
     outbound_known_hosts: Gauge = "postrider_outbound_known_hosts";
+    /// Recipient domains whose hosts are looked up or next to be.
+    outbound_sought: Gauge = "postrider_outbound_sought_domains";
+    /// Times that a queue was left in the spool because too many messages or domains waited for a lookup.
+    outbound_sought_parked: Counter = "postrider_outbound_sought_parked";
+    /// Queues that were looked at again because a pause had ended or there was news of the addresses to leave from.
+    outbound_recalled: Counter = "postrider_outbound_recalled_queues";
     /// MTA-STS policies of recipient domains that are kept.
     sts_policies: Gauge = "postrider_sts_policies";
     /// Fetches of MTA-STS policies.
@@ -190,6 +202,8 @@ table! {
     tls_report_uncounted: Counter = "postrider_tls_report_uncounted_sessions";
     /// Daily reports about TLS.
     tls_reports: By<TlsReport, Counter> = "postrider_tls_reports";
+    /// Looks at what the DNS says of identities and MAIL FROM domains.
+    upkeep_looks: By<Look, Counter> = "postrider_upkeep_looks";
     /// Attempts by how sure the session was: who vouches for the host, and what the session keeps out.
     attempt_levels: By<TlsLevel, Counter> = "postrider_delivery_attempt_levels";
     /// Sessions with hosts that were not what they had to be, so that nothing was sent.

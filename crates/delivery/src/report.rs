@@ -47,11 +47,16 @@ pub(crate) async fn write(shared: &Shared, claim: &Claim, results: &Results) -> 
     // A message that cannot be read any more is still reported.
     let original = claim.content().await.map(|content| content.chunks().to_vec()).unwrap_or_default();
     let limit = shared.config.load().settings.max_returned_bytes.bytes();
-    let composed = news.iter().filter_map(|(action, about)| {
+    let mut written = Vec::with_capacity(news.len());
+    for (action, about) in &news {
         let ret = returned(&claim.message, *action, limit);
-        compose(&shared.submission, shared.random.u128(), &claim.message, *action, about, &original, ret)
-    });
-    composed.collect()
+        let boundary = shared.random.u128();
+        let composed = compose(&shared.submission, boundary, &claim.message, *action, about, &original, ret);
+        if let Some(message) = composed {
+            written.push(shared.submission.signed_own(message).await);
+        }
+    }
+    written
 }
 
 type News<'a> = Vec<(Action, Vec<&'a AttemptOutcome>)>;

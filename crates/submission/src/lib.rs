@@ -6,6 +6,7 @@
 //! - a `Received` field goes in front;
 //! - `Date` and `Message-ID` are replaced by ours, or added (see [`Preserve`]);
 //! - `Bcc`, `Return-Path` and every `X-SES-*` field are taken off;
+//! - `DKIM-Signature` fields go in front of everything, where there is a key;
 //! - a missing blank line between header and body is put there.
 
 mod author;
@@ -15,16 +16,18 @@ mod refusal;
 mod return_path;
 mod sasl;
 mod settings;
+mod sign;
 mod submit;
 mod trace;
 
-pub use own::OwnMessage;
+pub use own::{Letter, OwnMessage};
 pub use postrider_account::{Authenticated, Guard, RecipientOverflow, Verdict};
 pub use postrider_mailauth::MacKey;
 pub use refusal::Refusal;
 pub use return_path::ReturnPaths;
 pub use sasl::{AuthStep, SaslExchange};
 pub use settings::{Preserve, ReturnPath, Settings};
+pub use sign::{DkimSettings, KeyRing, KeyRingDeps, KeyRingError, Signing};
 pub use submit::{Client, Submission, SubmissionDeps, SubmissionRequest};
 
 /// For fuzzers, which call what nobody else may: not part of the interface.

@@ -50,6 +50,10 @@ pub enum Refusal {
     /// and seen (SES: `MailFromDomainNotVerified`).
     #[error("the MAIL FROM domain of the author's identity is not verified")]
     MailFromDomainNotVerified,
+    /// Ours: there is a key for the message, and it could not be signed. Sent without its
+    /// signature it might be refused elsewhere for good. Passes when the key is mended.
+    #[error("the message could not be signed")]
+    NotSigned,
     /// Nobody's: the spool or its disk is full. Passes when mail leaves.
     #[error("there is no room for the message")]
     NoRoom,
@@ -92,7 +96,7 @@ impl Refusal {
             }
             // RFC 5321 section 4.2.3
             Self::NoRoom => (452, (4, 3, 1), "Insufficient system storage".into()),
-            Self::Unavailable => (451, (4, 3, 0), "Temporary service failure".into()),
+            Self::NotSigned | Self::Unavailable => (451, (4, 3, 0), "Temporary service failure".into()),
         };
         let (class, subject, detail) = status;
         SmtpReply::new(code, &text).with_enhanced(EnhancedStatus::new(class, subject, detail))

@@ -9,13 +9,13 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use postrider_account::{Accounts, Authenticated, Guard, MailFrom, MailFromFailure, Resolved};
 use postrider_base::{Clock, Metrics, Random, Timestamp};
-use postrider_mail::{AccountId, EmailAddress, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
+use postrider_mail::{AccountId, Domain, EmailAddress, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
 use rsasl::config::SASLConfig;
 
 use crate::header::{Stamp, rewrite};
 use crate::trace::write_received;
-use crate::{Refusal, SaslExchange, Settings, sasl};
+use crate::{Refusal, SaslExchange, Settings, Signing, sasl};
 
 /// What acceptance works with.
 #[derive(Clone, Debug)]
@@ -45,6 +45,7 @@ struct Inner {
     message_id_domain: String,
     sasl: Arc<SASLConfig>,
     accounts: Accounts,
+    signing: Option<Signing>,
 }
 
 /// The connection that a message came by.
@@ -76,10 +77,21 @@ pub struct SubmissionRequest {
 }
 
 impl Submission {
-    /// Acceptance by these settings, which have been validated.
+    /// Acceptance by these settings, which have been validated. Nothing is signed.
     #[must_use]
     pub fn new(deps: SubmissionDeps, settings: Settings) -> Self {
+        Self::with(deps, settings, None)
+    }
+
+    /// As [`Submission::new`]; what there is a key for is signed.
+    #[must_use]
+    pub fn signing(deps: SubmissionDeps, settings: Settings, signing: Signing) -> Self {
+        Self::with(deps, settings, Some(signing))
+    }
+
+    fn with(deps: SubmissionDeps, settings: Settings, signing: Option<Signing>) -> Self {
         Self(Arc::new(Inner {
+            signing,
             sasl: sasl::config(deps.accounts.credentials().clone()),
             accounts: deps.accounts,
             message_id_domain: settings.message_id_domain(),
@@ -155,7 +167,8 @@ impl Submission {
     /// A [`Refusal`]. After [`Refusal::Unavailable`] the message may be queued all the same.
     pub async fn submit(&self, request: SubmissionRequest) -> Result<MessageId, Refusal> {
         self.check(&request)?;
-        let message = self.prepare(request)?;
+        let (message, author) = self.prepare(request)?;
+        let message = self.signed(message, author).await?;
         let (id, size) = (message.id, message.content.len());
         let recipients = message.envelope.recipients.len() as u64;
         if let Err(error) = self.0.spool.accept(message).await {
@@ -186,8 +199,38 @@ impl Submission {
         request.hold.map_or(Ok(()), |until| self.check_hold(until))
     }
 
-    /// Gives the message its id, its time and its final bytes.
-    fn prepare(&self, request: SubmissionRequest) -> Result<NewMessage, Refusal> {
+    /// Puts signatures on the message, where there are keys: the last thing that is done to
+    /// its bytes.
+    async fn signed(&self, message: NewMessage, author: Option<EmailAddress>) -> Result<NewMessage, Refusal> {
+        let Some(signing) = &self.0.signing else { return Ok(message) };
+        let NewMessage { id, account, accepted_at, content, .. } = &message;
+        match signing.of_author(*account, author.as_ref(), *accepted_at, content.clone()).await {
+            Ok(content) => Ok(NewMessage { content, ..message }),
+            Err(error) => {
+                tracing::error!(%id, %error, "message not accepted: it could not be signed");
+                Err(Refusal::NotSigned)
+            }
+        }
+    }
+
+    /// A message from [`Submission::own_message`] with the signature of the operator's
+    /// domain, which it is sent from, where there is a key. What can not be signed goes out
+    /// without: nobody waits for a reply that could say so.
+    pub async fn signed_own(&self, message: NewMessage) -> NewMessage {
+        let domain: Option<Domain> = self.0.settings.operator_domain().parse().ok();
+        let (Some(signing), Some(domain)) = (&self.0.signing, domain) else { return message };
+        match signing.of_relay(&domain, message.accepted_at, message.content.clone()).await {
+            Ok(content) => NewMessage { content, ..message },
+            Err(error) => {
+                tracing::error!(id = %message.id, %error, "a message of the relay's own is not signed");
+                message
+            }
+        }
+    }
+
+    /// Gives the message its id, its time and all of its final bytes but the signatures;
+    /// says who its author is.
+    fn prepare(&self, request: SubmissionRequest) -> Result<(NewMessage, Option<EmailAddress>), Refusal> {
         let SubmissionRequest { envelope, content, authenticated, client, hold } = request;
         let id = self.new_id();
         let now = id.timestamp();
@@ -215,7 +258,7 @@ impl Submission {
         content.push(Bytes::from(header));
         content.push(front.slice(understood.body_offset..));
         content.extend(rest);
-        Ok(NewMessage {
+        let message = NewMessage {
             id,
             account: authenticated.account,
             accepted_at: now,
@@ -236,7 +279,8 @@ impl Submission {
                 hold: false,
             },
             content: Content::new(content),
-        })
+        };
+        Ok((message, understood.author))
     }
 
     /// Whether the owner of the author's identity rather has its mail refused than sent
@@ -262,6 +306,10 @@ impl Submission {
     #[must_use]
     pub fn new_id(&self) -> MessageId {
         MessageId::new(self.0.settings.node, self.0.clock.now(), self.0.random.uuid_v4())
+    }
+
+    pub(crate) fn spool(&self) -> &Spool {
+        &self.0.spool
     }
 
     /// What stands behind the `@` in a `Message-ID` of ours.

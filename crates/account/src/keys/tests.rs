@@ -58,7 +58,10 @@ async fn keys_are_kept_and_found_by_their_domain() {
     assert_eq!(selectors(&keys.of_domain(me, &com)), ["a", "b", "c"]);
     assert_eq!(selectors(&keys.current(me, &com)), ["a"]);
     assert_eq!((keys.list(me).len(), keys.all().len()), (5, 5));
-    assert_eq!(keys.find(me, &com, &"a".parse().unwrap()).as_deref(), Some(&key("example.com", "a", KeyState::Current)));
+    assert_eq!(
+        keys.find(me, &com, &"a".parse().unwrap()).as_deref(),
+        Some(&key("example.com", "a", KeyState::Current))
+    );
     let stranger = AccountId::new(2).unwrap();
     assert!(keys.of_domain(stranger, &com).is_empty());
 

@@ -10,7 +10,7 @@ use postrider_base::metrics::TlsReport;
 use postrider_dns::DnsError;
 use postrider_mail::{AccountId, Domain, EmailAddress};
 use postrider_spool::OriginKind;
-use postrider_store::Change;
+use postrider_store::{Batch, Change};
 use postrider_submission::OwnMessage;
 use tokio::time::timeout;
 
@@ -198,6 +198,8 @@ impl Daily {
         });
         message.tls_optional = true;
         message.expires_at = message.accepted_at.saturating_add(PATIENCE);
+        // RFC 8460 section 5.3: a report without a signature may be ignored.
+        let message = submission.signed_own(message).await;
         self.shared.spool.accept(message).await.map(drop).map_err(|error| error.to_string())
     }
 
@@ -268,13 +270,27 @@ impl TlsReports {
         self.0.state.lock().days.values().filter(|entry| entry.wanted).count()
     }
 
-    async fn write(&self, mut changes: Vec<Change<String, Row>>) {
-        while !changes.is_empty() {
-            let rest = changes.split_off(BATCH.min(changes.len()));
-            if let Err(error) = self.0.table.write(changes).await {
+    /// Writes rows. One that the store does not take is forgotten, and keeps no
+    /// other from being written.
+    pub(super) async fn write(&self, changes: Vec<Change<String, Row>>) {
+        let table = &self.0.table;
+        for chunk in changes.chunks(BATCH) {
+            let mut batch = Batch::new();
+            for change in chunk {
+                let (key, taken) = match change {
+                    Change::Put(key, row) => (key, batch.put(table, key, row)),
+                    Change::Delete(key) => (key, batch.delete(table, key)),
+                };
+                if let Err(error) = taken {
+                    tracing::error!(row = %key, %error, "cannot keep counts for a report about TLS");
+                    self.0.metrics.tls_report_uncounted.inc();
+                    // What is older of it must not be reported again and again.
+                    let _ = batch.delete(table, key);
+                }
+            }
+            if let Err(error) = self.0.store.write(batch).await {
                 tracing::error!(%error, "cannot save counts for reports about TLS");
             }
-            changes = rest;
         }
     }
 

@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn a_body_ends_in_one_line_end() {
-        for body in ["", "\r\n", "\r\n\r\n", "a", "a\r\n", "a\r\n\r\n\r\n", "\r\n\r\na", "a \r\n \r\n", "a\n", "a\r", "a\r\r\n"] {
+        for body in
+            ["", "\r\n", "\r\n\r\n", "a", "a\r\n", "a\r\n\r\n\r\n", "\r\n\r\na", "a \r\n \r\n", "a\n", "a\r", "a\r\r\n"]
+        {
             let expected = digest(&SHA256, &simple(body.as_bytes()));
             assert_eq!(hash(&[body.as_bytes()]).as_ref(), expected.as_ref(), "{body:?}");
         }

@@ -125,10 +125,8 @@ impl Sealing {
     pub fn seal(&self, secret: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut sealed = Zeroizing::new(secret.to_vec());
         let mut body = Vec::with_capacity(secret.len() + AES_256_GCM.tag_len());
-        let (nonce, tag) = self
-            .key
-            .seal_in_place_separate_tag(Aad::from(context), &mut sealed)
-            .map_err(|_| SealError::Crypto)?;
+        let (nonce, tag) =
+            self.key.seal_in_place_separate_tag(Aad::from(context), &mut sealed).map_err(|_| SealError::Crypto)?;
         body.extend_from_slice(&sealed);
         body.extend_from_slice(tag.as_ref());
         Ok([&[VERSION], &self.id[..], nonce.as_ref(), &body].concat())
