@@ -18,6 +18,7 @@ use crate::message::QueueKey;
 use crate::records::Holds;
 use crate::row::NEVER;
 use crate::turns::Turns;
+use crate::view::Selector;
 use aside::Aside;
 
 /// A message's place in a queue. Order is the order of delivery.
@@ -200,8 +201,33 @@ impl Due {
     /// What was set aside in a queue is due as far as it was before.
     pub(crate) fn recall(&mut self, key: &QueueKey, now: Timestamp) {
         let Some(queue) = self.queues.get_mut(key) else { return };
-        queue.aside.iter_mut().for_each(|aside| aside.recall(now));
+        if let Some(aside) = &mut queue.aside {
+            aside.recall(|_| true, now);
+        }
         self.schedule(key, now);
+    }
+
+    /// As [`Due::recall`], for what a selector means and nobody holds; how many messages.
+    pub(crate) fn recall_selected(&mut self, selector: &Selector, now: Timestamp) -> u64 {
+        let one = match selector {
+            Selector::Message(id) => Some(*id),
+            _ => None,
+        };
+        let is_meant = |key: &QueueKey, queue: &Queue| {
+            queue.aside.is_some() && !queue.held && (one.is_some() || selector.covers(key))
+        };
+        let keys: Vec<_> = self.queues.iter().filter(|(key, queue)| is_meant(key, queue)).collect();
+        let keys: Vec<_> = keys.into_iter().map(|(key, _)| key.clone()).collect();
+        let mut count = 0;
+        for key in keys {
+            if let Some(Queue { aside: Some(aside), parked, .. }) = self.queues.get_mut(&key) {
+                // With too many aside the rest of the queue waits for the same.
+                *parked &= one.is_some() || !aside.is_full();
+                count += aside.recall(|id| one.is_none_or(|one| one == id), now);
+            }
+            self.schedule(&key, now);
+        }
+        count
     }
 
     /// What a refill read, in order, and whether the index has no more.

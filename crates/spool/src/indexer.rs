@@ -202,6 +202,8 @@ fn deal(shared: &Arc<Shared>, step: Vec<Command>, dir: Option<&Path>) {
                 let (slots, end) = persist(shared, dir, |index| read_slots(index, &refill));
                 shared.update(|state, now| state.due.refilled(&refill.queue, &slots, end, now));
             }
+            // Who asked has gone.
+            Command::Load(_, _, reply) if reply.is_closed() => {}
             Command::Load(ids, what, reply) => {
                 let load = |id| (id, load(shared, dir, id, what));
                 let _ = reply.send(ids.into_iter().map(load).collect());

@@ -39,7 +39,9 @@ pub(crate) async fn release(shared: &Arc<Shared>, selector: &Selector) -> Result
 
 pub(crate) async fn retry(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {
     let early = matches!(selector, Selector::Message(_));
-    each_step(shared, selector, Step::Retry { at: shared.clock.now(), early }).await
+    let hastened = each_step(shared, selector, Step::Retry { at: shared.clock.now(), early }).await?;
+    // What is due but set aside needs no record: that is not remembered across restarts.
+    Ok(hastened + shared.update(|state, now| state.due.recall_selected(selector, now)))
 }
 
 pub(crate) async fn delete(shared: &Arc<Shared>, selector: &Selector) -> Result<u64> {

@@ -20,12 +20,17 @@ const MOST: usize = 1_000;
 impl Aside {
     /// False when there are too many.
     pub(super) fn add(&mut self, id: MessageId, until: Timestamp) -> bool {
-        if self.until.len() >= MOST && !self.contains(id) {
+        if self.is_full() && !self.contains(id) {
             return false;
         }
         self.remove(id);
         self.until.insert(id, until);
         self.slots.insert((until, id))
+    }
+
+    /// Whether it has room for no more.
+    pub(super) fn is_full(&self) -> bool {
+        self.until.len() >= MOST
     }
 
     pub(super) fn first(&self) -> Option<&Slot> {
@@ -42,9 +47,14 @@ impl Aside {
         }
     }
 
-    /// Nothing is set aside for longer than until then.
-    pub(super) fn recall(&mut self, now: Timestamp) {
-        self.until.values_mut().for_each(|until| *until = now.min(*until));
+    /// Those that `is_meant` are set aside no longer than until then; how many there are.
+    pub(super) fn recall(&mut self, is_meant: impl Fn(MessageId) -> bool, now: Timestamp) -> u64 {
+        let mut count = 0;
+        for (_, until) in self.until.iter_mut().filter(|(id, until)| **until > now && is_meant(**id)) {
+            *until = now;
+            count += 1;
+        }
         self.slots = self.until.iter().map(|(id, until)| (*until, *id)).collect();
+        count
     }
 }

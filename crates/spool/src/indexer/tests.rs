@@ -123,6 +123,34 @@ async fn an_index_that_breaks_while_in_use_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_read_for_those_who_have_gone() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let clock = Clock::simulated(Timestamp::from_millis(1_700_000_000_000));
+    let disk = SimDisk::new();
+    let options = SpoolOptions { disk: Arc::new(disk.clone()), ..options(&dir, &clock) };
+    let spool = Spool::open(options).await.unwrap();
+    let old = message("example.org", 100, &clock, &Random::seeded(3));
+    let id = old.id;
+    spool.accept(old).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let indexer = &spool.shared().indexer;
+    indexer.settled().await.unwrap();
+    let reads = || disk.stats().reads;
+    let before = reads();
+    for _ in 0..10 {
+        tokio::select! {
+            biased;
+            _ = indexer.load(vec![id], What::Message) => panic!("it takes a moment"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    indexer.settled().await.unwrap();
+    assert_eq!(reads(), before);
+    indexer.load(vec![id], What::Message).await.unwrap();
+    assert!(reads() > before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_index_that_lies_destroys_nothing() {
     let dir = tempfile::TempDir::new().unwrap();
     let clock = Clock::simulated(Timestamp::from_millis(1_700_000_000_000));

@@ -1,4 +1,4 @@
-use postrider_spool::{Error, Selector, Spool};
+use postrider_spool::{Claim, Error, Selector, Spool};
 
 use crate::rig::{HOUR, Rig, defer, drain, due_now, queue};
 
@@ -128,6 +128,29 @@ async fn retry_makes_the_selected_due_now() {
     assert_eq!(drain(&spool).await.len(), 100);
     assert_eq!(spool.retry(&Selector::All).await.unwrap(), 200);
     assert_eq!(drain(&spool).await.len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_lets_in_what_is_set_aside_but_not_what_is_held() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    let mut ids = Vec::new();
+    for to in ["a@one.example", "b@one.example", "a@two.example", "a@held.example"] {
+        ids.push(rig.accept(&spool, &[to]).await);
+    }
+    let until = rig.clock.now().saturating_add(9 * HOUR);
+    let set_aside = |claims: Vec<Claim>| claims.into_iter().for_each(|claim| claim.set_aside(until));
+    set_aside(spool.take_due(9).await);
+    spool.hold(&Selector::Queue(queue("held.example"))).await.unwrap();
+    assert!(due_now(&spool, 9).await.is_empty());
+    assert_eq!(spool.retry(&Selector::Message(ids[0])).await.unwrap(), 1);
+    let claims = due_now(&spool, 9).await;
+    assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids[..1]);
+    set_aside(claims);
+    assert_eq!(spool.retry(&Selector::Queue(queue("one.example"))).await.unwrap(), 2);
+    assert_eq!(spool.retry(&Selector::All).await.unwrap(), 1);
+    let claims = due_now(&spool, 9).await;
+    assert!(claims.len() == 3 && claims.iter().all(|claim| ids[..3].contains(&claim.id)));
 }
 
 #[tokio::test(start_paused = true)]
