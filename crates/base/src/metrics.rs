@@ -198,7 +198,7 @@ table! {
     sts_fetches: By<StsFetch, Counter> = "postrider_sts_fetches";
     /// Recipient domains that ask for a report about the TLS sessions of this day.
     tls_report_domains: Gauge = "postrider_tls_report_domains";
-    /// Sessions that no report counts, because the bound on domains was reached.
+    /// Sessions that no report counts, because the bound on domains was reached; and domains whose counts the store did not take.
     tls_report_uncounted: Counter = "postrider_tls_report_uncounted_sessions";
     /// Daily reports about TLS.
     tls_reports: By<TlsReport, Counter> = "postrider_tls_reports";

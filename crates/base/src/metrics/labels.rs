@@ -164,6 +164,16 @@ labels! {
         Failed = "failed",
     }
 
+    /// What the DNS said of an identity or of a MAIL FROM domain.
+    Look = "result" {
+        /// What it should say.
+        Right = "right",
+        /// Something else, or nothing.
+        Wrong = "wrong",
+        /// It did not answer.
+        Unknown = "unknown",
+    }
+
     /// How sure a session with another host is: who vouches that the host is one
     /// of the recipient's domain, and what the session keeps out.
     TlsLevel = "level" {
