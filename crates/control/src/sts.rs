@@ -6,7 +6,7 @@ use crate::{Error, PolicyView, Response, StsOperation};
 
 pub(crate) fn execute(delivery: &Delivery, operation: StsOperation) -> Result<Response, Error> {
     let StsOperation::Show { domain } = operation;
-    let kept = delivery.policy(&domain);
+    let kept = delivery.policy(&domain).map_err(|error| Error::Failed(error.to_string()))?;
     let kept = kept.ok_or_else(|| Error::NotFound(format!("no MTA-STS policy of {domain} is kept")))?;
     Ok(Response::Policy(PolicyView {
         domain: domain.to_string(),

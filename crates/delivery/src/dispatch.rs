@@ -347,6 +347,7 @@ async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(W
     };
     let (target, holds) = found.unwrap_or_else(|_| Err(Finding::no_dns(domain.as_str())))?;
     let known = shared.sts.find(config, domain, announced.as_deref()).await;
+    let known = known.map_err(|_| Finding::no_tls(&format!("the MTA-STS policy of {domain} cannot be read here")))?;
     if let Some(error) = &known.failed {
         shared.tls_reports.note_fetch(&config.settings, domain, error);
     }

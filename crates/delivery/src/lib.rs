@@ -201,8 +201,11 @@ impl Delivery {
     }
 
     /// The policy of a recipient domain (MTA-STS) that is kept, until it expires.
-    pub fn policy(&self, domain: &Domain) -> Option<PolicyView> {
-        self.0.sts.kept(domain).map(PolicyView::from)
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn policy(&self, domain: &Domain) -> Result<Option<PolicyView>, Error> {
+        Ok(self.0.sts.kept(domain)?.map(PolicyView::from))
     }
 
     /// Takes new settings, and reads the files that they name again. They hold

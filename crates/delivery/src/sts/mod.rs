@@ -13,17 +13,19 @@ mod refresh;
 mod tests;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use postrider_base::metrics::StsFetch;
 use postrider_base::{Clock, Dialer, Metrics, Timestamp};
 use postrider_dns::Resolver;
 use postrider_mail::Domain;
-use postrider_store::{Change, Store, Table};
+use postrider_store::{Store, Table};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -43,6 +45,10 @@ const RETRY: Duration = Duration::from_secs(5 * 60);
 /// How often it is noted that a policy is still used.
 const NOTED: Duration = Duration::from_secs(24 * 3600);
 
+/// Policies that are forgotten at the same time: their changes share the disk's
+/// syncs.
+const FORGOTTEN_AT_ONCE: usize = 32;
+
 /// Domains whose fetch failed lately that are remembered.
 const MOST_FAILURES: usize = 10_000;
 
@@ -61,6 +67,8 @@ struct Inner {
     failures: Mutex<HashMap<Domain, Instant>>,
     /// Policies that are kept; counted anew now and then.
     count: AtomicUsize,
+    /// Whoever changes what is kept of a domain holds that domain's place here.
+    changes: [tokio::sync::Mutex<()>; 32],
 }
 
 /// What is kept of a domain. A later form becomes another variant.
@@ -134,6 +142,7 @@ impl Sts {
             fetches: Semaphore::new(fetches),
             failures: Mutex::default(),
             count: AtomicUsize::new(0),
+            changes: Default::default(),
         }));
         sts.counted(sts.0.table.len().map_or(0, |rows| usize::try_from(rows).unwrap_or(usize::MAX)));
         sts
@@ -154,46 +163,61 @@ impl Sts {
     /// The policy of `domain`, which announces the one with this id, if any. What
     /// is kept is used as long as nothing newer is announced or can be had, until
     /// it expires (RFC 8461 section 5.1).
-    pub(crate) async fn find(&self, config: &Config, domain: &Domain, announced: Option<&str>) -> Found {
+    ///
+    /// # Errors
+    /// The store can not say what is kept, and no policy can be had in its place.
+    /// That is no reason to do without one.
+    pub(crate) async fn find(
+        &self,
+        config: &Config,
+        domain: &Domain,
+        announced: Option<&str>,
+    ) -> Result<Found, postrider_store::Error> {
         if !config.settings.tls.mta_sts {
-            return Found::default();
+            return Ok(Found::default());
         }
         let kept = self.kept(domain);
-        let Some(id) = announced.filter(|id| kept.as_ref().is_none_or(|kept| kept.id != *id)) else {
-            return self.found(domain, kept).await;
+        let is_known = |id: &&str| matches!(&kept, Ok(Some(kept)) if kept.id == *id);
+        let Some(id) = announced.filter(|id| !is_known(id)) else {
+            return Ok(self.found(domain, kept?).await);
         };
-        match self.fetch(config, domain, id).await {
-            Ok(new) => self.found(domain, Some(new)).await,
-            Err(failed) => Found { failed, holds: Some(RETRY), ..self.found(domain, kept).await },
+        match self.fetch(config, domain, id, self.0.clock.now()).await {
+            Ok(new) => Ok(self.found(domain, Some(new)).await),
+            Err(failed) => Ok(Found { failed, holds: Some(RETRY), ..self.found(domain, kept?).await }),
         }
     }
 
     /// What is known of `domain`, without asking anybody.
-    pub(crate) fn kept(&self, domain: &Domain) -> Option<Kept> {
-        let Row::V1(kept) = match self.0.table.get(&domain.to_string()) {
-            Ok(row) => row?,
-            Err(error) => {
-                tracing::error!(%domain, %error, "cannot read the domain's MTA-STS policy");
-                return None;
-            }
-        };
-        (kept.expires_at() > self.0.clock.now()).then_some(kept)
+    ///
+    /// # Errors
+    /// The store can not say.
+    pub(crate) fn kept(&self, domain: &Domain) -> Result<Option<Kept>, postrider_store::Error> {
+        let row = self.0.table.get(&domain.to_string()).inspect_err(|error| {
+            tracing::error!(%domain, %error, "cannot read the domain's MTA-STS policy");
+        })?;
+        Ok(row.map(|Row::V1(kept)| kept).filter(|kept| kept.expires_at() > self.0.clock.now()))
     }
 
     async fn found(&self, domain: &Domain, kept: Option<Kept>) -> Found {
-        let Some(mut kept) = kept else { return Found::default() };
+        let Some(kept) = kept else { return Found::default() };
         let now = self.0.clock.now();
         let holds = kept.expires_at().saturating_since(now);
         if now.saturating_since(kept.used_at) >= NOTED {
-            kept.used_at = now;
-            self.write(vec![Change::Put(domain.to_string(), Row::V1(kept.clone()))]).await;
+            let used = |kept: Option<Kept>| kept.map(|kept| Some(Kept { used_at: now, ..kept }));
+            self.change(domain.as_str(), used).await;
         }
         Found { policy: Some(kept.policy), holds: Some(holds), failed: None }
     }
 
     /// Fetches a policy and keeps it. The error is `None` where the domain is left
     /// alone because it failed lately.
-    async fn fetch(&self, config: &Config, domain: &Domain, id: &str) -> Result<Kept, Option<FetchError>> {
+    async fn fetch(
+        &self,
+        config: &Config,
+        domain: &Domain,
+        id: &str,
+        used_at: Timestamp,
+    ) -> Result<Kept, Option<FetchError>> {
         let now = self.0.clock.instant();
         if self.0.failures.lock().get(domain).is_some_and(|at| now.duration_since(*at) < RETRY) {
             return Err(None);
@@ -210,8 +234,7 @@ impl Sts {
             Ok(policy) => {
                 self.0.metrics.sts_fetches.of(StsFetch::Fetched).inc();
                 self.0.failures.lock().remove(domain);
-                let now = self.0.clock.now();
-                let kept = Kept { policy, id: id.to_owned(), fetched_at: now, used_at: now };
+                let kept = Kept { policy, id: id.to_owned(), fetched_at: self.0.clock.now(), used_at };
                 self.keep(config, domain, kept.clone()).await;
                 Ok(kept)
             }
@@ -235,24 +258,54 @@ impl Sts {
         }
     }
 
-    async fn keep(&self, config: &Config, domain: &Domain, kept: Kept) {
-        let (key, most) = (domain.to_string(), config.settings.limits.sts_policies);
-        let is_new = !matches!(self.0.table.get(&key), Ok(Some(_)));
+    async fn keep(&self, config: &Config, domain: &Domain, new: Kept) {
+        let most = config.settings.limits.sts_policies;
+        let is_new = !matches!(self.0.table.get(&domain.to_string()), Ok(Some(_)));
         let count = self.0.count.load(Relaxed);
         let excess = if is_new && count >= most { self.excess(most).await } else { Vec::new() };
         self.counted((count + usize::from(is_new)).saturating_sub(excess.len()));
-        let mut changes: Vec<_> = excess.into_iter().map(Change::Delete).collect();
-        changes.push(Change::Put(key, Row::V1(kept)));
-        self.write(changes).await;
+        self.forget(excess).await;
+        let used_at = |old: Option<Kept>| old.map_or(new.used_at, |old| old.used_at.max(new.used_at));
+        self.change(domain.as_str(), |old| Some(Some(Kept { used_at: used_at(old), ..new.clone() }))).await;
+    }
+
+    /// Forgets what is still as it was when that was decided: a policy that came
+    /// meanwhile stays.
+    async fn forget(&self, rows: Vec<(String, Kept)>) {
+        let forget = |(domain, seen): (String, Kept)| async move {
+            self.change(&domain, |kept| (kept.as_ref() == Some(&seen)).then_some(None)).await;
+        };
+        futures_util::stream::iter(rows).for_each_concurrent(FORGOTTEN_AT_ONCE, forget).await;
+    }
+
+    /// Makes of what is kept of a domain, if anything, what is to be kept, `None`
+    /// for nothing. Without an answer all stays as it is.
+    async fn change(&self, domain: &str, change: impl FnOnce(Option<Kept>) -> Option<Option<Kept>>) {
+        let mut hasher = DefaultHasher::new();
+        domain.hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % self.0.changes.len() as u64).unwrap_or_default();
+        let _turn = self.0.changes[place].lock().await;
+        let key = domain.to_owned();
+        // What can not be read is replaced.
+        let kept = self.0.table.get(&key).ok().flatten().map(|Row::V1(kept)| kept);
+        let written = match change(kept) {
+            Some(Some(kept)) => self.0.table.put(&key, &Row::V1(kept)).await,
+            Some(None) => self.0.table.delete(&key).await.map(drop),
+            None => return,
+        };
+        if let Err(error) = written {
+            tracing::error!(%domain, %error, "cannot keep the domain's MTA-STS policy");
+        }
     }
 
     /// Who is forgotten when there are too many: those that were used the longest
     /// time ago, a sixteenth of them, so that it is not done for each domain.
-    async fn excess(&self, most: usize) -> Vec<String> {
+    async fn excess(&self, most: usize) -> Vec<(String, Kept)> {
         let mut rows = self.rows(|_| true).await;
         rows.sort_by_key(|(_, kept)| kept.used_at);
         let excess = (rows.len() + 1).saturating_sub(most) + most / 16;
-        rows.into_iter().take(excess).map(|(domain, _)| domain).collect()
+        rows.truncate(excess);
+        rows
     }
 
     /// The rows that are `wanted`, read beside the runtime's tasks.
@@ -269,12 +322,6 @@ impl Sts {
             rows.filter(|(_, kept)| wanted(kept)).collect()
         });
         reading.await.unwrap_or_default()
-    }
-
-    async fn write(&self, changes: Vec<Change<String, Row>>) {
-        if let Err(error) = self.0.table.write(changes).await {
-            tracing::error!(%error, "cannot keep MTA-STS policies");
-        }
     }
 
     /// So many policies are kept.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use postrider_mail::Domain;
-use postrider_store::Change;
 
 use crate::Shared;
 use crate::config::Config;
@@ -50,7 +49,7 @@ impl Sts {
         let now = self.0.clock.now();
         let rows = self.rows(|_| true).await;
         let (valid, expired): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, kept)| kept.expires_at() > now);
-        self.write(expired.into_iter().map(|(domain, _)| Change::Delete(domain)).collect()).await;
+        self.forget(expired).await;
         self.counted(valid.len());
         let due = valid.into_iter().filter(|(_, kept)| {
             let age = now.saturating_since(kept.fetched_at);
@@ -63,13 +62,8 @@ impl Sts {
 
     async fn refresh_one(&self, config: &Config, domain: String, kept: Kept) {
         let Ok(domain) = domain.parse::<Domain>() else { return };
-        // What failed is kept, and tried again in the next round.
-        if self.fetch(config, &domain, &kept.id).await.is_ok()
-            && let Some(new) = self.kept(&domain)
-        {
-            // Nobody sends there just because it was refreshed.
-            let row = super::Row::V1(Kept { used_at: kept.used_at, ..new });
-            self.write(vec![Change::Put(domain.to_string(), row)]).await;
-        }
+        // What failed is kept, and tried again in the next round. Nobody sends
+        // there just because it was refreshed.
+        let _ = self.fetch(config, &domain, &kept.id, kept.used_at).await;
     }
 }

@@ -79,7 +79,7 @@ impl Rig {
     }
 
     async fn find(&self, sts: &Sts, id: Option<&str>) -> Found {
-        sts.find(&self.config, &self.domain, id).await
+        sts.find(&self.config, &self.domain, id).await.unwrap()
     }
 
     async fn mode(&self, sts: &Sts, id: Option<&str>) -> Option<Mode> {
@@ -265,13 +265,13 @@ async fn the_number_of_policies_is_bounded_and_the_used_ones_stay() {
         let address = format!("198.51.100.{n}:443");
         Web::start(&rig.net, &address, rig.authority.acceptor(&host), Reply::text(&policy("enforce", "mx.example")));
         let domain = name.parse().unwrap();
-        assert!(sts.find(&rig.config, &domain, Some("1")).await.policy.is_some());
+        assert!(sts.find(&rig.config, &domain, Some("1")).await.unwrap().policy.is_some());
         tokio::time::advance(DAY).await;
         // Mail goes to the first all the time.
-        assert!(sts.find(&rig.config, &"a.example".parse().unwrap(), Some("1")).await.policy.is_some());
+        assert!(sts.find(&rig.config, &"a.example".parse().unwrap(), Some("1")).await.unwrap().policy.is_some());
     }
     assert_eq!(rig.metrics.sts_policies.get(), 3);
-    let kept = |name: &str| sts.kept(&name.parse().unwrap()).is_some();
+    let kept = |name: &str| sts.kept(&name.parse().unwrap()).unwrap().is_some();
     assert_eq!(["a", "b", "c", "d"].map(|name| kept(&format!("{name}.example"))), [true, false, true, true]);
 }
 
@@ -287,4 +287,39 @@ async fn announcements_are_one_question_and_none_when_turned_off() {
     let off = Rig::with(|settings| settings.tls.mta_sts = false);
     assert_eq!(off.sts(&off.store()).announced(&off.config, &off.domain).await, None);
     assert_eq!(off.zones.queries_total(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_cannot_say_is_not_no_policy() {
+    let rig = Rig::new();
+    let store = rig.store();
+    let sts = rig.sts(&store);
+    let damaged = store.table::<String, u8>("sts-policies");
+    damaged.put(&"example.com".to_owned(), &0xff).await.unwrap();
+    for id in [None, Some("1")] {
+        // Nothing is announced, or the policy host is away.
+        assert!(sts.find(&rig.config, &rig.domain, id).await.is_err(), "{id:?}");
+    }
+    tokio::time::advance(RETRY).await;
+    rig.web(Reply::text(&policy("enforce", "mx.example.com")));
+    assert_eq!(rig.mode(&sts, Some("1")).await, Some(Mode::Enforce));
+    assert_eq!(rig.mode(&sts, None).await, Some(Mode::Enforce), "a new one takes its place");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_meanwhile_is_not_forgotten() {
+    let rig = Rig::new();
+    let sts = rig.sts(&rig.store());
+    let web = rig.web(Reply::text("version: STSv1\nmode: testing\nmx: mx.example.com\nmax_age: 60\n"));
+    assert_eq!(rig.mode(&sts, Some("1")).await, Some(Mode::Testing));
+    tokio::time::advance(HOUR).await;
+    let expired = sts.rows(|_| true).await;
+    assert_eq!((expired.len(), rig.mode(&sts, None).await), (1, None));
+    web.now_replies(Reply::text(&policy("enforce", "mx.example.com")));
+    assert_eq!(rig.mode(&sts, Some("1")).await, Some(Mode::Enforce));
+    sts.forget(expired).await;
+    assert_eq!(rig.mode(&sts, None).await, Some(Mode::Enforce));
+    let unchanged = sts.rows(|_| true).await;
+    sts.forget(unchanged).await;
+    assert_eq!(rig.mode(&sts, None).await, None);
 }

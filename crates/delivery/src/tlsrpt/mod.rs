@@ -39,6 +39,7 @@ const MOST_SILENT: usize = 200_000;
 pub(crate) struct TlsReports(Arc<Inner>);
 
 struct Inner {
+    store: Store,
     table: Table<String, Row>,
     sts: Sts,
     clock: Clock,
@@ -142,6 +143,7 @@ impl TlsReports {
     pub(crate) fn new(store: &Store, sts: Sts, clock: &Clock, metrics: &Metrics) -> Self {
         let reports = Self(Arc::new(Inner {
             table: store.table("tls-reports"),
+            store: store.clone(),
             sts,
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -156,7 +158,7 @@ impl TlsReports {
         if !self.counts(settings, session.domain) {
             return;
         }
-        let sts = || self.0.sts.kept(session.domain).map(|kept| kept.policy).filter(|policy| policy.mode != Mode::None);
+        let sts = || self.policy(session.domain).filter(|policy| policy.mode != Mode::None);
         let (applied, failed) = match session.tlsa {
             Some(records) => (Applied::tlsa(records, session.mx), session.failed(None)),
             None => match sts() {
@@ -186,12 +188,16 @@ impl TlsReports {
 
     fn note_policy(&self, settings: &Settings, domain: &Domain, result: ResultType, reason: &str) {
         if self.counts(settings, domain) {
-            let kept = self.0.sts.kept(domain);
-            let applied = kept.map_or_else(Applied::none, |kept| Applied::sts(&kept.policy));
+            let applied = self.policy(domain).map_or_else(Applied::none, |policy| Applied::sts(&policy));
             let reason = Failed::reason(reason);
             let failed = Failed { result, sending: None, host: None, helo: None, receiving: None, reason };
             self.count(settings, domain, &applied, Some(failed));
         }
+    }
+
+    /// The domain's policy, so far as it is known.
+    fn policy(&self, domain: &Domain) -> Option<Policy> {
+        Some(self.0.sts.kept(domain).ok()??.policy)
     }
 
     /// Whether anything of this domain is counted today.

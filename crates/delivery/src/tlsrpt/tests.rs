@@ -7,6 +7,7 @@ use mail_parser::{MessageParser, MimeHeaders};
 use postrider_base::{SimDisk, SimNet};
 use postrider_dns::Zones;
 use postrider_mail::EmailAddress;
+use postrider_store::Change;
 use serde_json::{Value, json};
 
 use super::mail::{Letter, compose};
@@ -266,4 +267,22 @@ async fn a_restart_goes_on_with_what_was_saved() {
     drop(reports);
     tokio::time::advance(Duration::from_secs(24 * 3600)).await;
     assert_eq!(rig.tally(&rig.open()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_too_large_keeps_no_other_from_being_saved() {
+    let rig = Rig::new();
+    let reports = rig.open();
+    let row = |place: &str| Row::V1(Stored { done: vec![place.to_owned()], ..Stored::default() });
+    let [first, large, last] = ["00000001/a.example", "00000001/b.example", "00000001/c.example"].map(str::to_owned);
+    reports.write(vec![Change::Put(large.clone(), row("before"))]).await;
+    let changes = vec![
+        Change::Put(first.clone(), row("x")),
+        Change::Put(large.clone(), row(&"x".repeat(70_000))),
+        Change::Put(last.clone(), row("x")),
+    ];
+    reports.write(changes).await;
+    let kept = |key: &String| reports.0.table.get(key).unwrap().is_some();
+    assert_eq!([&first, &large, &last].map(kept), [true, false, true]);
+    assert_eq!(rig.metrics.tls_report_uncounted.get(), 1);
 }
