@@ -21,6 +21,9 @@ pub(crate) async fn why(id: MessageId, access: &mut Access, out: &mut Output) ->
 }
 
 fn show_why(why: &MessageWhy, out: &mut Output) -> Result<()> {
+    if why.recovering {
+        return out.line("old mail is being read after a start, and nothing leaves before that: ask again in a moment");
+    }
     if why.ended {
         return out.line(format_args!("it has come to an end: `postrider message {}` says how", why.id));
     }

@@ -4,7 +4,7 @@ use postrider_base::Timestamp;
 use postrider_delivery::Delivery;
 use postrider_delivery::why::{Wait, Why};
 use postrider_events::Events;
-use postrider_mail::MessageId;
+use postrider_mail::{Domain, MessageId};
 use postrider_spool::{MessageView, QueueKey, RecipientView, Selector, Spool};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,10 @@ pub struct MessageWhy {
     pub id: MessageId,
     /// Whether it has come to an end for every recipient: then no recipient is below.
     pub ended: bool,
+    /// Old mail is still being read after a start: nothing is handed out before that, and
+    /// nobody knows yet which messages wait. No recipient is below.
+    #[serde(default)]
+    pub recovering: bool,
     /// The recipients who wait.
     pub recipients: Vec<RecipientWhy>,
 }
@@ -28,9 +32,9 @@ pub struct RecipientWhy {
     pub address: String,
     /// Attempts so far.
     pub attempts: u32,
-    /// A word of a closed set: `recovering`, `held`, `route-holds`, `not-due`, `no-daemon`,
-    /// `looking-up`, `ready`, `connection-limit`, `rate-limit`, `in-delivery`, `paused`,
-    /// `no-source`, `parked`, `settling`, `turn`.
+    /// A word of a closed set: `held`, `route-holds`, `not-due`, `no-daemon`, `looking-up`,
+    /// `ready`, `connection-limit`, `rate-limit`, `in-delivery`, `paused`, `no-source`,
+    /// `parked`, `settling`, `turn`.
     pub reason: String,
     /// The reason in plain English, one line.
     pub explanation: String,
@@ -69,19 +73,24 @@ pub(crate) struct Rooms<'a> {
 }
 
 pub(crate) async fn explain(rooms: Rooms<'_>, id: MessageId) -> Result<MessageWhy, Error> {
+    let nobody = MessageWhy { id, ended: false, recovering: false, recipients: Vec::new() };
+    // Until then the spool lets everybody wait who asks for a message.
+    if rooms.spool.report().is_none() {
+        return Ok(MessageWhy { recovering: true, ..nobody });
+    }
     let Some(view) = rooms.spool.show(id).await? else {
         let known = match rooms.events {
             Some(events) => !events.message(id).await?.is_empty(),
             None => false,
         };
         return match known {
-            true => Ok(MessageWhy { id, ended: true, recipients: Vec::new() }),
+            true => Ok(MessageWhy { ended: true, ..nobody }),
             false => Err(Error::NotFound(format!("message {id} is neither in the queue nor in the journal"))),
         };
     };
     let waiting = view.recipients.iter().filter(|recipient| !recipient.done);
     let recipients: Vec<_> = waiting.map(|recipient| rooms.row(&view, recipient)).collect();
-    Ok(MessageWhy { id, ended: recipients.is_empty(), recipients })
+    Ok(MessageWhy { ended: recipients.is_empty(), recipients, ..nobody })
 }
 
 impl Rooms<'_> {
@@ -103,11 +112,6 @@ impl Rooms<'_> {
     }
 
     fn reason(&self, view: &MessageView, recipient: &RecipientView) -> Reason {
-        if self.spool.stat().recovering {
-            let text = "old mail is being read after a start; nothing is handed out before that".to_owned();
-            let advice = "wait: `postrider spool` says when it has ended".to_owned();
-            return Reason { word: "recovering", text, advice: Some(advice), ..Reason::default() };
-        }
         let domain = recipient.address.domain();
         let queue = QueueKey { account: view.message.account, domain: domain.clone() };
         if !recipient.in_delivery {
@@ -119,7 +123,7 @@ impl Rooms<'_> {
             }
         }
         match self.delivery {
-            Some(delivery) => in_words(delivery.why(view, domain)),
+            Some(delivery) => in_words(delivery.why(view, domain), domain),
             None => Reason {
                 word: "no-daemon",
                 text: "no daemon runs, so nothing leaves".to_owned(),
@@ -139,14 +143,7 @@ impl Rooms<'_> {
                 Selector::All => {
                     ("everything is held by an operator, or since a restore".to_owned(), "--all".to_owned())
                 }
-                Selector::Queue(_) if by_route => {
-                    let advice = format!(
-                        "give {} another route in the configuration, `postrider reload`, then `postrider queue release --domain {}`",
-                        queue.domain, queue.domain
-                    );
-                    let text = format!("the route of {} is hold:", queue.domain);
-                    return Some(Reason { word: "route-holds", text, advice: Some(advice), ..Reason::default() });
-                }
+                Selector::Queue(_) if by_route => return Some(held_by_route(&queue.domain)),
                 _ => {
                     let text = format!("all mail for {} is held by an operator, or was by a hold: route", queue.domain);
                     (text, format!("--domain {}", queue.domain))
@@ -178,20 +175,30 @@ fn not_due(view: &MessageView, recipient: &RecipientView, due: Timestamp) -> Rea
     Reason { word: "not-due", text, advice, until: Some(due), ..Reason::default() }
 }
 
-fn in_words(why: Why) -> Reason {
+fn held_by_route(domain: &Domain) -> Reason {
+    let advice = format!(
+        "give {domain} another route in the configuration, `postrider reload`, \
+         then `postrider queue release --domain {domain}`"
+    );
+    let text = format!("the route of {domain} is hold:");
+    Reason { word: "route-holds", text, advice: Some(advice), ..Reason::default() }
+}
+
+fn in_words(why: Why, domain: &Domain) -> Reason {
     let plain = |word, text: &str| Reason { word, text: text.to_owned(), ..Reason::default() };
+    let lasting = |what: &str| Some(format!("if that lasts, {what}"));
     match why {
-        Why::RouteHolds => plain("route-holds", "the route of its domain is hold:; it is being held"),
+        Why::RouteHolds => held_by_route(domain),
         Why::LookingUp { since } => Reason {
             since: Some(since),
-            advice: Some("if that lasts, see whether the name servers of [dns] answer".to_owned()),
+            advice: lasting("see whether the name servers of [dns] answer"),
             ..plain("looking-up", "the hosts of its domain are being looked up in the DNS")
         },
         Why::Ready { site, before, others, wait } => ready(site, before, others, wait),
         Why::NoConnection { site, limit, since } => Reason {
             word: "connection-limit",
-            text: format!("all {limit} connections that the relay may have are in use"),
-            advice: Some("raise delivery.limits.connections, or see `postrider queue sites`".to_owned()),
+            text: no_connection_left(limit),
+            advice: Some(MORE_CONNECTIONS.to_owned()),
             site: Some(site),
             since: Some(since),
             ..Reason::default()
@@ -202,6 +209,7 @@ fn in_words(why: Why) -> Reason {
                 Some(host) => format!("it is being delivered to {host} (stage: {})", stage.as_str()),
                 None => "an attempt has begun; a host is being looked for".to_owned(),
             },
+            advice: lasting(&format!("see how the site fares: `postrider queue sites --site '{site}'`")),
             site: Some(site),
             since: Some(since),
             ..Reason::default()
@@ -222,46 +230,60 @@ fn in_words(why: Why) -> Reason {
             site: Some(site),
             ..Reason::default()
         },
-        Why::Settling => plain("settling", "its attempt has ended and is being written down"),
-        _ => plain("turn", "it is due; its turn comes as soon as delivery takes more"),
+        Why::Settling => Reason {
+            advice: lasting("the disk is slow or full: `postrider spool`"),
+            ..plain("settling", "its attempt has ended and is being written down")
+        },
+        _ => Reason {
+            advice: lasting("delivery holds as much as it may (delivery.limits.ready): see `postrider queue sites`"),
+            ..plain("turn", "it is due; its turn comes as soon as delivery takes more")
+        },
     }
 }
 
+const MORE_CONNECTIONS: &str = "raise delivery.limits.connections, or see `postrider queue sites` for who has them";
+
+fn no_connection_left(limit: usize) -> String {
+    format!("all {limit} connections that the relay may have are in use")
+}
+
 fn ready(site: String, before: usize, others: usize, wait: Wait) -> Reason {
-    let (word, why, until) = match wait {
+    let how_it_fares = format!("how the site fares: `postrider queue sites --site '{site}'`");
+    let which_rule = format!("which rule says so: `postrider shaping show '{site}'`");
+    let (word, why, advice, until) = match wait {
         Wait::FirstConnection { host, stage, .. } => {
             let host = host.unwrap_or_else(|| "a host".to_owned());
             let text = format!("the first connection is being opened: {host}, stage {}", stage.as_str());
-            ("ready", text, None)
+            ("ready", text, how_it_fares, None)
         }
-        Wait::SiteLimit { open, limit } => (
-            "connection-limit",
-            format!("{open} of the {limit} connections that the site may have are taken by others"),
-            None,
-        ),
+        Wait::SiteLimit { open, limit } => {
+            let text = format!("{open} of the {limit} connections that the site may have are taken by others");
+            ("connection-limit", text, which_rule, None)
+        }
         Wait::ProviderLimit { provider, open, limit } => {
             let text =
                 format!("{open} of the {limit} connections that {provider} may have over all of its sites are taken");
-            ("connection-limit", text, None)
+            ("connection-limit", text, which_rule, None)
         }
         Wait::TotalLimit { limit } => {
-            ("connection-limit", format!("all {limit} connections that the relay may have are in use"), None)
+            ("connection-limit", no_connection_left(limit), MORE_CONNECTIONS.to_owned(), None)
         }
         Wait::Rate { of, rate, next } => {
             let when = next.map_or_else(String::new, |next| format!("; the next message may go {}", next.rfc3339()));
-            ("rate-limit", format!("{of} gets {rate}{when}"), next)
+            ("rate-limit", format!("{of} gets {rate}{when}"), which_rule, next)
         }
         Wait::Busy { connections, limit } => {
-            ("ready", format!("{connections} of {limit} connections are open, and all are at work"), None)
+            let text = format!("{connections} of {limit} connections are open, and all are at work");
+            ("ready", text, how_it_fares, None)
         }
-        _ => ("ready", "a connection is being opened".to_owned(), None),
+        _ => ("ready", "a connection is being opened".to_owned(), how_it_fares, None),
     };
-    let text =
-        format!("it is ready for {site}, behind {before} to the same domain, with {others} others for the site: {why}");
-    let advice = match word {
-        "ready" => format!("how the site fares: `postrider queue sites --site '{site}'`"),
-        _ => format!("which rule says so: `postrider shaping show '{site}'`"),
+    let line = match (before, others) {
+        (0, 0) => "the only one".to_owned(),
+        (0, others) => format!("the next one to its domain, with {others} others for the site"),
+        (before, others) => format!("behind {before} to the same domain, with {others} others in all for the site"),
     };
+    let text = format!("it is ready for {site}, {line}: {why}");
     Reason { word, text, advice: Some(advice), site: Some(site), until, ..Reason::default() }
 }
 
@@ -274,6 +296,7 @@ fn pause(why: Why) -> Reason {
         (Some(source), None) => format!("mail from the source {source} to {name}"),
         (None, None) => format!("mail to {name}"),
     };
+    let is_blocked = by == "block";
     let by = match by.as_str() {
         "operator" => "an operator",
         "block" => "a reply that says that the address is blocked",
@@ -284,9 +307,15 @@ fn pause(why: Why) -> Reason {
     Reason {
         word: "paused",
         text: format!("{what} pauses {end}, since {} because of {by}{reason}", since.rfc3339()),
-        advice: Some(format!("lift it: `postrider resume '{name}'`")),
+        advice: Some(match is_blocked {
+            true => format!("see to it that the address is unblocked, then lift it: `postrider resume '{name}'`"),
+            false => format!("lift it: `postrider resume '{name}'`"),
+        }),
         site: Some(site),
         since: Some(since),
         until,
     }
 }
+
+#[cfg(test)]
+mod tests;
