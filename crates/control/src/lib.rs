@@ -36,8 +36,8 @@ pub use operation::{
     StsOperation, SuppressionOperation,
 };
 pub use response::{
-    BanView, CredentialView, LifeStep, MessageLife, NewCredential, PolicyView, QueueMessage, QueueRow, QueueSummaryRow,
-    RecipientRow, ReloadReport, Response, SpoolStat, Status, TracedLine,
+    AttemptView, BanView, CredentialView, LifeStep, MessageLife, NewCredential, PolicyView, QueueMessage, QueueRow,
+    QueueSummaryRow, RecipientRow, ReloadReport, Response, SpoolStat, Status, TracedLine,
 };
 pub use secret::Secret;
 pub use sending::{ConfigurationSetOperation, PoolOperation, SourceDay, SourceOperation, SourceRow, WarmUpRow};

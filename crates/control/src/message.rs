@@ -1,14 +1,21 @@
 //! The life of one message, from the journal and the queue.
 
+use std::time::Duration;
+
 use postrider_events::{Acceptance, Events, LifeEntry};
 use postrider_mail::{AttemptOutcome, Delays, Disposition, EmailAddress, MessageId};
 use postrider_spool::Spool;
 
-use crate::{Error, LifeStep, MessageLife, queue};
+use crate::{AttemptView, Error, LifeStep, MessageLife, queue};
+
+/// How long to wait for the journal, which follows the queue.
+const FOLLOWS: Duration = Duration::from_secs(2);
 
 pub(crate) async fn life(events: &Events, spool: &Spool, id: MessageId) -> Result<MessageLife, Error> {
-    let entries = events.message(id).await?;
+    // In this order, so that a message that leaves the queue meanwhile is in neither at no time.
     let waiting = queue::show(spool, id).await?;
+    let _ = tokio::time::timeout(FOLLOWS, spool.told(Events::FEED)).await;
+    let entries = events.message(id).await?;
     if entries.is_empty() && waiting.is_none() {
         return Err(Error::NotFound(format!("message {id} is neither in the queue nor in the journal")));
     }
@@ -45,10 +52,19 @@ fn accepted(acceptance: &Acceptance) -> LifeStep {
         ),
         delays: None,
         next_attempt: None,
+        attempt: None,
     }
 }
 
 fn attempt(recipient: Option<&EmailAddress>, outcome: AttemptOutcome) -> LifeStep {
+    let attempt = outcome.record.as_ref().map(|record| AttemptView {
+        number: outcome.attempt,
+        began: record.began,
+        site: record.site.clone(),
+        ehlo: record.ehlo.clone(),
+        hosts: outcome.hosts(),
+        omitted: record.omitted,
+    });
     let detail = match outcome.disposition {
         Disposition::Bounced(kind) => {
             format!("{} ({}/{})", outcome.diagnostic, kind.bounce_type(), kind.bounce_sub_type())
@@ -65,5 +81,6 @@ fn attempt(recipient: Option<&EmailAddress>, outcome: AttemptOutcome) -> LifeSte
         detail,
         delays: (outcome.delays != Delays::default()).then(|| outcome.delays.to_string()),
         next_attempt: outcome.next_attempt,
+        attempt,
     }
 }

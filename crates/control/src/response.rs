@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use postrider_account::{ConfigurationSet, Pool, RecipientOverflow, Suppressed};
 use postrider_base::{Network, Timestamp};
-use postrider_mail::{AccountId, MessageId};
+use postrider_mail::{AccountId, HostRecord, MessageId};
 use serde::{Deserialize, Serialize};
 
 use crate::{MessageWhy, PauseRow, Secret, ShapingRow, SiteRow, SourceRow, moment};
@@ -301,6 +301,27 @@ pub struct LifeStep {
     /// When the next attempt is due, for a deferral.
     #[serde(with = "moment::optional")]
     pub next_attempt: Option<Timestamp>,
+    /// How the attempt went, where that was recorded.
+    pub attempt: Option<AttemptView>,
+}
+
+/// How an attempt went. Several recipients may have had one together.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct AttemptView {
+    /// Which of the recipient's attempts it was, from 1.
+    pub number: u32,
+    /// When it began; it ended when the step says.
+    #[serde(with = "moment")]
+    pub began: Timestamp,
+    /// The site whose hosts were tried.
+    pub site: String,
+    /// What we called ourselves.
+    pub ehlo: String,
+    /// Who was tried and what was said, in order; with the last reply alone for
+    /// a host that took the message at once.
+    pub hosts: Vec<HostRecord>,
+    /// Hosts before those that are not listed.
+    pub omitted: u16,
 }
 
 /// What a reload did.

@@ -37,6 +37,8 @@ pub(crate) struct Digest {
 pub(crate) struct Rules<'a> {
     pub(crate) issuer: &'a Issuer,
     pub(crate) delay_interval: Duration,
+    /// Events have the records of attempts.
+    pub(crate) attempt_records: bool,
 }
 
 /// Finds a message in the journal that is not in memory.
@@ -140,6 +142,9 @@ impl Digest {
                     Group::Complained => subject.write_complaint(out, &outcomes, place)?,
                     Group::Silent => {}
                 }
+                if rules.attempt_records && group != Group::Silent {
+                    event::add_attempt(out, outcomes[0])?;
+                }
             }
             let body = Body::end(&mut self.buffer, &LifeRef::Outcomes(&outcomes))?;
             let head = Head { source: item.lsn, id, at: outcomes[0].at };
@@ -232,7 +237,7 @@ mod tests {
 
     fn digest(items: &[FeedItem], live: &mut Live) -> Digest {
         let issuer = issuer();
-        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration() };
+        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration(), attempt_records: false };
         Digest::of(items, 1 << 20, live, rules, &|_| None).unwrap()
     }
 
@@ -307,7 +312,7 @@ mod tests {
         items[4].lsn = items[3].lsn;
         items[4].index = 1;
         let issuer = issuer();
-        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration() };
+        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration(), attempt_records: false };
         let one = Digest::of(&items[..1], 1, &mut Live::new(1 << 20), rules, &|_| None).unwrap();
         let bytes = one.bytes * 7 / 2;
         let four = Digest::of(&items, bytes, &mut Live::new(1 << 20), rules, &|_| None).unwrap();
@@ -354,7 +359,7 @@ mod tests {
             Known::from_journal(&records).unwrap()
         };
         let issuer = issuer();
-        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration() };
+        let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration(), attempt_records: false };
         let recalled = Digest::of(&next, 1 << 20, &mut Live::new(1 << 20), rules, &recall).unwrap();
         assert_eq!(recalled.kinds, [Kind::Internal, Kind::Delivery]);
         assert_eq!(bodies(&recalled), bodies(&digest(&next, live)));

@@ -113,7 +113,11 @@ impl Journal {
     /// Turns the first of `items` into records. Blocks.
     pub(crate) fn digest(&self, items: &[FeedItem]) -> Result<Digest> {
         let max_bytes = self.settings.segment_bytes.as_usize() / 16;
-        let rules = Rules { issuer: &self.issuer, delay_interval: self.settings.delay_interval.as_duration() };
+        let rules = Rules {
+            issuer: &self.issuer,
+            delay_interval: self.settings.delay_interval.as_duration(),
+            attempt_records: self.settings.attempt_records,
+        };
         let recall = |id| match self.records(id, Vec::new()).and_then(|records| Known::from_journal(&records)) {
             Ok(known) => known,
             Err(error) => {

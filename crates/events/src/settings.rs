@@ -18,6 +18,10 @@ pub struct Settings {
     /// How often a recipient that stays deferred for the same reason is
     /// reported again.
     pub delay_interval: Period,
+    /// Whether Delivery, DeliveryDelay and Bounce events have a member
+    /// `postrider` with the record of the attempt: hosts, TLS, what was said. SES
+    /// has none, and some readers of events refuse what they do not know.
+    pub attempt_records: bool,
     /// Memory for what events say of messages that are under way: 1 to 2 KiB
     /// each, with the header fields that go into events. It is all that grows
     /// with the queue here: beyond it messages are read back from the journal
@@ -37,6 +41,7 @@ impl Default for Settings {
             max_bytes: Size::from_bytes(20_000_000_000),
             segment_bytes: Size::from_mib(64),
             delay_interval: Period::from_hours(4),
+            attempt_records: false,
             message_memory: Size::from_mib(64),
             mail_log: None,
         }

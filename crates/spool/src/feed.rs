@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use postrider_mail::{AttemptOutcome, MessageId};
 use postrider_wal::{Lsn, Replayed};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::commit::{Effect, feed_records};
 use crate::error::{Error, Result};
@@ -58,6 +58,12 @@ pub enum FeedRecord {
 const MAX_BATCHES: usize = 1024;
 /// Bytes of heads read from the log at once.
 const MAX_BYTES: usize = 1 << 20;
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.shared.feeds.close(self.name);
+    }
+}
 
 impl Feed {
     pub(crate) fn new(shared: &Arc<Shared>, name: &'static str, from: Lsn) -> Self {
@@ -157,7 +163,11 @@ fn decode(shared: &Shared, record: &Replayed) -> Result<Option<FeedRecord>, Stri
 
 /// How far each reader is.
 #[derive(Debug)]
-pub(crate) struct Feeds(Mutex<HashMap<&'static str, Place>>);
+pub(crate) struct Feeds {
+    places: Mutex<HashMap<&'static str, Place>>,
+    /// Rung when a place changes.
+    moved: Notify,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
@@ -166,6 +176,8 @@ struct Place {
     handed: Lsn,
     /// The last batch looked at.
     seen: Lsn,
+    /// Somebody reads.
+    is_open: bool,
 }
 
 impl Place {
@@ -182,23 +194,23 @@ impl Feeds {
     /// With readers that are expected.
     pub(crate) fn new(names: &[&'static str]) -> Self {
         let places = names.iter().map(|name| (*name, Place::default()));
-        Self(Mutex::new(places.collect()))
+        Self { places: Mutex::new(places.collect()), moved: Notify::new() }
     }
 
     /// Up to here every reader is done.
     pub(crate) fn done(&self) -> Lsn {
-        let places = self.0.lock();
+        let places = self.places.lock();
         places.values().map(Place::done).min().unwrap_or(Lsn::new(u64::MAX))
     }
 
     pub(crate) fn places(&self) -> Vec<(String, u64)> {
-        let places = self.0.lock();
+        let places = self.places.lock();
         let places = places.iter().map(|(name, place)| ((*name).to_owned(), place.done().get()));
         places.collect()
     }
 
     fn len(&self) -> usize {
-        self.0.lock().len()
+        self.places.lock().len()
     }
 
     /// Whether nobody reads.
@@ -207,23 +219,45 @@ impl Feeds {
     }
 
     fn open(&self, name: &'static str, done: Lsn) {
-        let place = Place { acked: done, handed: done, seen: done };
-        self.0.lock().insert(name, place);
+        let place = Place { acked: done, handed: done, seen: done, is_open: true };
+        self.places.lock().insert(name, place);
+    }
+
+    fn close(&self, name: &'static str) {
+        self.places.lock().entry(name).or_default().is_open = false;
+        self.moved.notify_waiters();
+    }
+
+    /// Waits until the reader is done with this batch, or nobody reads.
+    pub(crate) async fn reach(&self, name: &str, lsn: Lsn) {
+        loop {
+            let mut moved = std::pin::pin!(self.moved.notified());
+            moved.as_mut().enable();
+            let waits = |place: &Place| place.is_open && place.done() < lsn;
+            if !self.places.lock().get(name).is_some_and(waits) {
+                return;
+            }
+            moved.await;
+        }
     }
 
     fn handed(&self, name: &'static str, items: &[FeedItem], seen: Lsn) {
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         let place = places.entry(name).or_default();
         place.seen = seen;
         if let Some(last) = items.last() {
             place.handed = last.lsn;
         }
+        drop(places);
+        self.moved.notify_waiters();
     }
 
     fn ack(&self, name: &'static str, lsn: Lsn) {
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         let place = places.entry(name).or_default();
         place.acked = place.acked.max(lsn);
+        drop(places);
+        self.moved.notify_waiters();
     }
 }
 

@@ -347,6 +347,13 @@ impl Spool {
         Feed::new(&self.0.0, name, from)
     }
 
+    /// Waits until the reader of this name is done with all that has happened
+    /// here by now; not where nobody reads.
+    pub async fn told(&self, feed: &str) {
+        let shared = &self.0.0;
+        shared.feeds.reach(feed, shared.log.written()).await;
+    }
+
     /// Resolves when the log has failed: the process must end and be
     /// restarted, which recovers.
     pub async fn failed(&self) {

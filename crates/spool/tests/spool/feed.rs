@@ -46,6 +46,32 @@ async fn a_feed_sees_each_synced_record_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_waits_for_the_reader_and_for_nobody_else() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    let mut feed = spool.feed("events", Lsn::ZERO);
+    rig.accept(&spool, &["a@example.org"]).await;
+    let second = Duration::from_secs(1);
+    assert!(within(second, spool.told("events")).await.is_none(), "nothing was read");
+    let items = feed.next().await.unwrap();
+    assert!(within(second, spool.told("events")).await.is_none(), "nothing was acknowledged");
+    let waiting = spool.told("events");
+    feed.ack(items[0].lsn);
+    assert!(within(second, waiting).await.is_some());
+    // An outcome is seen a moment after it is written, and waited for.
+    deliver(spool.take_due(1).await.pop().unwrap()).await;
+    let read = async {
+        let items = feed.next().await.unwrap();
+        feed.ack(items[0].lsn);
+    };
+    let (told, ()) = tokio::join!(within(second, spool.told("events")), read);
+    assert!(told.is_some());
+    rig.accept(&spool, &["a@example.org"]).await;
+    drop(feed);
+    assert!(within(second, spool.told("events")).await.is_some(), "nobody reads");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unsynced_outcome_is_not_seen() {
     let rig = Rig::new();
     let spool = rig.open().await;
