@@ -1,5 +1,6 @@
 //! The command line.
 
+mod dkim;
 mod sending;
 mod shaping;
 
@@ -10,6 +11,7 @@ use postrider_account::RecipientOverflow;
 use postrider_base::{Network, Period};
 use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
 
+pub(crate) use dkim::DkimCommand;
 pub(crate) use sending::{ConfigurationSetsCommand, PoolsCommand, SetOptions, SourcesCommand, WarmUpArgs};
 pub(crate) use shaping::{PauseArgs, ResumeArgs, ShapingCommand};
 
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     /// SMTP credentials
     #[command(subcommand)]
     Credentials(CredentialsCommand),
+    /// DKIM keys: what mail is signed with
+    #[command(subcommand)]
+    Dkim(DkimCommand),
     /// The suppression list: addresses that get nothing
     #[command(subcommand)]
     Suppression(SuppressionCommand),

@@ -5,6 +5,7 @@ mod access;
 mod cli;
 mod command;
 mod config;
+mod dkim;
 mod instance;
 mod logging;
 mod output;

@@ -13,10 +13,12 @@ use postrider_events::{Driver, Events, EventsOptions, Issuer};
 use postrider_mailauth::MacKey;
 use postrider_spool::{Spool, SpoolOptions};
 use postrider_store::Store;
+use postrider_submission::KeyRing;
 use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::config::Config;
+use crate::dkim;
 use crate::instance::Home;
 use crate::state::StateDir;
 
@@ -40,6 +42,7 @@ pub(crate) struct Rooms {
     pub(crate) metrics: Metrics,
     pub(crate) mac_key: MacKey,
     pub(crate) accounts: Accounts,
+    pub(crate) ring: KeyRing,
     pub(crate) store: Store,
     pub(crate) queue: Option<Queue>,
     pub(crate) state: StateDir,
@@ -70,11 +73,12 @@ impl Rooms {
         let store = open_store(Arc::clone(&disk), &state).await?;
         let accounts =
             Accounts::open(&store, &clock, &random, &config.account()).context("cannot read the account tables")?;
+        let ring = dkim::key_ring(config, &state, &*disk, &accounts, &clock, &random);
         let queue = match open {
             Open::Accounts => None,
             Open::Everything => Some(open_queue(config, &state, disk, &clock, &metrics).await?),
         };
-        Ok(Rooms { clock, random, metrics, mac_key, accounts, store, queue, state })
+        Ok(Rooms { clock, random, metrics, mac_key, accounts, ring, store, queue, state })
     }
 
     /// What operations act on.
@@ -97,6 +101,7 @@ impl Rooms {
                 sources: config.delivery.sources.keys().cloned().collect(),
             },
             accounts: self.accounts.clone(),
+            ring: self.ring.clone(),
             delivery,
             events: self.queue.as_ref().map(|queue| queue.events.clone()),
             spool: self.queue.as_ref().map(|queue| queue.spool.clone()),

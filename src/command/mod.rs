@@ -3,6 +3,7 @@
 mod bans;
 pub(crate) mod config;
 mod credentials;
+mod dkim;
 mod events;
 mod explain;
 pub(crate) mod help;
@@ -39,6 +40,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Bans(command) => bans::run(command, access, out).await,
         Command::ConfigurationSets(command) => sending::configuration_sets(command, access, out).await,
         Command::Credentials(command) => credentials::run(command, access, out).await,
+        Command::Dkim(command) => dkim::run(command, access, out).await,
         Command::Pools(command) => sending::pools(command, access, out).await,
         Command::Sources(command) => sending::sources(command, access, out).await,
         Command::Suppression(command) => suppression::run(command, access, out).await,
@@ -63,7 +65,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 fn need(command: &Command) -> Need {
     match command {
         Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
-        Command::ConfigurationSets(_) | Command::Pools(_) => Need::Accounts,
+        Command::ConfigurationSets(_) | Command::Dkim(_) | Command::Pools(_) => Need::Accounts,
         Command::Sources(_) | Command::Shaping(_) | Command::Pause(_) | Command::Resume(_) => Need::Daemon,
         Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
         Command::Queue(QueueCommand::Sites { .. }) => Need::Daemon,

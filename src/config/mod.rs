@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use postrider_listener::{Listen, TlsSettings};
-use postrider_submission::ReturnPath;
+use postrider_submission::{DkimSettings, ReturnPath};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) sessions: postrider_listener::Settings,
     pub(crate) tls: TlsSettings,
     pub(crate) submission: postrider_submission::Settings,
+    pub(crate) dkim: DkimSettings,
     pub(crate) account: postrider_account::Settings,
     pub(crate) bans: postrider_account::BanSettings,
     pub(crate) spool: postrider_spool::Settings,
@@ -48,6 +49,7 @@ impl Default for Config {
             sessions: Default::default(),
             tls: TlsSettings::default(),
             submission: Default::default(),
+            dkim: Default::default(),
             account: Default::default(),
             bans: Default::default(),
             spool: Default::default(),
@@ -70,6 +72,7 @@ impl Config {
             ("sessions", self.sessions.validate()),
             ("tls", self.tls.validate()),
             ("submission", self.submission().validate()),
+            ("dkim", self.dkim.validate()),
             ("account", self.account.validate()),
             ("bans", self.bans.validate()),
             ("spool", self.spool.validate()),

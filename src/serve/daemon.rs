@@ -56,6 +56,7 @@ impl Daemon {
             Rooms::open(&config, Open::Everything, metrics).await?
         };
         let queue = rooms.queue.clone().context("the queue was not opened")?;
+        rooms.ring.check()?;
         let scopes = Scopes::new();
         match Running::start(&config, &rooms, &queue, world, scopes.clone()) {
             Ok(running) => {

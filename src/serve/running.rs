@@ -11,7 +11,7 @@ use postrider_control::{Control, ReloadRequest, Socket};
 use postrider_delivery::Delivery;
 use postrider_events::{FileSink, MailSink, TracingSink};
 use postrider_listener::Listeners;
-use postrider_submission::{Refusal, ReturnPath, ReturnPaths, Submission, SubmissionDeps};
+use postrider_submission::{Refusal, ReturnPath, ReturnPaths, Signing, Submission, SubmissionDeps};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -63,7 +63,7 @@ impl Running {
         let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &scopes.background);
         suppression.context("cannot start automatic suppression")?;
 
-        let submission = submission(config, rooms, queue);
+        let submission = submission(config, rooms, queue)?;
         let guard = rooms.accounts.guard().clone();
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
         probe(&world, rooms, &scopes.background);
@@ -150,7 +150,7 @@ fn probe(world: &World, rooms: &Rooms, scope: &Scope) {
     });
 }
 
-fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Submission {
+fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Result<Submission> {
     let deps = SubmissionDeps {
         spool: queue.spool.clone(),
         accounts: rooms.accounts.clone(),
@@ -158,7 +158,11 @@ fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Submission {
         random: rooms.random.clone(),
         metrics: rooms.metrics.clone(),
     };
-    Submission::new(deps, config.submission())
+    let settings = config.submission();
+    // Of a domain alone: an address literal has no records.
+    let operator = settings.operator_domain().parse().ok();
+    let signing = Signing::start(rooms.ring.clone(), &config.dkim, operator, rooms.metrics.clone());
+    Ok(Submission::signing(deps, settings, signing.context("cannot start the threads that sign")?))
 }
 
 /// What next hosts hear in MAIL FROM, where that is not what the client said.

@@ -9,6 +9,7 @@ use postrider_delivery::Delivery;
 use postrider_dns::Validation;
 use postrider_events::Events;
 use postrider_spool::Spool;
+use postrider_submission::KeyRing;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -25,6 +26,8 @@ pub struct Deps {
     pub about: About,
     /// Credentials and suppression lists.
     pub accounts: Accounts,
+    /// The keys that sign.
+    pub ring: KeyRing,
     /// The running delivery; none in a command.
     pub delivery: Option<Delivery>,
     /// The journal; none when only the account tables are open.
@@ -87,6 +90,7 @@ impl Control {
             Operation::Credentials(operation) => {
                 credentials::execute(deps.accounts.credentials(), &deps.about.region, operation).await?
             }
+            Operation::Dkim(operation) => operation.execute(&deps.accounts, &deps.ring).await?,
             Operation::Events(operation) => return events::execute(self.events()?, operation, &answer).await,
             Operation::Message { id } => {
                 Response::Message(Box::new(message::life(self.events()?, self.spool()?, id).await?))

@@ -9,6 +9,7 @@ mod bans;
 mod client;
 mod control;
 mod credentials;
+mod dkim;
 mod error;
 mod events;
 mod message;
@@ -30,6 +31,7 @@ mod wire;
 
 pub use client::Client;
 pub use control::{About, Control, Deps, ReloadRequest};
+pub use dkim::{DkimKeyView, DkimOperation};
 pub use error::{Error, ErrorKind};
 pub use operation::{
     BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,

@@ -6,7 +6,7 @@ use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReas
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigurationSetOperation, PoolOperation, Secret, ShapingOperation, SourceOperation};
+use crate::{ConfigurationSetOperation, DkimOperation, PoolOperation, Secret, ShapingOperation, SourceOperation};
 
 /// Most entries that one [`SuppressionOperation::Import`] may carry; a longer list is sent in
 /// several operations, so that its sender sees the progress and no request is unbounded.
@@ -25,6 +25,8 @@ pub enum Operation {
     ConfigurationSets(ConfigurationSetOperation),
     /// SMTP credentials.
     Credentials(CredentialOperation),
+    /// DKIM keys.
+    Dkim(DkimOperation),
     /// The delivery events in the journal.
     Events(EventOperation),
     /// The whole life of one message: accepted, each attempt, its outcome.
@@ -73,6 +75,7 @@ impl Operation {
             Operation::Bans(_)
                 | Operation::ConfigurationSets(_)
                 | Operation::Credentials(_)
+                | Operation::Dkim(_)
                 | Operation::Pools(_)
                 | Operation::Suppression(_)
         )
@@ -93,6 +96,7 @@ impl Operation {
             Operation::Bans(BanOperation::List) => "bans-list",
             Operation::ConfigurationSets(operation) => operation.name(),
             Operation::Credentials(operation) => operation.name(),
+            Operation::Dkim(operation) => operation.name(),
             Operation::Events(EventOperation::Since { .. }) => "events-since",
             Operation::Events(EventOperation::Tail) => "events-tail",
             Operation::Message { .. } => "message",

@@ -7,7 +7,7 @@ use postrider_base::{Network, Timestamp};
 use postrider_mail::{AccountId, HostRecord, MessageId};
 use serde::{Deserialize, Serialize};
 
-use crate::{MessageWhy, PauseRow, Secret, ShapingRow, SiteRow, SourceRow, moment};
+use crate::{DkimKeyView, MessageWhy, PauseRow, Secret, ShapingRow, SiteRow, SourceRow, moment};
 
 /// One item of an answer; most operations answer one, a stream answers many.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -38,6 +38,8 @@ pub enum Response {
     Credential(NewCredential),
     /// The credentials of the node.
     Credentials(Vec<CredentialView>),
+    /// DKIM keys, by domain and selector.
+    DkimKeys(Vec<DkimKeyView>),
     /// One event of the journal: the JSON line, in SES's shape.
     Event(String),
     /// Whether what was selected is now held.

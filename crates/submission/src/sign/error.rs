@@ -28,6 +28,10 @@ pub enum KeyRingError {
     /// Whoever gave the key, or the machine: the key can not be used.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The operator's: the file that opens the private keys is not as it should be. Passes
+    /// when it is put back.
+    #[error("{0}")]
+    Sealing(String),
     /// The operator's: the private keys can not be opened.
     #[error(transparent)]
     Seal(#[from] SealError),

@@ -24,8 +24,8 @@ const MANAGED_KEYS: usize = 3;
 pub struct KeyRingDeps {
     /// Whose keys.
     pub accounts: Accounts,
-    /// What opens them.
-    pub sealing: Sealing,
+    /// What opens them, or why that is not there: then keys can be listed and deleted alone.
+    pub sealing: Result<Sealing, SealError>,
     /// What time it is.
     pub clock: Clock,
     /// For selectors.
@@ -43,7 +43,7 @@ pub struct KeyRing(Arc<Inner>);
 struct Inner {
     keys: DkimKeys,
     identities: Identities,
-    sealing: Sealing,
+    sealing: Result<Sealing, String>,
     clock: Clock,
     random: Random,
     open: RwLock<HashMap<Name, Open>>,
@@ -62,22 +62,34 @@ struct Open {
 
 impl KeyRing {
     /// The keys in the account tables.
+    #[must_use]
+    pub fn new(deps: KeyRingDeps) -> Self {
+        let KeyRingDeps { accounts, sealing, clock, random, max_open, retention } = deps;
+        let (keys, identities) = (accounts.dkim_keys().clone(), accounts.identities().clone());
+        let sealing = sealing.map_err(|error| error.to_string());
+        Self(Arc::new(Inner { keys, identities, sealing, clock, random, open: RwLock::default(), max_open, retention }))
+    }
+
+    /// Whether the keys can be opened: better not to start than to send mail unsigned. A
+    /// single damaged key is only told of in the log.
     ///
     /// # Errors
-    /// [`SealError::WrongKey`] when they were sealed by another key: better not to start
-    /// than to send mail unsigned.
-    pub fn open(deps: KeyRingDeps) -> Result<Self, SealError> {
-        let KeyRingDeps { accounts, sealing, clock, random, max_open, retention } = deps;
-        let keys = accounts.dkim_keys().clone();
-        for key in keys.all() {
+    /// [`KeyRingError::Sealing`], or [`KeyRingError::Seal`] when they were sealed by another
+    /// key.
+    pub fn check(&self) -> Result<(), KeyRingError> {
+        let sealing = self.sealing()?;
+        for key in self.0.keys.all() {
             match sealing.open(key.sealed.as_bytes(), &context(&key)) {
-                Err(error @ SealError::WrongKey(_)) => return Err(error),
+                Err(error @ SealError::WrongKey(_)) => return Err(error.into()),
                 Err(error) => tracing::error!(key = key.record_name(), %error, "its domain's mail can not be signed"),
                 Ok(_) => {}
             }
         }
-        let (identities, open) = (accounts.identities().clone(), RwLock::default());
-        Ok(Self(Arc::new(Inner { keys, identities, sealing, clock, random, open, max_open, retention })))
+        Ok(())
+    }
+
+    fn sealing(&self) -> Result<&Sealing, KeyRingError> {
+        self.0.sealing.as_ref().map_err(|reason| KeyRingError::Sealing(reason.clone()))
     }
 
     /// The table.
@@ -132,7 +144,7 @@ impl KeyRing {
         {
             return Ok(open.signer.clone());
         }
-        let der = self.0.sealing.open(row.sealed.as_bytes(), &context(row))?;
+        let der = self.sealing()?.open(row.sealed.as_bytes(), &context(row))?;
         let key = PrivateKey::from_der(&der)?;
         let signer = Arc::new(Signer::new(row.domain.clone(), row.selector.clone(), key));
         let mut open = self.0.open.write();
@@ -322,7 +334,7 @@ impl KeyRing {
         origin: KeyOrigin,
     ) -> Result<DkimKey, KeyRingError> {
         let now = self.0.clock.now();
-        let sealed = self.0.sealing.seal(key.to_der(), &DkimKey::context(account, &domain, &selector))?;
+        let sealed = self.sealing()?.seal(key.to_der(), &DkimKey::context(account, &domain, &selector))?;
         Ok(DkimKey {
             account,
             domain,

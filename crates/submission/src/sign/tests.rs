@@ -47,7 +47,8 @@ impl World {
         for name in identities {
             accounts.identities().create(Identity::new(me(), name.parse().unwrap())).await.unwrap();
         }
-        let ring = ring(&accounts, &clock, Sealing::ephemeral(&random).unwrap(), 2).unwrap();
+        let ring = ring(&accounts, &clock, Sealing::ephemeral(&random));
+        ring.check().unwrap();
         Self { accounts, clock, ring, _index: index }
     }
 
@@ -74,14 +75,14 @@ impl World {
     }
 }
 
-fn ring(accounts: &Accounts, clock: &Clock, sealing: Sealing, max_open: usize) -> Result<KeyRing, SealError> {
-    let random = Random::seeded(8);
-    KeyRing::open(KeyRingDeps {
+/// At most two keys are open.
+fn ring(accounts: &Accounts, clock: &Clock, sealing: Result<Sealing, SealError>) -> KeyRing {
+    KeyRing::new(KeyRingDeps {
         accounts: accounts.clone(),
         sealing,
         clock: clock.clone(),
-        random,
-        max_open,
+        random: Random::seeded(8),
+        max_open: 2,
         retention: RETENTION,
     })
 }
@@ -237,8 +238,14 @@ async fn a_key_signs_when_it_was_seen_and_stays_published_when_it_retires() {
 async fn keys_sealed_by_another_file_do_not_open() {
     let world = World::new(&["example.com"]).await;
     world.current("example.com", "s1").await;
-    let other = Sealing::ephemeral(&Random::seeded(99)).unwrap();
-    assert!(matches!(ring(&world.accounts, &world.clock, other, 2), Err(SealError::WrongKey(_))));
+    let other = ring(&world.accounts, &world.clock, Sealing::ephemeral(&Random::seeded(99)));
+    assert!(matches!(other.check(), Err(KeyRingError::Seal(SealError::WrongKey(_)))));
+    let lost = ring(&world.accounts, &world.clock, Err(SealError::Format("/keys/lost.key".into())));
+    assert!(lost.check().unwrap_err().to_string().contains("/keys/lost.key"));
+    let (com, s1) = (domain("example.com"), selector("s1"));
+    assert!(matches!(lost.import(me(), &com, selector("s2"), KEY).await, Err(KeyRingError::Sealing(_))));
+    lost.delete(me(), &com, &s1, true).await.unwrap();
+    lost.check().unwrap_err();
 }
 
 #[tokio::test]

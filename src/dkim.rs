@@ -1,0 +1,57 @@
+//! The DKIM keys of the node, and the file that opens them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postrider_account::Accounts;
+use postrider_base::{Clock, Disk, Period, Random};
+use postrider_mailauth::dkim::Sealing;
+use postrider_submission::{KeyRing, KeyRingDeps};
+
+use crate::config::Config;
+use crate::state::StateDir;
+
+const FILE: &str = "dkim-sealing.key";
+
+/// Where systemd puts the credentials of a service.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// The keys in the account tables. A file that is not as it should be is an error of those
+/// who want to use a key.
+pub(crate) fn key_ring(
+    config: &Config,
+    state: &StateDir,
+    disk: &dyn Disk,
+    accounts: &Accounts,
+    clock: &Clock,
+    random: &Random,
+) -> KeyRing {
+    let path = sealing_key_file(config, state);
+    // What was sealed by a file that is lost stays sealed: a new one would only hide that.
+    let sealing = match accounts.dkim_keys().all().is_empty() {
+        true => Sealing::load_or_make(disk, &path, random),
+        false => Sealing::load(disk, &path),
+    };
+    KeyRing::new(KeyRingDeps {
+        accounts: accounts.clone(),
+        sealing,
+        clock: clock.clone(),
+        random: random.clone(),
+        max_open: config.dkim.max_open_keys as usize,
+        retention: retention(config),
+    })
+}
+
+fn sealing_key_file(config: &Config, state: &StateDir) -> PathBuf {
+    if let Some(file) = &config.dkim.sealing_key_file {
+        return file.clone();
+    }
+    let credential = std::env::var_os(CREDENTIALS).map(|directory| PathBuf::from(directory).join(FILE));
+    credential.filter(|file| file.exists()).unwrap_or_else(|| state.room("keys").join(FILE))
+}
+
+/// For how long mail that was signed can be under way here, and a day for others.
+fn retention(config: &Config) -> Duration {
+    let here = config.submission.expiry.as_duration() + config.submission.max_hold.as_duration();
+    here + Period::from_days(1).as_duration()
+}
