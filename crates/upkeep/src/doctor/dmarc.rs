@@ -54,7 +54,7 @@ fn policy(facts: &DomainFacts, report: &DmarcReport) -> Finding {
         return match both {
             true => Finding::pass(CHECK, domain, words),
             false if report.dkim => Finding::pass(CHECK, domain, format!("{words}; a second leg would be safer")),
-            false => Finding::warn(CHECK, domain, words, "let DKIM pass too: forwarded mail fails without"),
+            false => Finding::warn(CHECK, domain, format!("{words}; forwarded mail fails"), "let DKIM pass too"),
         };
     }
     let advice = "let DKIM or SPF pass, aligned: see the findings above";
