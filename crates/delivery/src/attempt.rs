@@ -18,7 +18,7 @@ use crate::classify::{Verdict, is_about_their_number};
 use crate::config::Config;
 use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::{Finding, millis};
-use crate::lane;
+use crate::lane::{self, Demand};
 use crate::needs::{self, Host};
 use crate::progress::Progress;
 use crate::report::Results;
@@ -37,6 +37,8 @@ pub(crate) enum Reach {
     Unreachable(Refused),
     /// The relay stops; who has no outcome goes back.
     Stopped,
+    /// More is asked of TLS by now than the lane gives; nothing was done.
+    Misplaced,
 }
 
 /// One attempt for the recipients of one claim.
@@ -55,6 +57,8 @@ pub(crate) struct Attempt<'a> {
     rules: Arc<SiteRules>,
     /// Recipients that one transaction may have.
     most: usize,
+    /// A transaction was begun.
+    has_begun: bool,
     /// The last reply that was no success, and what it led to.
     last_heard: Option<(Stage, Box<SmtpReply>, Heard)>,
     results: Results,
@@ -83,6 +87,7 @@ impl<'a> Attempt<'a> {
             set: lane::configuration_set(&shared.accounts, &job.claim.message),
             most: patient_recipients(&job.claim.recipients, rules.recipients_per_transaction),
             rules,
+            has_begun: false,
             last_heard: None,
             config: shared.config.load_full(),
             started_at: shared.clock.now(),
@@ -106,6 +111,10 @@ impl<'a> Attempt<'a> {
     ) -> Reach {
         let first = self.job.claim.recipients.first().map_or(0, |due| due.index);
         progress.attempts(self.job.claim.id, first);
+        // The configuration set may have changed since the message came into the lane.
+        if Demand::of(&self.job.claim.message, self.set.as_deref()) > self.site.lane.demand {
+            return Reach::Misplaced;
+        }
         self.set_suppressed_aside();
         if self.pending.is_empty() {
             return Reach::Done;
@@ -151,6 +160,11 @@ impl<'a> Attempt<'a> {
         self.pending.truncate(1);
         let pending = &self.pending;
         self.job.claim.recipients.retain(|due| pending.iter().any(|one| one.index == due.index));
+    }
+
+    /// Whether it has named the message to a host.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// The claim, and the outcomes there are.
@@ -288,6 +302,7 @@ impl<'a> Attempt<'a> {
         };
         let began = self.shared.clock.instant();
         connected.messages += 1;
+        self.has_begun = true;
         self.shared.metrics.attempt_levels.of(connection.level.label()).inc();
         let deadline = began + self.config.settings.timeouts.transaction.as_duration();
         let result = connection.transact(message.id, transaction, deadline, &mut gate, stop).await?;
@@ -333,6 +348,14 @@ fn patient_recipients(recipients: &[DueRecipient], most: usize) -> usize {
     slow.map_or(most, |attempts| most.min(recipients.len()).checked_shr(attempts).unwrap_or(0).max(1))
 }
 
+/// The only recipient of a transaction.
+fn only_of(recipients: &[DueRecipient]) -> Option<u16> {
+    match recipients {
+        [only] => Some(only.index),
+        _ => None,
+    }
+}
+
 /// Whether the host was told the content for this recipient, or would have been.
 fn is_past_rcpt(result: &RecipientResult) -> bool {
     match result {
@@ -348,14 +371,6 @@ fn is_one_too_many(result: &RecipientResult) -> bool {
 
 /// Whether the host refused, or could not be asked, before it heard of any
 /// recipient. That is about us or what the host offers, and another host may be
-/// The only recipient of a transaction.
-fn only_of(recipients: &[DueRecipient]) -> Option<u16> {
-    match recipients {
-        [only] => Some(only.index),
-        _ => None,
-    }
-}
-
 /// otherwise; not so a plain 4yz, which asks us
 /// to come back.
 fn refusal_of_us(result: &TransactionResult, connection: &Connection, is_kept: bool) -> Option<Turn> {

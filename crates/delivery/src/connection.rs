@@ -246,7 +246,7 @@ impl Connection {
             true => LAST_WORDS.min(self.conversation.timeout()),
         });
         match self.deadline {
-            Some(deadline) if deadline < patience.deadline() && self.conversation.stage() < Stage::EndOfData => {
+            Some(deadline) if deadline < patience.deadline() && !self.conversation.is_past_content() => {
                 sleep_until(deadline)
             }
             _ => patience,

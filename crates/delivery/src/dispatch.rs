@@ -1,13 +1,12 @@
 //! From the spool's queues to the sites: takes what is due, finds its route and
 //! hands it on. One task; the only one that takes claims.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_account::ConfigurationSet;
 use postrider_mail::Domain;
-use postrider_spool::{QueueKey, Selector};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -15,11 +14,14 @@ use crate::Shared;
 use crate::attempt::Attempt;
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::holds::Holds;
 use crate::lane::{self, Demand, Lane};
 use crate::route::Route;
 use crate::settle::Settling;
+use crate::shaping::Ended;
 use crate::site::{Expired, Job, Pushed, Site};
 use crate::sites::Destination;
+use crate::sought::{Sought, Waiting};
 use crate::source::{Choice, Place, Wish};
 use crate::sts::{self, Way};
 use crate::target::{Kind, Target, find_mx};
@@ -38,10 +40,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let (news_sender, news) = mpsc::unbounded_channel();
     let generation = shared.config.load().generation;
     let dispatcher = Dispatcher {
-        shared,
         generation,
         plans: HashMap::new(),
-        holding: HashSet::new(),
+        sought: Sought::new(shared.spool.clone(), shared.metrics.clone()),
+        holds: Holds::new(shared.clone()),
+        shared,
         news_sender,
         news,
         settling: Settling::default(),
@@ -54,28 +57,24 @@ struct Dispatcher {
     /// Of the settings that the plans were made by.
     generation: u64,
     plans: HashMap<Domain, Plan>,
-    /// Queues that are being held; their claims are dropped.
-    holding: HashSet<QueueKey>,
+    sought: Sought,
+    holds: Holds,
     /// At most one entry for each claim, which the settings bound.
     news_sender: mpsc::UnboundedSender<News>,
     news: mpsc::UnboundedReceiver<News>,
     settling: Settling,
 }
 
-/// The way of a domain.
-enum Plan {
-    /// Known, until the DNS may say otherwise.
-    Known { way: Way, until: Option<Instant> },
-    /// Being looked up; these wait for it.
-    Sought { generation: u64, jobs: Vec<Job>, parked: Vec<QueueKey> },
+/// The way of a domain, until the DNS may say otherwise.
+struct Plan {
+    way: Way,
+    until: Option<Instant>,
 }
 
-/// What tasks report back.
-enum News {
-    /// A lookup has ended.
-    Found { domain: Domain, answer: Result<(Way, Duration), Finding> },
-    /// The hold of a queue is on disk, or cannot be.
-    Held(QueueKey),
+/// A lookup has ended.
+struct News {
+    domain: Domain,
+    answer: Result<(Way, Duration), Finding>,
 }
 
 /// What a task reports however it ends, be it by a panic: others wait for it.
@@ -103,7 +102,10 @@ impl Dispatcher {
     async fn run(mut self) {
         let shared = self.shared.clone();
         let mut failed = std::pin::pin!(shared.spool.failed());
-        let mut pauses = shared.governor.changes();
+        let mut addresses = shared.sources.news();
+        let mut pools = shared.accounts.pools().changes();
+        // Kept while others have their say: what it has begun to read is not read again.
+        let mut taking = Box::pin(take(&shared));
         loop {
             // Only the waiting is raced; what was taken is dispatched whole.
             let step = async {
@@ -113,23 +115,25 @@ impl Dispatcher {
                     () = &mut failed => Step::Failed,
                     Some(news) = self.news.recv() => Step::News(news),
                     sites = shared.sites.alarm() => Step::Alarm(sites),
-                    Ok(()) = pauses.changed() => Step::Resume,
-                    jobs = take(&shared) => Step::Jobs(jobs),
+                    ended = shared.governor.ended() => Step::Resume(ended),
+                    Ok(()) = addresses.changed() => Step::Resource,
+                    Ok(()) = pools.changed() => Step::Resource,
+                    () = self.holds.advance() => Step::Nothing,
+                    jobs = taking.as_mut() => Step::Jobs(jobs),
                 }
             };
             match self.settling.along(step).await {
                 Step::Jobs(jobs) => {
+                    taking.set(take(&shared));
                     for job in jobs {
                         self.dispatch(job);
                     }
                 }
-                Step::Resume => shared.sites.resume(),
+                Step::Resume(ended) => self.count_recalled(shared.sites.resume(&ended)),
+                Step::Resource => self.count_recalled(shared.sites.resource()),
+                Step::Nothing => {}
                 Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
-                Step::News(News::Found { domain, answer }) => self.arrive(domain, answer),
-                Step::News(News::Held(queue)) => {
-                    self.holding.remove(&queue);
-                    shared.spool.unpark(&queue);
-                }
+                Step::News(News { domain, answer }) => self.arrive(&domain, answer),
                 Step::Stop => break,
                 Step::Failed => {
                     tracing::error!("the spool has failed: no delivery starts any more");
@@ -139,7 +143,8 @@ impl Dispatcher {
             }
             self.settling.make_room().await;
         }
-        self.plans.clear();
+        drop(taking);
+        self.sought.clear();
         shared.sites.clear();
         self.settling.finish().await;
     }
@@ -148,23 +153,17 @@ impl Dispatcher {
         let config = self.shared.config.load_full();
         if config.generation != self.generation {
             self.generation = config.generation;
-            self.plans.retain(|_, plan| matches!(plan, Plan::Sought { .. }));
+            self.plans.clear();
         }
         let domain = &job.claim.queue.domain;
-        match self.plans.get_mut(domain) {
-            Some(Plan::Known { way, until }) if until.is_none_or(|until| self.shared.clock.instant() < until) => {
-                let way = way.clone();
+        let is_valid = |plan: &&Plan| plan.until.is_none_or(|until| self.shared.clock.instant() < until);
+        match self.plans.get(domain).filter(is_valid) {
+            Some(plan) => {
+                let way = plan.way.clone();
                 self.send(&config, &way, job);
             }
-            Some(Plan::Sought { jobs, parked, .. }) => {
-                if jobs.len() < config.settings.limits.ready_per_site {
-                    jobs.push(job);
-                } else {
-                    self.shared.spool.park(&job.claim.queue);
-                    parked.push(job.claim.queue.clone());
-                }
-            }
-            Some(Plan::Known { .. }) | None => self.find(&config, job),
+            None if self.sought.is_sought(domain) => self.seek(&config, job),
+            None => self.find(&config, job),
         }
     }
 
@@ -172,8 +171,8 @@ impl Dispatcher {
     fn find(&mut self, config: &Arc<Config>, job: Job) {
         let domain = job.claim.queue.domain.clone();
         let target = match config.routes.lookup(&domain) {
-            Route::Mx => return self.seek(config, domain, job),
-            Route::Hold => return self.hold(job),
+            Route::Mx => return self.seek(config, job),
+            Route::Hold => return self.holds.begin(job),
             Route::Static(route) => Some(Arc::new(Target::of_route(route))),
             Route::Smarthost(name) => config.smarthosts.get(&**name).cloned(),
             Route::BuiltIn(name) => {
@@ -184,7 +183,7 @@ impl Dispatcher {
         match target {
             Some(target) => {
                 let way = Way::of(target);
-                self.remember(domain, Plan::Known { way: way.clone(), until: None });
+                self.remember(domain, Plan { way: way.clone(), until: None });
                 self.send(config, &way, job);
             }
             // The settings were checked: their routes lead somewhere.
@@ -192,46 +191,45 @@ impl Dispatcher {
         }
     }
 
-    /// Asks the DNS.
-    fn seek(&mut self, config: &Arc<Config>, domain: Domain, job: Job) {
-        self.remember(
-            domain.clone(),
-            Plan::Sought { generation: config.generation, jobs: vec![job], parked: Vec::new() },
-        );
+    /// Asks the DNS, or waits for its answer.
+    fn seek(&mut self, config: &Arc<Config>, job: Job) {
+        let domain = job.claim.queue.domain.clone();
+        if !self.sought.add(job, config.generation, &config.settings.limits) {
+            return;
+        }
         let shared = self.shared.clone();
         shared.seeking.lock().insert(domain.clone(), shared.clock.now());
         let answer = Err(Finding::internal("the lookup failed"));
-        let report = self.report(News::Found { domain: domain.clone(), answer });
+        let report = self.report(News { domain: domain.clone(), answer });
         let config = config.clone();
         self.shared.scope.spawn("lookup", async move {
             tokio::select! {
                 biased;
-                answer = look_up(&shared, &config, &domain) => report.say(News::Found { domain: domain.clone(), answer }),
+                answer = look_up(&shared, &config, &domain) => report.say(News { domain: domain.clone(), answer }),
                 () = shared.scope.cancelled() => {}
             }
         });
     }
 
     /// A lookup has ended: those that waited for it go on.
-    fn arrive(&mut self, domain: Domain, answer: Result<(Way, Duration), Finding>) {
-        self.shared.seeking.lock().remove(&domain);
-        let Some(Plan::Sought { generation, jobs, parked }) = self.plans.remove(&domain) else { return };
+    fn arrive(&mut self, domain: &Domain, answer: Result<(Way, Duration), Finding>) {
+        self.shared.seeking.lock().remove(domain);
+        let Some((Waiting { generation, jobs, .. }, left)) = self.sought.end(domain) else { return };
         let config = self.shared.config.load_full();
         match answer {
             // The domain may have another route by now.
             _ if generation != config.generation => jobs.into_iter().for_each(|job| self.dispatch(job)),
             Ok((way, holds)) => {
                 let until = Some(self.shared.clock.instant() + holds);
-                self.remember(domain, Plan::Known { way: way.clone(), until });
+                self.remember(domain.clone(), Plan { way: way.clone(), until });
                 for job in jobs {
                     self.send(&config, &way, job);
                 }
             }
             Err(finding) => self.refuse(jobs, &finding),
         }
-        for queue in parked {
-            self.shared.spool.unpark(&queue);
-        }
+        left.iter().for_each(|queue| self.shared.spool.unpark(queue));
+        self.sought.let_in(&config.settings.limits);
     }
 
     fn send(&mut self, config: &Config, way: &Way, mut job: Job) {
@@ -292,6 +290,10 @@ impl Dispatcher {
         self.shared.sites.tidy(site);
     }
 
+    fn count_recalled(&self, queues: u64) {
+        self.shared.metrics.outbound_recalled.inc_by(queues);
+    }
+
     fn expire(&mut self, expired: Expired) {
         let results = unattempted::expired(&self.shared, &expired);
         self.settling.settle(&self.shared, expired.job, results);
@@ -304,33 +306,13 @@ impl Dispatcher {
         }
     }
 
-    /// Leaves the queue in the spool, where operators see that it is held.
-    fn hold(&mut self, job: Job) {
-        let queue = job.claim.queue.clone();
-        if !self.holding.insert(queue.clone()) {
-            return;
-        }
-        // Nothing more of it is handed out until the hold is on disk.
-        self.shared.spool.park(&queue);
-        let shared = self.shared.clone();
-        let report = self.report(News::Held(queue.clone()));
-        self.shared.scope.spawn("hold", async move {
-            tracing::info!(account = %queue.account, domain = %queue.domain, "held, because its route is hold:");
-            if let Err(error) = shared.spool.hold(&Selector::Queue(queue.clone())).await {
-                tracing::error!(domain = %queue.domain, %error, "cannot hold the queue");
-            }
-            drop(job);
-            drop(report);
-        });
-    }
-
     fn report(&self, news: News) -> Report {
         Report { news: Some(news), sender: self.news_sender.clone() }
     }
 
     fn remember(&mut self, domain: Domain, plan: Plan) {
         if self.plans.len() >= MOST_PLANS {
-            self.plans.retain(|_, plan| matches!(plan, Plan::Sought { .. }));
+            self.plans.clear();
         }
         self.plans.insert(domain, plan);
     }
@@ -363,7 +345,11 @@ async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(W
 enum Step {
     Jobs(Vec<Job>),
     Alarm(Vec<Arc<Site>>),
-    Resume,
+    /// Pauses have ended.
+    Resume(Vec<Ended>),
+    /// There is news of the addresses to leave from.
+    Resource,
+    Nothing,
     News(News),
     Stop,
     Failed,

@@ -131,6 +131,12 @@ impl Parked {
         self.earliest = Some(self.earliest.map_or(until, |earliest| earliest.min(until)));
     }
 
+    /// Lets those go that `is_meant`.
+    pub(crate) fn take_if(&mut self, is_meant: impl Fn(&QueueKey) -> bool) -> VecDeque<QueueKey> {
+        self.until.retain(|queue, _| !is_meant(queue));
+        self.rest()
+    }
+
     /// Lets the first one go.
     pub(crate) fn pop(&mut self) -> Option<QueueKey> {
         let queue = self.order.pop_front()?;
@@ -150,10 +156,15 @@ impl Parked {
     /// Lets those go whose time has come.
     pub(crate) fn over(&mut self, now: Timestamp) -> VecDeque<QueueKey> {
         self.until.retain(|_, until| *until > now);
+        self.rest()
+    }
+
+    /// Those whose time is not kept any more.
+    fn rest(&mut self) -> VecDeque<QueueKey> {
         let is_known = |queue: &QueueKey| self.until.contains_key(queue);
-        let (rest, over): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.order).into_iter().partition(is_known);
-        self.order = rest;
+        let (kept, gone): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.order).into_iter().partition(is_known);
+        self.order = kept;
         self.earliest = self.until.values().min().copied();
-        over
+        gone
     }
 }

@@ -244,8 +244,12 @@ pub struct Limits {
     pub ready_per_site: usize,
     /// Messages claimed from the queue for all sites together.
     pub ready: usize,
-    /// Recipient domains whose hosts are looked up at the same time.
+    /// Recipient domains whose hosts are looked up at the same time. Messages of as many
+    /// more are claimed from the queue and wait for that; the queues of others wait.
     pub lookups: usize,
+    /// Messages claimed from the queue for one domain whose hosts are looked up; at this
+    /// bound its queues wait, so that domains whose DNS hangs leave room for others.
+    pub ready_per_lookup: usize,
     /// Hosts of which it is remembered what became of connections to them.
     pub known_hosts: usize,
     /// Recipient domains whose MTA-STS policy is kept. Beyond, those that mail was
@@ -275,6 +279,7 @@ impl Default for Limits {
             ready_per_site: 1_000,
             ready: 20_000,
             lookups: 200,
+            ready_per_lookup: 16,
             known_hosts: 10_000,
             sts_policies: 20_000,
             sts_fetches: 100,
@@ -298,6 +303,7 @@ impl Limits {
             ("ready_per_site", self.ready_per_site),
             ("ready", self.ready),
             ("lookups", self.lookups),
+            ("ready_per_lookup", self.ready_per_lookup),
             ("known_hosts", self.known_hosts),
             ("sts_policies", self.sts_policies),
             ("sts_fetches", self.sts_fetches),

@@ -1,16 +1,18 @@
 //! The ready queue and the connections of one lane of a site, which some domains
 //! share.
 //!
-//! Claims are handed straight to a waiting connection; without one a new
-//! connection is asked for, up to the lane's limit; at the limit they wait in
-//! the ready queue; with that full their queue is parked in the spool until
-//! there is room. A claim that has waited here until its message expired is
+//! A claim wakes a waiting connection; without one a new connection is asked
+//! for, up to the lane's limit; at the limit claims wait in the ready queue; with
+//! that full their queue is parked in the spool until there is room. A connection
+//! takes a claim when it has its turn, not before: until then the claim may expire or
+//! be paused like any other. A claim that has waited here until its message expired is
 //! given out as that. Nothing here polls.
 //!
 //! A lane that has not proved itself holds little: one connection until a host
 //! has greeted us, and few claims until messages are taken. So any number of
 //! dead or hanging sites leave room for the living ones.
 
+mod aside;
 mod look;
 
 use std::collections::VecDeque;
@@ -31,6 +33,7 @@ use crate::source::Place;
 use crate::target::Target;
 use crate::walk::Refused;
 
+use aside::Wait;
 pub(crate) use look::Asked;
 
 /// Hosts that took few connections are offered one more with so many messages
@@ -105,6 +108,8 @@ struct State {
     parked: Parked,
     /// Queues that wait for the end of a pause.
     paused: Parked,
+    /// Queues that wait for an address to leave from.
+    sourceless: Parked,
     /// The last pause, and when it is thought to end.
     pause: Option<(Option<Timestamp>, String)>,
     /// When the site is to be woken.
@@ -113,7 +118,7 @@ struct State {
     is_greeted: bool,
     down: Option<Down>,
     /// Connections without a message, the one used last at the end.
-    waiting: Vec<oneshot::Sender<Job>>,
+    waiting: Vec<oneshot::Sender<()>>,
     /// Open or being opened.
     connections: usize,
     /// How many the hosts were found to take, where that is fewer than there might be.
@@ -139,25 +144,30 @@ struct Down {
 }
 
 impl State {
-    /// Gives a job to a connection that waits, the one used last first, so
-    /// that those in excess idle out. Returned when none does.
-    fn hand_over(&mut self, mut job: Job) -> Option<Job> {
+    /// Wakes a connection that waits, the one used last first, so that those in excess
+    /// idle out. It finds what is made ready before the lock is given up. False when
+    /// none waits.
+    fn wake(&mut self) -> bool {
         while let Some(connection) = self.waiting.pop() {
-            match connection.send(job) {
-                Ok(()) => return None,
-                Err(back) => job = back,
+            if connection.send(()).is_ok() {
+                return true;
             }
         }
-        Some(job)
+        false
     }
 
     fn said(&self) -> Option<String> {
         self.refusals.back().map(|refusal| refusal.text.clone())
     }
 
+    /// Whether nothing is aside.
+    fn is_free(&self) -> bool {
+        self.paused.is_empty() && self.sourceless.is_empty()
+    }
+
     fn is_unused(&self) -> bool {
         let is_idle = self.connections == 0 && self.ready.is_empty() && self.down.is_none();
-        is_idle && self.parked.is_empty() && self.paused.is_empty()
+        is_idle && self.parked.is_empty() && self.is_free()
     }
 }
 
@@ -185,24 +195,27 @@ impl Site {
     pub(crate) fn push(&self, job: Job) -> Pushed {
         let mut state = self.state.lock();
         if let Some(pause) = self.pause_of(&job) {
-            return self.wait(&mut state, job, pause.until, &pause.why);
+            return self.wait(&mut state, job, &Wait::from(&pause));
         }
-        let Some(job) = state.hand_over(job) else { return Pushed::Taken };
-        if let Some((down, this)) = state.down.as_ref().zip(self.this.upgrade())
-            && job.claim.ready_since <= down.at
-        {
-            return Pushed::Unreachable(this, job, down.refused.clone());
-        }
-        if state.ready.len() >= self.room(&state) {
-            if job.claim.message.expires_at <= self.around.clock.now() {
-                return Pushed::Expired(Expired { job, said: state.said() });
+        let is_awaited = state.wake();
+        if !is_awaited {
+            if let Some((down, this)) = state.down.as_ref().zip(self.this.upgrade())
+                && job.claim.ready_since <= down.at
+            {
+                return Pushed::Unreachable(this, job, down.refused.clone());
             }
-            self.park(&mut state, job);
-            return Pushed::Taken;
+            if state.ready.len() >= self.room(&state) {
+                if job.claim.message.expires_at <= self.around.clock.now() {
+                    return Pushed::Expired(Expired { job, said: state.said() });
+                }
+                self.park(&mut state, job);
+                return Pushed::Taken;
+            }
         }
-        let is_wanted = state.connections < self.limit(&state);
+        let is_wanted = !is_awaited && state.connections < self.limit(&state);
         state.connections += usize::from(is_wanted);
-        let since = if is_wanted { self.around.clock.now() } else { job.claim.ready_since };
+        let now = self.around.clock.now();
+        let since = if is_awaited || is_wanted { now } else { job.claim.ready_since };
         state.ready.push(job, since.saturating_add(LAST_CHANCE));
         self.set_alarm(&mut state);
         match self.this.upgrade().filter(|_| is_wanted) {
@@ -211,43 +224,10 @@ impl Site {
         }
     }
 
-    /// For a job that has to wait until then, if its message lives as long.
-    pub(crate) fn hold_back(&self, job: Job, until: Timestamp, why: &str) -> Pushed {
-        self.wait(&mut self.state.lock(), job, Some(until), why)
-    }
-
-    fn wait(&self, state: &mut State, job: Job, until: Option<Timestamp>, why: &str) -> Pushed {
-        if job.claim.message.expires_at <= self.around.clock.now() {
-            return Pushed::Expired(Expired { job, said: Some(why.to_owned()) });
-        }
-        self.pause(state, job, until, why);
-        Pushed::Taken
-    }
-
     /// Why a job has to wait.
     fn pause_of(&self, job: &Job) -> Option<Pause> {
         let claim = &job.claim;
         self.gate.pause(&claim.queue.domain, responsible_domain(&claim.message))
-    }
-
-    /// Gives a claim back until a pause ends or the message's time does. Others of
-    /// its queue may have another lane, and pass.
-    fn pause(&self, state: &mut State, job: Job, until: Option<Timestamp>, why: &str) {
-        let (queue, expires_at) = (job.claim.queue.clone(), job.claim.message.expires_at);
-        let end = until.map_or(expires_at, |until| until.min(expires_at));
-        job.claim.set_aside(end);
-        state.paused.add(queue, end);
-        state.pause = Some((until, why.to_owned()));
-        self.set_alarm(state);
-    }
-
-    /// Some pause has ended: queues that wait for one are looked at again.
-    pub(crate) fn resume(&self) {
-        let mut state = self.state.lock();
-        while let Some(queue) = state.paused.pop() {
-            self.around.spool.recall(&queue);
-        }
-        state.pause = None;
     }
 
     /// Connections that there may be.
@@ -267,7 +247,13 @@ impl Site {
     /// Has the site woken when the first one's time is over.
     fn set_alarm(&self, state: &mut State) {
         let forgotten = state.down.as_ref().map(|down| down.at.saturating_add(DOWN));
-        let earliest = [state.ready.earliest(), state.parked.earliest(), state.paused.earliest(), forgotten];
+        let earliest = [
+            state.ready.earliest(),
+            state.parked.earliest(),
+            state.paused.earliest(),
+            state.sourceless.earliest(),
+            forgotten,
+        ];
         let at = earliest.into_iter().flatten().min();
         if at != state.alarm {
             self.around.alarms.set(self.id, state.alarm, at, &self.this);
@@ -284,9 +270,8 @@ impl Site {
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
         state.parked.over(now).iter().for_each(|queue| self.around.spool.unpark(queue));
         // All that is aside: what has to wait on comes back here, and is known again.
-        state.paused.over(now).iter().for_each(|queue| self.around.spool.recall(queue));
-        if state.paused.is_empty() {
-            state.pause = None;
+        for queues in [state.paused.over(now), state.sourceless.over(now)] {
+            self.recall(&mut state, queues);
         }
         let expired = state.ready.expired(now);
         self.unpark(&mut state);
@@ -318,33 +303,28 @@ impl Site {
         }
     }
 
-    /// The next job for a connection that waits at most `idle` for it.
-    pub(crate) async fn next(&self, idle: Duration) -> Option<Job> {
-        let mut handed = {
+    /// Waits until something is ready, at most `idle`; whether something may be.
+    pub(crate) async fn work(&self, idle: Duration) -> bool {
+        let woken = {
             let mut state = self.state.lock();
-            if let Some(job) = self.pop(&mut state) {
-                return Some(job);
-            }
-            if idle.is_zero() {
-                return None;
+            if !state.ready.is_empty() || idle.is_zero() {
+                return !state.ready.is_empty();
             }
             let (sender, receiver) = oneshot::channel();
             state.waiting.push(sender);
             receiver
         };
-        if let Ok(job) = tokio::time::timeout(idle, &mut handed).await {
-            return job.ok();
+        if let Ok(woken) = tokio::time::timeout(idle, woken).await {
+            return woken.is_ok();
         }
         let mut state = self.state.lock();
-        handed.close();
-        if let Ok(job) = handed.try_recv() {
-            return Some(job);
-        }
         state.waiting.retain(|waiting| !waiting.is_closed());
-        self.pop(&mut state)
+        !state.ready.is_empty()
     }
 
-    fn pop(&self, state: &mut State) -> Option<Job> {
+    /// The next job, for a connection that has its turn.
+    pub(crate) fn take(&self) -> Option<Job> {
+        let mut state = self.state.lock();
         let mut next = None;
         while let Some(job) = state.ready.pop() {
             match self.pause_of(&job) {
@@ -352,10 +332,10 @@ impl Site {
                     next = Some(job);
                     break;
                 }
-                Some(pause) => self.pause(state, job, pause.until, &pause.why),
+                Some(pause) => self.set_aside(&mut state, job, &Wait::from(&pause)),
             }
         }
-        self.unpark(state);
+        self.unpark(&mut state);
         next
     }
 
@@ -382,10 +362,9 @@ impl Site {
             return Some(job);
         }
         state.taken_at_once = Some(others);
-        if let Some(job) = state.hand_over(job) {
-            let chance = self.around.clock.now().saturating_add(LAST_CHANCE);
-            state.ready.push_front(job, chance);
-        }
+        let chance = self.around.clock.now().saturating_add(LAST_CHANCE);
+        state.ready.push_front(job, chance);
+        state.wake();
         None
     }
 
@@ -416,7 +395,9 @@ impl Site {
     pub(crate) fn left(&self, may_be_replaced: bool) -> bool {
         let mut state = self.state.lock();
         state.connections -= 1;
-        let wanted = may_be_replaced && !state.ready.is_empty() && state.connections < self.limit(&state);
+        // It may have been woken for what is ready.
+        let is_left = may_be_replaced && !state.ready.is_empty() && !state.wake();
+        let wanted = is_left && state.connections < self.limit(&state);
         state.connections += usize::from(wanted);
         wanted
     }

@@ -12,7 +12,7 @@ use crate::SiteView;
 use crate::alarm::Alarms;
 use crate::lane::Lane;
 use crate::settings::Limits;
-use crate::shaping::Governor;
+use crate::shaping::{Ended, Governor};
 use crate::site::{Job, Pushed, Site};
 use crate::target::Target;
 
@@ -62,12 +62,24 @@ impl Sites {
         self.site(&mut map, to).hold_back(job, until, why)
     }
 
-    /// A pause has ended somewhere: what waits for that goes on.
-    pub(crate) fn resume(&self) {
+    /// Pauses have ended: what they held goes on. How many queues are looked at again.
+    pub(crate) fn resume(&self, ended: &[Ended]) -> u64 {
+        self.each(|site| site.resume(ended))
+    }
+
+    /// There is news of the addresses to leave from: what waits for one goes on. How many
+    /// queues are looked at again.
+    pub(crate) fn resource(&self) -> u64 {
+        self.each(Site::resource)
+    }
+
+    fn each(&self, lets_go: impl Fn(&Site) -> u64) -> u64 {
+        let mut count = 0;
         for site in self.all() {
-            site.resume();
+            count += lets_go(&site);
             self.tidy(&site);
         }
+        count
     }
 
     /// Waits until lanes have jobs whose time is over, or queues that are to be

@@ -14,7 +14,7 @@ use crate::connection::{Connection, Stop};
 use crate::progress::{Progress, Step};
 use crate::report::Results;
 use crate::settle::Settling;
-use crate::shaping::Permit;
+use crate::shaping::{Permit, Turn};
 use crate::site::{Job, Site};
 use crate::walk::Refused;
 
@@ -82,18 +82,24 @@ impl Worker {
             permit = site.gate.connection() => permit,
             () = self.stop.wait() => return,
         };
-        while let Some(job) = self.next_job(&permit).await {
+        while let Some((job, turn)) = self.next_job(&permit).await {
             let (shared, site) = (self.shared.clone(), self.site.clone());
             let mut attempt = Attempt::new(&shared, &site, job);
             let running =
                 AssertUnwindSafe(attempt.run(&mut self.connection, &mut self.stop, &self.progress)).catch_unwind();
-            match self.settling.along(running).await {
+            let reach = self.settling.along(running).await;
+            if attempt.has_begun() {
+                turn.used();
+            }
+            match reach {
                 Ok(Reach::Done) => self.settle(attempt.into_parts()),
                 Ok(Reach::Unreachable(refused)) => match self.site.take_back(attempt.into_parts().0) {
                     None => return,
                     Some(job) => self.refuse_all(job, &refused).await,
                 },
                 Ok(Reach::Stopped) => return self.settle(attempt.into_parts()),
+                // Its claim is due as before, and finds its lane anew.
+                Ok(Reach::Misplaced) => drop(attempt),
                 // The claim must not go back as it was: it would be tried again at once.
                 Err(_) => {
                     self.connection = None;
@@ -115,30 +121,39 @@ impl Worker {
         self.settling.settle(&self.shared, job, results);
     }
 
-    /// The next job, or `None` when this task has to end.
-    async fn next_job(&mut self, permit: &Permit) -> Option<Job> {
-        self.progress.waits(Step::Turn);
-        self.turn().await?;
-        self.progress.waits(Step::Idle);
-        let idle = match &self.connection {
-            Some(_) => self.shared.config.load().settings.limits.connection_idle.as_duration(),
-            None => Duration::ZERO,
-        };
-        let next = async {
-            tokio::select! {
-                biased;
-                () = self.stop.wait() => None,
-                job = self.site.next(idle) => job,
-                // Idle, while another lane waits for the place.
-                () = permit.wanted() => None,
+    /// The next job and leave to begin it, or `None` when this task has to end. A turn
+    /// is asked for when something is ready, and the job taken with the turn.
+    async fn next_job(&mut self, permit: &Permit) -> Option<(Job, Turn)> {
+        loop {
+            self.progress.waits(Step::Idle);
+            let idle = match &self.connection {
+                Some(_) => self.shared.config.load().settings.limits.connection_idle.as_duration(),
+                None => Duration::ZERO,
+            };
+            let work = async {
+                tokio::select! {
+                    biased;
+                    () = self.stop.wait() => false,
+                    is_there = self.site.work(idle) => is_there,
+                    // Idle, while another lane waits for the place.
+                    () = permit.wanted() => false,
+                }
+            };
+            if !self.settling.along(work).await {
+                return None;
             }
-        };
-        self.settling.along(next).await
+            self.progress.waits(Step::Turn);
+            let turn = self.turn().await?;
+            // Another connection may have taken it, or its time was over.
+            if let Some(job) = self.site.take() {
+                return Some((job, turn));
+            }
+        }
     }
 
     /// Waits until the site may be sent the next message. A connection is not kept
     /// for longer than it may be idle. `None` when the relay stops.
-    async fn turn(&mut self) -> Option<()> {
+    async fn turn(&mut self) -> Option<Turn> {
         let idle = self.shared.config.load().settings.limits.connection_idle.as_duration();
         let site = self.site.clone();
         loop {
@@ -146,13 +161,13 @@ impl Worker {
             let turn = async {
                 tokio::select! {
                     biased;
-                    () = site.gate.turn() => Some(true),
+                    turn = site.gate.turn() => Some(Some(turn)),
                     () = self.stop.wait() => None,
-                    () = tokio::time::sleep(idle), if is_connected => Some(false),
+                    () = tokio::time::sleep(idle), if is_connected => Some(None),
                 }
             };
-            if self.settling.along(turn).await? {
-                return Some(());
+            if let Some(turn) = self.settling.along(turn).await? {
+                return Some(turn);
             }
             self.close().await;
         }

@@ -254,9 +254,10 @@ impl Spool {
         operator::release(&self.0.0, selector).await
     }
 
-    /// Makes waiting messages due now, held ones apart; how many parts of
-    /// messages, by recipient domain. Before its time (`not_before`) a message
-    /// is made due only when it is named by its id.
+    /// Makes waiting messages due now, held ones apart, also those that are set aside
+    /// ([`Claim::set_aside`]); how many parts of messages, by recipient domain. What they
+    /// were set aside for may hold on, and then they are again. Before its time
+    /// (`not_before`) a message is made due only when it is named by its id.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].

@@ -11,6 +11,7 @@ use postrider_mail::AccountId;
 use postrider_store::{Change, Store, Table};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::Error;
 
@@ -38,6 +39,7 @@ pub(crate) struct Catalog<T> {
     table: Table<Key, String>,
     known: RwLock<HashMap<AccountId, BTreeMap<String, Arc<T>>>>,
     revision: AtomicU64,
+    changes: watch::Sender<()>,
     max: u64,
 }
 
@@ -71,12 +73,22 @@ impl<T: Item> Catalog<T> {
             let item: T = serde_json::from_str(&text).map_err(|error| unreadable::<T>(&error))?;
             known.entry(key.account).or_default().insert(key.name, Arc::new(item));
         }
-        Ok(Self { table, known: RwLock::new(known), revision: AtomicU64::new(0), max })
+        Ok(Self { table, known: RwLock::new(known), revision: AtomicU64::new(0), changes: watch::Sender::new(()), max })
     }
 
     /// Grows with every change.
     pub(crate) fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
+    }
+
+    /// Says when there was a change.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn has_changed(&self) {
+        self.revision.fetch_add(1, Ordering::Release);
+        self.changes.send_replace(());
     }
 
     pub(crate) fn find(&self, account: AccountId, name: &str) -> Option<Arc<T>> {
@@ -146,7 +158,7 @@ impl<T: Item> Catalog<T> {
         for item in &items {
             known.entry(item.account()).or_default().insert(item.name(), item.clone());
         }
-        self.revision.fetch_add(1, Ordering::Release);
+        self.has_changed();
         Ok(items)
     }
 
@@ -161,7 +173,7 @@ impl<T: Item> Catalog<T> {
                 known.remove(&account);
             }
         }
-        self.revision.fetch_add(1, Ordering::Release);
+        self.has_changed();
         Ok(())
     }
 }

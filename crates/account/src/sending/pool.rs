@@ -93,6 +93,12 @@ impl Pools {
         self.0.pools.revision()
     }
 
+    /// Changes with any pool.
+    #[must_use]
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.0.pools.changes()
+    }
+
     /// The pool of this name, from memory.
     #[must_use]
     pub fn find(&self, account: AccountId, name: &str) -> Option<Arc<Pool>> {

@@ -1,7 +1,7 @@
 //! From what hosts said to the outcomes of an attempt.
 
 use postrider_mail::dsn::Action;
-use postrider_mail::{Delays, Disposition, Recipient, Stage, SuppressionSource};
+use postrider_mail::{DelayType, Delays, Disposition, Recipient, Stage, SuppressionSource};
 use postrider_smtp::{RecipientResult, TransactionResult};
 
 use super::Attempt;
@@ -123,8 +123,15 @@ impl Attempt<'_> {
             }
         };
         finding.retry_after = heard.retry_after;
-        if let Some(shaping::Action::Bounce(kind)) = heard.action {
-            finding.verdict = Verdict::Bounced(kind);
+        match heard.action {
+            Some(shaping::Action::Bounce(kind)) => finding.verdict = Verdict::Bounced(kind),
+            // It is about our address, whatever the code says: the message waits for the end
+            // of the block in the spool, or leaves from another address before.
+            Some(shaping::Action::Blocked(_)) => {
+                finding.verdict = Verdict::Deferred(DelayType::IpFailure);
+                finding.retry_after = None;
+            }
+            _ => {}
         }
         finding
     }

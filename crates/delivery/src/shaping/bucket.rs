@@ -39,6 +39,12 @@ impl Bucket {
         Ok(())
     }
 
+    /// Takes a token back that was not used.
+    pub(crate) fn give_back(&mut self, rate: Rate) {
+        self.rescale(rate);
+        self.full_at = self.full_at.saturating_sub(u128::from(rate.nanos()));
+    }
+
     /// Tokens that are there.
     pub(crate) fn tokens(mut self, rate: Rate, now: Duration) -> u64 {
         self.rescale(rate);
@@ -126,6 +132,22 @@ mod tests {
                 prop_assert!(wait <= token, "nobody waits by an old rate: {wait:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_token_that_is_given_back_is_there_again_and_no_more_than_that() {
+        let rate: Rate = "6/m".parse().unwrap();
+        let mut bucket = Bucket::default();
+        let now = Duration::from_secs(1);
+        assert_eq!(bucket.take(rate, now), Ok(()));
+        bucket.give_back(rate);
+        assert_eq!(bucket.take(rate, now), Ok(()));
+        assert_eq!(bucket.take(rate, now), Err(Duration::from_secs(10)));
+        // Back after it has filled up by itself.
+        bucket.give_back(rate);
+        let later = now + Duration::from_hours(1);
+        assert_eq!(bucket.take(rate, later), Ok(()));
+        assert_eq!(bucket.take(rate, later), Err(Duration::from_secs(10)));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use postrider_mail::{BounceKind, Domain, Severity, SmtpReply, Stage};
 
 use super::feedback::{Effect, Rule, comparable};
 use super::governor::{Inner, SiteState};
-use super::pause::{Pause, Scope};
+use super::pacer::Given;
+use super::pause::{Ended, Pause, Scope};
 use super::retry_after::retry_after;
 use super::rules::SiteRules;
 use super::seats::Seat;
@@ -33,6 +34,40 @@ pub(crate) struct Gate {
 pub(crate) struct Permit {
     site: Seat,
     provider: Option<Seat>,
+}
+
+/// Leave to begin one message. Unless it is [`used`](Turn::used) it goes to the next
+/// one who asks.
+#[derive(Default)]
+#[must_use = "a turn that is dropped is given back"]
+pub(crate) struct Turn {
+    /// Whose rates count it: the site's, the provider's.
+    counted: [Option<Arc<Throttle>>; 2],
+}
+
+impl Turn {
+    /// A message has begun by it.
+    pub(crate) fn used(mut self) {
+        self.counted = [None, None];
+    }
+
+    /// True when there was something to wait for.
+    async fn take(&mut self, throttle: &Arc<Throttle>) -> bool {
+        match throttle.pacer.turn().await {
+            Given::Free => false,
+            Given::Counted { has_waited } => {
+                let free = self.counted.iter_mut().find(|place| place.is_none());
+                free.map(|place| place.insert(throttle.clone()));
+                has_waited
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.counted.iter().flatten().for_each(|throttle| throttle.pacer.give_back());
+    }
 }
 
 /// What follows from a reply.
@@ -89,16 +124,18 @@ impl Gate {
         throttle.seats.take(self.number).await
     }
 
-    /// Resolves when the next message may begin. Giving up waiting loses at
-    /// most a turn. Costs two atomic loads where there is no rate.
-    pub(crate) async fn turn(&self) {
-        let mut has_waited = self.site.throttle.pacer.turn().await;
+    /// Resolves when the next message may begin. Giving up waiting loses nothing.
+    /// Costs two atomic loads where there is no rate.
+    pub(crate) async fn turn(&self) -> Turn {
+        let mut turn = Turn::default();
+        let mut has_waited = turn.take(&self.site.throttle).await;
         if let Some(provider) = self.site.provider.load_full() {
-            has_waited |= provider.throttle.pacer.turn().await;
+            has_waited |= turn.take(&provider.throttle).await;
         }
         if has_waited {
             self.inner.metrics.shaping_waits.of(ShapingWait::Rate).inc();
         }
+        turn
     }
 
     /// Why mail of the lane to a recipient domain, signed by `signing_domain`,
@@ -119,6 +156,23 @@ impl Gate {
         self.site.pause_of(&scopes, self.inner.clock.now())
     }
 
+    /// Whether a pause that has ended held mail of the lane to a recipient domain.
+    pub(crate) fn was_held_by(&self, ended: &Ended, domain: &Domain) -> bool {
+        let provider = self.site.provider.load();
+        match ended {
+            Ended::Heard(throttle, scope) => {
+                let of_provider = provider.as_ref().map(|provider| &provider.throttle);
+                let is_there = [Some(&self.site.throttle), of_provider].into_iter().flatten();
+                let is_mine = matches!(scope, Scope::SigningDomain(_)) || *scope == self.source;
+                is_mine && is_there.into_iter().any(|known| Arc::ptr_eq(known, throttle))
+            }
+            Ended::Ordered(order) => {
+                let provider = provider.as_ref().map(|provider| &*provider.name);
+                order.holds(&self.site.place, provider, self.source_name(), domain.as_str())
+            }
+        }
+    }
+
     /// The site has taken a message.
     pub(crate) fn taken(&self) {
         self.site.throttle.message_taken();
@@ -137,7 +191,10 @@ impl Gate {
         let text = comparable(reply);
         let shaping = self.inner.shaping.load();
         let rule = shaping.feedback_of(provider).find(|rule| rule.matches(stage, reply, &text));
-        let said = (reply.severity() == Severity::Transient).then(|| retry_after(&text)).flatten();
+        // A permanent refusal has no time, unless it is our address that it is about.
+        let is_block = rule.is_some_and(|rule| matches!(rule.effect, Effect::BlockSource(_)));
+        let has_time = is_block || reply.severity() == Severity::Transient;
+        let said = has_time.then(|| retry_after(&text)).flatten();
         if said.is_some() {
             self.inner.metrics.shaping_retry_after.inc();
         }
@@ -188,7 +245,7 @@ impl Gate {
             }
             Effect::BlockSource(time) => {
                 metrics.of(Feedback::BlockSource).inc();
-                let pause = self.pause_from(rule, PauseKind::Block, time, reply);
+                let pause = self.pause_from(rule, PauseKind::Block, said.unwrap_or(time), reply);
                 if self.add_pause(rule, self.source.clone(), &pause) {
                     let source = self.source_name();
                     tracing::warn!(site, source, rule = &*rule.name, %reply, "the site has blocked this address: somebody has to look");

@@ -11,11 +11,11 @@ use postrider_base::metrics::Metrics;
 use postrider_base::{Clock, Scope as Tasks, Timestamp};
 use postrider_mail::Domain;
 use postrider_store::Store;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::gate::{Gate, SYSTEM};
 use super::orders::{Order, Orders};
-use super::pause::{Pause, Scope};
+use super::pause::{Ended, Pause, Scope};
 use super::rules::{Place, ProviderRules, Shaping, SiteRules, own_name};
 use super::throttle::{Allowed, Throttle, UNLIMITED};
 use crate::Error;
@@ -42,8 +42,10 @@ pub(super) struct Inner {
     ends: Mutex<BTreeMap<(Timestamp, u64), Weak<Throttle>>>,
     /// There is a new end.
     new_end: Notify,
-    /// Counts pauses that have ended.
-    changes: watch::Sender<u64>,
+    /// Pauses that have ended and that nobody has been told of.
+    ended: Mutex<Vec<Ended>>,
+    /// There are some.
+    has_ended: Notify,
     numbers: AtomicU64,
 }
 
@@ -79,7 +81,8 @@ impl Governor {
             providers: Mutex::default(),
             ends: Mutex::default(),
             new_end: Notify::new(),
-            changes: watch::Sender::new(0),
+            ended: Mutex::default(),
+            has_ended: Notify::new(),
             numbers: AtomicU64::new(0),
         };
         Ok(Self(Arc::new(inner)))
@@ -135,9 +138,17 @@ impl Governor {
         target
     }
 
-    /// Changes whenever a pause has ended, by itself or by an operator.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+    /// Waits for pauses to end, by themselves or by an operator; which. For one who asks
+    /// again and again. Giving up waiting loses nothing.
+    pub(crate) async fn ended(&self) -> Vec<Ended> {
+        loop {
+            let called = self.0.has_ended.notified();
+            let ended = std::mem::take(&mut *self.0.ended.lock());
+            if !ended.is_empty() {
+                return ended;
+            }
+            called.await;
+        }
     }
 
     /// Whether mail to a site from a source waits because of what hosts said.
@@ -163,6 +174,7 @@ impl Governor {
     pub(crate) async fn resume(&self, name: &str, source: Option<&str>) -> Result<usize, Error> {
         let is_source = |of: Option<&str>| source.is_none() || of == source;
         let orders = self.0.orders.remove(|order| order.name == name && is_source(order.source.as_deref())).await?;
+        let mut ended: Vec<_> = orders.into_iter().map(Ended::Ordered).collect();
         let ends = |scope: &Scope, _: &Pause| match scope {
             Scope::Source(of) => is_source(Some(of.as_deref().unwrap_or(SYSTEM))),
             Scope::SigningDomain(_) => source.is_none(),
@@ -170,10 +182,9 @@ impl Governor {
         let sites = self.0.sites_called(name);
         let provider = self.0.providers.lock().get(name).cloned();
         let throttles = sites.iter().map(|site| &site.throttle).chain(provider.iter().map(|state| &state.throttle));
-        let count = orders + throttles.map(|throttle| throttle.resume(ends)).sum::<usize>();
-        if count > 0 {
-            self.0.changed();
-        }
+        ended.extend(throttles.flat_map(|throttle| throttle.resume(ends)));
+        let count = ended.len();
+        self.0.have_ended(ended);
         Ok(count)
     }
 
@@ -197,13 +208,12 @@ impl Governor {
 
     async fn end_due(&self) {
         let now = self.0.clock.now();
-        let ended = self.0.take_ended(now);
-        for throttle in ended.values().filter_map(Weak::upgrade) {
-            throttle.resume(|_, pause| pause.is_over(now));
-        }
-        let ended = self.0.orders.end(now);
-        self.0.changed();
-        for order in ended {
+        let throttles = self.0.take_due(now);
+        let throttles = throttles.values().filter_map(Weak::upgrade);
+        let heard = throttles.flat_map(|throttle| throttle.resume(|_, pause| pause.is_over(now)));
+        let orders = self.0.orders.end(now);
+        self.0.have_ended(heard.chain(orders.iter().cloned().map(Ended::Ordered)));
+        for order in orders {
             if let Err(error) = self.0.orders.forget(&order).await {
                 tracing::warn!(%error, "a pause that is over stays in the table");
             }
@@ -309,14 +319,15 @@ impl Inner {
     }
 
     /// Pauses may have ended by `now` there.
-    fn take_ended(&self, now: Timestamp) -> BTreeMap<(Timestamp, u64), Weak<Throttle>> {
+    fn take_due(&self, now: Timestamp) -> BTreeMap<(Timestamp, u64), Weak<Throttle>> {
         let mut ends = self.ends.lock();
         let later = ends.split_off(&(now.saturating_add(Duration::from_millis(1)), 0));
         std::mem::replace(&mut *ends, later)
     }
 
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+    fn have_ended(&self, ended: impl IntoIterator<Item = Ended>) {
+        self.ended.lock().extend(ended);
+        self.has_ended.notify_one();
     }
 
     fn number(&self) -> u64 {

@@ -69,7 +69,7 @@ impl Order {
     }
 
     /// Whether it holds for mail to a recipient domain, by a site, from a source.
-    fn holds(&self, place: &Place, provider: Option<&str>, source: &str, domain: &str) -> bool {
+    pub(super) fn holds(&self, place: &Place, provider: Option<&str>, source: &str, domain: &str) -> bool {
         let is_meant = match self.is_provider {
             true => provider == Some(&self.name),
             false => self.name == domain || place.is_called(&self.name),
@@ -111,8 +111,8 @@ impl Orders {
         Ok(())
     }
 
-    /// Takes orders back, and says how many.
-    pub(crate) async fn remove(&self, wanted: impl Fn(&Order) -> bool) -> Result<usize, Error> {
+    /// Takes orders back, and says which.
+    pub(crate) async fn remove(&self, wanted: impl Fn(&Order) -> bool) -> Result<Vec<Arc<Order>>, Error> {
         let _turn = self.writing.lock().await;
         let gone: Vec<Arc<Order>> = self.all().into_iter().filter(|order| wanted(order)).collect();
         for order in &gone {
@@ -121,7 +121,7 @@ impl Orders {
         if !gone.is_empty() {
             self.list.store(Arc::new(self.others(|order| wanted(order))));
         }
-        Ok(gone.len())
+        Ok(gone)
     }
 
     /// Takes those out of force whose time is over.

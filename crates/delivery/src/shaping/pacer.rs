@@ -21,10 +21,24 @@ pub(crate) struct Pacer {
     is_on: AtomicBool,
     rate: Mutex<Option<Rate>>,
     changed: Notify,
+    /// Turns that were given and not used.
+    unused: AtomicU64,
     /// When the one who waits gets his turn, counted from the origin in nanoseconds.
     next: AtomicU64,
     /// Held by the one whose turn is next while he waits: the others stand in line.
     bucket: tokio::sync::Mutex<Bucket>,
+}
+
+/// How a turn was given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Given {
+    /// There is no rate.
+    Free,
+    /// It counts, unless it is given back.
+    Counted {
+        /// Whether there was something to wait for.
+        has_waited: bool,
+    },
 }
 
 impl Pacer {
@@ -36,16 +50,16 @@ impl Pacer {
             is_on: AtomicBool::new(rate.is_some()),
             rate: Mutex::new(rate),
             changed: Notify::new(),
+            unused: AtomicU64::new(0),
             next: AtomicU64::new(0),
             bucket: tokio::sync::Mutex::default(),
         }
     }
 
     /// Resolves when the next one may begin. Giving up waiting loses nothing.
-    /// True when there was something to wait for.
-    pub(crate) async fn turn(&self) -> bool {
+    pub(crate) async fn turn(&self) -> Given {
         if !self.is_on.load(Ordering::Relaxed) {
-            return false;
+            return Given::Free;
         }
         let mut has_waited = false;
         let mut bucket = match self.bucket.try_lock() {
@@ -58,8 +72,9 @@ impl Pacer {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            let Some(rate) = self.rate() else { return has_waited };
-            let Err(wait) = bucket.take(rate, self.now()) else { return has_waited };
+            let Some(rate) = self.rate() else { return Given::Free };
+            (0..self.unused.swap(0, Ordering::Relaxed)).for_each(|_| bucket.give_back(rate));
+            let Err(wait) = bucket.take(rate, self.now()) else { return Given::Counted { has_waited } };
             has_waited = true;
             let next = self.now().saturating_add(wait).as_nanos();
             self.next.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -68,6 +83,12 @@ impl Pacer {
                 () = changed => {}
             }
         }
+    }
+
+    /// A turn that was counted was not used: the next one gets it.
+    pub(crate) fn give_back(&self) {
+        self.unused.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_waiters();
     }
 
     /// Who waits goes on by the new rate.
@@ -139,13 +160,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_takes_no_token_and_holds_up_nobody() {
         let pacer = pacer("1/m");
-        assert!(!pacer.turn().await);
+        assert_eq!(pacer.turn().await, Given::Counted { has_waited: false });
         let impatient = tokio::time::timeout(Duration::from_secs(30), pacer.turn());
         assert!(impatient.await.is_err());
         let start = pacer.clock.instant();
-        assert!(pacer.turn().await);
+        assert_eq!(pacer.turn().await, Given::Counted { has_waited: true });
         let waited = pacer.clock.instant().duration_since(start);
         assert!((29..=31).contains(&waited.as_secs()), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_is_given_back_is_the_next_ones_at_once() {
+        let pacer = pacer("1/h");
+        pacer.turn().await;
+        let waiting = tokio::spawn({
+            let pacer = pacer.clone();
+            async move { pacer.turn().await }
+        });
+        tokio::task::yield_now().await;
+        pacer.give_back();
+        let given = tokio::time::timeout(Duration::from_secs(1), waiting).await.unwrap().unwrap();
+        assert_eq!(given, Given::Counted { has_waited: true });
+        assert!(tokio::time::timeout(Duration::from_secs(3_500), pacer.turn()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -159,8 +195,8 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(pacer.tokens(), Some(0));
         pacer.set(None);
-        assert!(tokio::time::timeout(Duration::from_secs(1), waiting).await.unwrap().unwrap());
-        assert!(!pacer.turn().await);
+        let given = tokio::time::timeout(Duration::from_secs(1), waiting).await.unwrap().unwrap();
+        assert_eq!(given, Given::Free);
         assert_eq!(pacer.tokens(), None);
     }
 }

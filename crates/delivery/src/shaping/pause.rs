@@ -6,6 +6,9 @@ use std::sync::Arc;
 use postrider_base::Timestamp;
 use postrider_base::metrics::{Gauge, Held, PauseKind};
 
+use super::orders::Order;
+use super::throttle::Throttle;
+
 /// Pauses of one site that are remembered.
 const MOST: usize = 1_000;
 
@@ -35,6 +38,15 @@ pub(crate) enum Scope {
     SigningDomain(Arc<str>),
 }
 
+/// A pause that has ended: whose mail may go on.
+#[derive(Clone, Debug)]
+pub(crate) enum Ended {
+    /// One that replies led to, at a site or a provider.
+    Heard(Arc<Throttle>, Scope),
+    /// An operator's.
+    Ordered(Arc<Order>),
+}
+
 /// The pauses of one site or provider that replies led to.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses(HashMap<Scope, (Pause, Held)>);
@@ -60,11 +72,9 @@ impl Pauses {
         self.0.get(scope).map(|(pause, _)| pause).filter(|pause| !pause.is_over(now))
     }
 
-    /// Forgets those for which `ends` holds, and says how many they were.
-    pub(crate) fn remove(&mut self, ends: impl Fn(&Scope, &Pause) -> bool) -> usize {
-        let before = self.0.len();
-        self.0.retain(|scope, (pause, _)| !ends(scope, pause));
-        before - self.0.len()
+    /// Forgets those for which `ends` holds, and says whose they were.
+    pub(crate) fn remove(&mut self, ends: impl Fn(&Scope, &Pause) -> bool) -> Vec<Scope> {
+        self.0.extract_if(|scope, (pause, _)| ends(scope, pause)).map(|(scope, _)| scope).collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Scope, &Pause)> {

@@ -13,7 +13,7 @@ use postrider_mail::Stage;
 use tokio::time::Instant;
 
 use super::pacer::Pacer;
-use super::pause::{Pause, Pauses, Scope};
+use super::pause::{Ended, Pause, Pauses, Scope};
 use super::rate::Rate;
 use super::seats::Seats;
 
@@ -202,12 +202,12 @@ impl Throttle {
         is_new
     }
 
-    /// Ends pauses, and says how many.
-    pub(crate) fn resume(&self, ends: impl Fn(&Scope, &Pause) -> bool) -> usize {
+    /// Ends pauses, and says whose.
+    pub(crate) fn resume(self: &Arc<Self>, ends: impl Fn(&Scope, &Pause) -> bool) -> Vec<Ended> {
         let mut state = self.state.lock();
-        let count = state.pauses.remove(ends);
+        let ended = state.pauses.remove(ends);
         self.paused.store(state.pauses.len(), Ordering::Relaxed);
-        count
+        ended.into_iter().map(|scope| Ended::Heard(self.clone(), scope)).collect()
     }
 
     /// Whether anything pauses: an atomic load.

@@ -65,7 +65,7 @@ impl Site {
         let site = self.lane.site.to_string();
         let (ready, is_paused, is_parked, pause) = {
             let state = self.state.lock();
-            let is_paused = state.paused.holds(asked.queue);
+            let is_paused = state.paused.holds(asked.queue) || state.sourceless.holds(asked.queue);
             (state.ready.len(), is_paused, state.parked.holds(asked.queue), state.pause.clone())
         };
         if is_paused {
@@ -132,7 +132,7 @@ impl Site {
             rate: look.site.rate,
             tokens: look.site.tokens,
             halved: look.site.halved,
-            paused: state.paused.len(),
+            paused: state.paused.len() + state.sourceless.len(),
             pause: state.pause.clone(),
             is_down: state.down.is_some(),
             delivered: state.delivered,

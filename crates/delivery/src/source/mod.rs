@@ -33,6 +33,7 @@ use postrider_base::{Clock, Metrics, Random, Scope, Timestamp};
 use postrider_dns::Resolver;
 use postrider_store::{Change, Store, Table};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::Error;
 use address::{Address, Life, Row};
@@ -76,6 +77,8 @@ struct Inner {
     changing: Mutex<()>,
     pools: Pools,
     turns: Turns,
+    /// Says that a message that waits for an address may get one now.
+    news: watch::Sender<()>,
     table: Table<String, Row>,
     clock: Clock,
     metrics: Metrics,
@@ -103,6 +106,7 @@ impl Sources {
             changing: Mutex::default(),
             pools: accounts.pools().clone(),
             turns: Turns::new(random),
+            news: watch::Sender::new(()),
             table,
             clock,
             metrics,
@@ -118,6 +122,12 @@ impl Sources {
         let fresh = settings.keys().filter(|name| !self.0.layout.load().known.contains_key(*name));
         let kept = fresh.filter_map(|name| Some((name.clone(), self.0.table.get(name).ok()??)));
         self.arrange(settings, warm_up, kept.collect());
+        self.0.news.send_replace(());
+    }
+
+    /// Changes when a message that waits for an address may get one before its time.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.0.news.subscribe()
     }
 
     /// Whether the settings have any.
@@ -161,6 +171,7 @@ impl Sources {
         let address = layout.known.get(name).ok_or_else(|| Error::NoSuchSource(name.to_owned()))?;
         let row = address.restart(percent.min(100), self.0.clock.now(), &layout.warm_up);
         address.show(self.0.clock.now(), &layout.warm_up);
+        self.0.news.send_replace(());
         self.0.table.put(&name.to_owned(), &row).await?;
         Ok(())
     }

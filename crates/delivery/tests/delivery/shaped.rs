@@ -23,7 +23,7 @@ async fn rig() -> Rig {
 }
 
 /// Settings with a shaping file that says this.
-fn shaped(dir: &tempfile::TempDir, rules: &str) -> Settings {
+pub(crate) fn shaped(dir: &tempfile::TempDir, rules: &str) -> Settings {
     let file: PathBuf = dir.path().join("shaping.toml");
     std::fs::write(&file, rules).unwrap();
     let mut settings = routes(&[]);
@@ -264,4 +264,54 @@ async fn a_pause_of_one_signing_domain_lets_the_others_of_the_queue_pass() {
     assert!(rig.clock.now().saturating_since(began) < MINUTE);
     assert!(is_delivered(&rig.outcome(bulk).await));
     assert!(rig.clock.now().saturating_since(began) >= 30 * MINUTE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_demand_that_comes_later_holds_for_what_waits_already() {
+    let mut rig = rig().await;
+    let server = Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "." if moment.taken == 0 => Say::After(MINUTE, "250 taken"),
+        _ => Say::Usual,
+    });
+    make_set(&rig, "secret", ConfigurationOption::Tls(TlsPolicy::Optional)).await;
+    let mut settings = routes(&[]);
+    settings.limits.connections_per_site = 1;
+    settings.limits.initial_connections_per_site = 1;
+    rig.deliver(settings);
+    rig.send(&["ann@example.com"]).await;
+    server.until(|seen| !seen.with("DATA").is_empty()).await;
+    // In the lane of those who ask nothing, behind the first.
+    let secret = send_with(&rig, "secret", "bob@example.com").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sets = rig.accounts.configuration_sets();
+    sets.set(AccountId::default(), "secret", vec![ConfigurationOption::Tls(TlsPolicy::Require)]).await.unwrap();
+    let outcome = rig.outcome(secret).await;
+    assert!(matches!(outcome.disposition, Disposition::Deferred(_)), "{outcome:?}");
+    assert!(outcome.diagnostic.contains("STARTTLS"), "{outcome:?}");
+    assert!(server.seen().lines.iter().all(|line| !line.contains("bob@example.com")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_of_our_address_costs_no_message() {
+    let mut rig = rig().await;
+    Server::scripted(&rig.net, HOST, |moment| match moment.connection == 0 && moment.line.starts_with("RCPT") {
+        true => Say::Reply(
+            "550 5.7.1 Service unavailable; client host [192.0.2.7] blocked using zen.example, try again in 2 hours",
+        ),
+        false => Say::Usual,
+    });
+    let delivery = rig.deliver(routes(&[]));
+    let began = rig.clock.now();
+    let id = rig.send(&["ann@example.com"]).await;
+    let outcome = rig.outcome(id).await;
+    assert!(matches!(outcome.disposition, Disposition::Deferred(_)), "{outcome:?}");
+    // Another one does not even try before the time that the host named.
+    let other = rig.send(&["bob@example.com"]).await;
+    tokio::time::sleep(MINUTE).await;
+    assert!(delivery.sites()[0].paused == 1);
+    for id in [id, other] {
+        assert!(is_delivered(&rig.outcome(id).await));
+        let waited = rig.clock.now().saturating_since(began);
+        assert!(waited >= 119 * MINUTE && waited < 150 * MINUTE, "{waited:?}");
+    }
 }

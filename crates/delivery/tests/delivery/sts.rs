@@ -74,7 +74,7 @@ async fn mail_goes_to_a_host_of_the_policy_that_proves_its_name() {
     assert!(is_delivered(&outcome), "{outcome:?}");
     assert!(outcome.tls.unwrap().authenticated);
     assert_eq!((good.seen().messages.len(), other.seen().connections), (1, 0));
-    let kept = delivery.policy(&"example.com".parse().unwrap()).unwrap();
+    let kept = delivery.policy(&"example.com".parse().unwrap()).unwrap().unwrap();
     assert_eq!((kept.policy.mode, kept.id.as_str()), (Mode::Enforce, "1"));
 }
 

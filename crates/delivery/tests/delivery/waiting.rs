@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider_mail::{AccountId, BounceKind, Disposition, MessageId};
-use postrider_spool::OriginKind;
+use postrider_spool::{Durability, OriginKind, QueueKey, Record, Selector};
 
 use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
 use crate::server::{Say, Server};
@@ -184,4 +184,38 @@ async fn dead_and_hanging_sites_leave_room_for_the_living() {
     assert_eq!(server.seen().messages.len(), 200);
     // Before any of the dead had its time.
     assert!(rig.clock.now().saturating_since(began) < Duration::from_secs(30));
+}
+
+/// Leaves no room on the disk, not even for what follows from messages.
+async fn fill(rig: &Rig) {
+    rig.disk.set_capacity(Some(0));
+    for size in [100_000, 1_000] {
+        let write = || async {
+            let mut message = rig.message(&["full@example.org"]);
+            message.content = vec![b'x'; size].into();
+            rig.spool.commit(vec![Record::Message(message)], Durability::Synced).await
+        };
+        while write().await.is_ok() {}
+    }
+    let last = Selector::Domain("full.example".parse().unwrap());
+    while rig.spool.hold(&last).await.is_ok() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_held_while_the_disk_is_full_is_held_when_there_is_room() {
+    let rig = Rig::new().await;
+    let ids = [rig.send(&["ann@example.com"]).await, rig.send(&["bob@example.net"]).await];
+    fill(&rig).await;
+    rig.deliver(routes(&[("*", "hold:")]));
+    tokio::time::sleep(HOUR).await;
+    let held = |domain: &str| {
+        let queue = QueueKey { account: AccountId::default(), domain: domain.parse().unwrap() };
+        rig.spool.hold_of(&queue).is_some()
+    };
+    assert!(!held("example.com") && !held("example.net"));
+    rig.disk.set_capacity(None);
+    tokio::time::sleep(HOUR / 60).await;
+    assert!(held("example.com") && held("example.net"));
+    let waiting = rig.spool.list(&Selector::All, 1_000).await.unwrap();
+    assert!(ids.iter().all(|id| waiting.iter().any(|entry| entry.id == *id)));
 }

@@ -100,13 +100,13 @@ async fn rates_of_site_and_provider_both_hold() {
     let (one, other) = (world.gate("mta5.am0.yahoodns.net"), world.gate("mta6.am0.yahoodns.net"));
     let start = world.clock.instant();
     for _ in 0..31 {
-        one.turn().await;
+        one.turn().await.used();
     }
     let took = world.clock.instant() - start;
     assert!((MINUTE..MINUTE + SECOND).contains(&took), "{took:?}");
     let send = |gate: Gate| async move {
         for _ in 0..30 {
-            gate.turn().await;
+            gate.turn().await.used();
         }
     };
     let start = world.clock.instant();
@@ -122,7 +122,7 @@ async fn without_a_rate_nobody_waits() {
     let gate = world.gate("mx.example.net");
     let start = world.clock.instant();
     for _ in 0..100_000 {
-        gate.turn().await;
+        gate.turn().await.used();
         gate.taken();
     }
     assert_eq!(world.clock.instant(), start);
@@ -170,8 +170,8 @@ async fn complaints_without_end_leave_one_connection_and_one_message_a_minute() 
     }
     assert_eq!((gate.limit(), all(&gate).len()), (1, 1));
     let start = world.clock.instant();
-    gate.turn().await;
-    timeout(2 * MINUTE, gate.turn()).await.expect("never less than one a minute");
+    gate.turn().await.used();
+    timeout(2 * MINUTE, gate.turn()).await.expect("never less than one a minute").used();
     assert!(world.clock.instant() - start >= 10 * SECOND);
 }
 
@@ -187,7 +187,7 @@ async fn without_a_rate_half_of_what_was_sent_is_sent() {
     slow_down(&gate);
     let start = world.clock.instant();
     for _ in 0..300 {
-        gate.turn().await;
+        gate.turn().await.used();
     }
     let took = (world.clock.instant() - start).as_secs();
     assert!((55..=65).contains(&took), "300 at 5 a second took {took} s");

@@ -95,15 +95,21 @@ async fn pauses_end_by_themselves_and_say_so() {
     let tasks = Tasks::new("test");
     world.governor.start(&tasks);
     let gate = world.gate("mx.example.net");
-    let mut changes = world.governor.changes();
     // The disk first: while it works, nobody else holds simulated time.
     world.pause("user.example", None, Some(HOUR)).await;
     gate.heard(None, Stage::Banner, &reply(DEFERRED));
     assert!(is_paused(&gate, "other.example") && is_paused(&gate, "user.example"));
-    timeout(HOUR, changes.changed()).await.unwrap().unwrap();
+    let ended = timeout(HOUR, world.governor.ended()).await.unwrap();
+    let other = world.gate("mx.other.example");
+    for name in ["other.example", "user.example"] {
+        assert!(ended.len() == 1 && gate.was_held_by(&ended[0], &domain(name)));
+        assert!(!other.was_held_by(&ended[0], &domain(name)), "another site is not concerned");
+    }
     assert!(!is_paused(&gate, "other.example") && is_paused(&gate, "user.example"));
     assert_eq!((world.pauses(PauseKind::Source), world.pauses(PauseKind::Operator)), (0, 1));
-    timeout(HOUR, changes.changed()).await.unwrap().unwrap();
+    let ended = timeout(HOUR, world.governor.ended()).await.unwrap();
+    assert!(ended.len() == 1 && gate.was_held_by(&ended[0], &domain("user.example")));
+    assert!(!gate.was_held_by(&ended[0], &domain("other.example")), "another domain is not concerned");
     assert!(!is_paused(&gate, "user.example"));
     assert_eq!(world.pauses(PauseKind::Operator), 0);
     assert!(world.governor.0.pause_views().is_empty());
