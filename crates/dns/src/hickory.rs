@@ -84,7 +84,11 @@ impl HickoryResolver {
         if let Some(dnssec) = &self.dnssec
             && let Some(handle) = dnssec.handle(&name).await
         {
-            return proof::records(handle, name, kind, pick).await;
+            let reply = proof::records(handle, name.clone(), kind, pick).await;
+            if matches!(reply, Err(DnsError::Bogus { .. })) {
+                handle.inner().forget(&name);
+            }
+            return reply;
         }
         let mut reply = self.records(Ok(name), kind, pick).await;
         if let (Ok(answer), true) = (&mut reply, self.dnssec.is_some()) {

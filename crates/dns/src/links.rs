@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use hickory_proto::dnssec::rdata::DNSSECRData;
 use hickory_proto::op::{DnsRequest, DnsResponse, Query};
-use hickory_proto::rr::{RData, Record, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::net::xfer::DnsHandle;
 use hickory_resolver::net::{DnsError as Semantic, NetError};
 use parking_lot::Mutex;
@@ -29,6 +29,9 @@ pub(crate) struct Links<H> {
 
 type Kept = Arc<Mutex<Generations<Query, (Instant, Result<DnsResponse, NetError>)>>>;
 
+/// What links are made of.
+const KINDS: [RecordType; 3] = [RecordType::DNSKEY, RecordType::DS, RecordType::NS];
+
 /// The longest that a link is kept, so that one which came damaged or forged does
 /// no harm for long.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -37,6 +40,16 @@ impl<H> Links<H> {
     /// Keeps at most so many answers.
     pub(crate) fn new(inner: H, clock: Clock, entries: usize) -> Links<H> {
         Links { inner, clock, kept: Arc::new(Mutex::new(Generations::new(entries))) }
+    }
+
+    /// Forgets the links of the chain down to `name`: one of them may be forged.
+    pub(crate) fn forget(&self, name: &Name) {
+        let mut kept = self.kept.lock();
+        for labels in 0..=name.num_labels() {
+            for kind in KINDS {
+                kept.remove(&Query::query(name.trim_to(labels.into()), kind));
+            }
+        }
     }
 
     fn known(&self, query: &Query) -> Option<Result<DnsResponse, NetError>> {
@@ -51,7 +64,7 @@ impl<H: DnsHandle> DnsHandle for Links<H> {
     type Runtime = H::Runtime;
 
     fn send(&self, request: DnsRequest) -> Self::Response {
-        let is_link = |query: &&Query| matches!(query.query_type, RecordType::DNSKEY | RecordType::DS | RecordType::NS);
+        let is_link = |query: &&Query| KINDS.contains(&query.query_type);
         let Some(query) = request.queries.first().filter(is_link).cloned() else {
             return Box::pin(self.inner.send(request).map(without_extras));
         };
@@ -99,7 +112,6 @@ mod tests {
 
     use super::*;
     use hickory_proto::op::{DnsRequestOptions, Message, ResponseCode};
-    use hickory_proto::rr::Name;
     use hickory_proto::rr::rdata::NS;
     use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use hickory_resolver::net::xfer::FirstAnswer as _;
@@ -144,8 +156,11 @@ mod tests {
         assert_eq!(ask(&links, "com.", RecordType::MX).await, 4);
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 5);
+        links.forget(&Name::from_ascii("mx.com.").unwrap());
+        assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 6);
+        assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 6);
         // A failure says nothing.
-        assert_eq!(ask(&links, ".", RecordType::DNSKEY).await, 6);
         assert_eq!(ask(&links, ".", RecordType::DNSKEY).await, 7);
+        assert_eq!(ask(&links, ".", RecordType::DNSKEY).await, 8);
     }
 }

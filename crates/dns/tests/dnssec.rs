@@ -35,8 +35,12 @@ async fn what_is_signed_is_proved() {
         assert_eq!((addresses.value.len(), addresses.authenticated), (2, true));
         let one = resolver.proved_addresses(&format!("v4.{zone}")).await.unwrap();
         assert_eq!((one.value.len(), one.authenticated), (1, true));
-        let records = resolver.tlsa(&format!("mx.{zone}"), 25).await.unwrap();
-        assert_eq!((records.value, records.authenticated, records.ttl), (vec![tlsa()], true, Duration::from_secs(300)));
+        // The record itself, one for all ports, and one that is elsewhere.
+        for host in ["mx", "star", "linked"] {
+            let records = resolver.tlsa(&format!("{host}.{zone}"), 25).await.unwrap();
+            assert_eq!((records.value, records.authenticated), (vec![tlsa()], true), "{host}");
+            assert_eq!(records.ttl, Duration::from_secs(300));
+        }
         let wild = resolver.mx(&domain(&format!("any.wild.{zone}"))).await.unwrap();
         assert!(wild.authenticated, "{wild:?}");
     }

@@ -112,6 +112,26 @@ async fn what_a_wildcard_has_is_not_hidden_by_its_own_denial() {
     assert!(matches!(hidden, Err(DnsError::Bogus { .. })), "{hidden:?}");
 }
 
+#[tokio::test]
+async fn a_forged_link_spoils_one_answer() {
+    let world = World::new();
+    let mut settings = world.settings();
+    let forged = AtomicUsize::new(0);
+    let _liar = Liar::before(&mut settings, move |query, honest| {
+        let is_link = query.query_type() == RecordType::DNSKEY && *query.name() == name("test.");
+        if !is_link || forged.fetch_add(1, Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let mut lie = honest.ask("secure.test.", RecordType::DNSKEY);
+        lie.answers.iter_mut().for_each(|record| record.name = name("test."));
+        Some(lie)
+    });
+    let resolver = HickoryResolver::new(&settings).unwrap();
+    let mx = resolver.mx(&"secure.test".parse().unwrap()).await;
+    assert!(matches!(mx, Err(DnsError::Bogus { .. })), "{mx:?}");
+    assert!(resolver.mx(&"secure.test".parse().unwrap()).await.unwrap().authenticated);
+}
+
 /// Forges the root's keys as often as told.
 fn forges_probes(settings: &mut postrider_dns::Settings, times: usize) -> (Liar, Arc<AtomicUsize>) {
     let left = Arc::new(AtomicUsize::new(times));
