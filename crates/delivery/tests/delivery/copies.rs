@@ -27,7 +27,7 @@ async fn send(rig: &Rig, recipients: &[&str]) -> MessageId {
 }
 
 /// Settings with this file of shaping rules, which lives as long as what is returned beside.
-fn shaped(rules: &str) -> (Settings, tempfile::NamedTempFile) {
+pub(crate) fn shaped(rules: &str) -> (Settings, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), rules).unwrap();
     let mut settings = routes(&[]);

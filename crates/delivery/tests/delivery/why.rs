@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use postrider_account::ConfigurationOption;
+use postrider_delivery::settings::SourceSettings;
 use postrider_delivery::shaping::PauseRequest;
 use postrider_delivery::why::{Wait, Why};
 use postrider_delivery::{Delivery, Settings};
-use postrider_mail::{MessageId, Stage};
+use postrider_mail::{AccountId, MessageId, Stage};
 
+use crate::copies::shaped;
 use crate::rig::{Rig, is_delivered, routes};
 use crate::server::{Say, Server};
 
@@ -129,10 +132,7 @@ async fn paused_by_an_operator_until_it_is_lifted() {
 async fn the_rate_limit_and_when_the_next_one_goes() {
     let mut rig = rig().await;
     Server::start(&rig.net, HOST);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "[site.\"mx.example.com\"]\nrate = \"1/h\"\n").unwrap();
-    let mut settings = narrow();
-    settings.shaping.file = Some(file.path().to_owned());
+    let (settings, _file) = shaped("[site.\"mx.example.com\"]\nrate = \"1/h\"\n");
     let delivery = rig.deliver(settings);
     let first = rig.send(&["ann@example.com"]).await;
     assert!(is_delivered(&rig.outcome(first).await));
@@ -160,6 +160,177 @@ async fn no_connection_left_in_the_relay() {
     soon().await;
     let found = why(&rig, &delivery, id).await;
     assert!(matches!(found, Why::NoConnection { limit: 1, .. }), "{found:?}");
+}
+
+/// A host that hangs at MAIL, of a domain of its own.
+fn hanging_elsewhere(rig: &Rig) {
+    rig.mx("example.net", "mx.example.net", "198.51.100.9");
+    Server::scripted(&rig.net, "198.51.100.9:25", |moment| match moment.line.starts_with("MAIL") {
+        true => Say::Silence,
+        false => Say::Usual,
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_while_the_relay_has_no_connection_left() {
+    let rig = rig().await;
+    hanging_elsewhere(&rig);
+    let mut settings = narrow();
+    settings.limits.connections = 1;
+    let delivery = rig.deliver(settings);
+    rig.send(&["ann@example.net"]).await;
+    soon().await;
+    rig.send(&["ann@example.com"]).await;
+    soon().await;
+    let id = rig.send(&["bob@example.com"]).await;
+    soon().await;
+    let found = why(&rig, &delivery, id).await;
+    assert!(matches!(found, Why::Ready { before: 0, wait: Wait::TotalLimit { limit: 1 }, .. }), "{found:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_lane_has_the_connections_of_the_site() {
+    let rig = rig().await;
+    hanging(&rig);
+    let delivery = rig.deliver(narrow());
+    rig.send(&["ann@example.com"]).await;
+    soon().await;
+    // Asks something else of TLS, and so for a connection of its own.
+    let mut waived = rig.message(&["bob@example.com"]);
+    waived.tls_optional = true;
+    let id = rig.accept(waived).await;
+    soon().await;
+    let found = why(&rig, &delivery, id).await;
+    assert!(matches!(found, Why::Ready { wait: Wait::SiteLimit { open: 1, limit: 1 }, .. }), "{found:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_site_has_the_connections_of_the_provider() {
+    let rig = rig().await;
+    hanging_elsewhere(&rig);
+    Server::start(&rig.net, HOST);
+    let rules = "[provider.big]\nmx = [\".example.com\", \".example.net\"]\nconnections = 1\n";
+    let (settings, _file) = shaped(rules);
+    let delivery = rig.deliver(settings);
+    rig.send(&["ann@example.net"]).await;
+    soon().await;
+    let id = rig.send(&["ann@example.com"]).await;
+    soon().await;
+    let found = why(&rig, &delivery, id).await;
+    let Why::Ready { wait: Wait::ProviderLimit { provider, open: 1, limit: 1 }, .. } = found else {
+        panic!("{found:?}")
+    };
+    assert_eq!(provider, "big");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_limit_of_the_provider() {
+    let mut rig = rig().await;
+    Server::start(&rig.net, HOST);
+    let (settings, _file) = shaped("[provider.big]\nmx = [\".example.com\"]\nrate = \"1/h\"\n");
+    let delivery = rig.deliver(settings);
+    let first = rig.send(&["ann@example.com"]).await;
+    assert!(is_delivered(&rig.outcome(first).await));
+    let second = rig.send(&["ann@example.com"]).await;
+    soon().await;
+    let found = why(&rig, &delivery, second).await;
+    let Why::Ready { wait: Wait::Rate { of, rate, next: Some(_) }, .. } = found else { panic!("{found:?}") };
+    assert_eq!((of.as_str(), rate.as_str()), ("big", "1/h"));
+}
+
+/// What is told of the second message, after the host has led to a pause by refusing the
+/// first one. Both are from `news.example`.
+async fn paused_by_a_reply(action: &str) -> Why {
+    let mut rig = rig().await;
+    Server::scripted(&rig.net, HOST, |moment| match moment.line.starts_with("RCPT") {
+        true => Say::Reply("451 4.7.0 enough for today"),
+        false => Say::Usual,
+    });
+    let rule = format!(
+        "[[feedback]]\nname = \"enough\"\ntext = [\"enough for today\"]\naction = \"{action}\"\nfor = \"1h\"\n\
+         example = \"451 4.7.0 enough for today\"\n"
+    );
+    let (settings, _file) = shaped(&rule);
+    let delivery = rig.deliver(settings);
+    let news = |rig: &Rig| {
+        let mut message = rig.message(&["ann@example.com"]);
+        message.origin.headers.fields.push(("From".to_owned(), "News <daily@news.example>".to_owned()));
+        message
+    };
+    let first = rig.accept(news(&rig)).await;
+    assert!(rig.outcome(first).await.next_attempt.is_some());
+    let second = rig.accept(news(&rig)).await;
+    soon().await;
+    let found = why(&rig, &delivery, second).await;
+    let Why::Paused { name, until: Some(until), why: reply, .. } = &found else { panic!("{found:?}") };
+    assert!(name == "mx.example.com" && reply == "enough: 451 4.7.0 enough for today", "{found:?}");
+    assert!(until.saturating_since(rig.clock.now()) > Duration::from_secs(3_500));
+    assert!(delivery.resume(name, None).await.unwrap() > 0, "the name is the one to lift it by");
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_because_of_a_reply() {
+    for (action, kind) in [("pause-source", "source"), ("block-source", "block")] {
+        let Why::Paused { by, source, signing_domain: None, .. } = paused_by_a_reply(action).await else {
+            panic!("{action}")
+        };
+        assert_eq!((by.as_str(), source.as_deref()), (kind, Some("system")));
+    }
+    let found = paused_by_a_reply("pause-signing-domain").await;
+    let Why::Paused { by, source: None, signing_domain: Some(domain), .. } = found else { panic!("{found:?}") };
+    assert_eq!((by.as_str(), domain.as_str()), ("signing_domain", "news.example"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_source_address_may_be_used() {
+    let rig = rig().await;
+    Server::start(&rig.net, HOST);
+    let account = AccountId::default();
+    rig.accounts.pools().create(account, "empty").await.unwrap();
+    let option = ConfigurationOption::Pool(Some("empty".to_owned()));
+    rig.accounts.configuration_sets().create(account, "news", vec![option]).await.unwrap();
+    let source = SourceSettings { ipv4: Some("192.0.2.1".parse().unwrap()), ..SourceSettings::default() };
+    let delivery = rig.deliver(Settings { sources: [("out1".to_owned(), source)].into(), ..routes(&[]) });
+    let mut message = rig.message(&["ann@example.com"]);
+    message.origin.configuration_set = Some("news".to_owned());
+    let id = rig.accept(message).await;
+    soon().await;
+    let found = why(&rig, &delivery, id).await;
+    let Why::NoSource { until: Some(until), why, .. } = found else { panic!("{found:?}") };
+    assert_eq!(why, "pool empty has no address that may be used");
+    assert!(until > rig.clock.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_turn_comes_when_delivery_takes_more() {
+    let rig = rig().await;
+    hanging_elsewhere(&rig);
+    let mut settings = narrow();
+    settings.limits.ready = 1;
+    let delivery = rig.deliver(settings);
+    rig.send(&["ann@example.net"]).await;
+    soon().await;
+    let id = rig.send(&["ann@example.com"]).await;
+    soon().await;
+    assert_eq!(why(&rig, &delivery, id).await, Why::Turn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_has_ended_is_being_written_down() {
+    let mut rig = rig().await;
+    let host = Server::scripted(&rig.net, HOST, |moment| match moment.line.as_str() {
+        "." => Say::After(Duration::from_secs(10), "250 taken"),
+        _ => Say::Usual,
+    });
+    let delivery = rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    host.until(|seen| seen.lines.iter().any(|line| line == "DATA")).await;
+    // As the spool sees it until the outcome is written.
+    let view = rig.spool.show(id).await.unwrap().expect("it waits");
+    assert!(view.recipients[0].in_delivery);
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert_eq!(delivery.why(&view, &"example.com".parse().unwrap()), Why::Settling);
 }
 
 #[tokio::test(start_paused = true)]
