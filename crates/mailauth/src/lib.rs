@@ -3,7 +3,9 @@
 //! publish. It asks DNS through [`postrider_dns::Resolver`] alone, keeps nothing durable,
 //! and decides nothing about what is sent or refused.
 
+pub mod authentication_results;
 pub mod dkim;
+pub mod dmarc_report;
 mod mac;
 pub mod publish;
 pub mod records;

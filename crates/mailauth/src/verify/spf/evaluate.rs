@@ -17,7 +17,7 @@ const MOST_NAMES: usize = 10;
 /// One evaluation, with what it has looked up so far.
 pub(super) struct Evaluation<'a> {
     resolver: &'a dyn Resolver,
-    query: &'a SpfQuery<'a>,
+    query: SpfQuery<'a>,
     local: &'a str,
     sender_domain: &'a str,
     most_lookups: usize,
@@ -33,10 +33,12 @@ struct Over(SpfResult);
 impl<'a> Evaluation<'a> {
     pub(super) fn new(
         resolver: &'a dyn Resolver,
-        query: &'a SpfQuery<'a>,
+        query: &SpfQuery<'a>,
         most_lookups: usize,
         most_void: usize,
     ) -> Evaluation<'a> {
+        // RFC 7208 section 5: an IPv4 address in an IPv6 one is an IPv4 address.
+        let query = SpfQuery { ip: query.ip.to_canonical(), ..*query };
         // RFC 7208 section 4.3: without a local part it is that of the postmaster.
         let (local, sender_domain) = query.sender.rsplit_once('@').unwrap_or(("", query.domain));
         let report = SpfReport {
@@ -286,7 +288,8 @@ impl<'a> Evaluation<'a> {
         addresses.iter().any(|address| prefix.holds(*address, self.query.ip))
     }
 
-    /// RFC 7208 section 5.4. The domain itself is not looked up when it has no MX.
+    /// RFC 7208 section 5.4. The domain itself is not looked up when it has no MX, nor is a name
+    /// that mail can not go to (an underscore in it, say): our resolver asks for no such MX.
     async fn exchangers(&mut self, name: &str, prefix: Prefix) -> Result<bool, Over> {
         let exchangers = match name.parse::<Domain>() {
             Ok(domain) if domain.literal().is_none() => {
@@ -384,7 +387,7 @@ impl<'a> Evaluation<'a> {
 /// Whether a question can be asked about a name (RFC 1035 section 2.3.4, RFC 7208 section
 /// 4.3).
 fn is_queryable(name: &str) -> bool {
-    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_graphic());
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| matches!(b, b' '..=b'~'));
     name.len() <= 253 && name.split('.').all(label)
 }
 
