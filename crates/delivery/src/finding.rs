@@ -38,10 +38,14 @@ impl Finding {
         let found = classify(stage, reply);
         let is_delivered = found.verdict == Verdict::Delivered;
         let status = status_of(reply).filter(|status| (status.class == 2) == is_delivered);
+        let status = status.unwrap_or_else(|| usual_status(found.verdict));
+        // RFC 3463 section 2: class 5 would say that it is over.
+        let is_soft = matches!(found.verdict, Verdict::Deferred(_));
+        let class = if is_soft { 4 } else { status.class };
         Self {
             verdict: found.verdict,
             stage,
-            status: status.unwrap_or_else(|| usual_status(found.verdict)),
+            status: EnhancedStatus { class, ..status },
             diagnostic: sanitize_text(reply.one_line(), MAX_DIAGNOSTIC),
             about_us: found.about_us,
             reply: (!is_delivered).then(|| Box::new(reply.clone())),
@@ -336,6 +340,10 @@ mod tests {
     fn a_status_never_contradicts_the_verdict() {
         assert_eq!(of(Stage::Data, 250, "2.0.0 ok").status, EnhancedStatus::new(4, 3, 0));
         assert_eq!(of(Stage::EndOfData, 250, "5.0.0 ok").status, EnhancedStatus::new(2, 0, 0));
+        let refused_us = of(Stage::MailFrom, 550, "5.7.1 not you");
+        assert!(matches!(refused_us.verdict, Verdict::Deferred(_)));
+        assert_eq!(refused_us.status, EnhancedStatus::new(4, 7, 1));
+        assert_eq!(refused_us.diagnostic, "550 5.7.1 not you");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postrider_base::SimNet;
 use postrider_delivery::Settings;
-use postrider_mail::{BodyType, Notify, Ret};
+use postrider_mail::{BodyType, BounceKind, Disposition, Notify, Ret};
 use postrider_spool::{AcceptedRecord, Content, NewMessage, OriginKind};
 
 use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
@@ -226,6 +226,64 @@ async fn who_asked_is_told_once_that_it_is_late() {
     }
     settle(&mut rig).await;
     assert_eq!(own_messages(&rig).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_late_is_not_said_to_have_failed() {
+    let (rig, senders) = rig().await;
+    Server::scripted(&rig.net, HOST, |moment| match moment.line.starts_with("MAIL") {
+        true => Say::Reply("550 5.7.1 we do not like you today"),
+        false => Say::Usual,
+    });
+    rig.deliver(routes(&[]));
+    let mut message = asking(&rig, &[("ann@example.com", Notify::DELAY)]);
+    // As a host without SMTPUTF8 is told of it (RFC 6533 section 3).
+    message.envelope.recipients[0].orcpt = Some("utf-8;J\\x{FC}rgen@example.com".into());
+    rig.accept(message).await;
+    let text = report(&senders, 0).await;
+    for line in [
+        "Action: delayed",
+        "Status: 4.7.1",
+        "Diagnostic-Code: smtp; 550 5.7.1 we do not like you today",
+        "Content-Type: message/delivery-status",
+        "Original-Recipient: utf-8;J\\x{FC}rgen@example.com",
+    ] {
+        assert!(text.contains(&format!("\r\n{line}\r\n")), "{line} not in {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_that_cannot_be_delivered_causes_no_other() {
+    let mut rig = Rig::new().await;
+    rig.zones.add_null_mx("example.com").add_null_mx("example.net");
+    rig.deliver(routes(&[]));
+    let id = rig.accept(asking(&rig, &[("ann@example.com", Notify::FAILURE)])).await;
+    assert!(rig.outcome(id).await.disposition.is_terminal());
+    let notice = rig.own_message().await;
+    assert!(rig.outcome(notice.id).await.disposition.is_terminal());
+    tokio::time::sleep(20 * DAY).await;
+    assert_eq!(rig.spool.stat().messages, 0);
+    rig.zones.add_mx("other.example", 10, "mx.other.example").add_address("mx.other.example", "198.51.100.3");
+    Server::start(&rig.net, "198.51.100.3:25");
+    let barrier = rig.send(&["barrier@other.example"]).await;
+    rig.outcome(barrier).await;
+    assert!(own_messages(&rig).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn expiry_is_one_failure_for_all_who_waited_together() {
+    let (mut rig, senders) = rig().await;
+    Server::scripted(&rig.net, HOST, busy);
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com", "bob@example.com"]).await;
+    for _ in 0..2 {
+        let last = rig.until_final(id).await.pop().unwrap();
+        assert_eq!(last.disposition, Disposition::Bounced(BounceKind::TransientGeneral));
+    }
+    let text = report(&senders, 0).await;
+    assert_eq!((text.matches("Action: failed").count(), text.matches("Status: 4.4.7").count()), (2, 2));
+    settle(&mut rig).await;
+    assert_eq!(own_messages(&rig).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
