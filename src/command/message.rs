@@ -94,7 +94,7 @@ fn show_exchange(exchange: &Exchange, out: &mut Output) -> Result<()> {
     }
     let took = seconds(exchange.ms);
     match exchange.reply.as_str() {
-        "" => out.line(format_args!("    no reply in {took}")),
+        "" => out.line(format_args!("    no reply that counts in {took}")),
         reply => out.line(format_args!("    < {reply} ({took})")),
     }
 }

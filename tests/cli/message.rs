@@ -14,6 +14,7 @@ impl Policy for Choosy {
     fn recipient(&self, address: &str) -> String {
         match address {
             address if address.starts_with("gone@") => "550 5.1.1 user unknown".to_owned(),
+            address if address.starts_with("evil@") => "550 5.1.1 \u{1b}[31mno such\u{7}user".to_owned(),
             address if address.starts_with("later@") => "451 4.3.0 try again later".to_owned(),
             address => Accept.recipient(address),
         }
@@ -111,13 +112,42 @@ async fn waiting_messages_are_held_released_retried_and_deleted() {
     assert_eq!(ask(&relay, &["queue", "delete", "--domain", "example.net", "--json"])["changed"], 1);
     assert_eq!(ask(&relay, &["queue", "list", "--json"]), Value::Array(Vec::new()));
     assert!(relay.cli(&["queue", "show", &id]).unwrap_err().to_string().contains("does not wait here"));
-    eventually("the deletion in its life", || {
-        // The journal follows the queue: for a moment the message may be in neither.
-        let life = relay.cli(&["message", &id, "--json"]).ok()?;
-        let life: Value = serde_json::from_slice(&life.stdout).unwrap();
-        life["steps"].as_array()?.iter().any(|step| step["what"] == "deleted").then_some(())
+    // The journal follows the queue: it is waited for.
+    let life = ask(&relay, &["message", &id, "--json"]);
+    assert!(life["steps"].as_array().unwrap().iter().any(|step| step["what"] == "deleted"), "{life}");
+    assert!(relay.cli(&["message", &id.replace('0', "1")]).unwrap_err().to_string().contains("neither in the queue"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_in_each_attempt_is_shown() {
+    let sink = Sink::start(Choosy, Clock::system()).await.unwrap();
+    let relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), "")).unwrap();
+    let id = send(&relay, &["ok@example.net", "evil@example.org"]).await;
+    let life = eventually("two attempts", || {
+        let life = ask(&relay, &["message", &id, "--json"]);
+        (life["steps"].as_array()?.len() == 3).then_some(life)
     })
     .await;
+    let attempt = |what: &str| {
+        let steps = life["steps"].as_array().unwrap();
+        steps.iter().find(|step| step["what"] == what).unwrap_or_else(|| panic!("no {what} in {life}"))["attempt"]
+            .clone()
+    };
+    let (delivered, bounced) = (attempt("delivered"), attempt("bounced"));
+    assert_eq!((delivered["number"].as_u64(), delivered["hosts"].as_array().unwrap().len()), (Some(1), 1));
+    assert!(delivered["hosts"][0]["exchanges"][0]["reply"].as_str().unwrap().starts_with("250"), "{delivered}");
+    let host = &bounced["hosts"][0];
+    assert_eq!(host["level"]["identity"], "configured", "{bounced}");
+    let exchanges = host["exchanges"].as_array().unwrap();
+    let refused = exchanges.iter().find(|it| it["command"] == "RCPT TO:<evil@example.org>").unwrap();
+    assert_eq!(refused["reply"], "550 5.1.1 ?[31mno such?user");
+    assert!(bounced["began"].is_string() && refused["ms"].is_u64(), "{bounced}");
+
+    let told = String::from_utf8(relay.cli(&["message", &id]).unwrap().stdout).unwrap();
+    for line in ["Attempt 1 for evil@example.org", "> RCPT TO:<evil@example.org>", "< 550 5.1.1 ?[31mno such?user ("] {
+        assert!(told.contains(line), "no {line:?} in {told}");
+    }
+    assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

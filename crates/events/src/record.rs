@@ -301,7 +301,10 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples::{ACCEPTED, outcome};
+    use postrider_mail::{AttemptRecord, Disposition};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     #[test]
     fn cursors_round_trip_and_refuse_the_rest() {
@@ -322,6 +325,24 @@ mod tests {
         assert_eq!((body.kind, &body.json[..]), (Kind::Bounce, &b"{}"[..]));
         assert!(matches!(body.life().unwrap(), Life::Outcomes(o) if o.is_empty()));
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn what_was_said_is_kept_behind_the_outcomes_and_missing_in_records_of_before() {
+        let bare = outcome(0, ACCEPTED, Disposition::Delivered, "250 ok");
+        let record = AttemptRecord { site: "site".into(), ..AttemptRecord::default() };
+        let recorded = AttemptOutcome { record: Some(Arc::new(record)), ..bare.clone() };
+        let mut out = BytesMut::new();
+        Body::begin(&mut out, Kind::Delivery);
+        let bytes = Body::end(&mut out, &LifeRef::Outcomes(&[&bare, &recorded])).unwrap();
+        let outcomes = |bytes: &Bytes| match Body::parse(bytes).unwrap().life().unwrap() {
+            Life::Outcomes(outcomes) => outcomes,
+            Life::Accepted { .. } => panic!("not accepted"),
+        };
+        assert_eq!(outcomes(&bytes), [bare.clone(), recorded]);
+        let before = postcard::to_allocvec(&LifeRef::Outcomes(&[&bare, &bare])).unwrap();
+        let before = Bytes::copy_from_slice(&[&bytes[..PREFIX], &before].concat());
+        assert_eq!(outcomes(&before), [bare.clone(), bare]);
     }
 
     proptest! {

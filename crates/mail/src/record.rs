@@ -61,7 +61,7 @@ pub struct HostRecord {
 pub struct Exchange {
     /// The command, without secrets; empty before the greeting.
     pub command: String,
-    /// The whole reply on one line; empty when none came.
+    /// The whole reply on one line; empty when none came, or none that can be read.
     pub reply: String,
     /// How long the reply took, in milliseconds, after the command or the reply before it.
     pub ms: u32,

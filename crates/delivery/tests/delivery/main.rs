@@ -15,6 +15,7 @@ mod lmtp;
 mod lookups;
 mod patience;
 mod records;
+mod records;
 mod replies;
 mod reports;
 mod require_tls;

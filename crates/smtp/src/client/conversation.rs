@@ -155,7 +155,10 @@ impl Conversation {
                         self.unasked(input);
                     }
                 }
-                Err(_) => self.out_of_step(self.stage()),
+                Err(_) => {
+                    self.take_down(self.expected.front().copied(), None);
+                    self.out_of_step(self.stage());
+                }
             }
         }
     }

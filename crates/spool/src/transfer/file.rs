@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 use postrider_base::{Disk, DiskFile, OpenMode, Timestamp};
-use postrider_mail::AttemptOutcome;
+use postrider_mail::{AttemptOutcome, attach_records, store_records};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +111,7 @@ impl Writer {
     }
 
     pub(crate) fn message(&mut self, state: &Moved, body: &[u8]) -> Result<()> {
-        let state = encode(state)?;
+        let state = encode_state(state)?;
         let length = u32::try_from(state.len()).map_err(|_| Error::TooLarge("record"))?;
         self.frame(Kind::Message, &[&length.to_be_bytes(), &state, body])?;
         self.totals.messages += 1;
@@ -266,7 +266,7 @@ fn carried(payload: &Bytes) -> Option<Carried> {
     if length > rest.len() {
         return None;
     }
-    let state: Moved = decode(&rest.split_to(length))?;
+    let state = decode_state(&rest.split_to(length))?;
     let (record, content) = decode_message(&rest)?;
     let known = |waiting: &MovedRecipient| usize::from(waiting.recipient) < record.envelope.recipients.len();
     let mut recipients: Vec<u16> = state.waiting.iter().map(|waiting| waiting.recipient).collect();
@@ -274,6 +274,25 @@ fn carried(payload: &Bytes) -> Option<Carried> {
     let unique = recipients.windows(2).all(|pair| pair[0] != pair[1]);
     let whole = content.len() == record.size && !state.waiting.is_empty() && unique && state.waiting.iter().all(known);
     whole.then_some(Carried { record, state, body: rest })
+}
+
+/// The state of a message, and behind it what was said in the last attempts.
+fn encode_state(state: &Moved) -> Result<Vec<u8>> {
+    let mut encoded = encode(state)?;
+    let last: Vec<_> = state.waiting.iter().filter_map(|waiting| waiting.last.as_ref()).collect();
+    store_records(&last, &mut encoded);
+    Ok(encoded)
+}
+
+/// Reads a state, also one of before there were records of attempts.
+fn decode_state(encoded: &[u8]) -> Option<Moved> {
+    let (mut state, records): (Moved, _) = postcard::take_from_bytes(encoded).ok()?;
+    let known = state.waiting.iter().filter_map(|waiting| waiting.last.clone());
+    let mut last: Vec<_> = known.collect();
+    attach_records(&mut last, records);
+    let places = state.waiting.iter_mut().filter_map(|waiting| waiting.last.as_mut());
+    places.zip(last).for_each(|(place, last)| *place = last);
+    Some(state)
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {

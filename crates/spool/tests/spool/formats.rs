@@ -194,6 +194,8 @@ async fn spools_of_every_version_are_read() {
         }
         let last = spool.show(id(0)).await.unwrap().unwrap().recipients[2].last.clone().unwrap();
         assert_eq!((last.recipient, &*last.diagnostic), (2, "452 4.2.2 full"));
+        // That was before attempts had records, which stand behind the outcomes.
+        assert_eq!(last.record, None);
         assert_eq!((last.delays.transmit_ms, last.tls.unwrap().authenticated), (4, true));
         assert_eq!(last.remote.unwrap().to_string(), "mx.example[192.0.2.1]:25");
         assert_feed(&spool, &rig, version).await;

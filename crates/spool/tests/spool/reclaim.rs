@@ -276,13 +276,15 @@ async fn what_was_said_last_outlives_every_segment() {
     for _ in 0..4 {
         churn(&rig, &spool, 300).await;
         let view = spool.show(id).await.unwrap().unwrap();
-        assert_eq!(view.recipients[0].last.as_ref().unwrap().diagnostic, "450 try 1");
+        let last = view.recipients[0].last.as_ref().unwrap();
+        assert_eq!((&*last.diagnostic, &*last.record.as_ref().unwrap().site), ("450 try 1", "site"));
     }
     rig.disk.crash_dropping_all();
     drop(spool);
     let spool = rig.open().await;
     let view = spool.show(id).await.unwrap().unwrap();
-    assert_eq!(view.recipients[0].last.as_ref().unwrap().diagnostic, "450 try 1");
+    let last = view.recipients[0].last.as_ref().unwrap();
+    assert_eq!((&*last.diagnostic, &*last.record.as_ref().unwrap().site), ("450 try 1", "site"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use postrider_base::{Clock, Disk, Metrics, Period, Random, SimDisk, Size, Timestamp};
 use postrider_mail::{
-    AccountId, AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Envelope, MessageId,
-    Recipient,
+    AccountId, AttemptOutcome, AttemptRecord, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Envelope,
+    MessageId, Recipient,
 };
 use postrider_spool::{Claim, Content, Driver, NewMessage, Origin, QueueKey, Settings, Spool, SpoolOptions};
 use tempfile::TempDir;
@@ -160,7 +160,10 @@ pub(crate) async fn deliver(claim: Claim) {
 pub(crate) async fn defer(claim: Claim, clock: &Clock, by: Duration) {
     let at = clock.now();
     let mut deferred = outcomes(&claim, Disposition::Deferred(DelayType::General), at);
+    let began = at.saturating_add(Duration::from_millis(1));
+    let record = Arc::new(AttemptRecord { began, site: "site".into(), ..AttemptRecord::default() });
     for outcome in &mut deferred {
+        outcome.record = Some(Arc::clone(&record));
         outcome.next_attempt = Some(at.saturating_add(by));
         outcome.diagnostic = format!("450 try {}", outcome.attempt);
     }

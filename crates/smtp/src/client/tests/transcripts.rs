@@ -66,6 +66,10 @@ fn silence_is_written_down_with_what_it_answered() {
     talk.conversation.lost();
     assert_eq!(*said(&talk).last().unwrap(), line("MAIL FROM:<s@relay.example>", "", 300_000));
     let mut talk = Talk::ready("");
+    talk.begins(transaction(&["a@b.example"]));
+    talk.hears("this is no reply\r\n");
+    assert_eq!(said(&talk).last().unwrap().0, "MAIL FROM:<s@relay.example>");
+    let mut talk = Talk::ready("");
     talk.hears("421 4.4.2 idle for too long\r\n");
     assert_eq!(said(&talk).last().unwrap().1, "421 4.4.2 idle for too long");
 }
