@@ -5,6 +5,14 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_base::{Clock, RealDisk, Timestamp};
+use postrider_delivery::sts::policy::Policy;
+use postrider_store::Store;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::support::{Node, refusal};
 
@@ -59,6 +67,39 @@ fn commands_go_through_the_running_daemon() {
     let unknown = node.run(&["sts", "show", "example.com"]);
     assert!(refusal(&unknown).contains("no MTA-STS policy of example.com is kept"));
     assert_eq!(unknown.status.code(), Some(3));
+    assert!(daemon.stop().success());
+}
+
+/// A row of the table of policies, as delivery keeps it: policy, id, and when it
+/// was fetched and used.
+#[derive(Deserialize, Serialize)]
+enum KeptPolicy {
+    V1((Policy, String, Timestamp, Timestamp)),
+}
+
+#[test]
+fn a_policy_that_is_kept_is_shown() {
+    let node = Node::new();
+    // Makes the state.
+    assert!(node.serve().stop().success());
+    let policy = b"version: STSv1\nmode: enforce\nmx: mx.example.com\nmx: *.example.net\nmax_age: 86400\n";
+    let now = Clock::system().now();
+    let kept = KeptPolicy::V1((Policy::parse(policy).unwrap(), "2026".to_owned(), now, now));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = Store::open(Arc::new(RealDisk), &node.path("state/store")).unwrap();
+        store.table("sts-policies").put(&"example.com".to_owned(), &kept).await.unwrap();
+        store.close().await.unwrap();
+    });
+    let daemon = node.serve();
+    let shown = node.told(&["sts", "show", "example.com"]);
+    for line in ["mode     enforce\n", "mx       mx.example.com *.example.net\n", "id       2026\n"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let json: Value = serde_json::from_str(&node.told(&["sts", "show", "Example.COM", "--json"])).unwrap();
+    assert_eq!((&json["domain"], &json["mode"], &json["mx"][1]), (&"example.com".into(), &"enforce".into(), &"*.example.net".into()));
+    let fetched = Timestamp::parse_rfc3339(json["fetched"].as_str().unwrap()).unwrap();
+    let expires = Timestamp::parse_rfc3339(json["expires"].as_str().unwrap()).unwrap();
+    assert_eq!(expires.saturating_since(fetched), Duration::from_secs(86_400));
     assert!(daemon.stop().success());
 }
 
