@@ -96,7 +96,10 @@ fn a_policy_that_is_kept_is_shown() {
         assert!(shown.contains(line), "{shown}");
     }
     let json: Value = serde_json::from_str(&node.told(&["sts", "show", "Example.COM", "--json"])).unwrap();
-    assert_eq!((&json["domain"], &json["mode"], &json["mx"][1]), (&"example.com".into(), &"enforce".into(), &"*.example.net".into()));
+    assert_eq!(
+        (&json["domain"], &json["mode"], &json["mx"][1]),
+        (&"example.com".into(), &"enforce".into(), &"*.example.net".into())
+    );
     let fetched = Timestamp::parse_rfc3339(json["fetched"].as_str().unwrap()).unwrap();
     let expires = Timestamp::parse_rfc3339(json["expires"].as_str().unwrap()).unwrap();
     assert_eq!(expires.saturating_since(fetched), Duration::from_secs(86_400));
