@@ -379,6 +379,20 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_by_the_first_host_takes_little() {
+        let record = AttemptRecord {
+            began: Timestamp::from_millis(1_700_000_000_000),
+            site: "mx1.example.com,mx2.example.com".into(),
+            ehlo: "out.example.net".into(),
+            level: Some(SessionLevel::default()),
+            ..AttemptRecord::default()
+        };
+        let mut stored = Vec::new();
+        store_records(&[outcome(Some(&Arc::new(record)))], &mut stored);
+        assert!(stored.len() <= 64, "{}", stored.len());
+    }
+
+    #[test]
     fn levels_are_written_as_in_json() {
         let level = SessionLevel { identity: HostProof::MtaSts, session: Privacy::Authenticated };
         assert_eq!(level.to_string(), "mta-sts/authenticated");
