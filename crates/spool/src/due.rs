@@ -48,6 +48,10 @@ pub(crate) struct Due {
     /// Bound of a queue's window.
     batch: usize,
     holds: Holds,
+    /// Somebody takes what is due.
+    is_taken_from: bool,
+    /// While something is due: since when that has waited to be taken.
+    behind_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +78,10 @@ pub(crate) struct Queue {
 enum Place {
     #[default]
     Nowhere,
-    Ready,
+    /// In the ring; since when something has been due here without a break.
+    Ready(Timestamp),
+    /// It has left the ring by its turn, or until it is known what comes next.
+    Between(Timestamp),
     Timer(Timestamp),
 }
 
@@ -97,6 +104,8 @@ impl Due {
             refills: Vec::new(),
             batch,
             holds,
+            is_taken_from: false,
+            behind_since: None,
         }
     }
 
@@ -159,17 +168,24 @@ impl Due {
     pub(crate) fn take(&mut self, max: usize, now: Timestamp) -> Vec<(QueueKey, Slot)> {
         self.wake(now);
         let mut taken = Vec::new();
+        let mut first = None::<Timestamp>;
         while taken.len() < max
             && let Some(Some(key)) = self.ready.next(|_, queues| (queues.pop_front(), !queues.is_empty()))
         {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
-            queue.place = Place::Nowhere;
+            let ready_since = queue.ready_since(now);
+            queue.place = Place::Between(ready_since);
             if let Some(slot) = queue.pop(now) {
                 queue.claimed.insert(slot.1);
+                let since = slot.0.max(ready_since);
+                first = Some(first.map_or(since, |first| first.min(since)));
                 taken.push((key.clone(), slot));
             }
             self.schedule(&key, now);
         }
+        self.is_taken_from = true;
+        // What is left has waited about as long as what was taken.
+        self.behind_since = first.or(self.behind_since).filter(|_| !self.ready.is_empty());
         taken
     }
 
@@ -285,6 +301,13 @@ impl Due {
         !self.ready.is_empty()
     }
 
+    /// Since when the oldest of what is due has waited to be taken, where something is
+    /// and somebody takes it at all. What waits in queues that nothing is wanted from
+    /// does not count.
+    pub(crate) fn behind_since(&self) -> Option<Timestamp> {
+        self.behind_since
+    }
+
     /// When the next message of a queue that may be handed out is due.
     pub(crate) fn next(&self) -> Option<Timestamp> {
         self.timers.first().map(|(at, _)| *at)
@@ -314,8 +337,9 @@ impl Due {
             && let Some((_, key)) = self.timers.pop_first()
         {
             if let Some(queue) = self.queues.get_mut(&key) {
-                queue.place = Place::Ready;
+                queue.place = Place::Ready(now);
                 self.ready.of(&key.account).push_back(key);
+                self.comes_due(now);
             }
         }
     }
@@ -323,7 +347,7 @@ impl Due {
     /// Puts a queue where its first message says.
     fn schedule(&mut self, key: &QueueKey, now: Timestamp) {
         let Some(queue) = self.queues.get_mut(key) else { return };
-        if queue.is_empty() && queue.place != Place::Ready {
+        if queue.is_empty() && !matches!(queue.place, Place::Ready(_)) {
             if let Place::Timer(at) = queue.place {
                 self.timers.remove(&(at, key.clone()));
             }
@@ -340,15 +364,24 @@ impl Due {
         }
         match (queue.place, place) {
             // A queue leaves the ring by its turn only, to keep its place.
-            (Place::Ready, _) => return,
+            (Place::Ready(_), _) => return,
             (Place::Timer(at), _) => drop(self.timers.remove(&(at, key.clone()))),
-            (Place::Nowhere, _) => {}
+            (Place::Nowhere | Place::Between(_), _) => {}
         }
         queue.place = place;
         match place {
-            Place::Ready => self.ready.of(&key.account).push_back(key.clone()),
+            Place::Ready(_) => {
+                self.ready.of(&key.account).push_back(key.clone());
+                self.comes_due(now);
+            }
             Place::Timer(at) => drop(self.timers.insert((at, key.clone()))),
-            Place::Nowhere => {}
+            Place::Nowhere | Place::Between(_) => {}
+        }
+    }
+
+    fn comes_due(&mut self, now: Timestamp) {
+        if self.is_taken_from {
+            self.behind_since.get_or_insert(now);
         }
     }
 }
@@ -372,10 +405,23 @@ impl Queue {
         heads.into_iter().flatten().min().copied()
     }
 
+    fn is_ready(&self) -> bool {
+        matches!(self.place, Place::Ready(_) | Place::Between(_))
+    }
+
+    fn ready_since(&self, now: Timestamp) -> Timestamp {
+        match self.place {
+            Place::Ready(since) | Place::Between(since) => since,
+            Place::Nowhere | Place::Timer(_) => now,
+        }
+    }
+
     fn wanted_place(&self, now: Timestamp) -> Place {
         match self.head() {
             Some(_) if self.blocked() => Place::Nowhere,
-            Some((at, _)) if at <= now => Place::Ready,
+            Some((at, _)) if at <= now => Place::Ready(self.ready_since(now)),
+            // What comes next may be due, too.
+            None if self.refilling && self.is_ready() => Place::Between(self.ready_since(now)),
             Some((NEVER, _)) | None => Place::Nowhere,
             Some((at, _)) => Place::Timer(at),
         }

@@ -37,6 +37,11 @@ pub struct Settings {
     /// `max_young`. So clients slow down to what is delivered before anything is
     /// refused. At or above `max_young`: no delay before that.
     pub young_high_water: usize,
+    /// How long what is due may wait to be taken for delivery, in memory or in the
+    /// index, before the reply to the next message is delayed: the longer it waits the
+    /// longer, up to a second at ten times this. Mail for sites that are slow, paused or
+    /// held does not count. Zero: no such delay.
+    pub pace_after: Period,
     /// Waiting messages that each queue (account and recipient domain) keeps
     /// at hand in memory when it has messages due.
     pub ready_batch: usize,
@@ -58,6 +63,7 @@ impl Default for Settings {
             index_after: Period::from_secs(2),
             max_young: 65_536,
             young_high_water: 49_152,
+            pace_after: Period::from_mins(1),
             ready_batch: 64,
             index_backlog: 16_384,
             segment_bytes: Size::from_bytes(64 << 20),

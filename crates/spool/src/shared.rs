@@ -184,6 +184,7 @@ impl Shared {
             (next, _) => next.is_some(),
         };
         let wake = sooner || state.due.is_ready();
+        self.youth.set_behind(state.due.behind_since());
         let thinned = state.lives.take_thinned();
         drop(state);
         if thinned {

@@ -166,7 +166,7 @@ impl Spool {
             return Err(shared.admissions.no_segment());
         }
         let began = shared.clock.instant();
-        shared.youth.room().await?;
+        shared.youth.room(shared.clock.now()).await?;
         let mut batch = Batch::default();
         batch.accept(shared, message, true).inspect_err(|_| {
             shared.metrics.spool_full.inc();

@@ -1,10 +1,13 @@
 //! Messages that are only in the log and in memory: how many there may be,
-//! and the task that moves them to the index when they are no longer young.
+//! and the task that moves them to the index when they are no longer young. And
+//! what slows down who hands messages in: too many young ones, or deliveries that
+//! do not keep up with what is due, wherever that is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use postrider_base::Timestamp;
 use postrider_base::metrics::Counter;
 use tokio::sync::Notify;
 
@@ -19,6 +22,11 @@ pub(crate) struct Youth {
     bound: usize,
     /// Above so many, who hands messages in is slowed down.
     high_water: usize,
+    /// Since when the oldest of what is due has waited to be taken for delivery, in
+    /// milliseconds since 1970; 0 when nothing is due.
+    behind_since: AtomicU64,
+    /// How long that may be before who hands messages in is slowed down.
+    pace_after: Duration,
     room: Notify,
     /// Messages that were slowed down.
     paced: Counter,
@@ -27,13 +35,17 @@ pub(crate) struct Youth {
 /// How long a message waits for others to grow old before it is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// By how much a message is slowed down just below the bound.
+/// By how much a message is slowed down at most: just below the bound, or when
+/// deliveries are behind by [`FULL_PACE`] times what they may be.
 const MOST_PACE: Duration = Duration::from_secs(1);
+const FULL_PACE: u32 = 10;
 
 impl Youth {
     pub(crate) fn new(settings: &Settings, paced: Counter) -> Self {
         let (bound, high_water) = (settings.max_young, settings.young_high_water);
-        Self { count: AtomicUsize::new(0), bound, high_water, room: Notify::new(), paced }
+        let (count, behind_since) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let pace_after = settings.pace_after.as_duration();
+        Self { count, bound, high_water, behind_since, pace_after, room: Notify::new(), paced }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -50,9 +62,30 @@ impl Youth {
         }
     }
 
+    /// Since when the oldest of what is due has waited to be taken.
+    pub(crate) fn set_behind(&self, since: Option<Timestamp>) {
+        self.behind_since.store(since.map_or(0, Timestamp::as_millis), Ordering::Relaxed);
+    }
+
     /// How long the next message has to wait, so that those who hand messages in
-    /// notice, the more the less room there is, before there is none.
-    fn pace(&self) -> Duration {
+    /// notice.
+    fn pace(&self, now: Timestamp) -> Duration {
+        self.pace_of_count().max(self.pace_of_delay(now))
+    }
+
+    /// The more the longer deliveries are behind.
+    fn pace_of_delay(&self, now: Timestamp) -> Duration {
+        let since = self.behind_since.load(Ordering::Relaxed);
+        if since == 0 || self.pace_after.is_zero() {
+            return Duration::ZERO;
+        }
+        let above = now.saturating_since(Timestamp::from_millis(since)).saturating_sub(self.pace_after);
+        let whole = self.pace_after.saturating_mul(FULL_PACE - 1);
+        MOST_PACE.mul_f64(above.div_duration_f64(whole).min(1.0))
+    }
+
+    /// The more the less room there is, before there is none.
+    fn pace_of_count(&self) -> Duration {
         let above = self.count().saturating_sub(self.high_water);
         let room = self.bound.saturating_sub(self.high_water);
         match above.min(room) {
@@ -64,8 +97,8 @@ impl Youth {
     /// Waits while there are too many: so who hands messages in is slowed down
     /// to what is delivered and what the index takes, instead of being refused all
     /// at once.
-    pub(crate) async fn room(&self) -> Result<()> {
-        let pace = self.pace();
+    pub(crate) async fn room(&self, now: Timestamp) -> Result<()> {
+        let pace = self.pace(now);
         if !pace.is_zero() {
             self.paced.inc();
             tokio::time::sleep(pace).await;

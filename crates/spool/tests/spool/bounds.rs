@@ -4,7 +4,9 @@ use std::time::Duration;
 use postrider_base::{Disk, Size};
 use postrider_spool::{Error, Selector};
 
-use crate::rig::{BOUNCED, DIR, Rig, assert_intact, body_of, defer, drain, due_now, outcomes, within};
+use crate::rig::{
+    BOUNCED, DIR, HOUR, Rig, assert_intact, body_of, defer, deliver, drain, due_now, outcomes, queue, within,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_full_spool_refuses_and_takes_again() {
@@ -270,6 +272,51 @@ async fn who_hands_in_much_is_slowed_down_before_there_is_no_room() {
     let began = rig.clock.now();
     rig.accept(&spool, &["a@one.example"]).await;
     assert_eq!(rig.clock.now(), began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hands_in_more_than_is_taken_is_slowed_down_though_it_is_in_the_index() {
+    let mut rig = Rig::with_sled();
+    rig.settings.pace_after = postrider_base::Period::from_mins(1);
+    let spool = rig.open().await;
+    let pace = async || {
+        let began = rig.clock.now();
+        let id = rig.accept(&spool, &["new@new.example"]).await;
+        spool.delete(&Selector::Message(id)).await.unwrap();
+        rig.clock.now().saturating_since(began).as_millis()
+    };
+    spool.park(&queue("parked.example"));
+    for _ in 0..500 {
+        rig.accept(&spool, &["a@one.example"]).await;
+        rig.accept(&spool, &["a@parked.example"]).await;
+    }
+    rig.grow_old(&spool).await;
+    assert_eq!(spool.stat().young, 0);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(pace().await, 0, "nobody takes anything");
+    // From now on a delivery that is too slow: a message every ten seconds.
+    let mut waits = Vec::new();
+    for _ in 0..80 {
+        for claim in spool.take_due(1).await {
+            deliver(claim).await;
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        waits.push(pace().await);
+    }
+    // Over an hour behind, since the spool was opened.
+    assert!(waits.iter().all(|wait| *wait == 1_000), "{waits:?}");
+    // Once it has caught up, what is parked slows down nobody.
+    drain(&spool).await;
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(pace().await, 0);
+    // Behind by more and more.
+    rig.accept(&spool, &["a@one.example"]).await;
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        waits.push(pace().await);
+    }
+    assert!(waits[0] <= 5 && waits.is_sorted() && waits[5].abs_diff(550) < 60 && waits[11] == 1_000, "{waits:?}");
 }
 
 /// Flips a bit in the one place of the log that has these bytes.
