@@ -44,7 +44,7 @@ struct Arguments {
 enum Case {
     /// Mail for one host by a route, Postfix beside it
     One,
-    /// The same over TLS 1.3, in kept connections
+    /// The same over TLS 1.3, in kept connections, and in clear beside it
     Tls,
     /// 1,000 domains, each with a host of its own
     Sites,
@@ -128,6 +128,11 @@ async fn compare(arguments: &Arguments, case: Case) -> io::Result<()> {
                 ours.push(postrider(arguments, case, false).await?);
                 others.push(postfix(arguments).await?);
             }
+            // What TLS costs: the same in clear beside it.
+            Case::Tls => {
+                others.push(postrider(arguments, Case::One, false).await?);
+                ours.push(postrider(arguments, case, false).await?);
+            }
             Case::Trouble => {
                 others.push(postrider(arguments, case, false).await?);
                 ours.push(postrider(arguments, case, true).await?);
@@ -138,6 +143,7 @@ async fn compare(arguments: &Arguments, case: Case) -> io::Result<()> {
     let ours_rate = report(&name, "postrider", &ours);
     let (other, what) = match case {
         Case::One => ("postfix", "times_postfix"),
+        Case::Tls => ("clear", "times_clear"),
         _ => ("alone", "times_alone"),
     };
     if !others.is_empty() {
