@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 
 /// A key for message authentication codes (HMAC with SHA-256, RFC 2104), of return paths and
@@ -29,6 +30,12 @@ impl MacKey {
         let mut tag = [0; 32];
         tag.copy_from_slice(context.sign().as_ref());
         tag
+    }
+
+    /// Whether a code is that of `data`, in a time that does not tell how much of it is.
+    #[must_use]
+    pub fn is_tag(&self, purpose: &str, data: &[u8], tag: &[u8]) -> bool {
+        verify_slices_are_equal(&self.tag(purpose, data), tag).is_ok()
     }
 
     /// The first 64 bits of the code, where room is short.
@@ -62,6 +69,8 @@ mod tests {
         ] {
             assert_ne!(tag, other);
         }
+        assert!(key.is_tag("link", b"data", &tag));
+        assert!(!key.is_tag("link", b"data", &tag[..31]) && !key.is_tag("verp", b"data", &tag));
         assert_eq!(key.short_tag("link", b"data").to_be_bytes(), tag[..8]);
         assert_eq!(format!("{key:?}"), "MacKey");
     }

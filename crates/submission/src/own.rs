@@ -1,9 +1,11 @@
 //! The relay's own mail: bounces and other notifications.
 
-use postrider_mail::{AccountId, BodyType, EmailAddress, Envelope, MessageId, Notify, Recipient};
+use std::fmt::Write as _;
+
+use postrider_mail::{AccountId, BodyType, EmailAddress, Envelope, MessageId, Notify, Recipient, sanitize_text};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind};
 
-use crate::Submission;
+use crate::{Refusal, Submission};
 
 /// A message that the relay writes.
 #[derive(Clone, Debug)]
@@ -23,7 +25,67 @@ pub struct OwnMessage {
     pub content: Vec<u8>,
 }
 
+/// A short text that the relay writes to somebody.
+#[derive(Clone, Debug)]
+pub struct Letter<'a> {
+    /// Whose account it belongs to.
+    pub account: AccountId,
+    /// To whom.
+    pub to: &'a EmailAddress,
+    /// What it is about, in ASCII.
+    pub subject: &'a str,
+    /// What it says; its lines end with a line feed.
+    pub text: &'a str,
+}
+
+/// Longest subject, so that its line needs no folding (RFC 5322 section 2.1.1).
+const MAX_SUBJECT: usize = 900;
+
 impl Submission {
+    /// Queues a letter from the relay itself. When this returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// [`Refusal::NoRoom`] or [`Refusal::Unavailable`].
+    pub async fn write(&self, letter: Letter<'_>) -> Result<MessageId, Refusal> {
+        let id = self.new_id();
+        let own = OwnMessage {
+            id,
+            account: letter.account,
+            to: letter.to.clone(),
+            kind: OriginKind::Operator,
+            require_tls: false,
+            content: self.compose(id, &letter),
+        };
+        let message = self.signed_own(self.own_message(own)).await;
+        self.spool().accept(message).await?;
+        Ok(id)
+    }
+
+    fn compose(&self, id: MessageId, letter: &Letter<'_>) -> Vec<u8> {
+        let Letter { to, subject, text, .. } = letter;
+        let encoding = if text.is_ascii() { "7bit" } else { "8bit" };
+        let mut message = format!(
+            "From: postrider <postrider@{}>\r\n\
+             To: <{to}>\r\n\
+             Date: {}\r\n\
+             Message-ID: <{id}@{}>\r\n\
+             Subject: {}\r\n\
+             Auto-Submitted: auto-generated\r\n\
+             MIME-Version: 1.0\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             Content-Transfer-Encoding: {encoding}\r\n\
+             \r\n",
+            self.settings().operator_domain(),
+            id.timestamp().rfc5322(),
+            self.message_id_domain(),
+            sanitize_text(subject, MAX_SUBJECT),
+        );
+        for line in text.lines() {
+            let _ = write!(message, "{line}\r\n");
+        }
+        message.into_bytes()
+    }
+
     /// Makes a message of the relay's own ready for the spool, into which the caller
     /// commits it together with what caused it. Its sender is the null reverse-path, so
     /// that it never causes another (RFC 5321 section 4.5.5); for the same reason nobody

@@ -1,0 +1,95 @@
+//! The mails that upkeep writes: to the operator about changes, to an address with its link.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use postrider_account::{Identity, IdentityName, VerificationStatus};
+use postrider_base::Timestamp;
+use postrider_mail::{AccountId, EmailAddress};
+use postrider_submission::{Letter, Submission};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What changed of an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) account: AccountId,
+    pub(crate) name: IdentityName,
+    /// `identity`, or `MAIL FROM domain x of identity`.
+    pub(crate) what: String,
+    pub(crate) before: VerificationStatus,
+    pub(crate) after: VerificationStatus,
+    pub(crate) problem: Option<String>,
+}
+
+/// Who is told of changes, and how often.
+#[derive(Debug)]
+pub(crate) struct Notices {
+    operator: Option<EmailAddress>,
+    most: u32,
+    /// Since when it is counted, and how many there were.
+    hour: Mutex<(Timestamp, u32)>,
+}
+
+impl Notices {
+    pub(crate) fn new(operator: Option<EmailAddress>, most: u32) -> Self {
+        Self { operator, most, hour: Mutex::default() }
+    }
+
+    /// Logs a change, and mails it to the operator.
+    pub(crate) async fn tell(&self, submission: &Submission, now: Timestamp, change: &Change) {
+        let Change { account, name, what, before, after, problem } = change;
+        let (before, after) = (before.as_str(), after.as_str());
+        let problem = problem.as_deref().unwrap_or("as it should be");
+        match change.after {
+            VerificationStatus::Success => tracing::info!(%account, "{what} {name}: {before} -> {after}"),
+            _ => tracing::warn!(%account, "{what} {name}: {before} -> {after}: {problem}"),
+        }
+        let Some(operator) = &self.operator else { return };
+        if !self.has_room(now) {
+            tracing::warn!("upkeep.notices_per_hour = {} is reached: not mailed", self.most);
+            return;
+        }
+        let text = format!(
+            "The state of the {what} {name}\nof account {account} has changed.\n\n\
+             Before: {before}\nNow:    {after}\nFound:  {problem}\n\n{}\n",
+            advice(change.after),
+        );
+        let subject = format!("{what} is {after}");
+        let letter = Letter { account: AccountId::default(), to: operator, subject: &subject, text: &text };
+        if let Err(error) = submission.write(letter).await {
+            tracing::warn!(%error, "the operator could not be mailed");
+        }
+    }
+
+    /// Counts a mail; whether it may be sent.
+    fn has_room(&self, now: Timestamp) -> bool {
+        let mut hour = self.hour.lock();
+        if now.saturating_since(hour.0) >= HOUR {
+            *hour = (now, 0);
+        }
+        hour.1 = hour.1.saturating_add(1);
+        hour.1 <= self.most
+    }
+}
+
+fn advice(after: VerificationStatus) -> &'static str {
+    match after {
+        VerificationStatus::TemporaryFailure => "It is looked for during 72 hours, and counts as failed then.",
+        VerificationStatus::Failed => {
+            "It is not looked for any more. When it is mended, start again with\n`postrider identities verify` \
+             or, for a MAIL FROM domain,\n`postrider identities mail-from`."
+        }
+        _ => "Nothing needs to be done.",
+    }
+}
+
+/// The mail with a link, to the address that it proves.
+pub(crate) fn link_text(hostname: &str, identity: &Identity, url: &str) -> String {
+    format!(
+        "Somebody who sends mail through {hostname}\nwants to send it in the name of\n\n    {}\n\n\
+         If you want that, open this page within 24 hours and press its button:\n\n{url}\n\n\
+         If you do not, or do not know what this is about, do nothing.\nWithout you nothing is allowed.\n",
+        identity.name,
+    )
+}

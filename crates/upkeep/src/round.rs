@@ -1,0 +1,232 @@
+//! Round after round: what is due is looked at.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_account::{Error, Identity, IdentityName, VerificationStatus};
+use postrider_base::metrics::Look;
+use postrider_base::{Period, Scope, Timestamp};
+use postrider_mail::AccountId;
+use tokio::task::JoinSet;
+
+use crate::link;
+use crate::look;
+use crate::machine::{Finding, is_alive, step};
+use crate::notices::Change;
+use crate::upkeep::Shared;
+
+/// The longest pause between two rounds. What changes without a nudge waits so long.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// How much earlier or later than its interval says a look may be, so that those of many
+/// identities that were made together spread.
+const JITTER_PERCENT: u8 = 20;
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Task {
+    account: AccountId,
+    name: String,
+    subject: Subject,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Proof,
+    MailFrom,
+}
+
+/// Works until the scope ends.
+pub(crate) async fn run(shared: Arc<Shared>, scope: Scope) {
+    let mut schedule = HashMap::new();
+    loop {
+        let round = async {
+            let wait = round(&shared, &mut schedule).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shared.nudge.notified() => {}
+            }
+        };
+        tokio::select! {
+            () = round => {}
+            () = scope.cancelled() => return,
+        }
+    }
+}
+
+/// Looks at everything that is due; says when something will be.
+async fn round(shared: &Arc<Shared>, schedule: &mut HashMap<Task, Timestamp>) -> Duration {
+    let mut due = Vec::new();
+    let mut kept = HashMap::with_capacity(schedule.len());
+    let now = shared.clock.now();
+    for identity in shared.accounts.identities().all() {
+        for (subject, status) in subjects(&identity) {
+            let task = Task { account: identity.account, name: identity.name.to_string(), subject };
+            let at = schedule.get(&task).copied().unwrap_or_else(|| first(shared, status, now));
+            // Its status may have changed since.
+            let at = at.min(next(shared, status, now));
+            kept.insert(task.clone(), at);
+            if at <= now {
+                due.push((task, identity.clone()));
+            }
+        }
+    }
+    *schedule = kept;
+    let mut looks = JoinSet::new();
+    for (task, identity) in &due {
+        while looks.len() >= shared.settings.lookups {
+            looks.join_next().await;
+        }
+        let (shared, identity, subject) = (shared.clone(), identity.clone(), task.subject);
+        looks.spawn(async move { look(&shared, &identity, subject).await });
+    }
+    while looks.join_next().await.is_some() {}
+    let now = shared.clock.now();
+    for (task, identity) in due {
+        let current = shared.accounts.identities().find(identity.account, &identity.name).unwrap_or(identity);
+        let status = subjects(&current).find(|(subject, _)| *subject == task.subject);
+        schedule.insert(task, next(shared, status.map_or(VerificationStatus::Failed, |(_, status)| status), now));
+    }
+    let next = schedule.values().min().map_or(PAUSE, |next| next.saturating_since(now));
+    next.clamp(Duration::from_millis(1), PAUSE)
+}
+
+/// What is looked at of an identity, and the status of it.
+fn subjects(identity: &Identity) -> impl Iterator<Item = (Subject, VerificationStatus)> {
+    let proof = (!identity.trusted).then_some((Subject::Proof, identity.verification.status));
+    // An address that is proved stays so: there is nothing to look at.
+    let is_done = matches!(identity.name, IdentityName::Address(_)) && identity.is_verified();
+    let mail_from = identity.mail_from.as_ref().map(|mail_from| (Subject::MailFrom, mail_from.status));
+    proof.filter(|_| !is_done).into_iter().chain(mail_from).filter(|(_, status)| is_alive(*status))
+}
+
+/// When something is looked at that has not been since the start.
+fn first(shared: &Shared, status: VerificationStatus, now: Timestamp) -> Timestamp {
+    match status {
+        VerificationStatus::Success => {
+            let interval = shared.settings.recheck_interval.as_duration();
+            let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            now.saturating_add(Duration::from_millis(shared.random.below(millis)))
+        }
+        _ => now,
+    }
+}
+
+/// When something of this status is looked at again.
+fn next(shared: &Shared, status: VerificationStatus, now: Timestamp) -> Timestamp {
+    let interval: Period = match status {
+        VerificationStatus::Success => shared.settings.recheck_interval,
+        _ => shared.settings.pending_interval,
+    };
+    now.saturating_add(shared.random.jitter(interval.as_duration(), JITTER_PERCENT))
+}
+
+async fn look(shared: &Shared, identity: &Identity, subject: Subject) {
+    let looked = match (subject, &identity.name) {
+        (Subject::MailFrom, _) => look_at_mail_from(shared, identity).await,
+        (Subject::Proof, IdentityName::Domain(_)) => look_at_proof(shared, identity).await,
+        (Subject::Proof, IdentityName::Address(address)) => match &identity.verification.link {
+            Some(link) => wait_for_follower(shared, identity, link.sent).await,
+            None => match shared.mail_link(identity, address).await {
+                Err(crate::Error::Account(error)) => Err(error),
+                Err(error) => {
+                    tracing::warn!("{}: {error}", identity.name);
+                    note(shared, identity, Finding::Unknown(error.to_string()), None).await
+                }
+                Ok(()) => Ok(()),
+            },
+        },
+    };
+    match looked {
+        // It is gone by now.
+        Ok(()) | Err(Error::NotFound { .. }) => {}
+        Err(error) => tracing::warn!(%error, "what was found of {} could not be kept", identity.name),
+    }
+}
+
+/// Whether a domain's keys are published.
+pub(crate) async fn look_at_proof(shared: &Shared, identity: &Identity) -> Result<(), Error> {
+    let finding = look::proof(&*shared.resolver, &shared.accounts, identity).await;
+    shared.metrics.upkeep_looks.of(label(&finding)).inc();
+    let verification = &identity.verification;
+    let age = shared.clock.now().saturating_since(verification.since);
+    let status = step(verification.status, age, &finding);
+    note(shared, identity, finding, Some(status)).await
+}
+
+/// Nobody has followed the link yet.
+async fn wait_for_follower(shared: &Shared, identity: &Identity, sent: Timestamp) -> Result<(), Error> {
+    if shared.clock.now().saturating_since(sent) < link::LIFE {
+        return Ok(());
+    }
+    let finding = Finding::Wrong("nobody has followed the link within 24 hours".to_owned());
+    note(shared, identity, finding, Some(VerificationStatus::Failed)).await
+}
+
+/// Keeps what was found of an identity's proof, unless somebody else has changed its status
+/// meanwhile.
+async fn note(
+    shared: &Shared,
+    identity: &Identity,
+    finding: Finding,
+    status: Option<VerificationStatus>,
+) -> Result<(), Error> {
+    let (now, seen) = (shared.clock.now(), &identity.verification);
+    let mut change = None;
+    let keep = |current: &mut Identity| {
+        let verification = &mut current.verification;
+        if (verification.status, verification.since) != (seen.status, seen.since) {
+            return;
+        }
+        verification.checked = Some(now);
+        verification.found_wrong = finding.problem();
+        if let Some(status) = status.filter(|status| *status != verification.status) {
+            change = Some((verification.status, status));
+            (verification.status, verification.since) = (status, now);
+        }
+    };
+    shared.accounts.identities().change(identity.account, &identity.name, keep).await?;
+    if let Some((before, after)) = change {
+        let (account, name, what) = (identity.account, identity.name.clone(), "identity".to_owned());
+        shared.tell(Change { account, name, what, before, after, problem: finding.problem() }).await;
+    }
+    Ok(())
+}
+
+/// Whether bounces to an identity's MAIL FROM domain come back to us.
+pub(crate) async fn look_at_mail_from(shared: &Shared, identity: &Identity) -> Result<(), Error> {
+    let Some(seen) = &identity.mail_from else { return Ok(()) };
+    let finding = look::mail_from(&*shared.resolver, &seen.domain, &shared.bounce_host).await;
+    shared.metrics.upkeep_looks.of(label(&finding)).inc();
+    let now = shared.clock.now();
+    let status = step(seen.status, now.saturating_since(seen.since), &finding);
+    let mut change = None;
+    let keep = |current: &mut Identity| {
+        let Some(mail_from) = &mut current.mail_from else { return };
+        if (&mail_from.domain, mail_from.status, mail_from.since) != (&seen.domain, seen.status, seen.since) {
+            return;
+        }
+        mail_from.checked = Some(now);
+        mail_from.found_wrong = finding.problem();
+        if status != mail_from.status {
+            change = Some(mail_from.status);
+            (mail_from.status, mail_from.since) = (status, now);
+        }
+    };
+    shared.accounts.identities().change(identity.account, &identity.name, keep).await?;
+    if let Some(before) = change {
+        let what = format!("MAIL FROM domain {} of identity", seen.domain);
+        let (account, name, problem) = (identity.account, identity.name.clone(), finding.problem());
+        shared.tell(Change { account, name, what, before, after: status, problem }).await;
+    }
+    Ok(())
+}
+
+fn label(finding: &Finding) -> Look {
+    match finding {
+        Finding::Right => Look::Right,
+        Finding::Wrong(_) => Look::Wrong,
+        Finding::Unknown(_) => Look::Unknown,
+    }
+}
