@@ -7,12 +7,14 @@
 //! that the fuzzer decides about those too.
 
 mod header;
+mod mailauth;
 mod sasl;
 mod session;
 mod steering;
 mod wire;
 
 pub use header::header;
+pub use mailauth::{report, results};
 pub use sasl::sasl;
 pub use session::{conversation, session};
 pub use wire::{chunk, command, content, reply};
@@ -22,13 +24,15 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; each has a folder of seeds of its name under `corpus/` and a
 /// program `fuzz-NAME`.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     ("chunk", chunk),
     ("command", command),
     ("content", content),
     ("conversation", conversation),
     ("header", header),
     ("reply", reply),
+    ("report", report),
+    ("results", results),
     ("sasl", sasl),
     ("session", session),
 ];

@@ -42,7 +42,7 @@ macro_rules! targets {
     };
 }
 
-targets! { chunk command content conversation header reply sasl session }
+targets! { chunk command content conversation header reply report results sasl session }
 
 fn keeps_its_promises(name: &str) {
     let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();

@@ -6,10 +6,11 @@ mod read;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use mail_auth::report::{ActionDisposition, DmarcResult, PolicyOverride, Record, Report};
+use mail_auth::report::{ActionDisposition, DmarcResult, PolicyOverride, Record};
 use postrider_base::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use mail_auth::report::Report;
 pub use read::{Limits, ReportError, read};
 
 use crate::verify::tags::printable;
@@ -73,35 +74,45 @@ pub struct Source {
 
 /// Names that one source keeps of a kind; who sends in a thousand names is not told apart.
 const MOST_NAMES: usize = 20;
+/// Sources that are told apart; what comes from more is counted as from one without a name.
+const MOST_SOURCES: usize = 100_000;
 
-/// Counts reports together. One is known by its organization, domain and name (RFC 9990 section
-/// 3.5.1).
-#[must_use]
-pub fn summarize<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Summary {
-    let mut summary = Summary::default();
-    let mut seen = BTreeSet::new();
-    let mut sources: BTreeMap<(Option<IpAddr>, String), Source> = BTreeMap::new();
-    for report in reports {
+/// Counts reports together, one after the other.
+#[derive(Debug, Default)]
+pub struct Counter {
+    reports: Vec<Head>,
+    seen: BTreeSet<(String, String, String)>,
+    repeated: usize,
+    sources: BTreeMap<(Option<IpAddr>, String), Source>,
+}
+
+impl Counter {
+    /// Counts a report, unless it has been: it is known by its organization, domain and id.
+    pub fn add(&mut self, report: &Report) {
         let head = head(report);
-        if !seen.insert((head.organization.clone(), head.domain.clone(), head.id.clone())) {
-            summary.repeated += 1;
-            continue;
+        if !self.seen.insert((head.organization.clone(), head.domain.clone(), head.id.clone())) {
+            self.repeated += 1;
+            return;
         }
-        summary.reports.push(head);
+        self.reports.push(head);
         for record in &report.record {
             let from = printable(&record.identifiers.header_from).to_ascii_lowercase();
-            let key = (record.row.source_ip, from);
-            let source = sources.entry(key.clone()).or_insert_with(|| Source {
-                address: key.0,
-                from: key.1,
-                ..Source::default()
-            });
-            source.add(record);
+            let mut key = (record.row.source_ip, from);
+            if self.sources.len() >= MOST_SOURCES && !self.sources.contains_key(&key) {
+                key = (None, String::new());
+            }
+            let new = || Source { address: key.0, from: key.1.clone(), ..Source::default() };
+            self.sources.entry(key.clone()).or_insert_with(new).add(record);
         }
     }
-    summary.sources = sources.into_values().collect();
-    summary.sources.sort_by_key(|source| std::cmp::Reverse(source.count));
-    summary
+
+    /// What came from where, the most first.
+    #[must_use]
+    pub fn finish(self) -> Summary {
+        let mut sources: Vec<Source> = self.sources.into_values().collect();
+        sources.sort_by_key(|source| std::cmp::Reverse(source.count));
+        Summary { reports: self.reports, repeated: self.repeated, sources }
+    }
 }
 
 fn head(report: &Report) -> Head {

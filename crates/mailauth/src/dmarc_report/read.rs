@@ -118,9 +118,9 @@ fn unpacked(stream: impl Read, limits: &Limits) -> Result<Vec<u8>, ReportError> 
 fn mail(input: &[u8], limits: &Limits) -> Result<Report, ReportError> {
     let message = MessageParser::new().parse(input).ok_or(ReportError::Nothing)?;
     let mut fault = ReportError::Nothing;
-    for part in message.parts.iter().filter(|part| !part.is_multipart()).take(limits.files) {
-        let is_html = part.is_text_html();
-        match file(part.contents(), limits).filter(|_| !is_html) {
+    let parts = message.parts.iter().filter(|part| !part.is_multipart() && !part.is_text_html());
+    for part in parts.take(limits.files) {
+        match file(part.contents(), limits) {
             Some(Ok(report)) => return Ok(report),
             Some(Err(error)) => fault = error,
             None => {}
@@ -141,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dmarc_report::summarize;
+    use crate::dmarc_report::Counter;
 
     /// RFC 7489 appendix C, as the large receivers write it.
     const XML: &str = r#"<?xml version="1.0" encoding="UTF-8" ?>
@@ -226,7 +226,11 @@ mod tests {
         let report = get(XML.as_bytes()).unwrap();
         let mut later = report.clone();
         later.report_metadata.report_id = "2".to_owned();
-        let summary = summarize([&report, &later, &report]);
+        let mut counter = Counter::default();
+        for report in [&report, &later, &report] {
+            counter.add(report);
+        }
+        let summary = counter.finish();
         assert_eq!((summary.reports.len(), summary.repeated), (2, 1));
         let head = &summary.reports[0];
         assert_eq!((head.count, head.policy.as_str(), head.domain.as_str()), (9, "quarantine", "example.com"));
