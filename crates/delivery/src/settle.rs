@@ -61,7 +61,9 @@ impl Settling {
 
 async fn settle(shared: &Shared, claim: Claim, results: Results) {
     for outcome in &results.outcomes {
-        shared.metrics.outcomes.of(label(&outcome.disposition)).inc();
+        if let Some(label) = label(&outcome.disposition) {
+            shared.metrics.outcomes.of(label).inc();
+        }
     }
     let reports = report::write(shared, &claim, &results).await;
     let id = claim.id;
@@ -72,12 +74,13 @@ async fn settle(shared: &Shared, claim: Claim, results: Results) {
     }
 }
 
-fn label(disposition: &Disposition) -> Outcome {
+fn label(disposition: &Disposition) -> Option<Outcome> {
     match disposition {
-        Disposition::Delivered => Outcome::Delivered,
-        Disposition::Deferred(_) => Outcome::Deferred,
-        Disposition::Bounced(_) => Outcome::Bounced,
-        Disposition::Suppressed(_) => Outcome::Suppressed,
-        Disposition::Deleted => Outcome::Deleted,
+        Disposition::Delivered => Some(Outcome::Delivered),
+        Disposition::Deferred(_) => Some(Outcome::Deferred),
+        Disposition::Bounced(_) => Some(Outcome::Bounced),
+        Disposition::Suppressed(_) => Some(Outcome::Suppressed),
+        // An operator's doing, never an attempt's.
+        Disposition::Deleted => None,
     }
 }

@@ -122,8 +122,6 @@ labels! {
         Bounced = "bounced",
         /// Not tried, because the address is on a suppression list.
         Suppressed = "suppressed",
-        /// Taken out by the operator.
-        Deleted = "deleted",
     }
 
     /// The kind of an event record.

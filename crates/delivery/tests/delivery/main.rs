@@ -4,6 +4,7 @@
 
 mod bounces;
 mod copies;
+mod counts;
 mod dane;
 mod days;
 mod dovecot;
@@ -14,7 +15,6 @@ mod known;
 mod lmtp;
 mod lookups;
 mod patience;
-mod records;
 mod records;
 mod replies;
 mod reports;
