@@ -77,6 +77,10 @@ pub(super) fn certificate(fact: &CertificateFact, now: Timestamp) -> Finding {
     if begins > now {
         return fail(format!("it is not valid before {}", begins.rfc3339()));
     }
+    if certificate.issuer() == certificate.subject() {
+        let words = "it is self-signed: clients that look at certificates refuse it";
+        return Finding::warn(CHECK, &subject, words, "get one from an authority, and set tls.certificate and tls.key");
+    }
     let names = names(&certificate);
     if !names.iter().any(|name| covers(name, &fact.hostname)) {
         let words = format!("it names {}, and clients come to {}", names.join(", "), fact.hostname);
@@ -158,13 +162,18 @@ pub(super) fn sealing(facts: &super::HostFacts) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use postrider_testkit::Authority;
+
     use super::*;
     use crate::doctor::Verdict;
 
     /// Valid from 1975 to 4096, as rcgen makes them.
     fn made(name: &str) -> Vec<u8> {
-        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
-        made.cert.pem().into_bytes()
+        Authority::new().unwrap().issue(&[name]).unwrap().chain_pem.into_bytes()
+    }
+
+    fn self_made(name: &str) -> Vec<u8> {
+        rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap().cert.pem().into_bytes()
     }
 
     #[test]
@@ -181,6 +190,7 @@ mod tests {
             (Ok(made("*.example")), "a.mx.example", 2026, Verdict::Warn, "clients come to a.mx.example"),
             (Ok(made("mx.example")), "mx.example", 1971, Verdict::Fail, "not valid before"),
             (Ok(made("mx.example")), "mx.example", 4097, Verdict::Fail, "expired"),
+            (Ok(self_made("mx.example")), "mx.example", 2026, Verdict::Warn, "self-signed"),
             (Ok(b"hello".to_vec()), "mx.example", 2026, Verdict::Fail, "no certificate"),
             (Err("no such file".to_owned()), "mx.example", 2026, Verdict::Fail, "no such file"),
         ] {
