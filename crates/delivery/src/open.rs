@@ -84,6 +84,9 @@ impl Opening<'_> {
             Ok(connection) => connection.level = Level::of(policy.proof, connection.tls.as_ref()),
             Err(Closed::Refused { finding, .. }) if policy.required.is_tls() && finding.stage == Stage::StartTls => {
                 self.shared.metrics.tls_enforced.inc();
+                if let Some(who) = policy.wanted_by() {
+                    finding.diagnostic.push_str(&format!(" ({who})"));
+                }
             }
             Err(_) => {}
         }
@@ -301,9 +304,14 @@ impl Opening<'_> {
         if !self.target.is_found_by_dns() || self.lane.demand == Demand::Waived {
             return;
         }
-        let tlsa = match &policy.required {
-            Required::Dane(records) => Some(records.texts()),
-            _ => None,
+        let invalid = Failure::new(FailureKind::TlsaInvalid, "mail can use none of the TLSA records");
+        let (tlsa, failure) = match &policy.required {
+            Required::Dane(records) => (Some(records.texts()), failure),
+            // RFC 8460 section 4.3.2.1: there are some, and none that counts.
+            Required::Encryption if matches!(self.found.required, Required::Encryption) => {
+                (Some(Vec::new()), failure.or(Some(&invalid)))
+            }
+            _ => (None, failure),
         };
         let session = Session {
             domain: self.domain,

@@ -93,6 +93,17 @@ pub(crate) struct HostPolicy {
     pub(crate) authorities: Option<Authorities>,
 }
 
+impl HostPolicy {
+    /// Who wants sessions to be like that, where it is the recipient's domain.
+    pub(crate) fn wanted_by(&self) -> Option<&'static str> {
+        match (&self.required, self.proof) {
+            (Required::Dane(_), _) => Some("the host's TLSA records want it"),
+            (Required::Encryption | Required::Webpki(_), Proof::Sts) => Some("the domain's MTA-STS policy wants it"),
+            _ => None,
+        }
+    }
+}
+
 /// What a session must be, or else nothing is sent.
 #[derive(Clone, Default)]
 pub(crate) enum Required {
@@ -153,6 +164,8 @@ pub(crate) enum FailureKind {
     CertificateNotTrusted,
     /// The host's TLSA records could not be looked up, or are forged.
     DnssecInvalid,
+    /// Mail can use none of the host's TLSA records.
+    TlsaInvalid,
     /// Anything else.
     ValidationFailure,
 }

@@ -130,6 +130,8 @@ pub(crate) enum ResultType {
     StsPolicyFetchError,
     StsPolicyInvalid,
     StsWebpkiInvalid,
+    // Rows of the store know these by their order.
+    TlsaInvalid,
 }
 
 impl ResultType {
@@ -145,6 +147,7 @@ impl ResultType {
             Self::StsPolicyFetchError => "sts-policy-fetch-error",
             Self::StsPolicyInvalid => "sts-policy-invalid",
             Self::StsWebpkiInvalid => "sts-webpki-invalid",
+            Self::TlsaInvalid => "tlsa-invalid",
         }
     }
 }
@@ -157,6 +160,7 @@ impl From<FailureKind> for ResultType {
             FailureKind::CertificateExpired => Self::CertificateExpired,
             FailureKind::CertificateNotTrusted => Self::CertificateNotTrusted,
             FailureKind::DnssecInvalid => Self::DnssecInvalid,
+            FailureKind::TlsaInvalid => Self::TlsaInvalid,
             FailureKind::ValidationFailure => Self::ValidationFailure,
         }
     }

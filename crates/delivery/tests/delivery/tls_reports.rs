@@ -8,6 +8,7 @@ use flate2::read::GzDecoder;
 use mail_parser::{MessageParser, MimeHeaders};
 use postrider_base::metrics::TlsReport;
 use postrider_delivery::Settings;
+use postrider_dns::Tlsa;
 use serde_json::{Value, json};
 
 use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
@@ -164,6 +165,26 @@ async fn what_testing_would_have_kept_is_reported_and_delivered() {
         let details = &report["policies"][0]["failure-details"];
         assert_eq!((&details[0]["result-type"], &details[0]["failed-session-count"]), (&json!(expected), &json!(2)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tlsa_records_of_which_none_counts_are_reported_and_mail_is_encrypted() {
+    let mut world = World::new(Some("mx.example.com")).await;
+    world.wants("mailto:tls@reports.example");
+    let zones = &world.rig.zones;
+    zones.set_authenticated(true).remove("example.com").remove("mx.example.com");
+    zones.add_tlsa("mx.example.com", 25, Tlsa { usage: 1, selector: 1, matching: 1, data: vec![1; 32] });
+    world.rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    let reports = Server::start(&world.rig.net, REPORTS);
+    world.rig.deliver(world.settings.clone());
+    world.send(2).await;
+    assert_eq!(world.mx.seen().messages.len(), 2);
+    reports.until(|seen| !seen.messages.is_empty()).await;
+    let report = report_in(&reports.seen().messages.remove(0));
+    let [policy] = report["policies"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!(policy["policy"]["policy-type"], "tlsa");
+    let details = &policy["failure-details"][0];
+    assert_eq!((&details["result-type"], &details["failed-session-count"]), (&json!("tlsa-invalid"), &json!(2)));
 }
 
 #[tokio::test(start_paused = true)]
