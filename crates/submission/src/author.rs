@@ -5,7 +5,7 @@ use postrider_mail::EmailAddress;
 /// The first mailbox of a From field whose folding is taken out (RFC 5322 section 3.4).
 /// Comments, display names and group names are passed over. `None` when there is none, or
 /// what stands in its place is no address.
-pub(crate) fn author(value: &str) -> Option<EmailAddress> {
+pub fn author(value: &str) -> Option<EmailAddress> {
     let mut text = String::new();
     let (mut is_quoted, mut comments, mut characters) = (false, 0_u32, value.chars());
     while let Some(character) = characters.next() {

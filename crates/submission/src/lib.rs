@@ -20,6 +20,7 @@ mod sign;
 mod submit;
 mod trace;
 
+pub use author::author;
 pub use own::{Letter, OwnMessage};
 pub use postrider_account::{Authenticated, Guard, RecipientOverflow, Verdict};
 pub use postrider_mailauth::MacKey;
