@@ -3,7 +3,8 @@
 //!
 //! A claim wakes a waiting connection; without one a new connection is asked
 //! for, up to the lane's limit; at the limit claims wait in the ready queue; with
-//! that full their queue is parked in the spool until there is room. A connection
+//! that full their queue is parked in the spool until there is room, and, when that
+//! takes long, looked through once for messages that do not live so long. A connection
 //! takes a claim when it has its turn, not before: until then the claim may expire or
 //! be paused like any other. A claim that has waited here until its message expired is
 //! given out as that. Nothing here polls.
@@ -14,6 +15,7 @@
 
 mod aside;
 mod look;
+mod park;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -106,6 +108,9 @@ struct State {
     ready: Ready,
     /// Queues that wait for room.
     parked: Parked,
+    /// Those that have been looked through meanwhile: their messages are aside, each until
+    /// it expires.
+    searched: Parked,
     /// Queues that wait for the end of a pause.
     paused: Parked,
     /// Queues that wait for an address to leave from.
@@ -167,7 +172,7 @@ impl State {
 
     fn is_unused(&self) -> bool {
         let is_idle = self.connections == 0 && self.ready.is_empty() && self.down.is_none();
-        is_idle && self.parked.is_empty() && self.is_free()
+        is_idle && self.parked.is_empty() && self.searched.is_empty() && self.is_free()
     }
 }
 
@@ -268,7 +273,7 @@ impl Site {
         let mut state = self.state.lock();
         state.alarm = None;
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
-        state.parked.over(now).iter().for_each(|queue| self.around.spool.unpark(queue));
+        self.search(&mut state, now);
         // All that is aside: what has to wait on comes back here, and is known again.
         for queues in [state.paused.over(now), state.sourceless.over(now)] {
             self.recall(&mut state, queues);
@@ -277,30 +282,6 @@ impl Site {
         self.unpark(&mut state);
         self.set_alarm(&mut state);
         expired.into_iter().map(|job| Expired { job, said: state.said() }).collect()
-    }
-
-    /// Gives the claim back and takes nothing more from its queue. Under the
-    /// lock, so that it cannot overtake the unparking.
-    fn park(&self, state: &mut State, job: Job) {
-        let (queue, until) = (job.claim.queue.clone(), job.claim.message.expires_at);
-        self.around.spool.park(&queue);
-        drop(job);
-        state.parked.add(queue, until);
-        self.set_alarm(state);
-    }
-
-    /// Lets parked queues go on as far as there is room: all of them when
-    /// nothing is ready, for a queue may have nothing left.
-    fn unpark(&self, state: &mut State) {
-        let room = self.room(state);
-        if state.parked.is_empty() || state.ready.len() > room / 2 {
-            return;
-        }
-        let room = if state.ready.is_empty() { usize::MAX } else { room - state.ready.len() };
-        for _ in 0..room {
-            let Some(queue) = state.parked.pop() else { break };
-            self.around.spool.unpark(&queue);
-        }
     }
 
     /// Waits until something is ready, at most `idle`; whether something may be.

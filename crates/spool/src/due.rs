@@ -206,7 +206,7 @@ impl Due {
     /// waits. False when too many do.
     pub(crate) fn set_aside(&mut self, key: &QueueKey, slot: Slot, until: Timestamp, now: Timestamp) -> bool {
         let Some(queue) = self.queues.get_mut(key) else { return true };
-        let is_aside = queue.aside.get_or_insert_default().add(slot.1, until);
+        let is_aside = queue.aside.get_or_insert_default().add(slot, until);
         if is_aside {
             let _ = queue.fresh.remove(&slot) || queue.window.remove(&slot);
         }
@@ -429,9 +429,10 @@ impl Queue {
 
     fn pop(&mut self, now: Timestamp) -> Option<Slot> {
         loop {
-            let slot = self.head().filter(|(at, _)| *at <= now && !self.blocked())?;
+            let mut slot = self.head().filter(|(at, _)| *at <= now && !self.blocked())?;
             if !self.fresh.remove(&slot) && !self.window.remove(&slot) {
-                self.let_in(slot.1);
+                // It has been due for longer than it has been back.
+                slot.0 = self.let_in(slot.1).unwrap_or(slot.0);
             } else if self.aside.as_ref().is_some_and(|aside| aside.contains(slot.1)) {
                 continue;
             }
@@ -443,9 +444,9 @@ impl Queue {
         }
     }
 
-    /// A message is not set aside any more.
-    fn let_in(&mut self, id: MessageId) {
-        self.aside.iter_mut().for_each(|aside| aside.remove(id));
+    /// A message is not set aside any more; when it was due before, if it was.
+    fn let_in(&mut self, id: MessageId) -> Option<Timestamp> {
+        self.aside.as_mut()?.remove(id)
     }
 
     /// Takes in a slot that is in the index, if the window reaches so far.

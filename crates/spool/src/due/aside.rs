@@ -11,20 +11,21 @@ use super::Slot;
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     slots: BTreeSet<Slot>,
-    until: HashMap<MessageId, Timestamp>,
+    /// When each comes back, and when it was due before.
+    until: HashMap<MessageId, (Timestamp, Timestamp)>,
 }
 
 /// Most messages of a queue that are set aside.
 const MOST: usize = 1_000;
 
 impl Aside {
-    /// False when there are too many.
-    pub(super) fn add(&mut self, id: MessageId, until: Timestamp) -> bool {
+    /// Takes in what waits at a place in the queue. False when there are too many.
+    pub(super) fn add(&mut self, (due, id): Slot, until: Timestamp) -> bool {
         if self.is_full() && !self.contains(id) {
             return false;
         }
         self.remove(id);
-        self.until.insert(id, until);
+        self.until.insert(id, (until, due));
         self.slots.insert((until, id))
     }
 
@@ -41,20 +42,23 @@ impl Aside {
         self.until.contains_key(&id)
     }
 
-    pub(super) fn remove(&mut self, id: MessageId) {
-        if let Some(until) = self.until.remove(&id) {
-            self.slots.remove(&(until, id));
-        }
+    /// When it was due before, if it is here.
+    pub(super) fn remove(&mut self, id: MessageId) -> Option<Timestamp> {
+        let (until, due) = self.until.remove(&id)?;
+        self.slots.remove(&(until, id));
+        Some(due)
     }
 
-    /// Those that `is_meant` are set aside no longer than until then; how many there are.
+    /// Those that `is_meant` come back at once, to the places that they had; how many
+    /// there are.
     pub(super) fn recall(&mut self, is_meant: impl Fn(MessageId) -> bool, now: Timestamp) -> u64 {
         let mut count = 0;
-        for (_, until) in self.until.iter_mut().filter(|(id, until)| **until > now && is_meant(**id)) {
-            *until = now;
+        for (id, (until, due)) in self.until.iter_mut().filter(|(id, (until, _))| *until > now && is_meant(**id)) {
+            self.slots.remove(&(*until, *id));
+            *until = now.min(*due);
+            self.slots.insert((*until, *id));
             count += 1;
         }
-        self.slots = self.until.iter().map(|(id, until)| (*until, *id)).collect();
         count
     }
 }

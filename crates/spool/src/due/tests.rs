@@ -147,11 +147,27 @@ fn what_is_set_aside_lets_the_others_of_its_queue_pass() {
     // Moving to the index does not bring it back before its time.
     due.reslot(&key, first, first, NOW);
     assert!(taken(&mut due, 9).is_empty());
-    assert_eq!(due.take(9, until), [(key.clone(), (until, first.1))]);
+    assert_eq!(due.take(9, until), [(key.clone(), first)]);
     due.give_back(&key, first.1, Some(first), false, until);
     assert!(due.set_aside(&key, first, Timestamp::from_millis(9_000), until));
     due.recall(&key, until);
     assert_eq!(due.take(9, until).len(), 1);
+}
+
+#[test]
+fn what_is_recalled_comes_before_what_was_due_later() {
+    let (mut due, key) = (due(), key("a.example"));
+    let all: Vec<Slot> = (0..6).map(|n| slot(10 + n, 100 - u128::from(n))).collect();
+    all.iter().for_each(|slot| due.add_fresh(&key, *slot, NOW));
+    for slot in taken(&mut due, 4) {
+        due.give_back(&key, slot.1, Some(slot), true, NOW);
+        assert!(due.set_aside(&key, slot, Timestamp::from_millis(5_000), NOW));
+    }
+    // One goes to the index meanwhile, and is read from there.
+    due.reslot(&key, all[1], all[1], NOW);
+    due.recall(&key, NOW);
+    assert_eq!(taken(&mut due, 9), all);
+    assert!(taken(&mut due, 9).is_empty());
 }
 
 #[test]
