@@ -1,5 +1,6 @@
 //! The command line.
 
+mod auth;
 mod dkim;
 mod sending;
 mod shaping;
@@ -11,6 +12,7 @@ use postrider_account::RecipientOverflow;
 use postrider_base::{Network, Period};
 use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
 
+pub(crate) use auth::{AuthCheckArgs, AuthCommand, DmarcCommand, DmarcReportArgs};
 pub(crate) use dkim::DkimCommand;
 pub(crate) use sending::{ConfigurationSetsCommand, PoolsCommand, SetOptions, SourcesCommand, WarmUpArgs};
 pub(crate) use shaping::{PauseArgs, ResumeArgs, ShapingCommand};
@@ -59,6 +61,12 @@ pub(crate) enum Command {
     /// DKIM keys: what mail is signed with
     #[command(subcommand)]
     Dkim(DkimCommand),
+    /// Look at messages as receivers do
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// What receivers report about mail in the name of a domain
+    #[command(subcommand)]
+    Dmarc(DmarcCommand),
     /// The suppression list: addresses that get nothing
     #[command(subcommand)]
     Suppression(SuppressionCommand),

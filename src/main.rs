@@ -45,6 +45,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Serve { debug_tls_key_log } => serve::run(cli.config.as_deref(), debug_tls_key_log),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Config(command) => command::config::run(&command, cli.config.as_deref(), &mut out),
+        Command::Auth(command) => command::auth::run(&command, cli.config.as_deref(), &mut out),
+        Command::Dmarc(command) => command::dmarc::run(&command, &mut out),
         Command::Completions { shell } => command::help::completions(shell, &mut out),
         Command::Metrics => command::help::metrics(&mut out),
         Command::Man => command::help::man(&mut out),

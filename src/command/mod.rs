@@ -1,9 +1,11 @@
 //! The operator's commands: from arguments to operations, from answers to tables.
 
+pub(crate) mod auth;
 mod bans;
 pub(crate) mod config;
 mod credentials;
 mod dkim;
+pub(crate) mod dmarc;
 mod events;
 mod explain;
 pub(crate) mod help;
