@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use postrider_api::{Readiness, Sources};
+use postrider_api::{Confirmation, Links, Readiness, Sources};
 use postrider_base::{Clock, RealDisk, Scope, Traces};
 use postrider_control::{Control, ReloadRequest, Socket};
 use postrider_delivery::Delivery;
 use postrider_events::{FileSink, MailSink, TracingSink};
 use postrider_listener::Listeners;
 use postrider_submission::{Refusal, ReturnPath, ReturnPaths, Signing, Submission, SubmissionDeps};
+use postrider_upkeep::{Rotation, Upkeep};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -64,6 +65,7 @@ impl Running {
         suppression.context("cannot start automatic suppression")?;
 
         let submission = submission(config, rooms, queue)?;
+        rotate_keys(config, rooms, &world, &scopes.background);
         let guard = rooms.accounts.guard().clone();
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
         probe(&world, rooms, &scopes.background);
@@ -71,15 +73,23 @@ impl Running {
         let listeners = listeners(config, rooms, &submission, &traces, &world, &scopes.intake)?;
         let socket = Socket::bind(&config.control)
             .with_context(|| format!("cannot listen on the control socket {}", config.control.socket.display()))?;
-        let sources = Sources { metrics: rooms.metrics.clone(), readiness: readiness(&submission, &scopes.intake) };
+        let upkeep = upkeep(config, rooms, &submission, &world, &scopes.outgoing)?;
+        let sources = Sources {
+            metrics: rooms.metrics.clone(),
+            readiness: readiness(&submission, &scopes.intake),
+            links: Some(Arc::new(MailedLinks(upkeep.clone()))),
+        };
         if let Some(address) = postrider_api::start(&config.api, sources, &scopes.intake)? {
             info!("metrics and health on http://{address}");
         }
+        let (resolver, dialer) = (world.resolver.clone(), world.dialer.clone());
         let delivery = delivery(config, rooms, queue, &submission, world, &scopes.outgoing)?;
 
         let (reload, reloads) = mpsc::channel(RELOADS);
         let addresses = listeners.addresses().map(|(address, listen)| format!("{address} {}", tls_word(listen)));
-        let link = DaemonLink { listeners: addresses.collect(), delivery: delivery.clone(), reload, traces };
+        let listeners_at = addresses.collect();
+        let link =
+            DaemonLink { listeners: listeners_at, delivery: delivery.clone(), reload, traces, resolver, dialer, upkeep };
         let control = Control::new(rooms.control_deps(config, Some(link)));
         scopes.intake.spawn("control socket", socket.serve(control, scopes.intake.clone()));
         Ok(Running { delivery, listeners, mail_log, reloads, scopes })
@@ -163,6 +173,50 @@ fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Result<Submissio
     let operator = settings.operator_domain().parse().ok();
     let signing = Signing::start(rooms.ring.clone(), &config.dkim, operator, rooms.metrics.clone());
     Ok(Submission::signing(deps, settings, signing.context("cannot start the threads that sign")?))
+}
+
+/// Who looks after identities and MAIL FROM domains.
+fn upkeep(config: &Config, rooms: &Rooms, submission: &Submission, world: &World, scope: &Scope) -> Result<Upkeep> {
+    let deps = postrider_upkeep::Deps {
+        accounts: rooms.accounts.clone(),
+        submission: submission.clone(),
+        resolver: world.resolver.clone(),
+        clock: rooms.clock.clone(),
+        random: rooms.random.clone(),
+        metrics: rooms.metrics.clone(),
+        mac_key: rooms.mac_key.clone(),
+        settings: config.upkeep.clone(),
+    };
+    Upkeep::start(deps, scope).map_err(|error| anyhow!("upkeep.{error}"))
+}
+
+/// Mailed links, as the HTTP service shows them.
+struct MailedLinks(Upkeep);
+
+impl Links for MailedLinks {
+    fn address(&self, token: &str) -> Result<String, String> {
+        self.0.link(token).map(|address| address.to_string()).map_err(|error| error.to_string())
+    }
+
+    fn confirm<'a>(&'a self, token: &'a str) -> Confirmation<'a> {
+        Box::pin(async {
+            let confirmed = self.0.confirm(token).await;
+            confirmed.map(|address| address.to_string()).map_err(|error| error.to_string())
+        })
+    }
+}
+
+/// Looks after the DKIM keys.
+fn rotate_keys(config: &Config, rooms: &Rooms, world: &World, scope: &Scope) {
+    let rotation = Rotation {
+        ring: rooms.ring.clone(),
+        identities: rooms.accounts.identities().clone(),
+        resolver: world.resolver.clone(),
+        clock: rooms.clock.clone(),
+        period: config.dkim.rotation.as_duration(),
+        interval: config.dkim.check_interval.as_duration(),
+    };
+    scope.spawn("rotation of DKIM keys", rotation.run(scope.clone()));
 }
 
 /// What next hosts hear in MAIL FROM, where that is not what the client said.

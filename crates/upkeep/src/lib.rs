@@ -8,6 +8,7 @@ mod link;
 mod look;
 mod machine;
 mod notices;
+mod rotation;
 mod round;
 mod settings;
 #[cfg(test)]
@@ -16,5 +17,6 @@ mod upkeep;
 
 pub use error::Error;
 pub use link::LinkError;
+pub use rotation::Rotation;
 pub use settings::Settings;
 pub use upkeep::{Deps, Upkeep};

@@ -45,7 +45,7 @@ fn wanted(accounts: &Accounts, identity: &Identity, domain: &Domain) -> Vec<std:
 }
 
 /// Whether a name has the text of our key, by itself or behind aliases.
-async fn is_published(resolver: &dyn Resolver, name: &str, text: &str) -> Finding {
+pub(crate) async fn is_published(resolver: &dyn Resolver, name: &str, text: &str) -> Finding {
     let found = match ask(resolver.txt(name)).await {
         Ok(texts) => texts.into_iter().map(Data::Txt).collect::<Vec<_>>(),
         Err(absent) if absent.is_absence() => return Finding::Wrong(format!("{name} has no TXT record: {absent}")),

@@ -12,6 +12,7 @@ use postrider_account::{
 use postrider_base::{Clock, Random, Timestamp};
 use postrider_mail::{AccountId, DkimAlgorithm, Domain, EmailAddress, Selector};
 use postrider_mailauth::dkim::{PrivateKey, SealError, Sealing, Signer};
+use tokio::sync::Notify;
 
 use super::KeyRingError;
 
@@ -49,6 +50,8 @@ struct Inner {
     open: RwLock<HashMap<Name, Open>>,
     max_open: usize,
     retention: Duration,
+    /// There are keys that nobody has looked for in the DNS.
+    added: Notify,
 }
 
 type Name = (AccountId, Domain, Selector);
@@ -67,7 +70,17 @@ impl KeyRing {
         let KeyRingDeps { accounts, sealing, clock, random, max_open, retention } = deps;
         let (keys, identities) = (accounts.dkim_keys().clone(), accounts.identities().clone());
         let sealing = sealing.map_err(|error| error.to_string());
-        Self(Arc::new(Inner { keys, identities, sealing, clock, random, open: RwLock::default(), max_open, retention }))
+        Self(Arc::new(Inner {
+            keys,
+            identities,
+            sealing,
+            clock,
+            random,
+            open: RwLock::default(),
+            max_open,
+            retention,
+            added: Notify::new(),
+        }))
     }
 
     /// Whether the keys can be opened: better not to start than to send mail unsigned. A
@@ -96,6 +109,11 @@ impl KeyRing {
     #[must_use]
     pub fn table(&self) -> &DkimKeys {
         &self.0.keys
+    }
+
+    /// Waits until keys have been made or taken, since it was last waited for. For one who waits.
+    pub async fn changed(&self) {
+        self.0.added.notified().await;
     }
 
     /// When a retired key need not be published any more.
@@ -178,7 +196,7 @@ impl KeyRing {
             let selector = Selector::random(&self.0.random);
             rows.push(self.generate(account, domain.clone(), selector, algorithm).await?);
         }
-        Ok(self.0.keys.create(rows).await?)
+        self.create(rows).await
     }
 
     /// Takes a key that the owner of the domain has made. It signs when its record has been
@@ -197,7 +215,13 @@ impl KeyRing {
         self.check_domain(account, domain)?;
         let key = PrivateKey::from_pem(private_key)?;
         let row = self.row(account, domain.clone(), selector, &key, KeyOrigin::Own)?;
-        Ok(self.0.keys.create(vec![row]).await?.remove(0))
+        Ok(self.create(vec![row]).await?.remove(0))
+    }
+
+    async fn create(&self, rows: Vec<DkimKey>) -> Result<Vec<Arc<DkimKey>>, KeyRingError> {
+        let created = self.0.keys.create(rows).await?;
+        self.0.added.notify_one();
+        Ok(created)
     }
 
     /// Lets the next key of each kind sign in the place of the current one, which retires;
