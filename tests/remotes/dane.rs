@@ -44,6 +44,8 @@ async fn hosts_that_the_dns_vouches_for_get_mail_over_tls_or_not_at_all() -> Out
     for (number, (name, _, tlsa, expected)) in cases.iter().enumerate() {
         let attempt = first_attempt(&events[&recipients[number]]);
         assert_eq!(attempt.map(|(kind, _)| kind), Some(*expected), "{name}: {attempt:?}\n{}", world.relay.log()?);
+        let said = attempt.map(|(_, said)| said).unwrap_or_default();
+        assert!(*expected == "Delivery" || said.contains("TLSA records"), "{name}: {said}");
         let seen = world.provider.seen(address(number));
         assert_eq!(seen.taken, u64::from(*expected == "Delivery"), "{name}");
         assert!(tlsa.is_none() || seen.told_in_clear().is_empty(), "{name}: {:?}", seen.told_in_clear());

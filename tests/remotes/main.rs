@@ -10,6 +10,7 @@ mod hostile;
 mod networks;
 mod receivers;
 mod sources;
+mod sts;
 mod world;
 
 use std::error::Error;
