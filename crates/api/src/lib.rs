@@ -1,9 +1,11 @@
-//! HTTP: metrics and health. No logic in handlers, no authentication: what is served here is no secret.
+//! HTTP: metrics, health, and the page that mailed links lead to. No logic in handlers, no authentication: what is
+//! served here is no secret, and a link is its own proof.
 //!
 //! `/healthz` answers while the process runs, `/readyz` says whether the
 //! relay takes mail and if not why, `/metrics` is for Prometheus.
 
 mod bounded;
+mod links;
 mod settings;
 
 use std::fmt;
@@ -17,6 +19,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use postrider_base::{Metrics, Scope, bind_tcp};
 
+pub use links::{Confirmation, Links};
 pub use settings::Settings;
 
 /// Why the HTTP service did not start.
@@ -46,6 +49,8 @@ pub struct Sources {
     pub metrics: Metrics,
     /// For `/readyz`.
     pub readiness: Readiness,
+    /// For `/verify`; without it there is no such page.
+    pub links: Option<Arc<dyn Links>>,
 }
 
 impl fmt::Debug for Sources {
@@ -87,6 +92,7 @@ fn router(sources: Sources) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(links::router())
         .with_state(sources)
 }
 
@@ -112,8 +118,12 @@ mod tests {
     use tokio::net::TcpStream;
 
     async fn ask(address: SocketAddr, path: &str) -> String {
+        send(address, "GET", path).await
+    }
+
+    async fn send(address: SocketAddr, method: &str, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -134,7 +144,7 @@ mod tests {
             true => Vec::new(),
             false => vec!["recovering the spool".into()],
         });
-        let sources = Sources { metrics, readiness };
+        let sources = Sources { metrics, readiness, links: None };
         let address = start(&on_any_port(), sources, &scope).unwrap().unwrap();
 
         assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200 "));
@@ -151,10 +161,46 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err());
     }
 
+    struct OneLink(AtomicBool);
+
+    impl Links for OneLink {
+        fn address(&self, token: &str) -> Result<String, String> {
+            if token == "good" { Ok("\"<b>\"@example.com".to_owned()) } else { Err("It is <old>.".to_owned()) }
+        }
+
+        fn confirm<'a>(&'a self, token: &'a str) -> Confirmation<'a> {
+            Box::pin(async move {
+                let address = self.address(token)?;
+                self.0.store(true, Ordering::SeqCst);
+                Ok(address)
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_is_confirmed_by_its_button_alone() {
+        let scope = Scope::new("test");
+        let links = Arc::new(OneLink(AtomicBool::new(false)));
+        let sources = Sources { metrics: Metrics::new(), readiness: Arc::new(Vec::new), links: Some(links.clone()) };
+        let address = start(&on_any_port(), sources, &scope).unwrap().unwrap();
+        let page = ask(address, "/verify?t=good").await;
+        assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("&quot;&lt;b&gt;&quot;@example.com"), "{page}");
+        assert!(page.contains("<form method=\"post\" action=\"?t=good\">"), "{page}");
+        assert!(page.contains("no-store") && page.contains("no-referrer") && page.contains("frame-ancestors 'none'"));
+        assert!(!links.0.load(Ordering::SeqCst), "looking confirms nothing");
+        for wrong in ["/verify?t=old", "/verify?t=%3Cb%3E", "/verify"] {
+            let refused = ask(address, wrong).await;
+            assert!(refused.starts_with("HTTP/1.1 400 ") && !refused.contains("<old>"), "{refused}");
+        }
+        let posted = send(address, "POST", "/verify?t=good").await;
+        assert!(posted.starts_with("HTTP/1.1 200 ") && posted.contains("is confirmed"), "{posted}");
+        assert!(links.0.load(Ordering::SeqCst));
+    }
+
     #[tokio::test]
     async fn a_taken_port_is_an_error_and_off_is_not() {
         let scope = Scope::new("test");
-        let sources = Sources { metrics: Metrics::new(), readiness: Arc::new(Vec::new) };
+        let sources = Sources { metrics: Metrics::new(), readiness: Arc::new(Vec::new), links: None };
         let taken = start(&on_any_port(), sources.clone(), &scope).unwrap();
         let again = start(&Settings { listen: taken }, sources.clone(), &scope);
         assert!(matches!(again, Err(Error::Bind { .. })));
