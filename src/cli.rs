@@ -2,6 +2,8 @@
 
 mod auth;
 mod dkim;
+mod dns;
+mod identities;
 mod sending;
 mod shaping;
 
@@ -14,6 +16,8 @@ use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReas
 
 pub(crate) use auth::{AuthCheckArgs, AuthCommand, DmarcCommand, DmarcReportArgs};
 pub(crate) use dkim::DkimCommand;
+pub(crate) use dns::{DnsCommand, DnsPlanArgs, DoctorArgs, ExplainArgs};
+pub(crate) use identities::{IdentitiesCommand, Switch};
 pub(crate) use sending::{ConfigurationSetsCommand, PoolsCommand, SetOptions, SourcesCommand, WarmUpArgs};
 pub(crate) use shaping::{PauseArgs, ResumeArgs, ShapingCommand};
 
@@ -36,7 +40,7 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "Exit codes:
   0   done
   1   it failed; one line on stderr says why
-  2   the command line is wrong
+  2   the command line is wrong; of the doctor: mail suffers
   3   the message, credential or address named does not exist
   4   no daemon runs, or its control socket is closed to this user
   78  the configuration is wrong";
@@ -58,6 +62,9 @@ pub(crate) enum Command {
     /// SMTP credentials
     #[command(subcommand)]
     Credentials(CredentialsCommand),
+    /// Identities: the domains and addresses that mail is sent from
+    #[command(subcommand)]
+    Identities(IdentitiesCommand),
     /// DKIM keys: what mail is signed with
     #[command(subcommand)]
     Dkim(DkimCommand),
@@ -67,6 +74,15 @@ pub(crate) enum Command {
     /// What receivers report about mail in the name of a domain
     #[command(subcommand)]
     Dmarc(DmarcCommand),
+    /// What a domain should publish in the DNS
+    #[command(subcommand)]
+    Dns(DnsCommand),
+    /// Say what is right, what is doubtful and what is wrong, and what to do about it
+    #[command(after_help = dns::DOCTOR_HELP)]
+    Doctor(DoctorArgs),
+    /// Say what would be used for mail of a sender, and why: identity, keys, addresses, return path
+    #[command(after_help = dns::EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
     /// The suppression list: addresses that get nothing
     #[command(subcommand)]
     Suppression(SuppressionCommand),

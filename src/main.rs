@@ -9,6 +9,7 @@ mod dkim;
 mod instance;
 mod logging;
 mod output;
+mod outside;
 mod quickstart;
 mod rooms;
 mod serve;
@@ -21,6 +22,7 @@ use clap::Parser as _;
 use postrider_control::Error as ControlError;
 
 use crate::cli::{Cli, Command};
+use crate::command::doctor::Unwell;
 use crate::config::ConfigError;
 use crate::output::{Output, ReaderGone};
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<Unwell>() => ExitCode::from(exit_code(&error)),
         Err(error) => {
             report(&error);
             ExitCode::from(exit_code(&error))
@@ -66,6 +69,9 @@ fn report(error: &anyhow::Error) {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() {
         return 78;
+    }
+    if let Some(unwell) = error.downcast_ref::<Unwell>() {
+        return unwell.exit_code();
     }
     match error.downcast_ref::<ControlError>() {
         Some(ControlError::NotFound(_)) => 3,

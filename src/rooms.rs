@@ -6,20 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use postrider_account::Accounts;
-use postrider_base::{Clock, Disk, Metrics, Random, RealDisk, Traces};
+use postrider_base::{Clock, Dialer, Disk, Metrics, Random, RealDisk, Traces};
 use postrider_control::{About, Deps, ReloadRequest};
 use postrider_delivery::Delivery;
+use postrider_dns::Resolver;
 use postrider_events::{Driver, Events, EventsOptions, Issuer};
 use postrider_mailauth::MacKey;
 use postrider_spool::{Spool, SpoolOptions};
 use postrider_store::Store;
 use postrider_submission::KeyRing;
+use postrider_upkeep::Upkeep;
 use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::config::Config;
 use crate::dkim;
 use crate::instance::Home;
+use crate::outside;
 use crate::state::StateDir;
 
 /// How long closing may take before what is left is given to the next start's recovery.
@@ -61,6 +64,9 @@ pub(crate) struct DaemonLink {
     pub(crate) listeners: Vec<String>,
     pub(crate) reload: mpsc::Sender<ReloadRequest>,
     pub(crate) traces: Traces,
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) upkeep: Upkeep,
 }
 
 impl Rooms {
@@ -84,6 +90,8 @@ impl Rooms {
     /// What operations act on.
     pub(crate) fn control_deps(&self, config: &Config, daemon: Option<DaemonLink>) -> Deps {
         let running_since = daemon.as_ref().map(|_| self.clock.now());
+        let upkeep = daemon.as_ref().map(|daemon| daemon.upkeep.clone());
+        let reach = daemon.as_ref().map(|daemon| (daemon.resolver.clone(), daemon.dialer.clone()));
         let (listeners, delivery, reload, traces) = match daemon {
             Some(daemon) => (daemon.listeners, Some(daemon.delivery), Some(daemon.reload), Some(daemon.traces)),
             None => (Vec::new(), None, None, None),
@@ -107,6 +115,8 @@ impl Rooms {
             spool: self.queue.as_ref().map(|queue| queue.spool.clone()),
             reload,
             traces,
+            world: outside::world(config, &self.state, &self.clock, reach),
+            upkeep,
         }
     }
 

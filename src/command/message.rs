@@ -15,7 +15,7 @@ pub(crate) async fn run(id: MessageId, access: &mut Access, out: &mut Output) ->
     }
 }
 
-fn show(life: &MessageLife, out: &mut Output) -> Result<()> {
+pub(super) fn show(life: &MessageLife, out: &mut Output) -> Result<()> {
     if out.json() {
         return out.json_document(life);
     }

@@ -5,10 +5,13 @@ mod bans;
 pub(crate) mod config;
 mod credentials;
 mod dkim;
+mod dns;
+pub(crate) mod doctor;
 pub(crate) mod dmarc;
 mod events;
 mod explain;
 pub(crate) mod help;
+mod identities;
 mod message;
 mod node;
 mod queue;
@@ -43,6 +46,10 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::ConfigurationSets(command) => sending::configuration_sets(command, access, out).await,
         Command::Credentials(command) => credentials::run(command, access, out).await,
         Command::Dkim(command) => dkim::run(command, access, out).await,
+        Command::Dns(command) => dns::run(command, access, out).await,
+        Command::Doctor(arguments) => doctor::run(arguments, access, out).await,
+        Command::Explain(arguments) => doctor::explain(arguments, access, out).await,
+        Command::Identities(command) => identities::run(command, access, out).await,
         Command::Pools(command) => sending::pools(command, access, out).await,
         Command::Sources(command) => sending::sources(command, access, out).await,
         Command::Suppression(command) => suppression::run(command, access, out).await,
@@ -67,7 +74,9 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 fn need(command: &Command) -> Need {
     match command {
         Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
-        Command::ConfigurationSets(_) | Command::Dkim(_) | Command::Pools(_) => Need::Accounts,
+        Command::ConfigurationSets(_) | Command::Dkim(_) | Command::Identities(_) | Command::Pools(_) => Need::Accounts,
+        Command::Dns(_) | Command::Explain(_) => Need::Accounts,
+        Command::Doctor(arguments) if !doctor::is_about_message(arguments) => Need::Accounts,
         Command::Sources(_) | Command::Shaping(_) | Command::Pause(_) | Command::Resume(_) => Need::Daemon,
         Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
         Command::Queue(QueueCommand::Sites { .. }) => Need::Daemon,

@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) events: postrider_events::Settings,
     pub(crate) api: postrider_api::Settings,
     pub(crate) control: postrider_control::Settings,
+    pub(crate) doctor: postrider_upkeep::doctor::Settings,
+    pub(crate) upkeep: postrider_upkeep::Settings,
     pub(crate) log: crate::logging::Settings,
 }
 
@@ -58,6 +60,8 @@ impl Default for Config {
             events: Default::default(),
             api: Default::default(),
             control: Default::default(),
+            doctor: Default::default(),
+            upkeep: Default::default(),
             log: Default::default(),
         }
     }
@@ -81,6 +85,8 @@ impl Config {
             ("events", self.events.validate()),
             ("api", self.api.validate()),
             ("control", self.control.validate()),
+            ("doctor", self.doctor.validate()),
+            ("upkeep", self.upkeep.validate()),
             ("log", self.log.validate()),
         ];
         for (section, result) in sections {

@@ -6,6 +6,8 @@ mod auth;
 mod bans;
 mod config;
 mod credentials;
+mod doctor;
+mod identities;
 mod message;
 mod quickstart;
 mod sending;

@@ -10,11 +10,12 @@ use postrider_dns::Validation;
 use postrider_events::Events;
 use postrider_spool::Spool;
 use postrider_submission::KeyRing;
+use postrider_upkeep::Upkeep;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, bans, credentials, events,
-    message, queue, sending, sts, suppression, trace, why,
+    Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, bans, credentials,
+    dns_plan, events, explain, message, queue, sending, sts, suppression, trace, why,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -38,6 +39,10 @@ pub struct Deps {
     pub reload: Option<mpsc::Sender<ReloadRequest>>,
     /// Where sessions hand their transcripts to; none in a command.
     pub traces: Option<Traces>,
+    /// What lies outside.
+    pub world: World,
+    /// Who looks after identities; none in a command.
+    pub upkeep: Option<Upkeep>,
 }
 
 /// What does not change while the process runs.
@@ -91,7 +96,11 @@ impl Control {
                 credentials::execute(deps.accounts.credentials(), &deps.about.region, operation).await?
             }
             Operation::Dkim(operation) => operation.execute(&deps.accounts, &deps.ring).await?,
+            Operation::DnsPlan(request) => dns_plan::execute(deps, request).await?,
+            Operation::Doctor(operation) => operation.execute(deps).await?,
             Operation::Events(operation) => return events::execute(self.events()?, operation, &answer).await,
+            Operation::Explain(request) => explain::execute(deps, &request)?,
+            Operation::Identities(operation) => operation.execute(deps).await?,
             Operation::Message { id } => {
                 Response::Message(Box::new(message::life(self.events()?, self.spool()?, id).await?))
             }

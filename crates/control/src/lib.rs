@@ -10,8 +10,12 @@ mod client;
 mod control;
 mod credentials;
 mod dkim;
+mod dns_plan;
+mod doctor;
 mod error;
 mod events;
+mod explain;
+mod identities;
 mod message;
 mod moment;
 mod operation;
@@ -28,11 +32,16 @@ mod suppression;
 mod trace;
 mod why;
 mod wire;
+mod world;
 
 pub use client::Client;
 pub use control::{About, Control, Deps, ReloadRequest};
 pub use dkim::{DkimKeyView, DkimOperation};
+pub use dns_plan::DnsPlanRequest;
+pub use doctor::{DoctorOperation, Examination};
 pub use error::{Error, ErrorKind};
+pub use explain::{ExplainRequest, ExplainedRow};
+pub use identities::{DkimAttributes, IdentityOperation, IdentityRow, MailFromAttributes};
 pub use operation::{
     BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,
     StsOperation, SuppressionOperation,
@@ -50,3 +59,4 @@ pub use shaping::{
 pub use site::{RefusalRow, SiteRow};
 pub use socket::Socket;
 pub use why::{MessageWhy, RecipientWhy};
+pub use world::World;

@@ -6,7 +6,10 @@ use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReas
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigurationSetOperation, DkimOperation, PoolOperation, Secret, ShapingOperation, SourceOperation};
+use crate::{
+    ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation, ExplainRequest, IdentityOperation,
+    PoolOperation, Secret, ShapingOperation, SourceOperation,
+};
 
 /// Most entries that one [`SuppressionOperation::Import`] may carry; a longer list is sent in
 /// several operations, so that its sender sees the progress and no request is unbounded.
@@ -27,8 +30,16 @@ pub enum Operation {
     Credentials(CredentialOperation),
     /// DKIM keys.
     Dkim(DkimOperation),
+    /// What a domain should publish.
+    DnsPlan(DnsPlanRequest),
+    /// What is right and what is wrong, by the doctor.
+    Doctor(DoctorOperation),
     /// The delivery events in the journal.
     Events(EventOperation),
+    /// What would be used for mail of a sender, and why.
+    Explain(ExplainRequest),
+    /// The domains and addresses that accounts send from.
+    Identities(IdentityOperation),
     /// The whole life of one message: accepted, each attempt, its outcome.
     Message {
         /// The id that the final `250 Ok` of the message named.
@@ -76,6 +87,10 @@ impl Operation {
                 | Operation::ConfigurationSets(_)
                 | Operation::Credentials(_)
                 | Operation::Dkim(_)
+                | Operation::DnsPlan(_)
+                | Operation::Doctor(DoctorOperation::Domain { .. } | DoctorOperation::Host { .. })
+                | Operation::Explain(_)
+                | Operation::Identities(_)
                 | Operation::Pools(_)
                 | Operation::Suppression(_)
         )
@@ -97,8 +112,12 @@ impl Operation {
             Operation::ConfigurationSets(operation) => operation.name(),
             Operation::Credentials(operation) => operation.name(),
             Operation::Dkim(operation) => operation.name(),
+            Operation::DnsPlan(_) => "dns-plan",
+            Operation::Doctor(operation) => operation.name(),
             Operation::Events(EventOperation::Since { .. }) => "events-since",
             Operation::Events(EventOperation::Tail) => "events-tail",
+            Operation::Explain(_) => "explain",
+            Operation::Identities(operation) => operation.name(),
             Operation::Message { .. } => "message",
             Operation::Pools(operation) => operation.name(),
             Operation::Queue(operation) => operation.name(),

@@ -5,9 +5,13 @@ use std::net::IpAddr;
 use postrider_account::{ConfigurationSet, Pool, RecipientOverflow, Suppressed};
 use postrider_base::{Network, Timestamp};
 use postrider_mail::{AccountId, HostRecord, MessageId};
+use postrider_mailauth::records::Plan;
 use serde::{Deserialize, Serialize};
 
-use crate::{DkimKeyView, MessageWhy, PauseRow, Secret, ShapingRow, SiteRow, SourceRow, moment};
+use crate::{
+    DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, Secret, ShapingRow, SiteRow, SourceRow,
+    moment,
+};
 
 /// One item of an answer; most operations answer one, a stream answers many.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -40,8 +44,16 @@ pub enum Response {
     Credentials(Vec<CredentialView>),
     /// DKIM keys, by domain and selector.
     DkimKeys(Vec<DkimKeyView>),
+    /// Identities, in the order of their names.
+    Identities(Vec<IdentityRow>),
+    /// What a domain should publish.
+    DnsPlan(Box<Plan>),
     /// One event of the journal: the JSON line, in SES's shape.
     Event(String),
+    /// What the doctor found.
+    Examined(Box<Examination>),
+    /// What would be used for mail of a sender.
+    Explained(Vec<ExplainedRow>),
     /// Whether what was selected is now held.
     Held {
         /// Held or released.

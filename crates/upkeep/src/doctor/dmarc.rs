@@ -2,7 +2,7 @@
 //! of receivers otherwise.
 
 use postrider_dns::Resolver;
-use postrider_mailauth::verify::dmarc::{Disposition, DmarcReport, DomainPolicy, Identifier, evaluate};
+use postrider_mailauth::verify::dmarc::{Disposition, DmarcReport, DmarcResult, DomainPolicy, Identifier, evaluate};
 
 use super::Finding;
 use super::domain::DomainFacts;
@@ -39,6 +39,10 @@ fn alignment(check: &str, what: &str, facts: &DomainFacts, domain: &str) -> Find
 fn policy(facts: &DomainFacts, report: &DmarcReport) -> Finding {
     const CHECK: &str = "dmarc";
     let domain = &facts.domain;
+    if report.result == DmarcResult::TempError && report.policy.is_none() {
+        let advice = "ask again; if it stays, mend the name servers of the domain and of those above it";
+        return Finding::warn(CHECK, domain, format!("not known: {}", report.reason), advice);
+    }
     let Some(policy) = &report.policy else {
         let advice = format!("publish one, p=none to begin with: `postrider dns plan {domain}`");
         let words = match report.reason.as_str() {

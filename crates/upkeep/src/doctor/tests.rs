@@ -188,6 +188,9 @@ async fn each_fault_is_found() {
         ("dmarc", Warn, "large receivers ask", |zones, _| {
             zones.remove("_dmarc.example.com");
         }),
+        ("dmarc", Warn, "not known", |zones, _| {
+            zones.fail("_dmarc.example.com", Failure::ServFail);
+        }),
         ("dmarc", Fail, "is refused", |zones, _| {
             zones.remove(NAME).remove("_spf.relay.example");
         }),
