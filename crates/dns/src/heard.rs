@@ -63,9 +63,9 @@ impl Heard {
     /// Whether it is proved that `name` has not what was asked for: all records
     /// that deny are of one zone that it can be in, and the zone's own record is
     /// beside them. Anybody can sign that nothing exists between two names of
-    /// others; the records of a zone above cover names of this one by chance;
-    /// and without that record the validator takes the highest wildcard that can
-    /// be for the lowest.
+    /// others; the records of a zone above cover names of this one by chance; and
+    /// without the zone's own record the validator looks for no wildcard but the
+    /// one directly above the name.
     pub(crate) fn has_denial_of(&self, name: &Name) -> bool {
         let mut zones = self.denials().map(|record| self.signer(record));
         let Some(Some(zone)) = zones.next() else { return false };

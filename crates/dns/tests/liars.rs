@@ -17,7 +17,7 @@ use std::time::Duration;
 use hickory_proto::dnssec::Nsec3HashAlgorithm;
 use hickory_proto::dnssec::rdata::{DNSSECRData, NSEC3};
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::NS;
+use hickory_proto::rr::rdata::{A, NS};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use liar::{Honest, Liar};
 use postrider_base::{Metrics, Period};
@@ -81,7 +81,12 @@ async fn an_opt_out_of_the_parent_says_nothing_of_names_in_a_signed_zone() {
                     Some(lie)
                 }
                 RecordType::DS if *asked == cut => Some(opted_out(honest, &host)),
-                RecordType::TLSA | RecordType::A | RecordType::AAAA => Some(Message::query()),
+                RecordType::A => {
+                    let mut lie = Message::query();
+                    lie.add_answer(Record::from_rdata(cut, 300, RData::A(A::new(192, 0, 2, 66))));
+                    Some(lie)
+                }
+                RecordType::TLSA | RecordType::AAAA => Some(Message::query()),
                 _ => None,
             }
         });
