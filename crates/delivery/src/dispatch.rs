@@ -42,7 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let dispatcher = Dispatcher {
         generation,
         plans: HashMap::new(),
-        sought: Sought::new(shared.spool.clone(), shared.metrics.clone()),
+        sought: Sought::new(shared.clone()),
         holds: Holds::new(shared.clone()),
         shared,
         news_sender,
@@ -198,7 +198,6 @@ impl Dispatcher {
             return;
         }
         let shared = self.shared.clone();
-        shared.seeking.lock().insert(domain.clone(), shared.clock.now());
         let answer = Err(Finding::internal("the lookup failed"));
         let report = self.report(News { domain: domain.clone(), answer });
         let config = config.clone();
@@ -213,7 +212,6 @@ impl Dispatcher {
 
     /// A lookup has ended: those that waited for it go on.
     fn arrive(&mut self, domain: &Domain, answer: Result<(Way, Duration), Finding>) {
-        self.shared.seeking.lock().remove(domain);
         let Some((Waiting { generation, jobs, .. }, left)) = self.sought.end(domain) else { return };
         let config = self.shared.config.load_full();
         match answer {

@@ -255,7 +255,7 @@ struct Shared {
     /// A place for each lookup.
     lookups: Arc<Semaphore>,
     known: KnownHosts,
-    /// Domains whose hosts are being looked up, and since when.
+    /// Domains whose hosts are being looked up or next to be, and since when.
     seeking: Mutex<HashMap<Domain, Timestamp>>,
 }
 

@@ -6,12 +6,13 @@
 //! the spool, in the order of coming.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use postrider_base::Metrics;
 use postrider_base::metrics::Held;
 use postrider_mail::Domain;
-use postrider_spool::{QueueKey, Spool};
+use postrider_spool::QueueKey;
 
+use crate::Shared;
 use crate::ready::Parked;
 use crate::settings::Limits;
 use crate::site::Job;
@@ -24,8 +25,7 @@ pub(crate) struct Sought {
     domains: HashMap<Domain, Waiting>,
     /// Queues of further domains.
     beyond: Parked,
-    spool: Spool,
-    metrics: Metrics,
+    shared: Arc<Shared>,
 }
 
 /// What waits for the hosts of one domain.
@@ -38,8 +38,8 @@ pub(crate) struct Waiting {
 }
 
 impl Sought {
-    pub(crate) fn new(spool: Spool, metrics: Metrics) -> Self {
-        Self { domains: HashMap::new(), beyond: Parked::default(), spool, metrics }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { domains: HashMap::new(), beyond: Parked::default(), shared }
     }
 
     pub(crate) fn is_sought(&self, domain: &Domain) -> bool {
@@ -50,18 +50,20 @@ impl Sought {
     pub(crate) fn add(&mut self, job: Job, generation: u64, limits: &Limits) -> bool {
         let queue = job.claim.queue.clone();
         let until = job.claim.message.expires_at;
+        let since = self.shared.clock.now();
+        self.shared.seeking.lock().entry(queue.domain.clone()).or_insert(since);
         let count = self.domains.len();
         if let Some(waiting) = self.domains.get_mut(&queue.domain) {
             if waiting.jobs.len() < limits.ready_per_lookup {
                 waiting.jobs.push(job);
             } else {
-                park(&self.spool, &self.metrics, &queue);
+                park(&self.shared, &queue);
                 waiting.parked.add(queue, until);
             }
             return false;
         }
         if count >= limits.lookups.saturating_mul(DOMAINS_PER_LOOKUP) {
-            park(&self.spool, &self.metrics, &queue);
+            park(&self.shared, &queue);
             self.beyond.add(queue, until);
             return false;
         }
@@ -69,7 +71,7 @@ impl Sought {
             generation,
             jobs: vec![job],
             parked: Parked::default(),
-            _counted: Held::new(&self.metrics.outbound_sought),
+            _counted: Held::new(&self.shared.metrics.outbound_sought),
         };
         self.domains.insert(queue.domain, waiting);
         true
@@ -78,6 +80,7 @@ impl Sought {
     /// The hosts of a domain are known, or it is known that they are not: what waited for
     /// that. The queues that are left in the spool go on once it is dealt with.
     pub(crate) fn end(&mut self, domain: &Domain) -> Option<(Waiting, Vec<QueueKey>)> {
+        self.shared.seeking.lock().remove(domain);
         let mut waiting = self.domains.remove(domain)?;
         let queues = std::iter::from_fn(|| waiting.parked.pop()).collect();
         Some((waiting, queues))
@@ -88,7 +91,8 @@ impl Sought {
         let room = limits.lookups.saturating_mul(DOMAINS_PER_LOOKUP).saturating_sub(self.domains.len());
         for _ in 0..room {
             let Some(queue) = self.beyond.pop() else { return };
-            self.spool.unpark(&queue);
+            self.shared.seeking.lock().remove(&queue.domain);
+            self.shared.spool.unpark(&queue);
         }
     }
 
@@ -99,7 +103,7 @@ impl Sought {
 }
 
 /// Leaves a queue in the spool.
-fn park(spool: &Spool, metrics: &Metrics, queue: &QueueKey) {
-    spool.park(queue);
-    metrics.outbound_sought_parked.inc();
+fn park(shared: &Shared, queue: &QueueKey) {
+    shared.spool.park(queue);
+    shared.metrics.outbound_sought_parked.inc();
 }

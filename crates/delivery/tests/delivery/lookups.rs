@@ -62,3 +62,28 @@ async fn what_waits_for_a_lookup_beyond_the_bounds_comes_after_it() {
     let others = rig.spool.list(&postrider_spool::Selector::All, 2_000).await.unwrap();
     assert!(others.iter().all(|entry| entry.attempts > 0), "{:?}", others.iter().filter(|e| e.attempts == 0).count());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_from_the_index_is_read_once_whatever_comes_in_between() {
+    let mut rig = Rig::new().await;
+    let server = Server::start(&rig.net, "198.51.100.1:25");
+    let mut ids = Vec::new();
+    for n in 0..300 {
+        // Each answer of the DNS is news while others are read.
+        let domain = format!("d{n}.example");
+        rig.mx(&domain, "mx.example.com", "198.51.100.1");
+        rig.zones.delay(&domain, Duration::from_millis(n));
+        ids.push(rig.send(&[&format!("ann@{domain}")]).await);
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(rig.spool.stat().young, 0);
+    let before = rig.disk.stats().reads;
+    rig.deliver(routes(&[]));
+    for id in ids {
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
+    assert_eq!(server.seen().messages.len(), 300);
+    // The message for its claim, and its content; a few of the feed's.
+    let reads = rig.disk.stats().reads - before;
+    assert!(reads <= 2 * 300 + 100, "{reads}");
+}

@@ -315,3 +315,24 @@ async fn a_block_of_our_address_costs_no_message() {
         assert!(waited >= 119 * MINUTE && waited < 150 * MINUTE, "{waited:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_pause_concerns_only_those_that_it_held() {
+    let mut rig = rig().await;
+    rig.mx("other.example", "mx.other.example", "198.51.100.2");
+    Server::start(&rig.net, HOST);
+    Server::start(&rig.net, "198.51.100.2:25");
+    let delivery = rig.deliver(routes(&[]));
+    for name in ["example.com", "mx.other.example"] {
+        let pause = PauseRequest { name: name.into(), source: None, time: None, reason: None };
+        delivery.pause(pause).await.unwrap();
+    }
+    let (soon, late) = (rig.send(&["ann@example.com"]).await, rig.send(&["ann@other.example"]).await);
+    tokio::time::sleep(MINUTE).await;
+    delivery.resume("example.com", None).await.unwrap();
+    assert!(is_delivered(&rig.outcome(soon).await));
+    assert_eq!(rig.metrics.outbound_recalled.get(), 1);
+    delivery.resume("mx.other.example", None).await.unwrap();
+    assert!(is_delivered(&rig.outcome(late).await));
+    assert_eq!(rig.metrics.outbound_recalled.get(), 2);
+}
