@@ -1,5 +1,6 @@
 //! Events in SES's JSON.
 
+mod own;
 mod shape;
 
 use std::net::IpAddr;
@@ -13,9 +14,10 @@ use postrider_spool::AcceptedRecord;
 use postrider_wal::Lsn;
 use serde::Serialize;
 
+pub(crate) use self::own::add_attempt;
 use self::shape::{
-    Addresses, Affected, Attempt, Base, Bounce, CommonHeaders, Complained, Complaint, Delivery, DeliveryDelay, Fields,
-    Headers, Own, TagMap, Tags, Text,
+    Addresses, Affected, Base, Bounce, CommonHeaders, Complained, Complaint, Delivery, DeliveryDelay, Fields, Headers,
+    TagMap, Tags, Text,
 };
 use crate::addresses;
 use crate::error::{Error, Result};
@@ -279,26 +281,6 @@ impl Subject<'_> {
     }
 }
 
-/// Adds the record of an attempt to the event at the end of `out`, where there
-/// is one: all outcomes of an event are of one attempt.
-pub(crate) fn add_attempt(out: &mut BytesMut, outcome: &AttemptOutcome) -> Result<()> {
-    let (Some(record), Some(b'}')) = (&outcome.record, out.last()) else { return Ok(()) };
-    out.truncate(out.len() - 1);
-    out.put_slice(b",\"postrider\":");
-    let attempt = Attempt {
-        number: outcome.attempt,
-        began: Text(record.began),
-        ended: Text(outcome.at),
-        site: &record.site,
-        ehlo: &record.ehlo,
-        hosts: outcome.hosts(),
-        omitted: record.omitted,
-    };
-    put(out, &Own { attempt })?;
-    out.put_u8(b'}');
-    Ok(())
-}
-
 /// The event that a suppressed recipient's sender gets: a Bounce of this
 /// kind, or none for a Complaint.
 pub(crate) fn bounce_of_suppressed(list: SuppressionList, reason: SuppressionReason) -> Option<BounceKind> {
@@ -318,9 +300,8 @@ mod tests {
     use super::*;
     use crate::samples::{ACCEPTED, id, issuer, later, message, outcome};
     use postrider_base::Period;
-    use postrider_mail::{AttemptRecord, Exchange, HostRecord, SuppressionSource};
+    use postrider_mail::SuppressionSource;
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     fn send(record: &AcceptedRecord) -> (BytesMut, Cuts) {
         let mut out = BytesMut::from("before");
@@ -428,29 +409,6 @@ mod tests {
                 "reportingMTA": "mta.example.com",
             }})
         );
-    }
-
-    #[test]
-    fn what_was_said_is_added_where_it_is_asked_for() {
-        let host =
-            HostRecord { exchanges: vec![Exchange::new("RCPT TO:<a@b>", "450 \"no\"", 7)], ..HostRecord::named("mx") };
-        let mut record = AttemptRecord { began: ACCEPTED, site: "site".into(), ..AttemptRecord::default() };
-        record.push(host);
-        let bare = outcome(0, ACCEPTED, Disposition::Delivered, "250 ok");
-        let recorded = AttemptOutcome { record: Some(Arc::new(record)), ..bare.clone() };
-        let event = |outcome: &AttemptOutcome| {
-            event(|subject, out| {
-                subject.write_delivery(out, &[outcome])?;
-                add_attempt(out, outcome)
-            })
-        };
-        assert_eq!(event(&bare).get("postrider"), None);
-        let mut with = event(&recorded);
-        let own = with.as_object_mut().unwrap().remove("postrider").unwrap();
-        assert_eq!(with, event(&bare));
-        assert_eq!(own["attempt"]["began"], "2017-08-05T00:40:02.012Z");
-        let exchange = json!({"command": "RCPT TO:<a@b>", "reply": "450 \"no\"", "ms": 7});
-        assert_eq!(own["attempt"]["hosts"][0]["exchanges"], json!([exchange]));
     }
 
     #[test]

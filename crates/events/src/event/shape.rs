@@ -2,7 +2,7 @@
 //! SES's.
 
 use postrider_base::Timestamp;
-use postrider_mail::{AccountId, HostRecord, MessageId, Recipient};
+use postrider_mail::{AccountId, MessageId, Recipient};
 use postrider_spool::AcceptedRecord;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -164,21 +164,4 @@ pub(super) struct Complaint<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Complained<'a> {
     pub(super) email_address: &'a str,
-}
-
-/// What SES's events do not have.
-#[derive(Serialize)]
-pub(super) struct Own<'a> {
-    pub(super) attempt: Attempt<'a>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Attempt<'a> {
-    pub(super) number: u32,
-    pub(super) began: Text<Timestamp>,
-    pub(super) ended: Text<Timestamp>,
-    pub(super) site: &'a str,
-    pub(super) ehlo: &'a str,
-    pub(super) hosts: Vec<HostRecord>,
-    pub(super) omitted: u16,
 }

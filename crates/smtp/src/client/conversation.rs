@@ -6,12 +6,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use postrider_mail::{Exchange, Severity, SmtpReply, Stage};
+use postrider_mail::{Severity, SmtpReply, Stage};
 
 use super::exchange::Running;
 use super::expected::Expected;
 use super::transaction::{Gate, RecipientResult, Transaction, TransactionResult};
-use super::transcript::{Transcript, Words};
+use super::transcript::Transcript;
 use super::{ClientConfig, Features, Protocol, TlsUse};
 use crate::wire::ReplyParser;
 
@@ -93,7 +93,7 @@ pub struct Conversation {
     /// Not all of what was to be written went out.
     is_cut: bool,
     pub(super) handshake: bool,
-    transcript: Transcript,
+    pub(super) transcript: Transcript,
     pub(super) done: Option<TransactionResult>,
     pub(super) ended: Option<Ended>,
 }
@@ -210,23 +210,6 @@ impl Conversation {
     /// reply the conversation ends, and only a refusal counts.
     pub fn write_failed(&mut self) {
         self.is_cut = true;
-    }
-
-    /// Says how long the connection has been open, so that it is known how long
-    /// replies take.
-    pub fn tick(&mut self, open_for: Duration) {
-        self.transcript.tick(open_for);
-    }
-
-    /// What was said since [`Conversation::forget`], in order and in short, and
-    /// how many exchanges are left out. Secrets and content are never in it.
-    pub fn exchanges(&self) -> (Vec<Exchange>, u16) {
-        self.transcript.exchanges()
-    }
-
-    /// Forgets what was said: what comes is about another message.
-    pub fn forget(&mut self) {
-        self.transcript.forget();
     }
 
     /// Whether [`Conversation::begin`] may be called.
@@ -383,13 +366,6 @@ impl Conversation {
             Ok(Some(reply)) if reply.code == 421 => self.refused(stage, reply),
             _ => self.out_of_step(stage),
         }
-    }
-
-    /// Writes down what was said, for [`Conversation::exchanges`].
-    fn take_down(&mut self, expected: Option<Expected>, reply: Option<&SmtpReply>) {
-        let subject = self.running.as_ref().map(Running::subject);
-        let words = Words { config: &self.config, features: &self.features, subject };
-        self.transcript.heard(expected, reply, &words);
     }
 
     fn greet(&mut self) {

@@ -8,9 +8,37 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postrider_mail::{Exchange, HostRecord, Severity, SmtpReply};
 
+use super::conversation::Conversation;
+use super::exchange::Running;
 use super::expected::Expected;
+use super::transaction::Transaction;
 use super::{ClientConfig, Features, Protocol};
-use crate::client::transaction::Transaction;
+
+impl Conversation {
+    /// Says how long the connection has been open, so that it is known how long
+    /// replies take.
+    pub fn tick(&mut self, open_for: Duration) {
+        self.transcript.tick(open_for);
+    }
+
+    /// What was said since [`Conversation::forget`], in order and in short, and
+    /// how many exchanges are left out. Secrets and content are never in it.
+    pub fn exchanges(&self) -> (Vec<Exchange>, u16) {
+        self.transcript.exchanges()
+    }
+
+    /// Forgets what was said: what comes is about another message.
+    pub fn forget(&mut self) {
+        self.transcript.forget();
+    }
+
+    /// Writes down what was said, for [`Conversation::exchanges`].
+    pub(super) fn take_down(&mut self, expected: Option<Expected>, reply: Option<&SmtpReply>) {
+        let subject = self.running.as_ref().map(Running::subject);
+        let words = Words { config: &self.config, features: &self.features, subject };
+        self.transcript.heard(expected, reply, &words);
+    }
+}
 
 /// Exchanges, the first of which are kept, and among those about recipients
 /// those that went wrong.
@@ -44,15 +72,15 @@ const REFUSED: usize = HostRecord::MAX_EXCHANGES - 8;
 const MAX_PRAISE: usize = 256;
 
 /// What a conversation knows that commands are written from.
-pub(super) struct Words<'a> {
-    pub(super) config: &'a ClientConfig,
-    pub(super) features: &'a Features,
+struct Words<'a> {
+    config: &'a ClientConfig,
+    features: &'a Features,
     /// The transaction under way, and the octets of its content.
-    pub(super) subject: Option<(&'a Transaction, u64)>,
+    subject: Option<(&'a Transaction, u64)>,
 }
 
 impl Transcript {
-    pub(super) fn tick(&mut self, now: Duration) {
+    fn tick(&mut self, now: Duration) {
         self.now = now;
     }
 
@@ -62,7 +90,7 @@ impl Transcript {
     }
 
     /// A reply came to what was expected, to nothing, or none will.
-    pub(super) fn heard(&mut self, expected: Option<Expected>, reply: Option<&SmtpReply>, words: &Words<'_>) {
+    fn heard(&mut self, expected: Option<Expected>, reply: Option<&SmtpReply>, words: &Words<'_>) {
         let ms = u32::try_from(self.now.saturating_sub(self.since).as_millis()).unwrap_or(u32::MAX);
         self.since = self.now;
         let is_praise =
@@ -88,13 +116,13 @@ impl Transcript {
         self.exchanges.push(Said { command, reply: self.text.len(), ms });
     }
 
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         self.text.clear();
         self.exchanges.clear();
         self.omitted = 0;
     }
 
-    pub(super) fn exchanges(&self) -> (Vec<Exchange>, u16) {
+    fn exchanges(&self) -> (Vec<Exchange>, u16) {
         let mut start = 0;
         let exchange = |said: &Said| {
             let exchange =
