@@ -81,7 +81,8 @@ impl Verp {
 fn five_bits(bytes: &[u8; BYTES], first: usize) -> u8 {
     let byte = |index: usize| u16::from(bytes.get(index).copied().unwrap_or(0));
     let pair = byte(first / 8) << 8 | byte(first / 8 + 1);
-    (pair >> (11 - first % 8)) as u8 & 0x1f
+    let [_, low] = (pair >> (11 - first % 8)).to_be_bytes();
+    low & 0x1f
 }
 
 fn value_of(character: u8) -> Option<u8> {
