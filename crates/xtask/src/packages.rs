@@ -68,6 +68,14 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         proof: &["/usr/sbin/mkfs.ext4"],
         why: "makes small file systems to fill and to break",
     },
+    Package { name: "opendkim", proof: &["/usr/sbin/opendkim"], why: "verifies our signatures" },
+    Package { name: "python3-dkim", proof: &["/usr/bin/dkimverify"], why: "verifies our signatures" },
+    Package {
+        name: "python3-spf",
+        proof: &["/usr/lib/python3/dist-packages/spf.py"],
+        why: "evaluates the SPF records that we evaluate",
+    },
+    Package { name: "python3-nacl", proof: &["/usr/lib/python3/dist-packages/nacl"], why: "Ed25519 in python3-dkim" },
     Package { name: "systemd", proof: &["/usr/bin/systemd-analyze"], why: "systemd-analyze checks the unit files" },
 ];
 

@@ -21,7 +21,7 @@ pub(super) fn field(value: &str) -> Option<AuthenticationResults> {
         if method.eq_ignore_ascii_case("none") && results.is_empty() && cursor.at_end() {
             break;
         }
-        results.push(cursor.result(method)?);
+        results.push(cursor.result(&method)?);
     }
     cursor.at_end().then_some(AuthenticationResults { authserv_id, results })
 }
@@ -48,8 +48,8 @@ impl Cursor<'_> {
     }
 
     /// What follows the name of a method.
-    fn result(&mut self, method: String) -> Option<MethodResult> {
-        let method = method.split_once('/').map_or(method.as_str(), |(name, _version)| name).to_owned();
+    fn result(&mut self, method: &str) -> Option<MethodResult> {
+        let method = method.split_once('/').map_or(method, |(name, _version)| name).to_owned();
         // A version may stand apart.
         if self.take('/') {
             self.word()?;
