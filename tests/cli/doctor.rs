@@ -182,3 +182,53 @@ fn what_would_be_used_is_explained() {
     assert!(refusal(&nobody).contains("there is no credential"));
     assert_eq!(node.run(&["explain"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_domain_gets_well_by_what_it_is_told() {
+    let zones = ["example.com", "relay.example", "com", "100.51.198.in-addr.arpa"].map(Zone::new);
+    let knot = Knot::start(&zones).unwrap();
+    let node = node(Some(knot.address()));
+    node.told(&["identities", "create", "example.com", "--trust"]);
+    node.told(&["identities", "mail-from", "example.com", "bounce.example.com"]);
+    assert_eq!(node.run(&["doctor", "example.com"]).status.code(), Some(2), "nothing is published");
+
+    let key = node.path("key");
+    std::fs::write(&key, format!("key \"{MAY}\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};")).unwrap();
+    let (server, key) = (knot.address().to_string(), key.display().to_string());
+    for zone in ["example.com", "relay.example", "100.51.198.in-addr.arpa"] {
+        let publish = ["dns", "plan", "example.com", "--publish", "--server", &server, "--key", &key, "--zone", zone];
+        let told = node.told(&publish);
+        assert!(told.contains("added") && !told.contains("left as it is"), "{told}");
+    }
+    let plan = json(&node.told(&["dns", "plan", "example.com", "--check", "--json"]));
+    let records = plan["records"].as_array().unwrap();
+    let keys = records.iter().filter(|record| record["name"].as_str().unwrap().ends_with("._domainkey.example.com"));
+    assert_eq!(keys.count(), 3, "{plan:#}");
+    for record in records.iter().filter(|record| record["need"] != "may") {
+        assert_eq!(record["state"]["is"], "right", "{record:#}");
+    }
+
+    let waits = node.run(&["doctor", "example.com"]);
+    assert!(stdout(&waits).contains("no key signs yet"), "{}", stdout(&waits));
+    let _daemon = node.serve();
+    node.told(&["identities", "verify", "example.com"]);
+    let well = node.run(&["doctor", "example.com", "--json"]);
+    let findings = json(&stdout(&well))["findings"].clone();
+    let verdicts = |check: &str| -> Vec<Value> {
+        let found = findings.as_array().unwrap().iter().filter(|finding| finding["check"] == check);
+        found.map(|finding| finding["verdict"].clone()).collect()
+    };
+    assert_eq!(verdicts("dkim"), ["pass", "pass", "pass"], "{findings:#}");
+    for check in
+        ["identity", "mail-from", "mail-from-mx", "spf", "spf-lookups", "alignment-dkim", "alignment-spf", "dmarc"]
+    {
+        assert_eq!(verdicts(check), ["pass"], "{check} {findings:#}");
+    }
+    let host = stdout(&node.run(&["doctor", "--self"]));
+    assert!(host.contains("pass  ptr"), "{host}");
+
+    let explained = node.told(&["explain", "--from", "ann@news.example.com"]);
+    for words in ["example.com (trusted by configuration)", "d=example.com s=", "nearest domain above"] {
+        assert!(explained.contains(words), "{words}\n{explained}");
+    }
+}

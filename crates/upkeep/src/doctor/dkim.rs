@@ -9,20 +9,31 @@ use super::{Finding, Verdict};
 
 const CHECK: &str = "dkim";
 
-pub(super) async fn examine(resolver: &dyn Resolver, facts: &DomainFacts) -> Vec<Finding> {
+/// The findings, and whether a key signs whose record is right.
+pub(super) async fn examine(resolver: &dyn Resolver, facts: &DomainFacts) -> (Vec<Finding>, bool) {
+    let domain = facts.key_domain.to_string();
     if !facts.signs {
         let advice = "switch it on, or let the clients sign: see `postrider identities`";
-        return vec![Finding::warn(CHECK, &facts.domain, "signing is switched off for this identity", advice)];
+        let finding = Finding::warn(CHECK, &facts.domain, "signing is switched off for this identity", advice);
+        return (vec![finding], false);
     }
+    if facts.keys.iter().all(|key| key.state == KeyState::Retired) {
+        let advice = format!("make keys: `postrider dkim create {domain}`");
+        return (vec![Finding::fail(CHECK, domain, "there is no key that signs for this domain", advice)], false);
+    }
+    let mut findings = Vec::with_capacity(facts.keys.len() + 1);
     if !facts.keys.iter().any(|key| key.state == KeyState::Current) {
-        let advice = format!("make keys: `postrider dkim create {}`", facts.key_domain);
-        return vec![Finding::fail(CHECK, &facts.key_domain, "there is no key that signs for this domain", advice)];
+        let words = "no key signs yet: the first begins when the daemon has seen its record";
+        let advice = format!("publish the records, then let it look: `postrider identities verify {domain}`");
+        findings.push(Finding::fail(CHECK, &domain, words, advice));
     }
-    let mut findings = Vec::with_capacity(facts.keys.len());
+    let mut signs = false;
     for key in &facts.keys {
-        findings.push(key_record(resolver, &facts.key_domain.to_string(), key).await);
+        let finding = key_record(resolver, &domain, key).await;
+        signs |= key.state == KeyState::Current && finding.verdict == Verdict::Pass;
+        findings.push(finding);
     }
-    findings
+    (findings, signs)
 }
 
 async fn key_record(resolver: &dyn Resolver, domain: &str, key: &KeyFact) -> Finding {

@@ -148,8 +148,7 @@ impl Doctor<'_> {
     /// Looks at everything that decides about mail of a domain.
     pub async fn examine_domain(&self, facts: &DomainFacts) -> Vec<Finding> {
         let mut findings = vec![domain::identity(facts)];
-        let dkim = dkim::examine(self.resolver, facts).await;
-        let signs = dkim.iter().any(|finding| finding.verdict == Verdict::Pass);
+        let (dkim, signs) = dkim::examine(self.resolver, facts).await;
         findings.extend(dkim);
         findings.extend(domain::mail_from(self.resolver, facts).await);
         let spf = spf::examine(self.resolver, self.clock.now(), facts).await;

@@ -138,6 +138,8 @@ async fn each_fault_is_found() {
             facts.keys.push(key);
         }),
         ("dkim", Fail, "no key that signs", |_, facts| facts.keys.clear()),
+        ("dkim", Fail, "no key signs yet", |_, facts| facts.keys[0].state = KeyState::Next),
+        ("dmarc", Warn, "DKIM does not pass", |_, facts| facts.keys[0].state = KeyState::Next),
         ("dkim", Warn, "switched off", |_, facts| facts.signs = false),
         ("spf", Warn, "198.51.100.7: softfail", |zones, _| {
             zones.remove("_spf.relay.example").add_txt("_spf.relay.example", "v=spf1 ip4:192.0.2.1 ~all");
