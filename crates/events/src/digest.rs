@@ -231,7 +231,7 @@ mod tests {
 
     use crate::samples::{ACCEPTED, accepted, id, issuer, later, message, outcome, outcomes};
     use postrider_base::Period;
-    use postrider_mail::{SuppressionList, SuppressionReason, SuppressionSource};
+    use postrider_mail::{AttemptRecord, SuppressionList, SuppressionReason, SuppressionSource};
 
     const INTERVAL: Period = Period::from_hours(4);
 
@@ -275,6 +275,28 @@ mod tests {
         assert_eq!(json["bounce"]["bouncedRecipients"].as_array().unwrap().len(), 2);
         let silent = Body::parse(&digest.entries[4].body[0]).unwrap();
         assert!(silent.json.is_empty());
+    }
+
+    #[test]
+    fn records_of_attempts_are_in_events_where_they_are_asked_for() {
+        let issuer = issuer();
+        let record = AttemptRecord { site: "site".into(), ..AttemptRecord::default() };
+        let delivered = outcome(0, ACCEPTED, Disposition::Delivered, "250 ok");
+        let items = [
+            accepted(1, message(1, &["a@example.net"])),
+            outcomes(2, 1, vec![AttemptOutcome { record: Some(Arc::new(record)), ..delivered }]),
+        ];
+        for attempt_records in [false, true] {
+            let rules = Rules { issuer: &issuer, delay_interval: INTERVAL.as_duration(), attempt_records };
+            let digest = Digest::of(&items, 1 << 20, &mut Live::new(1 << 20), rules, &|_| None).unwrap();
+            let event = |at: usize| {
+                let body = Body::parse(&digest.entries[at].body[0]).unwrap();
+                serde_json::from_slice::<serde_json::Value>(&body.json).unwrap()
+            };
+            assert_eq!(event(1)["eventType"], "Delivery");
+            assert_eq!(event(1)["postrider"]["attempt"]["site"] == "site", attempt_records);
+            assert_eq!(event(0).get("postrider"), None, "nothing was said before it was sent");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider_delivery::Settings;
-use postrider_mail::{AttemptOutcome, AttemptRecord, HostRecord, SessionLevel, Stage};
+use postrider_mail::{AttemptOutcome, AttemptRecord, HostRecord, SessionLevel, Stage, store_records};
 
 use crate::rig::{Rig, is_delivered, routes};
 use crate::server::{Say, Server};
@@ -44,6 +44,9 @@ async fn a_greylisted_message_says_what_was_said_and_a_delivery_little() {
     assert!(said[2].starts_with("MAIL FROM:<sender@example.net>"), "{said:?}");
     assert_eq!(said[3], "RCPT TO:<ann@example.com> -> 450 4.2.0 greylisted");
     assert_eq!((host.exchanges[2].ms, host.exchanges[3].ms), (3_000, 0));
+    let mut stored = Vec::new();
+    store_records(&outcomes[..1], &mut stored);
+    assert!(stored.len() < 400, "{} bytes", stored.len());
     let delivered = record(&outcomes[1]);
     assert_eq!((&*delivered.site, delivered.hosts.len()), ("mx.example.com", 0));
     assert_eq!(outcomes[1].hosts()[0].exchanges[0].reply, outcomes[1].diagnostic);
