@@ -53,21 +53,38 @@ pub(crate) async fn sites(site: Option<&str>, access: &mut Access, out: &mut Out
         bail!("the daemon gave an answer to another question: is it of another version?")
     };
     if let Some(name) = site {
-        rows.retain(|row| is_called(row, name));
+        rows.retain(|row| is_called(&row.name, name));
     }
     if out.json() {
         return out.json_document(&rows);
     }
     match site {
-        Some(name) if rows.is_empty() => out.line(format_args!("no site in use is called {name}")),
+        Some(name) if rows.is_empty() => {
+            out.line(format_args!("no site in use is called {name}"))?;
+            out.line(format_args!("(where the mail of a domain goes: `postrider shaping show {name}`)"))
+        }
         Some(_) => rows.iter().try_for_each(|row| show_site(row, out)),
         None => show_sites(&rows, out),
     }
 }
 
 /// By its whole name or one of its hosts.
-fn is_called(row: &SiteRow, name: &str) -> bool {
-    row.name == name || row.name.split([',', ' ']).any(|host| host == name)
+fn is_called(site: &str, name: &str) -> bool {
+    let is_it = |place: &str| {
+        let place = place.split_once("://").map_or(place, |(_, place)| place);
+        place == name || host_of(place) == name
+    };
+    site == name || site.split([',', ' ']).any(is_it)
+}
+
+/// The host alone, where a port stands beside it.
+fn host_of(place: &str) -> &str {
+    let host = match place.rsplit_once(':') {
+        // Not the end of an IPv6 address.
+        Some((host, _)) if host.ends_with(']') || !host.contains(':') => host,
+        _ => place,
+    };
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn show_sites(rows: &[SiteRow], out: &mut Output) -> Result<()> {
@@ -155,6 +172,20 @@ fn shortened(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_site_is_found_by_its_name_or_one_of_its_hosts() {
+        for (site, names) in [
+            ("mx1.example.com,mx2.example.com mx3.example.com (dnssec)", &["mx1.example.com", "mx3.example.com"][..]),
+            ("smtp://127.0.0.1:4001", &["smtp://127.0.0.1:4001", "127.0.0.1:4001", "127.0.0.1"]),
+            ("smtps://[2001:db8::1]:465", &["2001:db8::1"]),
+            ("2001:db8::1", &["2001:db8::1"]),
+            ("smarthost.isp relay.isp.example:587", &["relay.isp.example"]),
+        ] {
+            assert!(names.iter().all(|name| is_called(site, name)), "{site}");
+            assert!(!is_called(site, "mx.other.example") && !is_called(site, ""), "{site}");
+        }
+    }
 
     #[test]
     fn long_cells_are_cut_at_characters() {

@@ -158,7 +158,8 @@ impl Rooms<'_> {
 fn not_due(view: &MessageView, recipient: &RecipientView, due: Timestamp) -> Reason {
     let text = match &recipient.last {
         Some(last) => {
-            let host = last.remote.as_ref().map_or_else(String::new, |remote| format!("{remote} said "));
+            // Not always its own words: it may not have spoken at all.
+            let host = last.remote.as_ref().map_or_else(String::new, |remote| format!("{remote}: "));
             format!(
                 "it is due again {}, after attempt {} ({host}\"{}\")",
                 due.rfc3339(),

@@ -175,7 +175,8 @@ fn write_explanation(out: &mut String, request: &DsnRequest<'_>, boundary: &str,
     for recipient in request.recipients {
         let _ = write!(out, "\r\n  {}\r\n", recipient.address);
         match recipient.remote {
-            Some(remote) => indented(out, &format!("{} said:", value(&remote.host))),
+            // Not always its own words: it may not have spoken at all.
+            Some(remote) => indented(out, &format!("Reason ({} was tried last):", value(&remote.host))),
             None => indented(out, "Reason:"),
         }
         indented(out, &value(recipient.diagnostic));
@@ -367,7 +368,7 @@ mod tests {
             "To: <sender@example.org>",
             "Auto-Submitted: auto-replied",
             "Content-Type: multipart/report; report-type=delivery-status;",
-            "    mx.example.com said:",
+            "    Reason (mx.example.com was tried last):",
             "    550 5.1.1 user unknown",
             "Subject of your message: Minutes",
             "Content-Type: message/delivery-status",

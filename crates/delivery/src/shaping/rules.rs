@@ -114,6 +114,10 @@ impl Place {
 
     /// Whether it is at the same hosts, and for the same domain where it is for one alone.
     pub(crate) fn is_like(&self, other: &Place) -> bool {
+        // The operator's own places differ in more than their hosts: ports, passwords.
+        if !self.by_dns || !other.by_dns {
+            return self.name == other.name;
+        }
         let of =
             |place: &Self| (place.hosts.clone(), place.others.clone(), split_name(&place.name).1.map(str::to_owned));
         of(self) == of(other)

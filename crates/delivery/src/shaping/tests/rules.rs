@@ -1,7 +1,9 @@
 //! Which rules hold where, and what a file must not say.
 
 use super::*;
+use crate::route::{Host, Route, RouteTable};
 use crate::shaping::file::TlsMinimum;
+use crate::target::Target;
 
 #[test]
 fn providers_are_known_by_their_hosts() {
@@ -31,6 +33,24 @@ fn providers_are_known_by_their_hosts() {
         let rules = shaping.rules(&Place::mx(hosts));
         assert_eq!(rules.provider.as_ref().map(|provider| &*provider.name), provider, "{hosts}");
     }
+}
+
+/// The place of a static route.
+fn routed(target: &str) -> Place {
+    let routes = RouteTable::parse(&[("*".to_owned(), target.to_owned())].into(), &[]).unwrap();
+    let Route::Static(route) = routes.lookup(&"example.com".parse().unwrap()) else { panic!("{target}") };
+    Place::of(&Target::of_route(&route))
+}
+
+#[test]
+fn places_of_the_operator_are_alike_by_name_and_others_by_their_hosts() {
+    assert!(routed("smtp://127.0.0.1:4001").is_like(&routed("smtp://127.0.0.1:4001")));
+    assert!(!routed("smtp://127.0.0.1:4001").is_like(&routed("smtp://127.0.0.1:4002")));
+    assert!(!routed("smtp://mx.example.com").is_like(&Place::mx("mx.example.com")));
+    let hosts = vec![vec![Host::parse("mx.example.com").unwrap()]];
+    let proved = Place::of(&Target::of_hosts(hosts, true, false));
+    assert!(*proved.name != *"mx.example.com" && proved.is_like(&Place::mx("mx.example.com")));
+    assert!(!Place::mx("mx.example.com").is_like(&Place::mx("mx.example.net")));
 }
 
 #[test]
