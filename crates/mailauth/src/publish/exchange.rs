@@ -1,5 +1,6 @@
 //! Questions and answers over one TCP connection, signed where there is a key.
 
+use std::fmt::Display;
 use std::io;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -42,17 +43,17 @@ impl<'a> Exchange<'a> {
     /// such name.
     pub(super) async fn ask(&mut self, mut message: Message, zone: &Name) -> Result<Message, Error> {
         let verifier = self.sign(&mut message)?;
-        let bytes = message.to_vec().map_err(|error| self.untrusted(error))?;
+        let bytes = message.to_vec().map_err(|error| self.untrusted(&error))?;
         let answer = self.transmit(&bytes).await.map_err(|error| self.unreachable(error))?;
-        let read = Message::from_vec(&answer).map_err(|error| self.untrusted(error))?;
+        let read = Message::from_vec(&answer).map_err(|error| self.untrusted(&error))?;
         if read.id != message.id || read.op_code != message.op_code || read.message_type != MessageType::Response {
-            return Err(self.untrusted("it is none to our question"));
+            return Err(self.untrusted(&"it is none to our question"));
         }
         // What the server says against the key is not signed (RFC 8945 section 5.3.2); nor need
         // any other refusal be, as nothing is done upon it.
         self.refusal(&read, zone)?;
         if let Some(mut verifier) = verifier {
-            verifier.verify(&answer).map_err(|error| self.untrusted(error))?;
+            verifier.verify(&answer).map_err(|error| self.untrusted(&error))?;
         }
         Ok(read)
     }
@@ -60,7 +61,7 @@ impl<'a> Exchange<'a> {
     fn sign(&self, message: &mut Message) -> Result<Option<TSigVerifier>, Error> {
         let Some(key) = &self.target.key else { return Ok(None) };
         let now = self.publisher.clock.now().as_millis() / 1_000;
-        message.finalize(&key.signer, now).map_err(|error| self.untrusted(error))
+        message.finalize(&key.signer, now).map_err(|error| self.untrusted(&error))
     }
 
     /// RFC 1035 section 4.2.2: each message follows its length.
@@ -102,7 +103,7 @@ impl<'a> Exchange<'a> {
         Error::Unreachable { server: self.target.server, error }
     }
 
-    fn untrusted(&self, reason: impl ToString) -> Error {
+    fn untrusted(&self, reason: &dyn Display) -> Error {
         Error::Untrusted { server: self.target.server, reason: sanitize_text(reason.to_string(), SHOWN) }
     }
 }
