@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postrider_account::{Error, Identity, IdentityName, VerificationStatus};
 use postrider_base::metrics::Look;
-use postrider_base::{Period, Scope, Timestamp};
+use postrider_base::{Scope, Timestamp};
 use postrider_mail::AccountId;
 use tokio::task::JoinSet;
 
@@ -61,11 +61,11 @@ async fn round(shared: &Arc<Shared>, schedule: &mut HashMap<Task, Timestamp>) ->
     let mut kept = HashMap::with_capacity(schedule.len());
     let now = shared.clock.now();
     for identity in shared.accounts.identities().all() {
-        for (subject, status) in subjects(&identity) {
+        for (subject, status, checked) in subjects(&identity) {
             let task = Task { account: identity.account, name: identity.name.to_string(), subject };
-            let at = schedule.get(&task).copied().unwrap_or_else(|| first(shared, status, now));
+            let at = schedule.get(&task).copied().unwrap_or_else(|| first(shared, status, checked, now));
             // Its status may have changed since.
-            let at = at.min(next(shared, status, now));
+            let at = at.min(now.saturating_add(interval(shared, status) * (100 + u32::from(JITTER_PERCENT)) / 100));
             kept.insert(task.clone(), at);
             if at <= now {
                 due.push((task, identity.clone()));
@@ -85,41 +85,47 @@ async fn round(shared: &Arc<Shared>, schedule: &mut HashMap<Task, Timestamp>) ->
     let now = shared.clock.now();
     for (task, identity) in due {
         let current = shared.accounts.identities().find(identity.account, &identity.name).unwrap_or(identity);
-        let status = subjects(&current).find(|(subject, _)| *subject == task.subject);
-        schedule.insert(task, next(shared, status.map_or(VerificationStatus::Failed, |(_, status)| status), now));
+        if let Some((_, status, _)) = subjects(&current).find(|(subject, ..)| *subject == task.subject) {
+            schedule.insert(task, next(shared, status, now));
+        } else {
+            schedule.remove(&task);
+        }
     }
     let next = schedule.values().min().map_or(PAUSE, |next| next.saturating_since(now));
     next.clamp(Duration::from_millis(1), PAUSE)
 }
 
-/// What is looked at of an identity, and the status of it.
-fn subjects(identity: &Identity) -> impl Iterator<Item = (Subject, VerificationStatus)> {
-    let proof = (!identity.trusted).then_some((Subject::Proof, identity.verification.status));
+/// What is looked at of an identity, the status of it, and when it was looked at last.
+fn subjects(identity: &Identity) -> impl Iterator<Item = (Subject, VerificationStatus, Option<Timestamp>)> {
+    let verification = &identity.verification;
+    let proof = (!identity.trusted).then_some((Subject::Proof, verification.status, verification.checked));
     // An address that is proved stays so: there is nothing to look at.
     let is_done = matches!(identity.name, IdentityName::Address(_)) && identity.is_verified();
-    let mail_from = identity.mail_from.as_ref().map(|mail_from| (Subject::MailFrom, mail_from.status));
-    proof.filter(|_| !is_done).into_iter().chain(mail_from).filter(|(_, status)| is_alive(*status))
+    let mail_from = identity.mail_from.as_ref();
+    let mail_from = mail_from.map(|mail_from| (Subject::MailFrom, mail_from.status, mail_from.checked));
+    proof.filter(|_| !is_done).into_iter().chain(mail_from).filter(|(_, status, _)| is_alive(*status))
 }
 
-/// When something is looked at that has not been since the start.
-fn first(shared: &Shared, status: VerificationStatus, now: Timestamp) -> Timestamp {
-    match status {
-        VerificationStatus::Success => {
-            let interval = shared.settings.recheck_interval.as_duration();
-            let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-            now.saturating_add(Duration::from_millis(shared.random.below(millis)))
-        }
+/// When something is looked at that has not been since the start: what is there as if there
+/// had been none, so that restarts neither put looks off nor bring all of them at once.
+fn first(shared: &Shared, status: VerificationStatus, checked: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    match (status, checked) {
+        (VerificationStatus::Success, Some(checked)) => next(shared, status, checked),
         _ => now,
     }
 }
 
 /// When something of this status is looked at again.
-fn next(shared: &Shared, status: VerificationStatus, now: Timestamp) -> Timestamp {
-    let interval: Period = match status {
+fn next(shared: &Shared, status: VerificationStatus, looked: Timestamp) -> Timestamp {
+    looked.saturating_add(shared.random.jitter(interval(shared, status), JITTER_PERCENT))
+}
+
+fn interval(shared: &Shared, status: VerificationStatus) -> Duration {
+    let interval = match status {
         VerificationStatus::Success => shared.settings.recheck_interval,
         _ => shared.settings.pending_interval,
     };
-    now.saturating_add(shared.random.jitter(interval.as_duration(), JITTER_PERCENT))
+    interval.as_duration()
 }
 
 async fn look(shared: &Shared, identity: &Identity, subject: Subject) {
