@@ -201,6 +201,16 @@ async fn a_policy_host_has_to_prove_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_host_may_have_ipv6_alone() {
+    let rig = Rig::new();
+    rig.zones.remove("mta-sts.example.com").add_address("mta-sts.example.com", "2001:db8::80");
+    let sts = rig.sts(&rig.store());
+    let acceptor = rig.authority.acceptor("mta-sts.example.com");
+    Web::start(&rig.net, "[2001:db8::80]:443", acceptor, Reply::text(&policy("enforce", "mx.example.com")));
+    assert_eq!(rig.mode(&sts, Some("1")).await, Some(Mode::Enforce));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_makes_us_dial_inside() {
     for inside in ["127.0.0.1", "10.0.0.1", "::1"] {
         let rig = Rig::new();
