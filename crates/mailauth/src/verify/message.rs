@@ -53,6 +53,11 @@ impl<'a> Message<'a> {
         Some(Message { fields, body, hashes: Vec::new() })
     }
 
+    /// Octets of all fields.
+    pub(crate) fn header_size(&self) -> usize {
+        self.fields.iter().map(|field| field.name.len() + 1 + field.value.len()).sum()
+    }
+
     /// The fields of a name, from the top.
     pub(crate) fn all<'s>(&'s self, name: &'s str) -> impl DoubleEndedIterator<Item = Field<'a>> + 's {
         self.fields.iter().copied().filter(move |field| field.is(name))

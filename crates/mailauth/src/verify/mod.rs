@@ -56,7 +56,9 @@ pub struct Limits {
     pub signatures: usize,
     /// Header fields; a message with more is refused.
     pub fields: usize,
-    /// Octets; a larger message is refused.
+    /// Octets of the header; a message with more is refused. Each ARC link signs all before it.
+    pub header: usize,
+    /// Octets; a larger message is refused. The body is hashed at most once for each signature.
     pub size: usize,
     /// The time to wait for all keys, and as much again for DMARC.
     pub time: Duration,
@@ -64,7 +66,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { signatures: 10, fields: 2_000, size: 64 << 20, time: Duration::from_secs(20) }
+        Limits { signatures: 10, fields: 2_000, header: 1 << 20, size: 64 << 20, time: Duration::from_secs(20) }
     }
 }
 
@@ -75,6 +77,9 @@ pub enum VerifyError {
     /// It is larger than [`Limits::size`].
     #[error("the message has more than {0} octets")]
     TooLarge(usize),
+    /// Its header is larger than [`Limits::header`].
+    #[error("the header of the message has more than {0} octets")]
+    HeaderTooLarge(usize),
     /// It has more fields than [`Limits::fields`].
     #[error("the message has more than {0} header fields")]
     TooManyFields(usize),
@@ -112,6 +117,9 @@ pub async fn verify(
         return Err(VerifyError::TooLarge(limits.size));
     }
     let mut message = Message::split(message, limits.fields).ok_or(VerifyError::TooManyFields(limits.fields))?;
+    if message.header_size() > limits.header {
+        return Err(VerifyError::HeaderTooLarge(limits.header));
+    }
     let (spf, spf_of_helo) = check_spf(resolver, clock, connection).await;
     let mut keys = Keys::new(resolver, clock.instant() + limits.time);
     let now = clock.now().as_millis() / 1000;

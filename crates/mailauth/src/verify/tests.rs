@@ -325,6 +325,9 @@ async fn work_is_bounded() {
     let small = Limits { fields: 3, size: 1000, ..Limits::default() };
     let fields = verify(&zones, &clock, b"a:b\r\na:b\r\na:b\r\na:b\r\n\r\n", &connection, &small).await;
     assert_eq!(fields, Err(VerifyError::TooManyFields(3)));
+    let long = Limits { header: 5, ..Limits::default() };
+    let header = verify(&zones, &clock, b"a:b\r\nc:d\r\n\r\n", &connection, &long).await;
+    assert_eq!(header, Err(VerifyError::HeaderTooLarge(5)));
     let size = verify(&zones, &clock, &[b'a'; 1001], &connection, &small).await;
     assert_eq!(size, Err(VerifyError::TooLarge(1000)));
 }

@@ -74,6 +74,7 @@ impl<'a> Evaluation<'a> {
 
     pub(super) fn into_report(mut self, result: SpfResult) -> SpfReport {
         self.report.result = result;
+        self.report.explanation = self.report.explanation.filter(|words| !words.is_empty());
         if self.report.reason.is_empty() {
             self.report.reason = match &self.report.matched {
                 Some(term) => format!("{term} says so of {}", self.query.ip),
