@@ -24,7 +24,7 @@
 //! |---|---|---|---|
 //! | `Accepted` | id, state | envelope and origin, then the bytes | a message was taken |
 //! | `Imported` | id, state | the same | a message came from another spool, with its state |
-//! | `Outcomes` | id; recipient, attempt, next time | what the remote said | attempts ended |
+//! | `Outcomes` | id; recipient, attempt, next time | what the remote said, behind it the records of the attempts | attempts ended |
 //! | `Started` | id; recipient, attempt | – | attempts begin: before dialling |
 //! | `Operator` | hold, release, retry | – | an operator's wish |
 //! | `Snapshot` | id, state, where the body is | – | the state so far, said again by reclaim |
