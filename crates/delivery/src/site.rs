@@ -276,7 +276,7 @@ impl Site {
         self.search(&mut state, now);
         // All that is aside: what has to wait on comes back here, and is known again.
         for queues in [state.paused.over(now), state.sourceless.over(now)] {
-            self.recall(&mut state, queues);
+            self.recall(&mut state, &queues);
         }
         let expired = state.ready.expired(now);
         self.unpark(&mut state);

@@ -55,18 +55,18 @@ impl Site {
         let was_held = |queue: &QueueKey| ended.iter().any(|ended| self.gate.was_held_by(ended, &queue.domain));
         let mut state = self.state.lock();
         let queues = state.paused.take_if(was_held);
-        self.recall(&mut state, queues)
+        self.recall(&mut state, &queues)
     }
 
     /// There is news of the addresses to leave from: what waits for one is looked at again.
     pub(crate) fn resource(&self) -> u64 {
         let mut state = self.state.lock();
         let queues = state.sourceless.take_if(|_| true);
-        self.recall(&mut state, queues)
+        self.recall(&mut state, &queues)
     }
 
     /// How many queues are looked at again.
-    pub(super) fn recall(&self, state: &mut State, queues: VecDeque<QueueKey>) -> u64 {
+    pub(super) fn recall(&self, state: &mut State, queues: &VecDeque<QueueKey>) -> u64 {
         queues.iter().for_each(|queue| self.around.spool.recall(queue));
         if state.is_free() {
             state.pause = None;

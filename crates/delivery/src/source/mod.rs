@@ -226,7 +226,11 @@ impl Sources {
             });
             let bad: Vec<_> = bad.collect();
             all_well &= bad.is_empty() && (address.settings.ipv6.is_none() || v6 != ReverseDns::Unknown);
-            if address.learn((v4, v6)) && !bad.is_empty() {
+            let is_news = address.learn((v4, v6));
+            if is_news {
+                self.0.news.send_replace(());
+            }
+            if is_news && !bad.is_empty() {
                 let used = if address.source().ipv6.is_none() && address.settings.ipv6.is_some() {
                     "not used over IPv6"
                 } else {

@@ -200,9 +200,7 @@ impl Conversation {
     /// The connection was lost, by whichever side or a timeout. Go on
     /// advancing, to learn what that means for the transaction.
     pub fn lost(&mut self) {
-        // Whatever reply was to come first: the host has all that it needs to deliver.
-        let is_sent = self.is_past_content() && self.output.is_empty() && !self.is_cut;
-        self.lose(if is_sent { Stage::EndOfData } else { self.stage() });
+        self.lose(self.lost_at(self.stage()));
     }
 
     /// The output could not be written whole. The host may have said why it
@@ -451,11 +449,19 @@ impl Conversation {
 
     /// Which replies answered which commands nobody knows any more.
     pub(super) fn out_of_step(&mut self, stage: Stage) {
+        let lost_at = self.lost_at(stage);
         if let Some(running) = &mut self.running {
             running.forget_replies();
-            running.settle(&RecipientResult::Lost { stage });
+            running.settle(&RecipientResult::Lost { stage: lost_at });
         }
         self.end(Ended::BadReply { stage });
+    }
+
+    /// How far a message has come of which no reply to `stage` tells: where all of it was
+    /// written, the host has what it needs to deliver it, whatever reply was to come first.
+    fn lost_at(&self, stage: Stage) -> Stage {
+        let is_sent = self.is_past_content() && self.output.is_empty() && !self.is_cut;
+        if is_sent { Stage::EndOfData } else { stage }
     }
 
     fn lose(&mut self, stage: Stage) {

@@ -147,6 +147,29 @@ fn a_small_message_goes_in_one_flight_to_a_host_that_has_taken_one() {
 }
 
 #[test]
+fn nobody_knows_what_became_of_what_was_sent_whole() {
+    let lost = |stage| vec![RecipientResult::Lost { stage }];
+    for heard in ["", "250 Ok\r\n", "250 Ok\r\n250 Ok\r\n"] {
+        let mut talk = proven();
+        talk.begins(transaction(&["a@b.example"]));
+        talk.hears(heard);
+        // RFC 5321 section 4.5.3.2.6, whichever reply is next.
+        assert_eq!(talk.conversation.timeout().as_secs(), 600);
+        talk.conversation.lost();
+        assert_eq!(talk.results(""), lost(Stage::EndOfData), "{heard}");
+    }
+    let mut talk = proven();
+    talk.begins(transaction(&["a@b.example"]));
+    assert_eq!(talk.results("what?\r\n"), lost(Stage::EndOfData));
+    // What was written in part is not delivered.
+    let mut talk = proven();
+    talk.begins(transaction(&["a@b.example"]));
+    talk.conversation.write_failed();
+    talk.conversation.lost();
+    assert_eq!(talk.results(""), lost(Stage::MailFrom));
+}
+
+#[test]
 fn content_that_went_in_vain_changes_nothing() {
     let results = |wire: &str| {
         let mut talk = proven();
