@@ -123,8 +123,8 @@ fn show(verdict: &Verdict, connection: &Connection<'_>, out: &mut Output) -> Res
     if verdict.dkim.is_empty() {
         row("dkim", "none", "-", "the message has no signature");
     }
-    row("arc", verdict.arc.result.as_str(), &verdict.arc.sealers.join(", "), &verdict.arc.reason);
-    row("dmarc", verdict.dmarc.result.as_str(), &verdict.dmarc.domain, &verdict.dmarc.reason);
+    row("arc", verdict.arc.result.as_str(), dashed(&verdict.arc.sealers.join(", ")), &verdict.arc.reason);
+    row("dmarc", verdict.dmarc.result.as_str(), dashed(&verdict.dmarc.domain), &verdict.dmarc.reason);
     out.table(&["CHECK", "RESULT", "OF", "WHY"], rows, "")?;
     if verdict.dkim_ignored > 0 {
         out.line(format_args!("{} more signatures were not looked at", verdict.dkim_ignored))?;
@@ -139,6 +139,10 @@ fn show(verdict: &Verdict, connection: &Connection<'_>, out: &mut Output) -> Res
         out.line(format_args!("do: {advice}"))?;
     }
     Ok(())
+}
+
+fn dashed(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
 }
 
 /// What the sender can do, the most useful first.

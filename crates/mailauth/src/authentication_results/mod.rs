@@ -71,8 +71,9 @@ impl AuthenticationResults {
         if verdict.dkim.is_empty() {
             results.push(method("dkim", "none", None, Vec::new()));
         }
-        let sealer = verdict.arc.sealers.last().map(|domain| property("header", "d", domain));
-        results.push(method("arc", verdict.arc.result.as_str(), None, sealer.into_iter().collect()));
+        // RFC 8617 section 10.2
+        let client = connection.ip.map(|ip| property("smtp", "remote-ip", &ip.to_string()));
+        results.push(method("arc", verdict.arc.result.as_str(), None, client.into_iter().collect()));
         let mut properties = Vec::new();
         if !verdict.dmarc.domain.is_empty() {
             properties.push(property("header", "from", &verdict.dmarc.domain));
@@ -203,6 +204,25 @@ mod tests {
         assert!(field.contains("\r\n\t header.i=@example.com\r\n\t header.b=\"a/b+c=\"\r\n"), "{field}");
         let value = field.strip_prefix("Authentication-Results:").unwrap();
         assert_eq!(AuthenticationResults::parse(value), Some(results));
+    }
+
+    #[tokio::test]
+    async fn what_was_found_is_said() {
+        let zones = postrider_dns::Zones::new();
+        zones.add_txt("example.com", "v=spf1 -all").add_txt("_dmarc.example.com", "v=DMARC1; p=reject");
+        let clock = postrider_base::Clock::simulated(postrider_base::Timestamp::default());
+        let ip = Some(std::net::IpAddr::from([192, 0, 2, 1]));
+        let connection =
+            Connection { ip, helo: "h.example.com", mail_from: "a@example.com", receiver: "mx.example.net" };
+        let message = b"DKIM-Signature: nonsense\r\nFrom: a@example.com\r\n\r\n";
+        let verdict =
+            crate::verify::verify(&zones, &clock, message, &connection, &crate::verify::Limits::default()).await;
+        let results = AuthenticationResults::of(&verdict.unwrap(), &connection);
+        let said: Vec<_> = results.results.iter().map(|one| (one.method.as_str(), one.result.as_str())).collect();
+        assert_eq!(said, [("spf", "fail"), ("dkim", "neutral"), ("arc", "none"), ("dmarc", "fail")]);
+        let field = results.to_field();
+        assert!(field.contains("\r\n\t smtp.mailfrom=a@example.com;"), "{field}");
+        assert!(field.ends_with("\r\n\t header.from=example.com\r\n\t policy.dmarc=reject\r\n"), "{field}");
     }
 
     #[test]
