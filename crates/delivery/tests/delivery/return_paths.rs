@@ -44,10 +44,10 @@ async fn a_return_path_leads_back_to_the_message_and_its_recipient() {
     rig.outcomes(id, 2).await;
     assert!(is_delivered(&rig.outcome(id).await));
     let seen = host.seen();
-    let read = |at: usize| paths.read(&sender(&seen.with("MAIL")[at]).parse().unwrap()).unwrap();
+    let read = |at: usize| paths.read(&sender(seen.with("MAIL")[at]).parse().unwrap()).unwrap();
     assert_eq!((read(0).id, read(0).recipient), (id, None), "together");
     assert_eq!((read(1).id, read(1).recipient), (id, Some(1)), "bob alone");
-    assert!(sender(&seen.with("MAIL")[0]).ends_with("@bounces.example.net"));
+    assert!(sender(seen.with("MAIL")[0]).ends_with("@bounces.example.net"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +65,7 @@ async fn it_is_in_the_mail_from_domain_of_the_author() {
     let id = rig.accept(message).await;
     assert!(is_delivered(&rig.outcome(id).await));
     let seen = host.seen();
-    let path = sender(&seen.with("MAIL")[0]).to_owned();
+    let path = sender(seen.with("MAIL")[0]).to_owned();
     assert!(path.ends_with("@back.example.org"), "{path}");
     assert_eq!(paths.read(&path.parse().unwrap()).unwrap().recipient, Some(0));
 }
@@ -82,7 +82,7 @@ async fn the_null_sender_stays_and_a_bounce_goes_to_the_sender_himself() {
     null.envelope.sender = None;
     let null = rig.accept(null).await;
     assert!(is_delivered(&rig.outcome(null).await));
-    assert_eq!(sender(&host.seen().with("MAIL")[0]), "");
+    assert_eq!(sender(host.seen().with("MAIL")[0]), "");
     rig.send(&["gone@example.com"]).await;
     let bounce = rig.own_message().await;
     assert_eq!(bounce.envelope.recipients[0].address, "sender@example.net".parse().unwrap());

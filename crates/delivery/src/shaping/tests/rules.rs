@@ -39,7 +39,7 @@ fn providers_are_known_by_their_hosts() {
 fn routed(target: &str) -> Place {
     let routes = RouteTable::parse(&[("*".to_owned(), target.to_owned())].into(), &[]).unwrap();
     let Route::Static(route) = routes.lookup(&"example.com".parse().unwrap()) else { panic!("{target}") };
-    Place::of(&Target::of_route(&route))
+    Place::of(&Target::of_route(route))
 }
 
 #[test]
