@@ -199,7 +199,12 @@ mod tests {
             // Without RSA keys the tests are quick; those are made where a test asks for them.
             identity.dkim.enabled = false;
             world.accounts.identities().create(identity).await.unwrap();
-            world.rotation.ring.create_managed(AccountId::default(), &com(), DkimAlgorithm::Ed25519Sha256).await.unwrap();
+            world
+                .rotation
+                .ring
+                .create_managed(AccountId::default(), &com(), DkimAlgorithm::Ed25519Sha256)
+                .await
+                .unwrap();
             world
         }
 
@@ -311,7 +316,12 @@ mod tests {
         let name = "example.com".parse().unwrap();
         let on = |identity: &mut Identity| identity.dkim.enabled = true;
         world.accounts.identities().change(AccountId::default(), &name, on).await.unwrap();
-        world.accounts.identities().create(Identity::new(AccountId::default(), "a@example.org".parse().unwrap())).await.unwrap();
+        world
+            .accounts
+            .identities()
+            .create(Identity::new(AccountId::default(), "a@example.org".parse().unwrap()))
+            .await
+            .unwrap();
         world.rotation.step().await;
         let keys = world.accounts.dkim_keys().all();
         let rsa = keys.iter().filter(|key| key.algorithm == DkimAlgorithm::RsaSha256).count();

@@ -23,6 +23,8 @@ enum Bench {
     Delivery,
     /// The spool on real files, the bare log beside it
     Spool,
+    /// DKIM signatures alone, beside the bare operation, and in the relay
+    Auth,
     /// The SMTP server alone: rates, memory, system calls, allocations, instructions
     Server,
 }
@@ -37,6 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             packages::ensure(&[packages::FOR_TESTS, packages::FOR_BENCHMARKS])?;
             ("postrider-testkit", "bench-delivery")
         }
+        Bench::Auth => ("postrider-bench", "bench-auth"),
         Bench::Spool => ("postrider-bench", "bench-spool"),
         Bench::Server => {
             packages::ensure(&[packages::FOR_COUNTING])?;

@@ -1,10 +1,12 @@
 //! DKIM keys and signatures (RFC 6376, RFC 8301, RFC 8463).
 //!
 //! Signing is `c=relaxed/simple`: gateways re-fold header fields, so the header is taken
-//! relaxedly; nobody may touch the body, so the body is taken as it is. The canonical forms
-//! are written here, because those of `mail-auth` take a form feed for a space and a lone
-//! line feed for a line end, which is not what RFC 6376 section 3.4 says; the form of the
-//! field is `mail-auth`'s, and the operations on keys are aws-lc's.
+//! relaxedly; nobody may touch the body, so the body is taken as it is.
+//!
+//! The canonical forms and the field are written here, the operations on keys are aws-lc's.
+//! `mail-auth`, which verifies for us, does not sign: it takes a form feed for a space and a
+//! lone line feed for a line end, which RFC 6376 section 3.4 does not, reads the system's
+//! clock, and now and then folds before the last semicolon, where dkimpy stumbles.
 
 mod canonical;
 mod key;

@@ -13,8 +13,9 @@ fn sign(message: &str) -> Result<String, SignError> {
     let mut out = Vec::new();
     signer().sign(&digested, Timestamp::from_millis(1_700_000_000_999), &mut out)?;
     let text = String::from_utf8(out).unwrap();
-    assert!(text.ends_with(";\r\n") && text.lines().all(|line| line.len() <= 82), "{text}");
-    Ok(text.replace("\r\n\t", ""))
+    assert!(text.lines().all(|line| line.len() <= 78), "{text}");
+    assert!(!text.trim_end().ends_with(';'), "{text}");
+    Ok(text.replace(";\r\n\t", "; ").replace("\r\n\t", ""))
 }
 
 fn tag<'a>(field: &'a str, name: &str) -> Option<&'a str> {
