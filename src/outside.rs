@@ -36,6 +36,7 @@ pub(crate) fn world(
         doctor: config.doctor.clone(),
         upkeep: config.upkeep.clone(),
         operator_domain: config.server.operator_domain.as_ref().and_then(|domain| domain.parse().ok()),
+        operator_signature: config.dkim.operator_signature,
         submission: config.submission(),
         delivery: config.delivery(),
         certificates: certificates(config, state),

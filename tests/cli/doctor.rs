@@ -3,11 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
+use postrider_base::Clock;
 use postrider_testkit::knot::{Knot, MAY, SECRET};
 use postrider_testkit::nsd::{Nsd, Zone};
+use postrider_testkit::{Accept, Relay, RelayOptions, Security, Sink};
 use serde_json::Value;
 
-use crate::support::{Node, refusal, stdout};
+use crate::support::{Node, postrider, refusal, stdout};
 
 const NODE: &str = "[delivery.sources.out1]\nipv4 = \"198.51.100.7\"\nehlo_name = \"out.relay.example\"\n\
      [spool]\nmin_free_bytes = \"1MB\"\n";
@@ -231,4 +233,26 @@ fn a_domain_gets_well_by_what_it_is_told() {
     for words in ["example.com (trusted by configuration)", "d=example.com s=", "nearest domain above"] {
         assert!(explained.contains(words), "{words}\n{explained}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_followed_to_its_domain() {
+    let sink = Sink::start(Accept, Clock::system()).await.unwrap();
+    let nobody =
+        "[dns]\nservers = [\"127.0.0.1:9\"]\ntimeout = \"200ms\"\nattempts = 1\ndnssec = { validate = false }\n";
+    let relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), nobody)).unwrap();
+    let mut client = relay.endpoint(Security::StartTls, false).unwrap().connect().await.unwrap();
+    let (user, password) = relay.credentials();
+    client.login(user, password).await.unwrap();
+    let content = b"From: me@example.com\r\nSubject: Hello\r\n\r\nHello.\r\n";
+    let reply = client.send("me@example.com", &["you@example.net"], content).await.unwrap().expect(250).unwrap();
+    let id = reply.text().split_whitespace().last().unwrap().to_owned();
+
+    let mut command = postrider(&["doctor", &id, "--json", "--config"]);
+    let examined = command.arg(relay.path("relay.toml")).output().unwrap();
+    assert_eq!(examined.status.code(), Some(2), "the domain is no identity");
+    let examined = json(&stdout(&examined));
+    assert_eq!(examined["message"]["steps"][0]["what"], "accepted", "{examined:#}");
+    let identity = &examined["findings"][0];
+    assert_eq!((&identity["check"], &identity["subject"]), (&"identity".into(), &"example.com".into()), "{examined:#}");
 }

@@ -104,7 +104,25 @@ fn signatures(deps: &Deps, account: AccountId, resolved: Option<&Resolved>, from
         };
         rows.push(row("dkim", "not signed", why));
     }
+    rows.extend(operator_signatures(deps, &rows));
     rows
+}
+
+/// What the operator's domain adds to all mail but its own.
+fn operator_signatures(deps: &Deps, rows: &[ExplainedRow]) -> Vec<ExplainedRow> {
+    let Some(operator) = deps.world.operator_domain.as_ref().filter(|_| deps.world.operator_signature) else {
+        return Vec::new();
+    };
+    let own = format!("d={operator} ");
+    if rows.iter().any(|row| row.value.starts_with(&own)) {
+        return Vec::new();
+    }
+    let keys = deps.ring.keys_of_domain(AccountId::default(), operator);
+    let signed = |key: &std::sync::Arc<postrider_account::DkimKey>| {
+        let value = format!("d={} s={} ({})", key.domain, key.selector, key.algorithm);
+        row("dkim", value, "dkim.operator_signature adds it to all mail")
+    };
+    keys.iter().map(signed).collect()
 }
 
 fn set(

@@ -30,6 +30,8 @@ pub struct World {
     pub upkeep: postrider_upkeep::Settings,
     /// The domain of whoever runs the relay.
     pub operator_domain: Option<Domain>,
+    /// Whether that domain signs all mail besides.
+    pub operator_signature: bool,
     /// Rules of acceptance: what return paths are.
     pub submission: postrider_submission::Settings,
     /// Where mail leaves from.
