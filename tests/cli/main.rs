@@ -6,6 +6,7 @@ mod auth;
 mod bans;
 mod config;
 mod credentials;
+mod dkim;
 mod doctor;
 mod identities;
 mod message;
