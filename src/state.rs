@@ -191,7 +191,8 @@ fn read_or_make_node(path: &Path, number: u16, random: &Random) -> Result<NodeFi
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let node = NodeFile { format: FORMAT, node: number, instance: format!("{:032x}", random.uuid_v4()) };
-            write_private(&file, toml::to_string(&node)?.as_bytes()).with_context(|| format!("cannot write {shown}"))?;
+            write_private(&file, toml::to_string(&node)?.as_bytes())
+                .with_context(|| format!("cannot write {shown}"))?;
             Ok(node)
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {shown}")),

@@ -88,8 +88,15 @@ impl Running {
         let (reload, reloads) = mpsc::channel(RELOADS);
         let addresses = listeners.addresses().map(|(address, listen)| format!("{address} {}", tls_word(listen)));
         let listeners_at = addresses.collect();
-        let link =
-            DaemonLink { listeners: listeners_at, delivery: delivery.clone(), reload, traces, resolver, dialer, upkeep };
+        let link = DaemonLink {
+            listeners: listeners_at,
+            delivery: delivery.clone(),
+            reload,
+            traces,
+            resolver,
+            dialer,
+            upkeep,
+        };
         let control = Control::new(rooms.control_deps(config, Some(link)));
         scopes.intake.spawn("control socket", socket.serve(control, scopes.intake.clone()));
         Ok(Running { delivery, listeners, mail_log, reloads, scopes })
