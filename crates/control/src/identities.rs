@@ -153,15 +153,21 @@ impl IdentityOperation {
                 (account, name)
             }
         };
-        if let Some(upkeep) = &deps.upkeep {
-            upkeep.nudge();
-        }
-        let absent = || Error::NotFound(format!("there is no identity {name}"));
-        let identity = identities.find(account, &name).ok_or_else(absent)?;
-        let mut row = row(&deps.accounts, &identity);
-        row.records = records(deps, &identity)?;
-        Ok(Response::Identities(vec![row]))
+        show(deps, account, &name)
     }
+}
+
+/// The identity as it is now, with what is to be published for it. Whoever looks after it
+/// hears that it may have changed.
+fn show(deps: &Deps, account: AccountId, name: &IdentityName) -> Result<Response, Error> {
+    if let Some(upkeep) = &deps.upkeep {
+        upkeep.nudge();
+    }
+    let absent = || Error::NotFound(format!("there is no identity {name}"));
+    let identity = deps.accounts.identities().find(account, name).ok_or_else(absent)?;
+    let mut row = row(&deps.accounts, &identity);
+    row.records = records(deps, &identity)?;
+    Ok(Response::Identities(vec![row]))
 }
 
 /// Keys first: without them nothing could be published.
