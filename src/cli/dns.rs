@@ -45,7 +45,7 @@ pub(crate) struct DnsPlanArgs {
     pub(crate) server: Option<String>,
     /// The zone [default: the one in which the server has the domain]
     #[arg(long, requires = "publish")]
-    pub(crate) zone: Option<Domain>,
+    pub(crate) zone: Option<String>,
     /// The file with the key that the server knows (TSIG), as tsig-keygen writes it
     #[arg(long, value_name = "FILE", requires = "publish")]
     pub(crate) key: Option<PathBuf>,

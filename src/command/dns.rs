@@ -48,7 +48,7 @@ async fn publish(arguments: &DnsPlanArgs, plan: &Plan, out: &mut Output) -> Resu
     let server = arguments.server.as_deref().context("--publish needs --server")?;
     let target = Target {
         server: address(server).await?,
-        zone: arguments.zone.as_ref().map(ToString::to_string),
+        zone: arguments.zone.clone(),
         key: arguments.key.as_deref().map(TsigKey::load).transpose().map_err(|reason| anyhow!(reason))?,
     };
     let publisher = Publisher { dialer: Arc::new(TcpDialer), clock: Clock::system(), random: Random::system() };

@@ -9,6 +9,7 @@ use postrider_api::{Confirmation, Links, Readiness, Sources};
 use postrider_base::{Clock, RealDisk, Scope, Traces};
 use postrider_control::{Control, ReloadRequest, Socket};
 use postrider_delivery::Delivery;
+use postrider_dns::Resolver;
 use postrider_events::{FileSink, MailSink, TracingSink};
 use postrider_listener::Listeners;
 use postrider_submission::{Refusal, ReturnPath, ReturnPaths, Signing, Submission, SubmissionDeps};
@@ -82,7 +83,9 @@ impl Running {
         if let Some(address) = postrider_api::start(&config.api, sources, &scopes.intake)? {
             info!("metrics and health on http://{address}");
         }
-        let (resolver, dialer) = (world.resolver.clone(), world.dialer.clone());
+        // Without the cache: who asks the doctor has just mended something.
+        let fresh = world.validating.clone().map(|resolver| Arc::new(resolver) as Arc<dyn Resolver>);
+        let (resolver, dialer) = (fresh.unwrap_or_else(|| world.resolver.clone()), world.dialer.clone());
         let delivery = delivery(config, rooms, queue, &submission, world, &scopes.outgoing)?;
 
         let (reload, reloads) = mpsc::channel(RELOADS);

@@ -229,6 +229,17 @@ fn a_domain_gets_well_by_what_it_is_told() {
     let host = stdout(&node.run(&["doctor", "--self"]));
     assert!(host.contains("pass  ptr"), "{host}");
 
+    // What is mended is seen at once, though the relay keeps that it was absent.
+    let dmarc = || {
+        let plan = json(&node.told(&["dns", "plan", "news.example.com", "--check", "--json"]));
+        let records = plan["records"].as_array().unwrap();
+        let dmarc = records.iter().find(|record| record["name"] == "_dmarc.news.example.com").unwrap();
+        dmarc["state"]["is"].clone()
+    };
+    assert_eq!(dmarc(), "missing");
+    node.told(&["dns", "plan", "news.example.com", "--publish", "--server", &server, "--key", &key]);
+    assert_eq!(dmarc(), "right");
+
     let explained = node.told(&["explain", "--from", "ann@news.example.com"]);
     for words in ["example.com (trusted by configuration)", "d=example.com s=", "nearest domain above"] {
         assert!(explained.contains(words), "{words}\n{explained}");
