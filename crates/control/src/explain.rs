@@ -45,7 +45,7 @@ pub(crate) fn execute(deps: &Deps, request: &ExplainRequest) -> Result<Response,
     let resolved = deps.accounts.identities().resolve(account, from);
     let mut rows = vec![first, identity(resolved.as_ref(), from)];
     rows.extend(signatures(deps, account, resolved.as_ref(), from));
-    let (set, set_row) = set(deps, account, configuration_set.as_deref());
+    let (set, set_row) = set(deps, account, resolved.as_ref(), configuration_set.as_deref());
     rows.push(set_row);
     rows.extend(sources(deps, account, set.as_deref()));
     rows.push(tls(deps, set.as_deref()));
@@ -128,11 +128,17 @@ fn operator_signatures(deps: &Deps, rows: &[ExplainedRow]) -> Vec<ExplainedRow> 
 fn set(
     deps: &Deps,
     account: AccountId,
+    resolved: Option<&Resolved>,
     named: Option<&str>,
 ) -> (Option<std::sync::Arc<ConfigurationSet>>, ExplainedRow) {
     const WHAT: &str = "configuration-set";
     let Some(name) = named else {
-        return (None, row(WHAT, "-", "no X-SES-CONFIGURATION-SET was named (--configuration-set)"));
+        let default = resolved.and_then(|resolved| resolved.identity.default_configuration_set.as_ref());
+        let why = match default {
+            Some(name) => format!("no X-SES-CONFIGURATION-SET was named; the identity's default {name} is not applied"),
+            None => "no X-SES-CONFIGURATION-SET was named (--configuration-set)".to_owned(),
+        };
+        return (None, row(WHAT, "-", why));
     };
     match deps.accounts.configuration_sets().find(account, name) {
         Some(set) => {
