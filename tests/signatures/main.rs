@@ -6,7 +6,7 @@ mod hops;
 mod varied;
 mod verifiers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +48,41 @@ async fn after_postfix() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_exim() -> Outcome {
     Scene::new(Hop::Exim).await?.holds().await
+}
+
+/// Keys change under load, and each message is good by the keys that are listed to publish then.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_keys_change() -> Outcome {
+    const ROTATIONS: u64 = 2;
+    const BETWEEN: u64 = 200;
+    let mut scene = Scene::new(Hop::None).await?;
+    let mut samples = varied::samples(&Random::seeded(6377))?;
+    samples.retain(|sample| sample.is_ours && sample.content.len() < 20_000);
+    samples.truncate(900);
+    let rotations = async {
+        for rotation in 1..=ROTATIONS {
+            while scene.sink.accepted() < rotation * BETWEEN {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            scene.relay.cli(&["dkim", "rotate", AUTHORS, "--force"])?;
+        }
+        Ok(())
+    };
+    let (sent, rotated) = tokio::join!(scene.send(&samples), rotations);
+    sent.and(rotated)?;
+    let folder = tempfile::tempdir()?;
+    scene.arrived(&samples, folder.path()).await?;
+    let listed = scene.relay.cli(&["dkim", "list", "--json"])?.stdout;
+    let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed)?;
+    let keys: Vec<Key> = listed.iter().filter_map(Key::listed).filter(|key| key.domain == AUTHORS).collect();
+    for verifier in verifiers::ALL {
+        let verdicts = verifier.verify(folder.path(), &keys)?;
+        let bad: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.passes).collect();
+        assert!(bad.is_empty(), "{}: {bad:?}", verifier.name());
+        let used: BTreeSet<&str> = verdicts.iter().map(|verdict| verdict.selector.as_str()).collect();
+        assert_eq!((verdicts.len(), used.len()), (2 * samples.len(), 6), "RSA and Ed25519, three keys of each");
+    }
+    Ok(())
 }
 
 /// A relay with keys, a hop perhaps, and a sink that keeps what came through.

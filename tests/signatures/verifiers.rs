@@ -29,6 +29,12 @@ impl From<DkimKey> for Key {
 }
 
 impl Key {
+    /// As `postrider dkim list --json` tells of it.
+    pub(crate) fn listed(key: &serde_json::Value) -> Option<Self> {
+        let text = |name: &str| key[name].as_str().map(str::to_owned);
+        Some(Self { domain: text("domain")?, selector: text("selector")?, record: text("record")? })
+    }
+
     fn name(&self) -> String {
         format!("{}._domainkey.{}", self.selector, self.domain)
     }
