@@ -132,17 +132,18 @@ fn set(
     named: Option<&str>,
 ) -> (Option<std::sync::Arc<ConfigurationSet>>, ExplainedRow) {
     const WHAT: &str = "configuration-set";
-    let Some(name) = named else {
-        let default = resolved.and_then(|resolved| resolved.identity.default_configuration_set.as_ref());
-        let why = match default {
-            Some(name) => format!("no X-SES-CONFIGURATION-SET was named; the identity's default {name} is not applied"),
-            None => "no X-SES-CONFIGURATION-SET was named (--configuration-set)".to_owned(),
-        };
-        return (None, row(WHAT, "-", why));
+    let default = resolved.and_then(Resolved::default_configuration_set);
+    let (name, why) = match (named, default) {
+        (Some(name), _) => (name, "the message names it"),
+        (None, Some(name)) => (name, "the default of the identity: the message names none"),
+        (None, None) => {
+            let why = "no X-SES-CONFIGURATION-SET was named (--configuration-set), and the identity has no default";
+            return (None, row(WHAT, "-", why));
+        }
     };
     match deps.accounts.configuration_sets().find(account, name) {
         Some(set) => {
-            let row = row(WHAT, &set.name, "the message names it");
+            let row = row(WHAT, &set.name, why);
             (Some(set), row)
         }
         None => (None, row(WHAT, "-", format!("the account has no set {name:?}: the message goes without one"))),

@@ -252,15 +252,20 @@ impl Submission {
         let mut header = Vec::with_capacity(2048);
         write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
         let understood = rewrite(&front, &stamp, &mut header)?;
-        self.check_mail_from(authenticated.account, understood.author.as_ref())?;
-        let lifetime = self.lifetime(authenticated.account, understood.configuration_set.as_deref());
+        let account = authenticated.account;
+        let author = understood.author.as_ref();
+        let resolved = author.and_then(|author| self.0.accounts.identities().resolve(account, author));
+        check_mail_from(resolved.as_ref())?;
+        let default_set = || resolved.as_ref()?.default_configuration_set().map(str::to_owned);
+        let configuration_set = understood.configuration_set.or_else(default_set);
+        let lifetime = self.lifetime(account, configuration_set.as_deref());
         let mut content = Vec::with_capacity(2 + rest.len());
         content.push(Bytes::from(header));
         content.push(front.slice(understood.body_offset..));
         content.extend(rest);
         let message = NewMessage {
             id,
-            account: authenticated.account,
+            account,
             accepted_at: now,
             expires_at: not_before.unwrap_or(now).saturating_add(lifetime),
             not_before,
@@ -273,7 +278,7 @@ impl Submission {
                 client_name: Some(client.name),
                 protocol: client.protocol,
                 kind: OriginKind::Submission,
-                configuration_set: understood.configuration_set,
+                configuration_set,
                 tags: understood.tags,
                 headers: understood.original,
                 hold: false,
@@ -281,16 +286,6 @@ impl Submission {
             content: Content::new(content),
         };
         Ok((message, understood.author))
-    }
-
-    /// Whether the owner of the author's identity rather has its mail refused than sent
-    /// with another return path than that of its MAIL FROM domain.
-    fn check_mail_from(&self, account: AccountId, author: Option<&EmailAddress>) -> Result<(), Refusal> {
-        let resolved = author.and_then(|author| self.0.accounts.identities().resolve(account, author));
-        let mail_from = resolved.as_ref().and_then(Resolved::mail_from);
-        let is_refused =
-            |mail_from: &MailFrom| mail_from.on_failure == MailFromFailure::Reject && !mail_from.is_usable();
-        if mail_from.is_some_and(is_refused) { Err(Refusal::MailFromDomainNotVerified) } else { Ok(()) }
     }
 
     /// How long delivery is tried for a message that is sent with this configuration
@@ -316,6 +311,16 @@ impl Submission {
     #[must_use]
     pub fn message_id_domain(&self) -> &str {
         &self.0.message_id_domain
+    }
+}
+
+/// Whether the owner of the author's identity rather has its mail refused than sent with
+/// another return path than that of its MAIL FROM domain.
+fn check_mail_from(resolved: Option<&Resolved>) -> Result<(), Refusal> {
+    let is_refused = |mail_from: &MailFrom| mail_from.on_failure == MailFromFailure::Reject && !mail_from.is_usable();
+    match resolved.and_then(Resolved::mail_from) {
+        Some(mail_from) if is_refused(mail_from) => Err(Refusal::MailFromDomainNotVerified),
+        _ => Ok(()),
     }
 }
 

@@ -106,6 +106,14 @@ impl Resolved {
         self.identity.is_verified() || self.domain_identity.as_ref().is_some_and(|domain| domain.is_verified())
     }
 
+    /// The configuration set of messages that name none: that of the identity, else that of
+    /// its domain.
+    #[must_use]
+    pub fn default_configuration_set(&self) -> Option<&str> {
+        let of_domain = || self.domain_identity.as_ref()?.default_configuration_set.as_deref();
+        self.identity.default_configuration_set.as_deref().or_else(of_domain)
+    }
+
     /// The custom MAIL FROM domain: that of the identity, else that of its domain.
     #[must_use]
     pub fn mail_from(&self) -> Option<&MailFrom> {

@@ -43,6 +43,34 @@ async fn mail_is_refused_where_its_mail_from_domain_is_not_verified_and_that_was
 }
 
 #[tokio::test]
+async fn a_message_that_names_no_configuration_set_goes_with_that_of_its_identity() {
+    let world = world().await;
+    let (account, identities) = (AccountId::default(), world.accounts.identities());
+    for name in ["news", "bills", "alerts"] {
+        world.accounts.configuration_sets().create(account, name, Vec::new()).await.unwrap();
+    }
+    for (name, set) in [("example.com", Some("news")), ("bill@example.com", Some("bills")), ("ann@example.com", None)] {
+        let default_configuration_set = set.map(str::to_owned);
+        let identity = Identity { default_configuration_set, ..Identity::new(account, name.parse().unwrap()) };
+        identities.create(identity).await.unwrap();
+    }
+    let mut taken = Vec::new();
+    for (content, set) in [
+        ("From: x@mail.example.com\r\n\r\n", Some("news")),
+        ("From: bill+may@example.com\r\n\r\n", Some("bills")),
+        ("From: ann@example.com\r\n\r\n", Some("news")),
+        ("From: bill@example.com\r\nX-SES-CONFIGURATION-SET: alerts\r\n\r\n", Some("alerts")),
+        ("From: x@example.net\r\n\r\n", None),
+    ] {
+        world.submission.submit(request(Some("x@example.com"), &["b@example.org"], &[content])).await.unwrap();
+        // Kept, so that it is not due again.
+        taken.extend(world.spool.take_due(10).await);
+        let message = &taken.last().unwrap().message;
+        assert_eq!(message.origin.configuration_set.as_deref(), set, "{content}");
+    }
+}
+
+#[tokio::test]
 async fn a_return_path_names_the_message_and_is_in_the_verified_domain() {
     let world = world().await;
     let key = MacKey::new(&[7; 32]);
