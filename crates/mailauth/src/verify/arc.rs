@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{Fault, Keys, Signed};
 use super::message::{Field, Message, without_signature};
-use super::tags::printable;
+use super::tags::{check_list, printable};
 
 /// Longest chain (RFC 8617 section 4.2.1).
 pub const MOST_SETS: usize = 50;
@@ -98,9 +98,17 @@ pub(super) async fn verify(message: &mut Message<'_>, keys: &mut Keys<'_>, now: 
 
 /// The sets in their order: each number from one up exactly once (RFC 8617 section 5.2 step 3).
 fn sets<'a>(message: &Message<'a>) -> Result<Vec<Set<'a>>, String> {
-    let seals = numbered(message, SEAL, |value| Seal::parse(value).map(|seal| (seal.i, seal)))?;
-    let signatures = numbered(message, SIGNATURE, |value| Signature::parse(value).map(|one| (one.i, one)))?;
-    let results = numbered(message, RESULTS, |value| Results::parse(value).map(|one| (one.i, ())))?;
+    let seals = numbered(message, SEAL, |value| {
+        check_list(&String::from_utf8_lossy(value))?;
+        Seal::parse(value).map(|seal| (seal.i, seal)).map_err(|error| error.to_string())
+    })?;
+    let signatures = numbered(message, SIGNATURE, |value| {
+        check_list(&String::from_utf8_lossy(value))?;
+        Signature::parse(value).map(|one| (one.i, one)).map_err(|error| error.to_string())
+    })?;
+    let results = numbered(message, RESULTS, |value| {
+        Results::parse(value).map(|one| (one.i, ())).map_err(|error| error.to_string())
+    })?;
     if seals.len() != signatures.len() || seals.len() != results.len() {
         return Err("a link of the chain is not whole".to_owned());
     }
@@ -119,7 +127,7 @@ fn sets<'a>(message: &Message<'a>) -> Result<Vec<Set<'a>>, String> {
 fn numbered<'a, T>(
     message: &Message<'a>,
     name: &str,
-    parse: impl Fn(&[u8]) -> mail_auth::Result<(u32, T)>,
+    parse: impl Fn(&[u8]) -> Result<(u32, T), String>,
 ) -> Result<Vec<(Field<'a>, T)>, String> {
     let mut found = Vec::new();
     for field in message.all(name) {

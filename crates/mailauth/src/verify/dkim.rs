@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use mail_auth::common::crypto::Algorithm;
 use mail_auth::dkim::Signature;
 use serde::{Deserialize, Serialize};
 
 use super::key::{Fault, Keys, Signed};
 use super::message::{Field, Message, without_signature};
-use super::tags::{printable, tag};
+use super::tags::{check_list, printable, tag};
 
 /// Names that a signature may list: it is compared with every field for each.
 const MOST_NAMES: usize = 256;
@@ -76,28 +77,54 @@ pub struct DkimReport {
 /// Verifies one signature at `now`, in seconds since 1970.
 pub(super) async fn verify(message: &mut Message<'_>, field: Field<'_>, keys: &mut Keys<'_>, now: u64) -> DkimReport {
     let text = String::from_utf8_lossy(field.value);
-    let said = |name: &str| tag(&text, name).map(|value| value.split_ascii_whitespace().collect::<String>());
-    let mut report = DkimReport {
-        result: DkimResult::Neutral,
-        domain: said("d").map(|value| printable(&value).to_ascii_lowercase()).unwrap_or_default(),
-        selector: said("s").map(|value| printable(&value)).unwrap_or_default(),
-        identity: said("i").map(|value| printable(&value)),
-        algorithm: said("a").map(|value| printable(&value)).unwrap_or_default(),
-        signature: said("b").map(|value| printable(&value).chars().take(8).collect()).unwrap_or_default(),
-        bits: None,
-        testing: false,
-        reason: String::new(),
-    };
-    let (result, reason) = match Signature::parse(field.value) {
-        Err(error) => (DkimResult::Neutral, format!("the signature can not be understood: {error}")),
-        Ok(signature) => match check(message, field, &signature, keys, now, &mut report).await {
-            Ok(reason) => (DkimResult::Pass, reason),
-            Err(fault) => fault,
-        },
+    let mut report = as_written(&text);
+    let (result, reason) = match (check_list(&text), Signature::parse(field.value)) {
+        (Err(fault), _) => (DkimResult::PermError, fault),
+        (Ok(()), Err(error)) => (DkimResult::Neutral, format!("the signature can not be understood: {error}")),
+        (Ok(()), Ok(signature)) => {
+            report.understood(&signature);
+            match check(message, field, &signature, keys, now, &mut report).await {
+                Ok(reason) => (DkimResult::Pass, reason),
+                Err(fault) => fault,
+            }
+        }
     };
     report.result = result;
     report.reason = reason;
     report
+}
+
+/// What a signature says of itself, for people: it may not be what it is verified by.
+fn as_written(text: &str) -> DkimReport {
+    let said = |name: &str| {
+        let value = tag(text, name).map(|value| value.split_ascii_whitespace().collect::<String>());
+        value.map(|value| printable(&value))
+    };
+    DkimReport {
+        result: DkimResult::Neutral,
+        domain: said("d").map(|value| value.to_ascii_lowercase()).unwrap_or_default(),
+        selector: said("s").unwrap_or_default(),
+        identity: said("i"),
+        algorithm: said("a").unwrap_or_default(),
+        signature: said("b").map(|value| value.chars().take(8).collect()).unwrap_or_default(),
+        bits: None,
+        testing: false,
+        reason: String::new(),
+    }
+}
+
+impl DkimReport {
+    /// Says what the signature is verified by: who signed must be the one whose key is asked for.
+    fn understood(&mut self, signature: &Signature) {
+        self.domain = printable(&signature.d).to_ascii_lowercase();
+        self.selector = printable(&signature.s);
+        self.algorithm = match signature.a {
+            Algorithm::RsaSha1 => "rsa-sha1",
+            Algorithm::RsaSha256 => "rsa-sha256",
+            Algorithm::Ed25519Sha256 => "ed25519-sha256",
+        }
+        .to_owned();
+    }
 }
 
 /// RFC 6376 section 6.1

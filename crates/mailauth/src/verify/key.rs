@@ -11,7 +11,7 @@ use postrider_dns::Resolver;
 use tokio::time::Instant;
 
 use super::message::Field;
-use super::tags::tag;
+use super::tags::{check_list, tag};
 
 /// RFC 8301 section 3.2: a shorter RSA key proves nothing.
 const LEAST_BITS: usize = 1024;
@@ -109,6 +109,7 @@ impl<'a> Keys<'a> {
 
 impl Key {
     fn parse(text: &str) -> Result<Key, String> {
+        check_list(text)?;
         // RFC 6376 section 3.6.1: a key may be for some hash and some service alone.
         let allows = |name: &str, words: &[&str]| {
             tag(text, name).is_none_or(|list| list.split(':').any(|word| words.contains(&word.trim())))

@@ -160,6 +160,7 @@ async fn keys_that_do_not_count() {
             DkimResult::PermError,
         ),
         ("nonsense", DkimResult::PermError),
+        ("v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=; h=sha256; h=sha1", DkimResult::PermError),
     ] {
         let zones = Zones::new();
         zones.add_txt("brisbane._domainkey.football.example.com", record);
@@ -262,6 +263,41 @@ async fn authors_are_one_or_there_is_no_policy() {
     }
 }
 
+/// Who signed is the one whose key was asked for, and nobody that the signature names besides.
+#[tokio::test]
+async fn nobody_signs_in_the_name_of_another() {
+    let zones = Zones::new();
+    zones.add_txt("_dmarc.example.com", "v=DMARC1; p=reject");
+    let key = Ed25519Key::generate_pkcs8().unwrap();
+    publish(&zones, "s", "attacker.example", &Ed25519Key::from_pkcs8_der(&key).unwrap());
+    // The second `d=` is the attacker's own, and what is hashed has the first one too.
+    for other in ["d=example.com; d=", "d=example.com; D=", "x; d=example.com; d=", "d=example.com;d="] {
+        let forged = sign_as(&key, "attacker.example", PLAIN, |field| field.replace(" d=", &format!(" {other}")));
+        let verdict = look(&zones, forged.as_bytes()).await;
+        assert_eq!(results(&verdict), [DkimResult::PermError], "{other}: {}", verdict.dkim[0].reason);
+        assert_eq!(verdict.dmarc.result, DmarcResult::Fail, "{other}");
+    }
+    let own = sign_as(&key, "attacker.example", PLAIN, |field| field.replace(" d=", " D="));
+    let verdict = look(&zones, own.as_bytes()).await;
+    assert_eq!((verdict.dkim[0].result, &*verdict.dkim[0].domain), (DkimResult::Pass, "attacker.example"));
+}
+
+/// Signs, with a signature field that is changed before it is signed.
+fn sign_as(key: &[u8], domain: &str, message: &str, change: impl Fn(String) -> String) -> String {
+    use aws_lc_rs::digest::{SHA256, digest};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let (header, body) = message.split_once("\r\n\r\n").unwrap();
+    let hash = STANDARD.encode(digest(&SHA256, body.as_bytes()));
+    let field = change(format!(" v=1; a=ed25519-sha256; c=simple/simple; d={domain}; s=s; h=from; bh={hash}; b="));
+    let from = header.split("\r\n").next().unwrap();
+    let signed = format!("{from}\r\nDKIM-Signature:{field}");
+    let key = aws_lc_rs::signature::Ed25519KeyPair::from_pkcs8(key).unwrap();
+    // RFC 8463 section 3
+    let signature = STANDARD.encode(key.sign(digest(&SHA256, signed.as_bytes()).as_ref()));
+    format!("DKIM-Signature:{field}{signature}\r\n{message}")
+}
+
 /// Passes a message on as a list at `domain` would: results, signature and seal go on top.
 fn seal(zones: &Zones, domain: &str, message: &str) -> String {
     let key = Ed25519Key::from_pkcs8_der(&Ed25519Key::generate_pkcs8().unwrap()).unwrap();
@@ -300,6 +336,7 @@ async fn chains_are_whole_or_broken() {
         ("half a link", three.replacen("ARC-Seal", "X-Seal", 1)),
         ("another seal", three.replace(first_seal, &first_seal.replace("b=", "b=AAAA"))),
         ("sealed by none", three.replace("d=first.example", "d=other.example")),
+        ("names two sealers", three.replacen("d=first.example", "d=other.example; d=first.example", 1)),
         ("too long", "ARC-Seal: i=1; a=ed25519-sha256; s=a; d=b; cv=none; b=AAAA\r\n".repeat(51) + PLAIN),
     ] {
         let arc = look(&zones, broken.as_bytes()).await.arc;
