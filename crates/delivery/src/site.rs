@@ -3,10 +3,9 @@
 //!
 //! A claim wakes a waiting connection; without one a new connection is asked
 //! for, up to the lane's limit; at the limit claims wait in the ready queue; with
-//! that full their queue is parked in the spool until there is room, and, when that
-//! takes long, looked through once for messages that do not live so long. A connection
-//! takes a claim when it has its turn, not before: until then the claim may expire or
-//! be paused like any other. A claim that has waited here until its message expired is
+//! that full their queue is parked in the spool until there is room or the message
+//! that was given back expires. A connection takes a claim when it has its turn, not
+//! before: until then the claim may expire or be paused like any other. A claim that has waited here until its message expired is
 //! given out as that. Nothing here polls.
 //!
 //! A lane that has not proved itself holds little: one connection until a host
@@ -108,9 +107,6 @@ struct State {
     ready: Ready,
     /// Queues that wait for room.
     parked: Parked,
-    /// Those that have been looked through meanwhile: their messages are aside, each until
-    /// it expires.
-    searched: Parked,
     /// Queues that wait for the end of a pause.
     paused: Parked,
     /// Queues that wait for an address to leave from.
@@ -172,7 +168,7 @@ impl State {
 
     fn is_unused(&self) -> bool {
         let is_idle = self.connections == 0 && self.ready.is_empty() && self.down.is_none();
-        is_idle && self.parked.is_empty() && self.searched.is_empty() && self.is_free()
+        is_idle && self.parked.is_empty() && self.is_free()
     }
 }
 
@@ -273,7 +269,7 @@ impl Site {
         let mut state = self.state.lock();
         state.alarm = None;
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
-        self.search(&mut state, now);
+        state.parked.over(now).iter().for_each(|queue| self.around.spool.unpark(queue));
         // All that is aside: what has to wait on comes back here, and is known again.
         for queues in [state.paused.over(now), state.sourceless.over(now)] {
             self.recall(&mut state, &queues);

@@ -66,12 +66,7 @@ impl Site {
         let (ready, is_paused, is_parked, pause) = {
             let state = self.state.lock();
             let is_paused = state.paused.holds(asked.queue) || state.sourceless.holds(asked.queue);
-            (
-                state.ready.len(),
-                is_paused,
-                state.parked.holds(asked.queue) || state.searched.holds(asked.queue),
-                state.pause.clone(),
-            )
+            (state.ready.len(), is_paused, state.parked.holds(asked.queue), state.pause.clone())
         };
         if is_paused {
             let (domain, responsible) = (&asked.queue.domain, responsible_domain(asked.message));
@@ -130,7 +125,7 @@ impl Site {
             source: self.lane.source.as_ref().map(|source| source.name.to_string()),
             demand: self.lane.demand,
             ready: state.ready.len(),
-            parked: state.parked.len() + state.searched.len(),
+            parked: state.parked.len(),
             connections: state.connections,
             idle: state.waiting.len(),
             limit: self.limit(&state),

@@ -71,42 +71,6 @@ async fn what_expires_while_it_waits_bounces_in_time_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_expires_behind_longer_lives_at_a_site_that_hangs_bounces_in_time() {
-    let mut rig = rig().await;
-    let server = Server::scripted(&rig.net, HOST, |moment| match moment.line.starts_with("RCPT") {
-        true if moment.connection == 0 => Say::After(5 * HOUR, "250 ok"),
-        _ => Say::Usual,
-    });
-    let mut settings = routes(&[]);
-    settings.limits.connections_per_site = 1;
-    settings.limits.initial_connections_per_site = 1;
-    settings.limits.ready_per_site = 5;
-    settings.timeouts.rcpt = postrider_base::Period::from_hours(10);
-    settings.timeouts.transaction = postrider_base::Period::from_hours(10);
-    rig.deliver(settings);
-    let began = rig.clock.now();
-    let mut long = Vec::new();
-    for _ in 0..40 {
-        long.push(rig.send(&["ann@example.com"]).await);
-    }
-    let mut short = Vec::new();
-    for minutes in [30, 10, 20] {
-        short.push(send_for(&rig, "bob@example.com", HOUR * minutes / 60).await);
-    }
-    for (id, minutes) in short.into_iter().zip([30, 10, 20]) {
-        let outcome = rig.outcome(id).await;
-        assert!(matches!(outcome.disposition, Disposition::Bounced(_)), "{outcome:?}");
-        assert_eq!(outcome.at.saturating_since(began).as_secs(), minutes * 60);
-    }
-    // The others go on in their order when there is room.
-    for id in &long {
-        assert!(is_delivered(&rig.outcome(*id).await));
-    }
-    assert_eq!(server.seen().messages.len(), 40);
-    assert!(rig.clock.now().saturating_since(began) < 6 * HOUR);
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_was_tried_before_expires_with_what_was_said_then() {
     let mut rig = rig().await;
     // The first message is deferred; then the host hangs.
