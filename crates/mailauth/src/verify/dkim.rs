@@ -78,10 +78,10 @@ pub struct DkimReport {
 pub(super) async fn verify(message: &mut Message<'_>, field: Field<'_>, keys: &mut Keys<'_>, now: u64) -> DkimReport {
     let text = String::from_utf8_lossy(field.value);
     let mut report = as_written(&text);
-    let (result, reason) = match (check_list(&text), Signature::parse(field.value)) {
-        (Err(fault), _) => (DkimResult::PermError, fault),
-        (Ok(()), Err(error)) => (DkimResult::Neutral, format!("the signature can not be understood: {error}")),
-        (Ok(()), Ok(signature)) => {
+    let (result, reason) = match Signature::parse(field.value).map(|signature| (signature, check_list(&text))) {
+        Err(error) => (DkimResult::Neutral, format!("the signature can not be understood: {error}")),
+        Ok((_, Err(fault))) => (DkimResult::PermError, fault),
+        Ok((signature, Ok(()))) => {
             report.understood(&signature);
             match check(message, field, &signature, keys, now, &mut report).await {
                 Ok(reason) => (DkimResult::Pass, reason),
