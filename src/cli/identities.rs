@@ -63,13 +63,18 @@ pub(crate) enum IdentitiesCommand {
         account: AccountArg,
     },
     /// Give an identity a MAIL FROM domain of its own, or take it away
+    ///
+    /// Return paths are in it where they are the relay's (`submission.return_path = "verp"`).
+    /// With "sender" they are what the client says: then the domain is looked after, and of
+    /// no effect on mail.
     MailFrom {
         /// A domain or an address
         name: IdentityName,
         /// The MAIL FROM domain, which lies inside the identity's
         #[arg(required_unless_present = "none", conflicts_with = "none")]
         domain: Option<Domain>,
-        /// What becomes of mail while the domain's records are not as they should be
+        /// What becomes of mail with return paths of the relay's while the domain's records are
+        /// not as they should be; bounces, which have none, always go
         #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
         on_failure: OnFailure,
         /// Take it away

@@ -136,6 +136,8 @@ table! {
     messages_accepted_bytes: Counter = "postrider_messages_accepted_bytes";
     /// Recipients of the messages accepted.
     recipients_accepted: Counter = "postrider_recipients_accepted";
+    /// Messages accepted whose From field names no address: no identity is theirs.
+    messages_without_author: Counter = "postrider_messages_without_author";
     /// DKIM signatures put on accepted messages.
     dkim_signatures: Counter = "postrider_dkim_signatures";
     /// Messages that could not be signed although there is a key.

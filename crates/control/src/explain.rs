@@ -207,6 +207,9 @@ fn tls(deps: &Deps, set: Option<&ConfigurationSet>) -> ExplainedRow {
 fn return_path(deps: &Deps, resolved: Option<&Resolved>) -> Result<ExplainedRow, Error> {
     const WHAT: &str = "return-path";
     let settings = &deps.world.submission;
+    if settings.return_path == ReturnPath::Sender {
+        return Ok(row(WHAT, "as the client says in MAIL FROM", "submission.return_path is \"sender\""));
+    }
     let mail_from = resolved.and_then(Resolved::mail_from);
     if let Some(mail_from) = mail_from.filter(|own| !own.is_usable() && own.on_failure == MailFromFailure::Reject) {
         let why = format!(
@@ -215,9 +218,6 @@ fn return_path(deps: &Deps, resolved: Option<&Resolved>) -> Result<ExplainedRow,
             mail_from.status.as_str()
         );
         return Ok(row(WHAT, "refused", why));
-    }
-    if settings.return_path == ReturnPath::Sender {
-        return Ok(row(WHAT, "as the client says in MAIL FROM", "submission.return_path is \"sender\""));
     }
     if let Some(mail_from) = mail_from.filter(|mail_from| mail_from.is_usable()) {
         let why = "the identity's MAIL FROM domain, which is as it should be";

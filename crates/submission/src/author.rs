@@ -3,9 +3,19 @@
 use postrider_mail::EmailAddress;
 
 /// The first mailbox of a From field whose folding is taken out (RFC 5322 section 3.4).
-/// Comments, display names and group names are passed over. `None` when there is none, or
-/// what stands in its place is no address.
+/// Comments, display names and group names are passed over. Where the value breaks the rules,
+/// as with a quotation mark or a bracket alone in a name, what stands in the last angle
+/// brackets counts: so receivers read it too. `None` when there is no address in any way.
 pub fn author(value: &str) -> Option<EmailAddress> {
+    first_mailbox(value).or_else(|| in_last_brackets(value))
+}
+
+fn in_last_brackets(value: &str) -> Option<EmailAddress> {
+    let (_, rest) = value.rsplit_once('<')?;
+    rest.split_once('>')?.0.trim().parse().ok()
+}
+
+fn first_mailbox(value: &str) -> Option<EmailAddress> {
     let mut text = String::new();
     let (mut is_quoted, mut comments, mut characters) = (false, 0_u32, value.chars());
     while let Some(character) = characters.next() {
@@ -59,8 +69,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_breaks_the_rules_does_not_hide_the_address() {
+        for value in
+            ["27\" Monitors <ann@example.com>", "Bob :( <ann@example.com>", "Ann (<x@y>) (Ann \\< < ann@example.com >"]
+        {
+            assert_eq!(author(value), Some("ann@example.com".parse().unwrap()), "{value}");
+        }
+    }
+
+    #[test]
     fn what_is_no_mailbox_is_nobody() {
-        for value in ["", "Ann", "<>", "undisclosed:;", "Ann ann@example.com", "\"ann@example.com", "a\\@b", "(a@b"] {
+        for value in [
+            "",
+            "Ann",
+            "<>",
+            "undisclosed:;",
+            "Ann ann@example.com",
+            "\"ann@example.com",
+            "a\\@b",
+            "(a@b",
+            "(<a@b",
+            "\"<>",
+        ] {
             assert_eq!(author(value), None, "{value}");
         }
     }

@@ -15,7 +15,7 @@ use rsasl::config::SASLConfig;
 
 use crate::header::{Stamp, rewrite};
 use crate::trace::write_received;
-use crate::{Refusal, SaslExchange, Settings, Signing, sasl};
+use crate::{Refusal, ReturnPath, SaslExchange, Settings, Signing, sasl};
 
 /// What acceptance works with.
 #[derive(Clone, Debug)]
@@ -168,6 +168,7 @@ impl Submission {
     pub async fn submit(&self, request: SubmissionRequest) -> Result<MessageId, Refusal> {
         self.check(&request)?;
         let (message, author) = self.prepare(request)?;
+        let has_author = author.is_some();
         let message = self.signed(message, author).await?;
         let (id, size) = (message.id, message.content.len());
         let recipients = message.envelope.recipients.len() as u64;
@@ -179,6 +180,10 @@ impl Submission {
         metrics.messages_accepted.inc();
         metrics.messages_accepted_bytes.inc_by(size);
         metrics.recipients_accepted.inc_by(recipients);
+        if !has_author {
+            metrics.messages_without_author.inc();
+            tracing::debug!(%id, "its From field names no address");
+        }
         Ok(id)
     }
 
@@ -255,7 +260,9 @@ impl Submission {
         let account = authenticated.account;
         let author = understood.author.as_ref();
         let resolved = author.and_then(|author| self.0.accounts.identities().resolve(account, author));
-        check_mail_from(resolved.as_ref())?;
+        if envelope.sender.is_some() && settings.return_path == ReturnPath::Verp {
+            check_mail_from(resolved.as_ref())?;
+        }
         let default_set = || resolved.as_ref()?.default_configuration_set().map(str::to_owned);
         let configuration_set = understood.configuration_set.or_else(default_set);
         let lifetime = self.lifetime(account, configuration_set.as_deref());
@@ -315,7 +322,8 @@ impl Submission {
 }
 
 /// Whether the owner of the author's identity rather has its mail refused than sent with
-/// another return path than that of its MAIL FROM domain.
+/// another return path than that of its MAIL FROM domain. Not to be asked where no return path
+/// is in that domain: the null sender and what a client said stay what they are.
 fn check_mail_from(resolved: Option<&Resolved>) -> Result<(), Refusal> {
     let is_refused = |mail_from: &MailFrom| mail_from.on_failure == MailFromFailure::Reject && !mail_from.is_usable();
     match resolved.and_then(Resolved::mail_from) {

@@ -61,8 +61,8 @@ impl Signing {
     }
 
     /// The message with the signatures of its author's domain and, where that is wished, of
-    /// the operator's in front. Its first piece holds the whole header. A message for which
-    /// there is no key comes back as it is.
+    /// the operator's in front. The latter goes on mail without a known author too. Its first
+    /// piece holds the whole header. A message for which there is no key comes back as it is.
     pub(crate) async fn of_author(
         &self,
         account: AccountId,
@@ -70,8 +70,7 @@ impl Signing {
         at: Timestamp,
         content: Content,
     ) -> Result<Content, KeyRingError> {
-        let Some(author) = author else { return Ok(content) };
-        let mut keys = self.ring.keys_of(account, author);
+        let mut keys = author.map_or_else(Vec::new, |author| self.ring.keys_of(account, author));
         if let Some(operator) = &self.operator
             && keys.iter().all(|key| key.domain != *operator)
         {

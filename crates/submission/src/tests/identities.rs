@@ -4,7 +4,7 @@ use postrider_account::{Identity, MailFrom, MailFromFailure, VerificationStatus}
 use postrider_mailauth::MacKey;
 
 use super::*;
-use crate::ReturnPaths;
+use crate::{ReturnPath, ReturnPaths};
 
 fn from_ann() -> SubmissionRequest {
     request(Some("ann@example.com"), &["b@example.org"], &["From: Ann <ann@mail.example.com>\r\n\r\n"])
@@ -24,7 +24,7 @@ async fn set(world: &World, on_failure: MailFromFailure, status: VerificationSta
 
 #[tokio::test]
 async fn mail_is_refused_where_its_mail_from_domain_is_not_verified_and_that_was_asked_for() {
-    let world = world().await;
+    let world = world_with(|settings| settings.return_path = ReturnPath::Verp, Default::default()).await;
     world.submission.submit(from_ann()).await.unwrap();
     for status in [VerificationStatus::Pending, VerificationStatus::TemporaryFailure, VerificationStatus::Failed] {
         set(&world, MailFromFailure::Reject, status).await;
@@ -39,6 +39,26 @@ async fn mail_is_refused_where_its_mail_from_domain_is_not_verified_and_that_was
     for content in ["From: ann@example.net\r\n\r\n", "Subject: nobody's\r\n\r\n"] {
         let others = request(Some("ann@example.com"), &["b@example.org"], &[content]);
         world.submission.submit(others).await.unwrap();
+    }
+    let bounce = Envelope { sender: None, ..from_ann().envelope };
+    world.submission.submit(SubmissionRequest { envelope: bounce, ..from_ann() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mail_from_domain_that_no_return_path_is_in_decides_nothing() {
+    let world = world().await;
+    set(&world, MailFromFailure::Reject, VerificationStatus::Failed).await;
+    world.submission.submit(from_ann()).await.unwrap();
+}
+
+#[tokio::test]
+async fn mail_without_an_author_is_counted() {
+    let world = world().await;
+    for (content, count) in
+        [("From: A \" b <ann@example.com>\r\n\r\n", 0), ("From: Ann\r\n\r\n", 1), ("To: x@y\r\n\r\n", 2)]
+    {
+        world.submission.submit(request(Some("ann@example.com"), &["b@example.org"], &[content])).await.unwrap();
+        assert_eq!(world.metrics.messages_without_author.get(), count, "{content}");
     }
 }
 
