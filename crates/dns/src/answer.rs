@@ -25,8 +25,9 @@ pub trait Resolver: Send + Sync {
 
     /// The addresses of a host, IPv4 first, as the name servers say: nothing is
     /// validated, because operators name hosts that the public DNS does not
-    /// know. A text that is an address is its own answer. When one family can not be looked up, the other's records
-    /// are the answer; without any the failure is.
+    /// know. A text that is an address is its own answer. When one family can not be looked
+    /// up, the other's records are the answer, which says so ([`Answer::partial`]); without
+    /// any the failure is.
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Reply<IpAddr>>;
 
     /// [`Resolver::addresses`] of a host that a stranger named, proved by DNSSEC
@@ -70,6 +71,9 @@ pub struct Answer<T> {
     pub authenticated: bool,
     /// Where they were found, when the name that was asked for is an alias.
     pub alias: Option<Alias>,
+    /// Whether there may be more: of a host's addresses those of one family could not be
+    /// looked up. That there are none of that family must not be concluded then.
+    pub partial: bool,
 }
 
 /// What CNAME records made of a name.
@@ -204,7 +208,13 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// [`literal_address`] as an answer.
 pub(crate) fn literal_answer(host: &str) -> Option<Answer<Vec<IpAddr>>> {
-    literal_address(host).map(|ip| Answer { value: vec![ip], ttl: FOREVER, authenticated: true, alias: None })
+    literal_address(host).map(|ip| Answer {
+        value: vec![ip],
+        ttl: FOREVER,
+        authenticated: true,
+        alias: None,
+        partial: false,
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +223,8 @@ mod tests {
 
     fn answer(exchanges: &[&str]) -> Answer<Vec<Mx>> {
         let mx = |exchange: &&str| Mx { preference: 0, exchange: (*exchange).to_owned() };
-        Answer { value: exchanges.iter().map(mx).collect(), ttl: Duration::ZERO, authenticated: false, alias: None }
+        let value = exchanges.iter().map(mx).collect();
+        Answer { value, ttl: Duration::ZERO, authenticated: false, alias: None, partial: false }
     }
 
     #[test]

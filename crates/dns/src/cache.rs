@@ -160,6 +160,7 @@ impl Rules {
     fn time_to_keep<T>(&self, reply: &Reply<T>) -> Duration {
         let within = |ttl: Duration, (min, max): (Duration, Duration)| ttl.max(min).min(max);
         match reply {
+            Ok(answer) if answer.partial => answer.ttl.min(self.failure),
             Ok(answer) => within(answer.ttl, self.positive),
             Err(DnsError::NoSuchDomain { ttl, .. } | DnsError::NoRecords { ttl, .. }) => within(*ttl, self.negative),
             // RFC 2308 section 7
@@ -339,8 +340,8 @@ mod tests {
         }
         assert_eq!((zones.queries(absent), zones.queries(broken)), (1, 1));
         pass(31).await;
-        zones.remove(broken).add_address(broken, "192.0.2.1");
-        assert!(cache.addresses(broken).await.is_ok());
+        zones.remove(broken).add_address(broken, "192.0.2.1").fail(broken, Failure::OtherFamily);
+        assert!(cache.addresses(broken).await.unwrap().partial);
         assert!(cache.addresses(absent).await.is_err());
         assert_eq!((zones.queries(absent), zones.queries(broken)), (1, 2));
     }

@@ -112,7 +112,7 @@ impl HickoryResolver {
         if value.is_empty() {
             return Err(DnsError::NoRecords { ttl, proved: false });
         }
-        Ok(Answer { value, ttl, authenticated: false, alias: None })
+        Ok(Answer { value, ttl, authenticated: false, alias: None, partial: false })
     }
 }
 
@@ -255,7 +255,7 @@ fn both_families(v4: Reply<IpAddr>, v6: Reply<IpAddr>) -> Reply<IpAddr> {
             v4.value.extend(v6.value);
             Ok(v4)
         }
-        (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),
+        (Ok(found), Err(other)) | (Err(other), Ok(found)) => Ok(Answer { partial: other.is_temporary(), ..found }),
         // Where one family is unknown, it can not be said that there is none.
         (Err(v4), Err(v6)) if v6.is_temporary() && !v4.is_temporary() => Err(v6),
         (Err(v4), Err(_)) => Err(v4),
@@ -289,8 +289,9 @@ mod tests {
         let failed = || Err(DnsError::temporary("x"));
         let both = both_families(found("192.0.2.1"), found("2001:db8::1")).unwrap();
         assert_eq!(both.value.len(), 2);
-        assert!(both_families(none(), found("2001:db8::1")).is_ok());
-        assert!(both_families(found("192.0.2.1"), failed()).is_ok());
+        assert!(!both.partial && !both_families(none(), found("2001:db8::1")).unwrap().partial);
+        assert!(both_families(found("192.0.2.1"), failed()).unwrap().partial);
+        assert!(both_families(failed(), found("2001:db8::1")).unwrap().partial);
         assert!(both_families(none(), failed()).unwrap_err().is_temporary());
         assert!(both_families(failed(), none()).unwrap_err().is_temporary());
         assert!(!both_families(none(), none()).unwrap_err().is_temporary());

@@ -105,7 +105,7 @@ impl<H: DnsHandle> Path<'_, H> {
         let value: Vec<T> = found().filter_map(|record| pick(&record.data)).collect();
         let alias = |first_proved| Alias { target: host_name(&self.owner).into(), first_proved };
         let alias = self.first_proved.map(alias);
-        Ok(Answer { value, ttl: self.ttl, authenticated: self.proved, alias })
+        Ok(Answer { value, ttl: self.ttl, authenticated: self.proved, alias, partial: false })
     }
 
     /// An absence at the end of the way is as sure as the way, and holds as long.

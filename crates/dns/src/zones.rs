@@ -41,6 +41,8 @@ pub enum Failure {
     Timeout,
     /// The question never ends; only its caller's own deadline does.
     Silence,
+    /// The other family of its addresses can not be looked up.
+    OtherFamily,
     /// What is there should be proved and is not. Questions that are never
     /// validated do not notice.
     Bogus,
@@ -187,11 +189,12 @@ impl Zones {
                 continue;
             }
             let alias = first_proved.map(|first_proved| Alias { target: owner.as_str().into(), first_proved });
+            let partial = records.failure == Some(Failure::OtherFamily);
             let value = pick(records);
             if value.is_empty() {
                 return Err(DnsError::NoRecords { ttl, proved });
             }
-            return Ok(Answer { value, ttl, authenticated: proved, alias });
+            return Ok(Answer { value, ttl, authenticated: proved, alias, partial });
         }
         Err(DnsError::temporary("too many aliases"))
     }
@@ -214,7 +217,7 @@ impl Zones {
             Some(Failure::Timeout) => Err(DnsError::temporary("request timed out")),
             Some(Failure::Bogus) if validated => Err(DnsError::bogus("made up")),
             Some(Failure::Silence) => std::future::pending().await,
-            Some(Failure::Bogus) | None => Ok((records.ttl, records)),
+            Some(Failure::Bogus | Failure::OtherFamily) | None => Ok((records.ttl, records)),
         }
     }
 

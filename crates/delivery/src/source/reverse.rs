@@ -51,6 +51,7 @@ impl ReverseDns {
         for name in candidates.take(MOST_NAMES) {
             match resolver.addresses(name).await {
                 Ok(answer) if answer.value.contains(&address) => return Self::Confirmed(name.clone()),
+                Ok(answer) if answer.partial => return self.clone(),
                 Err(error) if error.is_temporary() => return self.clone(),
                 _ => refuted = Some(name),
             }
@@ -111,6 +112,8 @@ mod tests {
         zones.add_ptr(ADDRESS, "a.example").fail("a.example", Failure::ServFail);
         assert_eq!(look_up(&zones, None).await, ReverseDns::Unknown);
         let known = ReverseDns::Confirmed("a.example".into());
+        zones.remove("a.example").add_address("a.example", "2001:db8::1").fail("a.example", Failure::OtherFamily);
+        assert_eq!(known.look_up(&zones, ADDRESS.parse().unwrap(), None).await, known);
         zones.fail(ADDRESS, Failure::Timeout);
         assert_eq!(known.look_up(&zones, ADDRESS.parse().unwrap(), None).await, known);
     }

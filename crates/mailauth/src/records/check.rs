@@ -135,8 +135,15 @@ async fn records(resolver: &dyn Resolver, name: &str, like: &Data) -> Result<Vec
             resolver.ptr(address).await?.value.into_iter().map(Data::Ptr).collect()
         }
         Data::A(_) | Data::Aaaa(_) => {
-            let found = resolver.addresses(name).await?.value.into_iter().map(Data::address);
-            found.filter(|data| data.kind() == like.kind()).collect()
+            let answer = resolver.addresses(name).await?;
+            let found = answer.value.into_iter().map(Data::address);
+            let found: Vec<Data> = found.filter(|data| data.kind() == like.kind()).collect();
+            if found.is_empty() && answer.partial {
+                return Err(DnsError::Temporary {
+                    reason: format!("{} records can not be looked up", like.kind()).into(),
+                });
+            }
+            found
         }
     })
 }

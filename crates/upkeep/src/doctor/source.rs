@@ -35,6 +35,10 @@ pub(super) async fn reverse(resolver: &dyn Resolver, source: &SourceFact) -> Fin
     for name in names.iter().take(MOST_NAMES) {
         match resolver.addresses(name).await {
             Ok(answer) if answer.value.contains(address) => confirmed.push(name.as_str()),
+            Ok(answer) if answer.partial => {
+                let words = format!("not known: not all addresses of {name} can be looked up");
+                return Finding::warn(CHECK, subject, words, "ask again");
+            }
             Err(error) if error.is_temporary() => {
                 return Finding::warn(CHECK, subject, format!("not known: {name}: {error}"), "ask again");
             }

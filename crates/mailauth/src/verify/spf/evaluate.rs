@@ -269,12 +269,17 @@ impl<'a> Evaluation<'a> {
 
     async fn family(&mut self, name: &str, v4: bool) -> Result<Vec<IpAddr>, Over> {
         // Neither a malformed name nor an address has records (RFC 7208 section 4.8).
-        let mut found = Vec::new();
+        let (mut found, mut partial) = (Vec::new(), false);
         if is_queryable(name) && literal_address(name).is_none() {
             let reply = self.resolver.addresses(name).await;
+            partial = reply.as_ref().is_ok_and(|answer| answer.partial);
             found = self.found(name, reply)?;
         }
         found.retain(|address| address.is_ipv4() == v4);
+        if found.is_empty() && partial {
+            self.say(format!("the {} addresses of {name} can not be looked up", if v4 { "IPv4" } else { "IPv6" }));
+            return Err(Over(SpfResult::TempError));
+        }
         if found.is_empty() {
             self.void()?;
         }

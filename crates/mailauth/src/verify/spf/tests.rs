@@ -135,6 +135,16 @@ async fn a_silent_name_server_is_a_temporary_error() {
         assert_eq!(report.result, SpfResult::TempError, "{term}");
         assert!(report.reason.contains("silent.example"), "{}", report.reason);
     }
+    // Only the family of the client counts.
+    zones.add_address("half.example", "2001:db8::1").fail("half.example", Failure::OtherFamily);
+    zones.add_address("whole.example", "192.0.2.1").fail("whole.example", Failure::OtherFamily);
+    for (term, result) in [
+        ("a:half.example -all", SpfResult::TempError),
+        ("exists:half.example -all", SpfResult::TempError),
+        ("a:whole.example -all", SpfResult::Pass),
+    ] {
+        assert_eq!(of_terms(&zones, term).await.result, result, "{term}");
+    }
     // RFC 7208 section 5.5: not so where the names of the client are asked for.
     assert_eq!(of_terms(&zones, "ptr:silent.example -all").await.result, SpfResult::Fail);
 }
