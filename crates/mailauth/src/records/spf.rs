@@ -48,10 +48,7 @@ pub(super) fn lookups(sources: &[IpAddr]) -> usize {
 #[must_use]
 pub fn merged(existing: &str, ours: &str) -> String {
     let mut terms: Vec<&str> = existing.split_ascii_whitespace().collect();
-    let ends = |term: &&str| {
-        let bare = term.trim_start_matches(['+', '-', '~', '?']);
-        bare.eq_ignore_ascii_case("all") || bare.to_ascii_lowercase().starts_with("redirect=")
-    };
+    let ends = |term: &&str| is_all(term) || term.to_ascii_lowercase().starts_with("redirect=");
     let end = terms.iter().position(ends).unwrap_or(terms.len());
     let lacking: Vec<&str> = ours.split_ascii_whitespace().filter(|term| !has(existing, term)).collect();
     terms.splice(end..end, lacking);
@@ -60,8 +57,13 @@ pub fn merged(existing: &str, ours: &str) -> String {
 
 /// The terms of an SPF record that say which addresses pass, and not what becomes of others.
 pub(super) fn passing(record: &str) -> String {
-    let terms = record.split_ascii_whitespace().skip(1).filter(|term| !term.ends_with("all"));
+    let terms = record.split_ascii_whitespace().skip(1).filter(|term| !is_all(term));
     terms.collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a term says what becomes of all other addresses.
+fn is_all(term: &str) -> bool {
+    term.strip_prefix(['+', '-', '~', '?']).unwrap_or(term).eq_ignore_ascii_case("all")
 }
 
 /// Whether a record has all of these terms, with the result *pass*.
@@ -129,6 +131,17 @@ mod tests {
             assert!(all.contains(&format!("ip4:{source} ")), "{source}");
         }
         assert!(records.iter().all(|record| record.data.to_string().len() < 512));
+    }
+
+    #[test]
+    fn what_passes_is_all_but_the_end() {
+        for (record, terms) in [
+            ("v=spf1 include:_spf.acme.football a:all ~all", "include:_spf.acme.football a:all"),
+            ("v=spf1 mx ip4:192.0.2.1 -ALL", "mx ip4:192.0.2.1"),
+            ("v=spf1 all", ""),
+        ] {
+            assert_eq!(passing(record), terms);
+        }
     }
 
     #[test]
