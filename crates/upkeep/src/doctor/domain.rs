@@ -69,7 +69,10 @@ pub(super) async fn mail_from(resolver: &dyn Resolver, facts: &DomainFacts) -> V
     };
     let domain = &mail_from.domain;
     let state = mail_from.status.as_str();
-    let finding = if mail_from.is_usable() {
+    let finding = if !facts.takes_bounces {
+        let words = format!("its state is {state}, but return paths are what clients say: it is of no effect");
+        Finding::warn(CHECK, domain, words, "set submission.return_path = \"verp\", or take the domain away")
+    } else if mail_from.is_usable() {
         Finding::pass(CHECK, domain, format!("its state is {state}: return paths are in it"))
     } else {
         let words = match mail_from.on_failure {

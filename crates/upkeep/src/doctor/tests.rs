@@ -164,6 +164,7 @@ async fn each_fault_is_found() {
             mail_from.status = VerificationStatus::Failed;
             mail_from.on_failure = MailFromFailure::Reject;
         }),
+        ("mail-from", Warn, "is of no effect", |_, facts| facts.takes_bounces = false),
         ("mail-from-mx", Fail, "2 MX records", |zones, _| {
             zones.add_mx("bounce.example.com", 20, "b.example");
         }),
@@ -282,6 +283,9 @@ async fn reverse_dns_leads_back() {
     zones.remove("out.relay.example").add_address("out.relay.example", "192.0.2.1");
     let astray = judged(&zones, |_| {}).await;
     assert!(astray.verdict == Verdict::Fail && astray.found.contains("does not have that address"), "{astray:?}");
+    zones.remove("out.relay.example").add_address("out.relay.example", "2001:db8::1");
+    zones.fail("out.relay.example", Failure::OtherFamily);
+    assert_eq!(judged(&zones, |_| {}).await.verdict, Verdict::Warn);
     zones.fail("out.relay.example", Failure::Timeout);
     assert_eq!(judged(&zones, |_| {}).await.verdict, Verdict::Warn);
     zones.remove(SOURCE);
