@@ -5,8 +5,8 @@
 //! for, up to the lane's limit; at the limit claims wait in the ready queue; with
 //! that full their queue is parked in the spool until there is room or the message
 //! that was given back expires. A connection takes a claim when it has its turn, not
-//! before: until then the claim may expire or be paused like any other. A claim that has waited here until its message expired is
-//! given out as that. Nothing here polls.
+//! before: until then the claim may expire or be paused like any other. A claim that has
+//! waited here until its message expired is given out as that. Nothing here polls.
 //!
 //! A lane that has not proved itself holds little: one connection until a host
 //! has greeted us, and few claims until messages are taken. So any number of

@@ -1,8 +1,6 @@
 //! What one lane sets aside in the spool until something has passed: the end of a
 //! pause, or the news of an address to leave from.
 
-use std::collections::VecDeque;
-
 use postrider_base::Timestamp;
 use postrider_spool::QueueKey;
 
@@ -66,7 +64,7 @@ impl Site {
     }
 
     /// How many queues are looked at again.
-    pub(super) fn recall(&self, state: &mut State, queues: &VecDeque<QueueKey>) -> u64 {
+    pub(super) fn recall(&self, state: &mut State, queues: &[QueueKey]) -> u64 {
         queues.iter().for_each(|queue| self.around.spool.recall(queue));
         if state.is_free() {
             state.pause = None;
