@@ -1,12 +1,12 @@
 //! The DKIM keys of the node, and the file that opens them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_account::Accounts;
 use postrider_base::{Clock, Disk, Period, Random};
-use postrider_mailauth::dkim::Sealing;
-use postrider_submission::{KeyRing, KeyRingDeps};
+use postrider_submission::{KeyRing, KeyRingDeps, Sealer};
 
 use crate::config::Config;
 use crate::state::StateDir;
@@ -21,20 +21,14 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 pub(crate) fn key_ring(
     config: &Config,
     state: &StateDir,
-    disk: &dyn Disk,
+    disk: Arc<dyn Disk>,
     accounts: &Accounts,
     clock: &Clock,
     random: &Random,
 ) -> KeyRing {
-    let path = sealing_key_file(config, state);
-    // What was sealed by a file that is lost stays sealed: a new one would only hide that.
-    let sealing = match accounts.dkim_keys().all().is_empty() {
-        true => Sealing::load_or_make(disk, &path, random),
-        false => Sealing::load(disk, &path),
-    };
     KeyRing::new(KeyRingDeps {
         accounts: accounts.clone(),
-        sealing,
+        sealer: Sealer::file(disk, sealing_key_file(config, state), random.clone()),
         clock: clock.clone(),
         random: random.clone(),
         max_open: config.dkim.max_open_keys as usize,

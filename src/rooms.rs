@@ -79,7 +79,7 @@ impl Rooms {
         let store = open_store(Arc::clone(&disk), &state).await?;
         let accounts =
             Accounts::open(&store, &clock, &random, &config.account()).context("cannot read the account tables")?;
-        let ring = dkim::key_ring(config, &state, &*disk, &accounts, &clock, &random);
+        let ring = dkim::key_ring(config, &state, Arc::clone(&disk), &accounts, &clock, &random);
         let queue = match open {
             Open::Accounts => None,
             Open::Everything => Some(open_queue(config, &state, disk, &clock, &metrics).await?),

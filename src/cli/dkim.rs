@@ -52,10 +52,13 @@ pub(crate) enum DkimCommand {
         #[command(flatten)]
         account: AccountArg,
     },
-    /// Let a key sign no more; it must stay published for mail that is under way
+    /// Let a key sign no more: the next one does; it must stay published for mail that is under way
     Retire {
         #[command(flatten)]
         key: KeyArgs,
+        /// Although no other key has been seen in the DNS: mail is sent unsigned
+        #[arg(long)]
+        force: bool,
     },
     /// Forget a key
     Delete {

@@ -39,8 +39,9 @@ pub(crate) async fn run(command: DkimCommand, access: &mut Access, out: &mut Out
         DkimCommand::Rotate { domain, selector, force, account } => {
             To::Rotate { account: access.account(account.account), domain, selector, force }
         }
-        DkimCommand::Retire { key } => {
-            To::Retire { account: access.account(key.account.account), domain: key.domain, selector: key.selector }
+        DkimCommand::Retire { key, force } => {
+            let account = access.account(key.account.account);
+            To::Retire { account, domain: key.domain, selector: key.selector, force }
         }
         DkimCommand::Delete { key, force } => {
             let account = access.account(key.account.account);

@@ -73,7 +73,9 @@ fn a_key_that_was_used_is_not_deleted_by_mistake() {
     node.told(&["dkim", "rotate", "example.com", "--selector", "mine", "--force"]);
     let delete = ["dkim", "delete", "example.com", "mine"];
     assert!(refusal(&node.run(&delete)).contains("retire it and wait"));
-    node.told(&["dkim", "retire", "example.com", "mine"]);
+    let retire = ["dkim", "retire", "example.com", "mine"];
+    assert!(refusal(&node.run(&retire)).contains("mail would be sent unsigned"));
+    node.told(&[&retire[..], &["--force"]].concat());
     assert!(node.told(&["dkim", "show", "example.com", "mine"]).contains("publish until  20"));
     assert!(refusal(&node.run(&delete)).contains("retire it and wait"));
     node.told(&[&delete[..], &["--force"]].concat());
@@ -106,6 +108,8 @@ fn keys_without_their_sealing_key_stop_the_start_and_can_be_deleted() {
         node.told(&["dkim", "delete", "example.com", key["selector"].as_str().unwrap(), "--force"]);
     }
     drop(node.serve());
+    assert!(!file.exists(), "who only looks makes none");
+    import(&node, "mine", KEY);
     assert!(file.exists(), "a new one is made where there is nothing to open");
 }
 

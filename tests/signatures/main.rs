@@ -15,9 +15,8 @@ use std::time::Duration;
 use postrider_account::{Accounts, DkimKey, Identity};
 use postrider_base::{Clock, Random, RealDisk};
 use postrider_mail::{AccountId, DkimAlgorithm, Domain};
-use postrider_mailauth::dkim::Sealing;
 use postrider_store::Store;
-use postrider_submission::{KeyRing, KeyRingDeps};
+use postrider_submission::{KeyRing, KeyRingDeps, Sealer};
 use postrider_testkit::client::{Client, Security};
 use postrider_testkit::relay::{Relay, RelayOptions};
 use postrider_testkit::{Record, Sink};
@@ -208,7 +207,7 @@ async fn give_keys(relay: &Relay) -> Result<Vec<Key>, Box<dyn Error>> {
     let accounts = Accounts::open(&store, &clock, &random, &postrider_account::Settings::default())?;
     let ring = KeyRing::new(KeyRingDeps {
         accounts: accounts.clone(),
-        sealing: Sealing::load(&RealDisk, &relay.state().join("keys/dkim-sealing.key")),
+        sealer: Sealer::file(Arc::new(RealDisk), relay.state().join("keys/dkim-sealing.key"), random.clone()),
         clock,
         random,
         max_open: 10,

@@ -95,7 +95,7 @@ impl Control {
             Operation::Credentials(operation) => {
                 credentials::execute(deps.accounts.credentials(), &deps.about.region, operation).await?
             }
-            Operation::Dkim(operation) => operation.execute(&deps.accounts, &deps.ring).await?,
+            Operation::Dkim(operation) => operation.execute(deps).await?,
             Operation::DnsPlan(request) => dns_plan::execute(deps, request).await?,
             Operation::Doctor(operation) => operation.execute(deps).await?,
             Operation::Events(operation) => return events::execute(self.events()?, operation, &answer).await,

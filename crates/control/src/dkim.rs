@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use postrider_account::{Accounts, DkimKey, IdentityName, KeyOrigin, KeyState};
+use postrider_account::{DkimKey, IdentityName, KeyOrigin, KeyState};
 use postrider_base::Timestamp;
 use postrider_mail::{AccountId, DkimAlgorithm, Domain, Selector};
 use postrider_mailauth::records::Data;
 use postrider_submission::{KeyRing, KeyRingError};
 use serde::{Deserialize, Serialize};
 
+use crate::control::Deps;
 use crate::{Error, Response, Secret, moment};
 
 /// Actions on the DKIM keys of an account's domains.
@@ -63,6 +64,8 @@ pub enum DkimOperation {
         domain: Domain,
         /// The key.
         selector: Selector,
+        /// Though nothing signs in its place.
+        force: bool,
     },
     /// Lets the next keys sign in the place of the current ones.
     Rotate {
@@ -132,7 +135,8 @@ impl DkimOperation {
         }
     }
 
-    pub(crate) async fn execute(self, accounts: &Accounts, ring: &KeyRing) -> Result<Response, Error> {
+    pub(crate) async fn execute(self, deps: &Deps) -> Result<Response, Error> {
+        let (accounts, ring) = (&deps.accounts, &deps.ring);
         let view = |keys: Vec<Arc<DkimKey>>| Response::DkimKeys(keys.iter().map(|key| view(ring, key)).collect());
         Ok(match self {
             Self::Create { account, domain, algorithm } => {
@@ -144,6 +148,7 @@ impl DkimOperation {
                 view(made)
             }
             Self::Delete { account, domain, selector, force } => {
+                look_at_next(deps, account, &domain).await?;
                 ring.delete(account, &domain, &selector, force).await?;
                 Response::Changed { count: 1 }
             }
@@ -157,11 +162,15 @@ impl DkimOperation {
             }
             Self::List { account, domain: Some(domain) } => view(ring.table().of_domain(account, &domain)),
             Self::List { account, domain: None } => view(ring.table().list(account)),
-            Self::Retire { account, domain, selector } => {
-                ring.retire(account, &domain, &selector).await?;
+            Self::Retire { account, domain, selector, force } => {
+                look_at_next(deps, account, &domain).await?;
+                ring.retire(account, &domain, &selector, force).await?;
                 Response::Changed { count: 1 }
             }
             Self::Rotate { account, domain, selector, force } => {
+                if !force {
+                    look_at_next(deps, account, &domain).await?;
+                }
                 view(ring.rotate(account, &domain, selector.as_ref(), force).await?)
             }
             Self::Show { account, domain, selector } => {
@@ -169,6 +178,15 @@ impl DkimOperation {
                 view(vec![ring.table().find(account, &domain, &selector).ok_or_else(absent)?])
             }
         })
+    }
+}
+
+/// What was seen long ago may be gone: nothing takes its turn by it.
+async fn look_at_next(deps: &Deps, account: AccountId, domain: &Domain) -> Result<(), Error> {
+    match &deps.world.resolver {
+        Ok(resolver) => Ok(postrider_upkeep::look_at_next(resolver, &deps.ring, account, domain).await?),
+        // What was seen lately still counts.
+        Err(_) => Ok(()),
     }
 }
 
@@ -193,9 +211,7 @@ impl From<KeyRingError> for Error {
     fn from(error: KeyRingError) -> Self {
         match error {
             KeyRingError::Account(error) => error.into(),
-            KeyRingError::Interrupted | KeyRingError::Sealing(_) | KeyRingError::Seal(_) => {
-                Self::Failed(error.to_string())
-            }
+            KeyRingError::Interrupted | KeyRingError::Seal(_) => Self::Failed(error.to_string()),
             error => Self::Invalid(error.to_string()),
         }
     }

@@ -28,7 +28,7 @@ pub use refusal::Refusal;
 pub use return_path::ReturnPaths;
 pub use sasl::{AuthStep, SaslExchange};
 pub use settings::{Preserve, ReturnPath, Settings};
-pub use sign::{DkimSettings, KeyRing, KeyRingDeps, KeyRingError, Signing};
+pub use sign::{DkimSettings, KeyRing, KeyRingDeps, KeyRingError, Sealer, Signing};
 pub use submit::{Client, Submission, SubmissionDeps, SubmissionRequest};
 
 /// For fuzzers, which call what nobody else may: not part of the interface.

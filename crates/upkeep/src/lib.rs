@@ -17,6 +17,6 @@ mod upkeep;
 
 pub use error::Error;
 pub use link::LinkError;
-pub use rotation::Rotation;
+pub use rotation::{Rotation, look_at_next};
 pub use settings::Settings;
 pub use upkeep::{Deps, Upkeep};

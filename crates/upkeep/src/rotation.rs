@@ -9,6 +9,7 @@ use postrider_base::{Clock, Scope, Timestamp};
 use postrider_dns::Resolver;
 use postrider_mail::{AccountId, DkimAlgorithm, Domain};
 use postrider_submission::{KeyRing, KeyRingError};
+use tokio::task::JoinSet;
 
 use crate::look::is_published;
 use crate::machine::Finding;
@@ -103,9 +104,7 @@ impl Rotation {
     /// Whether the record is in the DNS as it should be.
     async fn look(&self, key: &DkimKey) -> Result<bool, KeyRingError> {
         let found = is_published(&*self.resolver, &key.record_name(), &key.public).await;
-        if found == Finding::Right {
-            self.ring.seen(key).await?;
-        }
+        note(&self.ring, key, &found).await?;
         Ok(found == Finding::Right)
     }
 
@@ -130,6 +129,39 @@ impl Rotation {
                 Err(error) => tracing::warn!(key = key.record_name(), %error, "no new DKIM key"),
             }
         }
+    }
+}
+
+/// Looks at the records of the keys of a domain that are to follow, before one does.
+///
+/// # Errors
+/// What the table of keys says.
+pub async fn look_at_next(
+    resolver: &Arc<dyn Resolver>,
+    ring: &KeyRing,
+    account: AccountId,
+    domain: &Domain,
+) -> Result<(), KeyRingError> {
+    let mut looks = JoinSet::new();
+    for key in ring.table().of_domain(account, domain) {
+        if key.state == KeyState::Next {
+            let resolver = resolver.clone();
+            looks.spawn(async move { (is_published(&*resolver, &key.record_name(), &key.public).await, key) });
+        }
+    }
+    while let Some(looked) = looks.join_next().await {
+        let (finding, key) = looked.map_err(|_| KeyRingError::Interrupted)?;
+        note(ring, &key, &finding).await?;
+    }
+    Ok(())
+}
+
+/// Keeps what was found. No answer says nothing.
+async fn note(ring: &KeyRing, key: &DkimKey, finding: &Finding) -> Result<(), KeyRingError> {
+    match finding {
+        Finding::Right => ring.looked(key, true).await,
+        Finding::Wrong(_) => ring.looked(key, false).await,
+        Finding::Unknown(_) => Ok(()),
     }
 }
 
@@ -179,7 +211,7 @@ mod tests {
             let accounts = Accounts::open(&store, &clock, &random, &postrider_account::Settings::default()).unwrap();
             let ring = KeyRing::new(KeyRingDeps {
                 accounts: accounts.clone(),
-                sealing: Sealing::ephemeral(&random),
+                sealer: Sealing::ephemeral(&random).unwrap().into(),
                 clock: clock.clone(),
                 random,
                 max_open: 10,

@@ -112,6 +112,8 @@ impl World {
             origin: KeyOrigin::Managed,
             created: now,
             seen: None,
+            until: None,
+            replaces: None,
             public: KEY.to_owned(),
             sealed: Sealed::new(vec![1]),
         };
@@ -409,6 +411,20 @@ async fn a_link_ends_after_a_day_and_with_a_later_one() {
     let third = world.token("ann@example.com").await;
     world.accounts.identities().delete(AccountId::default(), &name("ann@example.com")).await.unwrap();
     assert_eq!(world.upkeep.confirm(&third).await, Err(LinkError::Superseded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_could_not_be_mailed_is_none() {
+    let world = World::new().await;
+    world.spool.close().await.unwrap();
+    world.create("ann@example.com").await;
+    world.pass(30).await;
+    let waiting = world.identity("ann@example.com");
+    assert_eq!((waiting.verification.status, &waiting.verification.link), (VerificationStatus::Pending, &None));
+    assert!(waiting.verification.found_wrong.as_ref().unwrap().contains("could not be mailed"), "{waiting:?}");
+    let again = world.upkeep.verify(AccountId::default(), &name("ann@example.com")).await;
+    assert!(matches!(again, Err(Error::NotMailed(_))), "{again:?}");
+    assert_eq!(world.identity("ann@example.com").verification.link, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,6 +120,8 @@ impl World {
             origin: KeyOrigin::Managed,
             created: now,
             seen: None,
+            until: None,
+            replaces: None,
             public: "v=DKIM1; k=rsa; p=AAAA".to_owned(),
             sealed: Sealed::new(vec![1]),
         };

@@ -39,9 +39,17 @@ pub struct DkimKey {
     pub origin: KeyOrigin,
     /// When it was made or given.
     pub created: Timestamp,
-    /// When its record was last seen in the DNS as it should be.
+    /// When its record was last seen in the DNS as it should be; none when it was seen to be
+    /// otherwise since.
     #[serde(default)]
     pub seen: Option<Timestamp>,
+    /// Of a retired key: until when it was to stay published when it retired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// The text that was to be published under the selector before, by the key that this one
+    /// has followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     /// The text of the TXT record to publish.
     pub public: String,
     /// The private key, sealed for [`DkimKey::context`].
@@ -224,18 +232,18 @@ impl DkimKeys {
     /// # Errors
     /// What `change` refuses, [`Error::NotFound`] for a selector that is not there, or
     /// [`Error::Store`].
-    pub async fn change(
+    pub async fn change<E: From<Error>>(
         &self,
         account: AccountId,
         domain: &Domain,
-        change: impl FnOnce(&[Arc<DkimKey>]) -> Result<Vec<DkimKey>, Error>,
-    ) -> Result<Vec<Arc<DkimKey>>, Error> {
+        change: impl FnOnce(&[Arc<DkimKey>]) -> Result<Vec<DkimKey>, E>,
+    ) -> Result<Vec<Arc<DkimKey>>, E> {
         let _changing = self.0.changing.lock().await;
         let changed = change(&self.of_domain(account, domain))?;
         for key in &changed {
             self.0.keys.get(account, &name(domain, &key.selector))?;
         }
-        if changed.is_empty() { Ok(Vec::new()) } else { self.0.keys.put(changed).await }
+        if changed.is_empty() { Ok(Vec::new()) } else { Ok(self.0.keys.put(changed).await?) }
     }
 
     /// Forgets a key. Durable when it returns.

@@ -33,6 +33,8 @@ fn key(domain: &str, selector: &str, state: KeyState) -> DkimKey {
         origin: KeyOrigin::Managed,
         created: Timestamp::from_millis(1),
         seen: None,
+        until: None,
+        replaces: None,
         public: "v=DKIM1; p=".to_owned(),
         sealed: Sealed::new(b"secret bytes".to_vec()),
     }
@@ -90,11 +92,11 @@ async fn a_change_sees_the_domain_and_adds_nothing() {
     let (me, com) = (AccountId::default(), "example.com".parse().unwrap());
     keys.create(vec![key("example.com", "s", KeyState::Current)]).await.unwrap();
     let changed = keys
-        .change(me, &com, |found| Ok(vec![DkimKey { state: KeyState::Retired, ..DkimKey::clone(&found[0]) }]))
+        .change::<Error>(me, &com, |found| Ok(vec![DkimKey { state: KeyState::Retired, ..DkimKey::clone(&found[0]) }]))
         .await
         .unwrap();
     assert_eq!(changed[0].state, KeyState::Retired);
-    let stranger = keys.change(me, &com, |_| Ok(vec![key("example.com", "t", KeyState::Next)])).await;
+    let stranger = keys.change::<Error>(me, &com, |_| Ok(vec![key("example.com", "t", KeyState::Next)])).await;
     assert!(matches!(stranger, Err(Error::NotFound { .. })));
 }
 

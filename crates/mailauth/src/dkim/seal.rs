@@ -48,7 +48,8 @@ pub enum SealError {
     Format(PathBuf),
     /// The operator's: the keys were sealed by another key. Passes when that is put back.
     #[error(
-        "the DKIM keys in the store were not sealed by the key in {}; put the original file back from a backup, \
+        "the DKIM keys in the store were not sealed by the key in {}; put the original file back from a backup or, \
+         where the daemon has it elsewhere (a credential of the service), name that file in dkim.sealing_key_file; \
          or delete the DKIM keys and make new ones",
         .0.display()
     )]
@@ -137,12 +138,7 @@ impl Sealing {
     /// # Errors
     /// [`SealError::WrongKey`] or [`SealError::Damaged`].
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let Some(([VERSION], rest)) = sealed.split_first_chunk() else { return Err(SealError::Damaged) };
-        let (id, rest) = rest.split_first_chunk::<ID_LEN>().ok_or(SealError::Damaged)?;
-        if *id != self.id {
-            return Err(SealError::WrongKey(self.path.clone()));
-        }
-        let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Damaged)?;
+        let (nonce, body) = self.sealed_by_this(sealed)?.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Damaged)?;
         let mut secret = Zeroizing::new(body.to_vec());
         let len = self
             .key
@@ -151,6 +147,21 @@ impl Sealing {
             .len();
         secret.truncate(len);
         Ok(secret)
+    }
+
+    /// Whether it was sealed by this key, as it says itself.
+    ///
+    /// # Errors
+    /// [`SealError::WrongKey`]; or [`SealError::Damaged`] when it does not say.
+    pub fn check(&self, sealed: &[u8]) -> Result<(), SealError> {
+        self.sealed_by_this(sealed).map(drop)
+    }
+
+    /// What follows on the name of the key.
+    fn sealed_by_this<'s>(&self, sealed: &'s [u8]) -> Result<&'s [u8], SealError> {
+        let Some(([VERSION], rest)) = sealed.split_first_chunk() else { return Err(SealError::Damaged) };
+        let (id, rest) = rest.split_first_chunk::<ID_LEN>().ok_or(SealError::Damaged)?;
+        if *id == self.id { Ok(rest) } else { Err(SealError::WrongKey(self.path.clone())) }
     }
 }
 
@@ -211,6 +222,7 @@ mod tests {
         assert!(matches!(sealing.open(&sealed, b"b"), Err(SealError::Damaged)));
         let other = Sealing::ephemeral(&random).unwrap();
         assert!(matches!(other.open(&sealed, b"a"), Err(SealError::WrongKey(_))));
+        assert!(sealing.check(&sealed).is_ok() && matches!(other.check(&sealed), Err(SealError::WrongKey(_))));
         for at in [0, ID_LEN + 1, sealed.len() - 1] {
             let mut damaged = sealed.clone();
             damaged[at] ^= 1;

@@ -19,6 +19,10 @@ pub enum KeyRingError {
     /// The operator's: there is no key to go on with. Passes when one is made.
     #[error("{0} has no next key; make or import one first")]
     NoNext(Domain),
+    /// The operator's: nothing would sign in the place of this key. Passes when the record of
+    /// a next one is published.
+    #[error("{0} signs, and no next key has been seen in the DNS: mail would be sent unsigned, unless you force it")]
+    LastKey(String),
     /// The operator's: mail that the key signed can be under way. Passes by itself.
     #[error("the key signs, or mail that it signed may still be verified; retire it and wait, or force its deletion")]
     StillNeeded,
@@ -28,11 +32,7 @@ pub enum KeyRingError {
     /// Whoever gave the key, or the machine: the key can not be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The operator's: the file that opens the private keys is not as it should be. Passes
-    /// when it is put back.
-    #[error("{0}")]
-    Sealing(String),
-    /// The operator's: the private keys can not be opened.
+    /// The operator's: the private keys can not be opened, or no more sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
     /// The sender's: the message has no author.

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use postrider_account::{
-    Accounts, DkimKey, DkimKeys, Error, Identities, Identity, IdentityName, KeyOrigin, KeyState, Sealed,
-};
+use postrider_account::{Accounts, DkimKey, DkimKeys, Identities, Identity, IdentityName, KeyOrigin, KeyState, Sealed};
 use postrider_base::{Clock, Random, Timestamp};
 use postrider_mail::{AccountId, DkimAlgorithm, Domain, EmailAddress, Selector};
-use postrider_mailauth::dkim::{PrivateKey, SealError, Sealing, Signer};
-use tokio::sync::Notify;
+use postrider_mailauth::dkim::{PrivateKey, SealError, Signer};
+use tokio::sync::{Mutex, Notify};
 
-use super::KeyRingError;
+use super::turns::Turns;
+use super::{KeyRingError, Sealer};
 
 /// Keys that a domain has of each kind when the relay looks after them: one signs, one is
 /// published to follow, and one is waited for until it is out of use everywhere, or rests.
@@ -25,8 +24,8 @@ const MANAGED_KEYS: usize = 3;
 pub struct KeyRingDeps {
     /// Whose keys.
     pub accounts: Accounts,
-    /// What opens them, or why that is not there: then keys can be listed and deleted alone.
-    pub sealing: Result<Sealing, SealError>,
+    /// What opens them. While that is not there, keys can be listed and deleted alone.
+    pub sealer: Sealer,
     /// What time it is.
     pub clock: Clock,
     /// For selectors.
@@ -44,14 +43,16 @@ pub struct KeyRing(Arc<Inner>);
 struct Inner {
     keys: DkimKeys,
     identities: Identities,
-    sealing: Result<Sealing, String>,
+    sealer: Sealer,
     clock: Clock,
     random: Random,
     open: RwLock<HashMap<Name, Open>>,
     max_open: usize,
     retention: Duration,
-    /// There are keys that nobody has looked for in the DNS.
-    added: Notify,
+    /// Held while managed keys are made, which takes a second.
+    making: Mutex<()>,
+    /// There are other keys, or keys in other states, than there were.
+    changed: Notify,
 }
 
 type Name = (AccountId, Domain, Selector);
@@ -67,19 +68,19 @@ impl KeyRing {
     /// The keys in the account tables.
     #[must_use]
     pub fn new(deps: KeyRingDeps) -> Self {
-        let KeyRingDeps { accounts, sealing, clock, random, max_open, retention } = deps;
+        let KeyRingDeps { accounts, sealer, clock, random, max_open, retention } = deps;
         let (keys, identities) = (accounts.dkim_keys().clone(), accounts.identities().clone());
-        let sealing = sealing.map_err(|error| error.to_string());
         Self(Arc::new(Inner {
             keys,
             identities,
-            sealing,
+            sealer,
             clock,
             random,
             open: RwLock::default(),
             max_open,
             retention,
-            added: Notify::new(),
+            making: Mutex::default(),
+            changed: Notify::new(),
         }))
     }
 
@@ -87,11 +88,15 @@ impl KeyRing {
     /// single damaged key is only told of in the log.
     ///
     /// # Errors
-    /// [`KeyRingError::Sealing`], or [`KeyRingError::Seal`] when they were sealed by another
-    /// key.
+    /// [`KeyRingError::Seal`] when the sealing key is not as it should be, or they were sealed
+    /// by another.
     pub fn check(&self) -> Result<(), KeyRingError> {
-        let sealing = self.sealing()?;
-        for key in self.0.keys.all() {
+        let keys = self.0.keys.all();
+        if keys.is_empty() && !self.0.sealer.is_there() {
+            return Ok(());
+        }
+        let sealing = self.0.sealer.key()?;
+        for key in keys {
             match sealing.open(key.sealed.as_bytes(), &context(&key)) {
                 Err(error @ SealError::WrongKey(_)) => return Err(error.into()),
                 Err(error) => tracing::error!(key = key.record_name(), %error, "its domain's mail can not be signed"),
@@ -101,25 +106,24 @@ impl KeyRing {
         Ok(())
     }
 
-    fn sealing(&self) -> Result<&Sealing, KeyRingError> {
-        self.0.sealing.as_ref().map_err(|reason| KeyRingError::Sealing(reason.clone()))
-    }
-
     /// The table.
     #[must_use]
     pub fn table(&self) -> &DkimKeys {
         &self.0.keys
     }
 
-    /// Waits until keys have been made or taken, since it was last waited for. For one who waits.
+    /// Waits until keys are made, taken, deleted or take turns, since it was last waited for.
+    /// For one who waits.
     pub async fn changed(&self) {
-        self.0.added.notified().await;
+        self.0.changed.notified().await;
     }
 
-    /// When a retired key need not be published any more.
+    /// When a retired key need not be published any more: by what the settings said when it
+    /// retired or by what they say now, whichever is later.
     #[must_use]
     pub fn published_until(&self, key: &DkimKey) -> Option<Timestamp> {
-        (key.state == KeyState::Retired).then(|| key.since.saturating_add(self.0.retention))
+        let by_now = key.since.saturating_add(self.0.retention);
+        (key.state == KeyState::Retired).then(|| key.until.map_or(by_now, |until| until.max(by_now)))
     }
 
     /// The keys that sign what this author sends, from memory. Whether it is signed at all
@@ -162,7 +166,7 @@ impl KeyRing {
         {
             return Ok(open.signer.clone());
         }
-        let der = self.sealing()?.open(row.sealed.as_bytes(), &context(row))?;
+        let der = self.0.sealer.key()?.open(row.sealed.as_bytes(), &context(row))?;
         let key = PrivateKey::from_der(&der)?;
         let signer = Arc::new(Signer::new(row.domain.clone(), row.selector.clone(), key));
         let mut open = self.0.open.write();
@@ -187,6 +191,7 @@ impl KeyRing {
         algorithm: DkimAlgorithm,
     ) -> Result<Vec<Arc<DkimKey>>, KeyRingError> {
         self.check_domain(account, domain)?;
+        let _making = self.0.making.lock().await;
         let is_one = |key: &Arc<DkimKey>| key.origin == KeyOrigin::Managed && key.algorithm == algorithm;
         if self.0.keys.of_domain(account, domain).iter().any(is_one) {
             return Err(KeyRingError::Managed(domain.clone()));
@@ -220,16 +225,17 @@ impl KeyRing {
 
     async fn create(&self, rows: Vec<DkimKey>) -> Result<Vec<Arc<DkimKey>>, KeyRingError> {
         let created = self.0.keys.create(rows).await?;
-        self.0.added.notify_one();
+        self.0.changed.notify_one();
         Ok(created)
     }
 
     /// Lets the next key of each kind sign in the place of the current one, which retires;
-    /// with a selector, that key. Durable when it returns.
+    /// with a selector, that key. A kind whose next key has not been seen stays as it is
+    /// where another can go on. Durable when it returns.
     ///
     /// # Errors
-    /// [`KeyRingError::NoNext`]; [`KeyRingError::NotSeen`] unless `force` says that the
-    /// record is published; or what the table says.
+    /// [`KeyRingError::NoNext`]; [`KeyRingError::NotSeen`] when no look of the last hour has
+    /// found a record, unless `force` says that it is published; or what the table says.
     pub async fn rotate(
         &self,
         account: AccountId,
@@ -237,53 +243,86 @@ impl KeyRing {
         selector: Option<&Selector>,
         force: bool,
     ) -> Result<Vec<Arc<DkimKey>>, KeyRingError> {
-        let mut refusal = None;
-        let now = self.0.clock.now();
-        let changed = self.0.keys.change(account, domain, |keys| {
-            rotated(keys, domain, selector, force, now).or_else(|error| {
-                refusal = Some(error);
-                Ok(Vec::new())
-            })
-        });
-        let changed = changed.await?;
-        refusal.map_or(Ok(changed), Err)
+        self.turn(account, domain, |turns| turns.rotate(selector, force)).await
     }
 
-    /// Notes that the record of this key has been seen in the DNS as it should be.
+    /// Lets a key sign no more. It stays published; the next key of its kind signs in its
+    /// place. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`KeyRingError::LastKey`] when no look of the last hour has found a next one, unless
+    /// `force` says that mail may leave unsigned; or what the table says.
+    pub async fn retire(
+        &self,
+        account: AccountId,
+        domain: &Domain,
+        selector: &Selector,
+        force: bool,
+    ) -> Result<(), KeyRingError> {
+        self.turn(account, domain, |turns| turns.retire(selector, force)).await.map(drop)
+    }
+
+    /// Lets none of a domain's keys sign before its record has been seen again: much may have
+    /// happened while nobody looked. Durable when it returns.
     ///
     /// # Errors
     /// [`KeyRingError::Account`].
-    pub async fn seen(&self, key: &DkimKey) -> Result<(), KeyRingError> {
-        let now = self.0.clock.now();
-        self.edit(key.account, &key.domain, &key.selector, |key| key.seen = Some(now)).await
+    pub async fn start_over(&self, account: AccountId, domain: &Domain) -> Result<(), KeyRingError> {
+        self.turn(account, domain, |turns| Ok(turns.start_over())).await.map(drop)
     }
 
-    /// Lets a key sign no more. It stays published. Durable when it returns.
+    async fn turn(
+        &self,
+        account: AccountId,
+        domain: &Domain,
+        change: impl FnOnce(&Turns<'_>) -> Result<Vec<DkimKey>, KeyRingError>,
+    ) -> Result<Vec<Arc<DkimKey>>, KeyRingError> {
+        let changed = self.0.keys.change(account, domain, |keys| change(&self.turns(domain, keys))).await?;
+        self.0.changed.notify_one();
+        Ok(changed)
+    }
+
+    fn turns<'k>(&self, domain: &'k Domain, keys: &'k [Arc<DkimKey>]) -> Turns<'k> {
+        Turns { domain, keys, now: self.0.clock.now(), retention: self.0.retention }
+    }
+
+    /// Notes whether the record of this key is in the DNS as it should be. Says nothing about
+    /// another key that has followed under the same selector.
     ///
     /// # Errors
     /// [`KeyRingError::Account`].
-    pub async fn retire(&self, account: AccountId, domain: &Domain, selector: &Selector) -> Result<(), KeyRingError> {
-        let now = self.0.clock.now();
-        let retire = |key: &mut DkimKey| {
-            if key.state != KeyState::Retired {
-                (key.state, key.since) = (KeyState::Retired, now);
-            }
+    pub async fn looked(&self, key: &DkimKey, is_published: bool) -> Result<(), KeyRingError> {
+        let seen = is_published.then(|| self.0.clock.now());
+        let note = |keys: &[Arc<DkimKey>]| {
+            let same = keys.iter().find(|other| (&other.selector, &other.public) == (&key.selector, &key.public));
+            let news = same.filter(|same| same.seen != seen);
+            Ok(news.map(|same| DkimKey { seen, ..DkimKey::clone(same) }).into_iter().collect())
         };
-        self.edit(account, domain, selector, retire).await
+        self.0.keys.change(key.account, &key.domain, note).await.map(drop)
     }
 
     /// Makes a new key under the selector of a retired managed one, to be the next. Durable
     /// when it returns.
     ///
     /// # Errors
-    /// [`KeyRingError::StillNeeded`] or what the table says.
+    /// [`KeyRingError::StillNeeded`], also when it is in use again meanwhile, or what the
+    /// table says.
     pub async fn renew(&self, key: &DkimKey) -> Result<(), KeyRingError> {
         self.check_unneeded(key)?;
         let new = self.generate(key.account, key.domain.clone(), key.selector.clone(), key.algorithm).await?;
-        self.edit(key.account, &key.domain, &key.selector, |row| *row = new).await
+        let renew = |turns: &Turns<'_>| {
+            let old = turns.find(&key.selector)?;
+            self.check_unneeded(old)?;
+            if old.origin != KeyOrigin::Managed || old.public != key.public {
+                return Err(KeyRingError::StillNeeded);
+            }
+            Ok(vec![DkimKey { replaces: Some(old.public.clone()), ..new }])
+        };
+        self.turn(key.account, &key.domain, renew).await.map(drop)
     }
 
-    /// Forgets a key. Durable when it returns.
+    /// Forgets a key. If it signs, the next one does so in its place when it has been seen.
+    /// Durable when it returns.
     ///
     /// # Errors
     /// [`KeyRingError::StillNeeded`] unless forced, or what the table says.
@@ -295,12 +334,15 @@ impl KeyRing {
         force: bool,
     ) -> Result<(), KeyRingError> {
         if let Some(key) = self.0.keys.find(account, domain, selector)
-            && !force
             && key.state != KeyState::Next
         {
-            self.check_unneeded(&key)?;
+            match force {
+                true => self.retire(account, domain, selector, force).await?,
+                false => self.check_unneeded(&key)?,
+            }
         }
         self.0.keys.delete(account, domain, selector).await?;
+        self.0.changed.notify_one();
         self.0.open.write().remove(&(account, domain.clone(), selector.clone()));
         Ok(())
     }
@@ -316,24 +358,6 @@ impl KeyRing {
     fn check_domain(&self, account: AccountId, domain: &Domain) -> Result<(), KeyRingError> {
         let identity = self.0.identities.find(account, &IdentityName::Domain(domain.clone()));
         identity.map(drop).ok_or_else(|| KeyRingError::NotOurs(domain.clone()))
-    }
-
-    async fn edit(
-        &self,
-        account: AccountId,
-        domain: &Domain,
-        selector: &Selector,
-        edit: impl FnOnce(&mut DkimKey),
-    ) -> Result<(), KeyRingError> {
-        let change = |keys: &[Arc<DkimKey>]| {
-            let found = keys.iter().find(|key| key.selector == *selector);
-            let name = || selector.record_name(domain);
-            let mut key = DkimKey::clone(found.ok_or_else(|| Error::NotFound { what: "DKIM key", name: name() })?);
-            edit(&mut key);
-            Ok(vec![key])
-        };
-        self.0.keys.change(account, domain, change).await?;
-        Ok(())
     }
 
     /// RSA takes its time, so it is made on a thread that may block.
@@ -358,7 +382,8 @@ impl KeyRing {
         origin: KeyOrigin,
     ) -> Result<DkimKey, KeyRingError> {
         let now = self.0.clock.now();
-        let sealed = self.sealing()?.seal(key.to_der(), &DkimKey::context(account, &domain, &selector))?;
+        let sealing = self.0.sealer.key_beside(&self.0.keys.all())?;
+        let sealed = sealing.seal(key.to_der(), &DkimKey::context(account, &domain, &selector))?;
         Ok(DkimKey {
             account,
             domain,
@@ -369,6 +394,8 @@ impl KeyRing {
             origin,
             created: now,
             seen: None,
+            until: None,
+            replaces: None,
             public: key.public()?.record(),
             sealed: Sealed::new(sealed),
         })
@@ -377,39 +404,10 @@ impl KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRing").field("sealing", &self.0.sealing).finish_non_exhaustive()
+        f.debug_struct("KeyRing").field("sealer", &self.0.sealer).finish_non_exhaustive()
     }
 }
 
 fn context(key: &DkimKey) -> Vec<u8> {
     DkimKey::context(key.account, &key.domain, &key.selector)
-}
-
-/// What becomes of a domain's keys: for each kind that has a next one, that signs and the
-/// current one retires.
-fn rotated(
-    keys: &[Arc<DkimKey>],
-    domain: &Domain,
-    selector: Option<&Selector>,
-    force: bool,
-    now: Timestamp,
-) -> Result<Vec<DkimKey>, KeyRingError> {
-    let next = |algorithm| {
-        let of_kind = |key: &&Arc<DkimKey>| key.state == KeyState::Next && key.algorithm == algorithm;
-        let wanted = |key: &&Arc<DkimKey>| selector.is_none_or(|selector| key.selector == *selector);
-        // One that has been seen rather than one that has not, then the oldest.
-        keys.iter().filter(of_kind).filter(wanted).min_by_key(|key| (key.seen.is_none(), key.created, &key.selector))
-    };
-    let mut changed = Vec::new();
-    for algorithm in [DkimAlgorithm::RsaSha256, DkimAlgorithm::Ed25519Sha256] {
-        let Some(next) = next(algorithm) else { continue };
-        if next.seen.is_none() && !force {
-            return Err(KeyRingError::NotSeen(next.record_name()));
-        }
-        let current = keys.iter().filter(|key| key.state == KeyState::Current && key.algorithm == algorithm);
-        let retired = current.map(|key| DkimKey { state: KeyState::Retired, since: now, ..DkimKey::clone(key) });
-        changed.extend(retired);
-        changed.push(DkimKey { state: KeyState::Current, since: now, ..DkimKey::clone(next) });
-    }
-    if changed.is_empty() { Err(KeyRingError::NoNext(domain.clone())) } else { Ok(changed) }
 }

@@ -8,9 +8,13 @@
 mod error;
 mod keyring;
 mod pool;
+mod sealer;
 mod settings;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turn_tests;
+mod turns;
 
 use std::io;
 use std::sync::Arc;
@@ -24,6 +28,7 @@ use postrider_spool::Content;
 
 pub use error::KeyRingError;
 pub use keyring::{KeyRing, KeyRingDeps};
+pub use sealer::Sealer;
 pub use settings::DkimSettings;
 
 use pool::Pool;
