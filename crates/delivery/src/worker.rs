@@ -82,6 +82,7 @@ impl Worker {
             permit = site.gate.connection() => permit,
             () = self.stop.wait() => return,
         };
+        let mut messages: u32 = 0;
         while let Some((job, turn)) = self.next_job(&permit).await {
             let (shared, site) = (self.shared.clone(), self.site.clone());
             let mut attempt = Attempt::new(&shared, &site, job);
@@ -90,6 +91,7 @@ impl Worker {
             let reach = self.settling.along(running).await;
             if attempt.has_begun() {
                 turn.used();
+                messages = messages.saturating_add(1);
             }
             match reach {
                 Ok(Reach::Done) => self.settle(attempt.into_parts()),
@@ -111,7 +113,7 @@ impl Worker {
             }
             self.settling.make_room().await;
             self.tidy_connection().await;
-            if self.connection.as_ref().is_some_and(|connected| permit.must_yield(connected.messages)) {
+            if permit.must_yield(messages, self.shared.clock.instant()) {
                 return;
             }
         }
@@ -143,7 +145,7 @@ impl Worker {
                 return None;
             }
             self.progress.waits(Step::Turn);
-            let turn = self.turn().await?;
+            let turn = self.turn(permit).await?;
             // Another connection may have taken it, or its time was over.
             if let Some(job) = self.site.take() {
                 return Some((job, turn));
@@ -152,8 +154,9 @@ impl Worker {
     }
 
     /// Waits until the site may be sent the next message. A connection is not kept
-    /// for longer than it may be idle. `None` when the relay stops.
-    async fn turn(&mut self) -> Option<Turn> {
+    /// for longer than it may be idle. `None` when the relay stops, or others have
+    /// waited for the place for long enough.
+    async fn turn(&mut self, permit: &Permit) -> Option<Turn> {
         let idle = self.shared.config.load().settings.limits.connection_idle.as_duration();
         let site = self.site.clone();
         loop {
@@ -163,6 +166,7 @@ impl Worker {
                     biased;
                     turn = site.gate.turn() => Some(Some(turn)),
                     () = self.stop.wait() => None,
+                    () = permit.overdue() => None,
                     () = tokio::time::sleep(idle), if is_connected => Some(None),
                 }
             };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postrider_base::metrics::{Feedback, PauseKind, ShapingWait};
 use postrider_mail::{BounceKind, Domain, Severity, SmtpReply, Stage};
+use tokio::time::Instant;
 
 use super::feedback::{Effect, Rule, comparable};
 use super::governor::{Inner, SiteState};
@@ -15,9 +16,12 @@ use super::rules::SiteRules;
 use super::seats::Seat;
 use super::throttle::{LastReply, Throttle};
 
-/// While others wait for its place, a connection is given up after so many
-/// messages.
-const FAIR_TURN: u32 = 10;
+/// While others wait for a place, it is given up after so many messages, over
+/// however many connections.
+pub(crate) const FAIR_TURN: u32 = 10;
+
+/// The same after so long, with however few messages.
+const FAIR_TIME: Duration = Duration::from_secs(60);
 
 /// What the address that the system chooses is called.
 pub(super) const SYSTEM: &str = "system";
@@ -30,10 +34,12 @@ pub(crate) struct Gate {
     number: u64,
 }
 
-/// A place for one connection. Free again when dropped.
+/// A place for one connection at a time. Free again when dropped.
 pub(crate) struct Permit {
     site: Seat,
     provider: Option<Seat>,
+    /// When its holder has had it for [`FAIR_TIME`].
+    fair_until: Instant,
 }
 
 /// Leave to begin one message. Unless it is [`used`](Turn::used) it goes to the next
@@ -114,7 +120,7 @@ impl Gate {
             Some(provider) => Some(self.seat(&provider.throttle, ShapingWait::ProviderConnection).await),
             None => None,
         };
-        Permit { site, provider }
+        Permit { site, provider, fair_until: self.inner.clock.instant() + FAIR_TIME }
     }
 
     async fn seat(&self, throttle: &Throttle, wait: ShapingWait) -> Seat {
@@ -304,9 +310,17 @@ impl Permit {
         }
     }
 
-    /// Whether a connection that has had `messages` should be closed for the
-    /// sake of others.
-    pub(crate) fn must_yield(&self, messages: u32) -> bool {
-        messages >= FAIR_TURN && (self.site.is_wanted() || self.provider.as_ref().is_some_and(Seat::is_wanted))
+    /// As [`Permit::wanted`], for a holder who has something to send and may not
+    /// yet: not before he has had the place for a fair time.
+    pub(crate) async fn overdue(&self) {
+        tokio::time::sleep_until(self.fair_until).await;
+        self.wanted().await;
+    }
+
+    /// Whether the place should be given up for the sake of others, after so many
+    /// `messages` by its holder.
+    pub(crate) fn must_yield(&self, messages: u32, now: Instant) -> bool {
+        let has_had_enough = messages >= FAIR_TURN || now >= self.fair_until;
+        has_had_enough && (self.site.is_wanted() || self.provider.as_ref().is_some_and(Seat::is_wanted))
     }
 }

@@ -52,11 +52,15 @@ async fn lanes_of_a_site_share_its_connections() {
     assert!(first.as_mut().now_or_never().is_none());
     assert_eq!(world.metrics.shaping_waits.of(ShapingWait::SiteConnection).get(), 2, "one of all() as well");
     // A worker that is idle is told at once, a busy one after its fair turn.
-    assert!(!held[1].must_yield(1));
-    assert!(held[0].must_yield(10));
-    assert!(!held[1].must_yield(10), "one waits, one leaves");
+    let now = world.clock.instant();
+    assert!(!held[1].must_yield(1, now));
+    assert!(held[0].must_yield(10, now));
+    assert!(!held[1].must_yield(10, now), "one waits, one leaves");
     drop(held.remove(0));
-    assert!(first.as_mut().now_or_never().is_some());
+    let _kept = first.as_mut().now_or_never().expect("a place has become free");
+    let mut second = Box::pin(other.connection());
+    assert!(second.as_mut().now_or_never().is_none());
+    assert!(held[0].must_yield(0, now + MINUTE), "it has had its time");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,69 @@
+//! Places that lanes share: a backlog of one keeps nobody else out.
+
+use std::time::Duration;
+
+use postrider_delivery::Settings;
+use postrider_mail::MessageId;
+
+use crate::rig::{Rig, is_delivered};
+use crate::server::{Say, Server};
+use crate::shaped::shaped;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const ONE_PLACE: &str = "[provider.big]\nmx = [\".provider.example\"]\nconnections = 1\n";
+
+/// Two domains whose hosts are of one provider.
+async fn two_of_a_provider() -> Rig {
+    let rig = Rig::new().await;
+    rig.mx("busy.example", "mx1.provider.example", "198.51.100.1");
+    rig.mx("calm.example", "mx2.provider.example", "198.51.100.2");
+    rig
+}
+
+async fn send_to_busy(rig: &Rig, count: usize) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(rig.send(&["ann@busy.example"]).await);
+    }
+    ids
+}
+
+/// How long one message to the calm domain takes while the busy one has the place.
+async fn wait_of_calm(rig: &mut Rig, busy: &Server, settings: Settings) -> (Duration, usize) {
+    Server::start(&rig.net, "198.51.100.2:25");
+    rig.deliver(settings);
+    send_to_busy(rig, 60).await;
+    busy.until(|seen| !seen.messages.is_empty()).await;
+    let began = rig.clock.now();
+    let calm = rig.send(&["bob@calm.example"]).await;
+    assert!(is_delivered(&rig.outcome(calm).await));
+    (rig.clock.now().saturating_since(began), busy.seen().messages.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_connections_are_short_gives_its_place_up_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = two_of_a_provider().await;
+    // A second for the greeting: the backlog lasts.
+    let busy = Server::scripted(&rig.net, "198.51.100.1:25", |moment| match moment.line.as_str() {
+        "" => Say::After(Duration::from_secs(1), "220 mx ESMTP"),
+        _ => Say::Usual,
+    });
+    let rules = format!("{ONE_PLACE}[provider.big.site]\nmessages_per_connection = 5\n");
+    let (_, taken) = wait_of_calm(&mut rig, &busy, shaped(&dir, &rules)).await;
+    assert!(taken <= 25, "{taken}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_waits_for_its_turns_keeps_no_place_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = two_of_a_provider().await;
+    let busy = Server::start(&rig.net, "198.51.100.1:25");
+    let rules = format!("{ONE_PLACE}[site.\"mx1.provider.example\"]\nrate = \"1/h\"\n");
+    let (waited, taken) = wait_of_calm(&mut rig, &busy, shaped(&dir, &rules)).await;
+    assert!(waited <= 3 * MINUTE && taken == 1, "{waited:?} {taken}");
+    // Nor does it lose its turns.
+    tokio::time::sleep(5 * 60 * MINUTE).await;
+    let taken = busy.seen().messages.len();
+    assert!((5..=6).contains(&taken), "{taken}");
+}
