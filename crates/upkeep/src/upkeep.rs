@@ -181,12 +181,14 @@ impl Upkeep {
 }
 
 impl Shared {
-    /// Mails a link that takes the place of those mailed before.
+    /// Mails a link that takes the place of those mailed before. It is known before it is
+    /// mailed, so that nobody can follow it too early.
     pub(crate) async fn mail_link(&self, identity: &Identity, address: &EmailAddress) -> Result<(), Error> {
         let url = self.settings.link_url.as_deref().ok_or(Error::NoLinks)?;
         let (sent, serial) = (self.clock.now(), self.random.u64());
         let link = Link { account: identity.account, address: address.clone(), sent, serial };
-        let mailed = |identity: &mut Identity| identity.verification.link = Some(MailedLink { sent, serial });
+        let ours = Some(MailedLink { sent, serial });
+        let mailed = |identity: &mut Identity| identity.verification.link = ours.clone();
         self.accounts.identities().change(identity.account, &identity.name, mailed).await?;
         let url = format!("{}/verify?t={}", url.trim_end_matches('/'), link.token(&self.mac_key));
         let text = notices::link_text(self.submission.settings().hostname(), identity, &url);
@@ -196,9 +198,22 @@ impl Shared {
             subject: "Please confirm that mail may be sent in your name",
             text: &text,
         };
-        let id = self.submission.write(letter).await.map_err(|error| Error::NotMailed(error.to_string()))?;
-        tracing::info!(account = %identity.account, %id, "a link was mailed to {address}");
-        Ok(())
+        match self.submission.write(letter).await {
+            Ok(id) => {
+                tracing::info!(account = %identity.account, %id, "a link was mailed to {address}");
+                Ok(())
+            }
+            Err(error) => {
+                // Nobody can follow it: the next round mails another.
+                let unmailed = |identity: &mut Identity| {
+                    if identity.verification.link == ours {
+                        identity.verification.link = None;
+                    }
+                };
+                self.accounts.identities().change(identity.account, &identity.name, unmailed).await?;
+                Err(Error::NotMailed(error.to_string()))
+            }
+        }
     }
 
     /// Logs a change and mails it.
