@@ -232,8 +232,12 @@ fn reason(from: &Domain, spf: &[Identifier<'_>], dkim: &[Identifier<'_>], report
     format!("{}; {}", of("SPF", report.spf, spf), of("DKIM", report.dkim, dkim))
 }
 
-/// Whether a domain stands for that of From (RFC 9989 section 4.10.2).
-async fn is_aligned(
+/// Whether a domain stands for that of From (RFC 9989 section 4.10.2), whose organizational
+/// domain [`DomainPolicy::organization`] says.
+///
+/// # Errors
+/// A temporary failure of the DNS.
+pub async fn is_aligned(
     resolver: &dyn Resolver,
     domain: &str,
     from: &Domain,

@@ -1,39 +1,70 @@
 //! Whether what authenticates the mail stands for the domain of From, and what the domain asks
 //! of receivers otherwise.
 
-use postrider_dns::Resolver;
-use postrider_mailauth::verify::dmarc::{Disposition, DmarcReport, DmarcResult, DomainPolicy, Identifier, evaluate};
+use postrider_dns::{DnsError, Resolver};
+use postrider_mail::Domain;
+use postrider_mailauth::verify::dmarc::{
+    Disposition, DmarcReport, DmarcResult, DomainPolicy, Identifier, evaluate, is_aligned,
+};
 
 use super::Finding;
 use super::domain::DomainFacts;
 
 /// `signs`: a published key signs. `passes`: SPF passes for all sources.
 pub(super) async fn examine(resolver: &dyn Resolver, facts: &DomainFacts, signs: bool, passes: bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if facts.signs && !facts.keys.is_empty() {
-        findings.push(alignment("alignment-dkim", "signatures (d=)", facts, facts.key_domain.as_str()));
-    }
-    findings.push(alignment("alignment-spf", "return paths", facts, facts.envelope.as_str()));
     let identifier = |domain, passes| [Identifier { domain, passes, temporary: false }];
     let spf = identifier(facts.envelope.as_str(), passes);
     let dkim = identifier(facts.key_domain.as_str(), signs);
     let report = evaluate(resolver, &facts.domain, &spf, &dkim).await;
+    let mut findings = Vec::new();
+    if facts.signs && !facts.keys.is_empty() {
+        let aligned = is_relaxed(resolver, facts, &facts.key_domain, &report).await;
+        findings.push(alignment("alignment-dkim", "signatures (d=)", facts, &facts.key_domain, aligned));
+    }
+    let aligned = is_relaxed(resolver, facts, &facts.envelope, &report).await;
+    findings.push(alignment("alignment-spf", "return paths", facts, &facts.envelope, aligned));
     findings.push(policy(facts, &report));
     findings
 }
 
-fn alignment(check: &str, what: &str, facts: &DomainFacts, domain: &str) -> Finding {
-    let from = facts.domain.as_str();
-    let within = |inner: &str, outer: &str| inner.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'));
+/// Whether a domain stands for that of From where the policy is relaxed. Without a policy
+/// there is no organizational domain: then what lies within the other is taken to have the same.
+async fn is_relaxed(
+    resolver: &dyn Resolver,
+    facts: &DomainFacts,
+    domain: &Domain,
+    report: &DmarcReport,
+) -> Result<bool, DnsError> {
+    let Some(policy) = &report.policy else {
+        let within = |inner: &str, outer: &str| inner.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'));
+        let (domain, from) = (domain.as_str(), facts.domain.as_str());
+        return Ok(within(domain, from) || within(from, domain));
+    };
+    is_aligned(resolver, domain.as_str(), &facts.domain, &policy.organization, false).await
+}
+
+fn alignment(
+    check: &str,
+    what: &str,
+    facts: &DomainFacts,
+    domain: &Domain,
+    relaxed: Result<bool, DnsError>,
+) -> Finding {
+    let from = &facts.domain;
     if domain == from {
         return Finding::pass(check, domain, format!("{what} are in the domain of From: aligned, strict and relaxed"));
     }
-    if within(domain, from) || within(from, domain) {
-        let words = format!("{what} are in {domain}: aligned where the policy is relaxed, not where it is strict");
-        return Finding::pass(check, domain, words);
+    match relaxed {
+        Ok(true) => {
+            let words = format!("{what} are in {domain}: aligned where the policy is relaxed, not where it is strict");
+            Finding::pass(check, domain, words)
+        }
+        Ok(false) => {
+            let words = format!("{what} are in {domain}, which does not stand for {from}: not aligned");
+            Finding::warn(check, domain, words, format!("give {from} a MAIL FROM domain or a key of its own"))
+        }
+        Err(error) => Finding::warn(check, domain, format!("not known: {error}"), "ask again"),
     }
-    let words = format!("{what} are in {domain}, which does not stand for {from}: not aligned");
-    Finding::warn(check, domain, words, format!("give {from} a MAIL FROM domain or a key of its own"))
 }
 
 fn policy(facts: &DomainFacts, report: &DmarcReport) -> Finding {

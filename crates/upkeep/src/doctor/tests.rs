@@ -54,6 +54,21 @@ fn world() -> Zones {
     zones
 }
 
+#[tokio::test]
+async fn siblings_stand_for_each_other_under_one_policy() {
+    let zones = world();
+    let mut facts = facts();
+    facts.domain = "news.example.com".parse().unwrap();
+    let alignment = async |zones: &Zones, facts: &DomainFacts| {
+        let findings = dmarc::examine(zones, facts, true, true).await;
+        ["alignment-dkim", "alignment-spf"].map(|check| of(&findings, check).verdict)
+    };
+    assert_eq!(alignment(&zones, &facts).await, [Verdict::Pass, Verdict::Pass]);
+    // A domain that lies within the other, and is of another organization.
+    zones.add_txt("_dmarc.news.example.com", "v=DMARC1; p=none; psd=n");
+    assert_eq!(alignment(&zones, &facts).await, [Verdict::Warn, Verdict::Warn]);
+}
+
 struct Office {
     net: SimNet,
     clock: Clock,
@@ -188,6 +203,9 @@ async fn each_fault_is_found() {
             zones.remove("example.com");
         }),
         ("alignment-spf", Warn, "does not stand for", |_, facts| facts.envelope = "relay.example".parse().unwrap()),
+        ("alignment-spf", Warn, "not known", |zones, _| {
+            zones.fail("_dmarc.bounce.example.com", Failure::ServFail);
+        }),
         ("dmarc", Warn, "large receivers ask", |zones, _| {
             zones.remove("_dmarc.example.com");
         }),
