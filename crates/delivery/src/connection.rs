@@ -14,11 +14,11 @@ use postrider_base::{BoxStream, Scope};
 use postrider_mail::{MessageId, Remote, Stage, TlsInfo};
 use postrider_smtp::{Action, Conversation, Ended, Gate, Transaction, TransactionResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::finding::Finding;
 use crate::progress::Progress;
+use crate::slots::Slot;
 use crate::tls::Level;
 
 /// Room for the replies to a pipelined group.
@@ -49,7 +49,8 @@ pub(crate) struct Connection {
     write_failed: bool,
     timed_out: bool,
     _counted: Held,
-    _slot: OwnedSemaphorePermit,
+    /// Given up when others want it more.
+    pub(crate) slot: Slot,
 }
 
 /// Between a message's final dot and the reply to it nobody knows what became
@@ -99,7 +100,7 @@ impl Connection {
         opened: Instant,
         progress: Arc<Progress>,
         counted: Held,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
     ) -> Self {
         Self {
             stream,
@@ -115,7 +116,7 @@ impl Connection {
             write_failed: false,
             timed_out: false,
             _counted: counted,
-            _slot: slot,
+            slot,
         }
     }
 

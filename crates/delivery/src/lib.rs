@@ -42,6 +42,7 @@ pub mod shaping;
 mod site;
 mod site_view;
 mod sites;
+mod slots;
 mod smarthost;
 mod sought;
 mod source;
@@ -75,6 +76,7 @@ use settings::Limits;
 use shaping::Governor;
 use site::Site;
 use sites::Sites;
+use slots::Slots;
 use source::Sources;
 use sts::{PolicyView, Sts};
 use tlsrpt::TlsReports;
@@ -145,7 +147,7 @@ impl Delivery {
         let governor = Governor::new(rules, &deps.store, &deps.clock, &deps.metrics)?;
         let shared = Arc::new(Shared {
             sites: Sites::new(deps.spool.clone(), deps.clock.clone(), governor.clone()),
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            connections: Slots::new(limits.connections),
             ready: Arc::new(Semaphore::new(limits.ready)),
             lookups: Arc::new(Semaphore::new(limits.lookups)),
             known: KnownHosts::new(limits.known_hosts, deps.metrics.outbound_known_hosts.clone()),
@@ -249,7 +251,7 @@ struct Shared {
     tls_reports: TlsReports,
     sites: Sites,
     /// A place for each open connection.
-    connections: Arc<Semaphore>,
+    connections: Arc<Slots>,
     /// A place for each claim.
     ready: Arc<Semaphore>,
     /// A place for each lookup.
@@ -267,7 +269,7 @@ impl Shared {
         let config = self.config.load();
         let now = &config.settings.limits;
         for (places, before, now) in [
-            (&self.connections, before.connections, now.connections),
+            (self.connections.places(), before.connections, now.connections),
             (&self.ready, before.ready, now.ready),
             (&self.lookups, before.lookups, now.lookups),
         ] {

@@ -137,10 +137,10 @@ impl Opening<'_> {
 
     async fn attempt(&self, tls: TlsUse, policy: &HostPolicy, stop: &mut Stop) -> Result<Connection, Closed> {
         let progress = self.progress;
-        progress.waits_for_slot(self.shared.connections.available_permits() == 0);
+        progress.waits_for_slot(self.shared.connections.are_taken());
         let slot = tokio::select! {
             biased;
-            slot = self.shared.connections.clone().acquire_owned() => slot.map_err(|_| Closed::Stopped)?,
+            slot = self.shared.connections.take() => slot.ok_or(Closed::Stopped)?,
             () = stop.wait() => return Err(Closed::Stopped),
         };
         progress.waits_for_slot(false);

@@ -14,8 +14,9 @@ use crate::connection::{Connection, Stop};
 use crate::progress::{Progress, Step};
 use crate::report::Results;
 use crate::settle::Settling;
-use crate::shaping::{Permit, Turn};
+use crate::shaping::{FAIR_TURN, Permit, Turn};
 use crate::site::{Job, Site};
+use crate::slots::Slot;
 use crate::walk::Refused;
 
 /// Runs until the site has nothing for it, or the relay stops.
@@ -132,13 +133,15 @@ impl Worker {
                 Some(_) => self.shared.config.load().settings.limits.connection_idle.as_duration(),
                 None => Duration::ZERO,
             };
+            let slot = self.connection.as_ref().map(|connected| &connected.connection.slot);
             let work = async {
                 tokio::select! {
                     biased;
                     () = self.stop.wait() => false,
                     is_there = self.site.work(idle) => is_there,
-                    // Idle, while another lane waits for the place.
+                    // Idle, while another lane waits for the place, or another site for one of all.
                     () = permit.wanted() => false,
+                    () = wanted(slot) => false,
                 }
             };
             if !self.settling.along(work).await {
@@ -196,7 +199,8 @@ impl Worker {
         let most = self.site.gate.rules().messages_per_connection;
         let oldest = self.shared.config.load().settings.limits.connection_age.as_duration();
         let age = self.shared.clock.instant().duration_since(connected.connection.opened);
-        if connected.is_used_up() || connected.messages >= most || age >= oldest {
+        let is_wanted = connected.messages >= FAIR_TURN && connected.connection.slot.is_wanted();
+        if connected.is_used_up() || connected.messages >= most || age >= oldest || is_wanted {
             self.close().await;
         }
     }
@@ -205,5 +209,13 @@ impl Worker {
         if let Some(connected) = self.connection.take() {
             self.settling.along(connected.connection.quit(&mut self.stop)).await;
         }
+    }
+}
+
+/// Resolves when somebody waits for this place among all that the relay may have.
+async fn wanted(slot: Option<&Slot>) {
+    match slot {
+        Some(slot) => slot.wanted().await,
+        None => std::future::pending().await,
     }
 }

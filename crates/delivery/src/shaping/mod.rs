@@ -29,7 +29,7 @@ mod view;
 pub use desk::PauseRequest;
 pub use view::{FeedbackView, PauseView, ProviderView, ReplyView, RuleView, ShapingView, SiteShaping, StateView};
 
-pub(crate) use gate::{Action, Gate, Heard, Permit, Turn};
+pub(crate) use gate::{Action, FAIR_TURN, Gate, Heard, Permit, Turn};
 pub(crate) use governor::Governor;
 pub(crate) use look::{Bounds, GateLook};
 pub(crate) use pause::{Ended, Pause};

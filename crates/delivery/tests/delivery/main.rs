@@ -27,6 +27,7 @@ mod shaped;
 mod shutdown;
 mod sites;
 mod slots;
+mod slots;
 mod sources;
 mod sts;
 mod suppression;
