@@ -71,10 +71,26 @@ struct Plan {
     until: Option<Instant>,
 }
 
-/// A lookup has ended.
+/// A step of a lookup has ended.
 struct News {
     domain: Domain,
-    answer: Result<(Way, Duration), Finding>,
+    answer: Result<Known, Finding>,
+}
+
+/// What a lookup has come to.
+enum Known {
+    /// The way of the domain, and for how long it is.
+    Way(Way, Duration),
+    /// Its hosts. Its policy has to be fetched.
+    Hosts(Hosts),
+}
+
+/// What the DNS says of a domain.
+struct Hosts {
+    target: Target,
+    holds: Duration,
+    /// The id of its policy.
+    announced: Option<String>,
 }
 
 /// What a task reports however it ends, be it by a panic: others wait for it.
@@ -133,7 +149,7 @@ impl Dispatcher {
                 Step::Resource => self.count_recalled(shared.sites.resource()),
                 Step::Nothing => {}
                 Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
-                Step::News(News { domain, answer }) => self.arrive(&domain, answer),
+                Step::News(News { domain, answer }) => self.arrive(domain, answer),
                 Step::Stop => break,
                 Step::Failed => {
                     tracing::error!("the spool has failed: no delivery starts any more");
@@ -154,6 +170,7 @@ impl Dispatcher {
         if config.generation != self.generation {
             self.generation = config.generation;
             self.plans.clear();
+            self.sought.let_all_in();
         }
         let domain = &job.claim.queue.domain;
         let is_valid = |plan: &&Plan| plan.until.is_none_or(|until| self.shared.clock.instant() < until);
@@ -197,23 +214,43 @@ impl Dispatcher {
         if !self.sought.add(job, config.generation, &config.settings.limits) {
             return;
         }
-        let shared = self.shared.clone();
+        let (shared, config, of) = (self.shared.clone(), config.clone(), domain.clone());
+        self.ask(domain, async move { look_up(&shared, &config, &of).await });
+    }
+
+    /// Has a task do a step of a lookup, and tell what came of it.
+    fn ask(&self, domain: Domain, step: impl Future<Output = Result<Known, Finding>> + Send + 'static) {
         let answer = Err(Finding::internal("the lookup failed"));
         let report = self.report(News { domain: domain.clone(), answer });
-        let config = config.clone();
+        let shared = self.shared.clone();
         self.shared.scope.spawn("lookup", async move {
             tokio::select! {
                 biased;
-                answer = look_up(&shared, &config, &domain) => report.say(News { domain: domain.clone(), answer }),
+                answer = step => report.say(News { domain, answer }),
                 () = shared.scope.cancelled() => {}
             }
         });
     }
 
-    /// A lookup has ended: those that waited for it go on.
-    fn arrive(&mut self, domain: &Domain, answer: Result<(Way, Duration), Finding>) {
-        let Some((Waiting { generation, jobs, .. }, left)) = self.sought.end(domain) else { return };
+    /// A step of a lookup has ended: the next one begins, or those that waited go on.
+    fn arrive(&mut self, domain: Domain, answer: Result<Known, Finding>) {
         let config = self.shared.config.load_full();
+        match answer {
+            Ok(Known::Hosts(hosts)) => {
+                if self.sought.fetch(&domain, &config.settings.limits) {
+                    let (shared, config, of) = (self.shared.clone(), config.clone(), domain.clone());
+                    self.ask(domain, async move { find_policy(&shared, &config, &of, hosts).await });
+                }
+            }
+            Ok(Known::Way(way, holds)) => self.end(&config, &domain, Ok((way, holds))),
+            Err(finding) => self.end(&config, &domain, Err(finding)),
+        }
+        self.sought.let_in(&config.settings.limits);
+    }
+
+    /// A lookup has ended: those that waited for it go on.
+    fn end(&mut self, config: &Config, domain: &Domain, answer: Result<(Way, Duration), Finding>) {
+        let Some((Waiting { generation, jobs, .. }, left)) = self.sought.end(domain) else { return };
         match answer {
             // The domain may have another route by now.
             _ if generation != config.generation => jobs.into_iter().for_each(|job| self.dispatch(job)),
@@ -221,13 +258,12 @@ impl Dispatcher {
                 let until = Some(self.shared.clock.instant() + holds);
                 self.remember(domain.clone(), Plan { way: way.clone(), until });
                 for job in jobs {
-                    self.send(&config, &way, job);
+                    self.send(config, &way, job);
                 }
             }
             Err(finding) => self.refuse(jobs, &finding),
         }
         left.iter().for_each(|queue| self.shared.spool.unpark(queue));
-        self.sought.let_in(&config.settings.limits);
     }
 
     fn send(&mut self, config: &Config, way: &Way, mut job: Job) {
@@ -316,9 +352,9 @@ impl Dispatcher {
     }
 }
 
-/// Asks the DNS for the hosts of `domain`, and at the same time for its policy. A
-/// policy that has to be fetched keeps nobody else from looking up.
-async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(Way, Duration), Finding> {
+/// Asks the DNS for the hosts of `domain`, and at the same time for its policy. One that
+/// has to be fetched is another step, so that it keeps nobody else from looking up.
+async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<Known, Finding> {
     let limit = config.settings.timeouts.lookup.as_duration();
     let (found, announced) = {
         let _turn = shared.lookups.acquire().await;
@@ -326,18 +362,28 @@ async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<(W
         tokio::join!(timeout(limit, finding), shared.sts.announced(config, domain))
     };
     let (target, holds) = found.unwrap_or_else(|_| Err(Finding::no_dns(domain.as_str())))?;
+    let hosts = Hosts { target, holds, announced };
+    match shared.sts.has_to_fetch(config, domain, hosts.announced.as_deref()) {
+        true => Ok(Known::Hosts(hosts)),
+        false => find_policy(shared, config, domain, hosts).await,
+    }
+}
+
+/// The way to these hosts of `domain` by its policy, which is fetched if need be.
+async fn find_policy(shared: &Shared, config: &Config, domain: &Domain, hosts: Hosts) -> Result<Known, Finding> {
+    let Hosts { target, holds, announced } = hosts;
     let known = shared.sts.find(config, domain, announced.as_deref()).await;
     let known = known.map_err(|_| Finding::no_tls(&format!("the MTA-STS policy of {domain} cannot be read here")))?;
     if let Some(error) = &known.failed {
         shared.tls_reports.note_fetch(&config.settings, domain, error);
     }
     let holds = known.holds.map_or(holds, |policy| policy.min(holds));
-    let target = shared.governor.split(domain, target);
-    let way = sts::apply(target, domain, known.policy.as_ref());
+    let named = |target| shared.governor.split(domain, target);
+    let way = sts::apply(target, domain, known.policy.as_ref(), named);
     if way.is_closed() {
         shared.tls_reports.note_unmatched(&config.settings, domain);
     }
-    Ok((way, holds))
+    Ok(Known::Way(way, holds))
 }
 
 enum Step {

@@ -148,17 +148,30 @@ impl Parked {
         let meant = self.places.iter().filter(|(queue, _)| is_meant(queue));
         let mut meant: Vec<_> = meant.map(|(queue, (number, _))| (*number, queue.clone())).collect();
         meant.sort_unstable();
-        meant.iter().for_each(|(_, queue)| self.remove(queue));
+        for (_, queue) in &meant {
+            self.remove(queue);
+        }
         meant.into_iter().map(|(_, queue)| queue).collect()
     }
 
     /// Lets the next one go.
     pub(crate) fn pop(&mut self) -> Option<QueueKey> {
+        self.next().map(|(queue, _)| queue)
+    }
+
+    /// Adds all of others.
+    pub(crate) fn append(&mut self, others: &mut Self) {
+        while let Some((queue, until)) = others.next() {
+            self.add(queue, until);
+        }
+    }
+
+    fn next(&mut self) -> Option<(QueueKey, Timestamp)> {
         loop {
             let next = self.order.next(|_, line| (line.pop_first(), !line.is_empty()))?;
             if let Some((_, queue)) = next {
-                self.remove(&queue);
-                return Some(queue);
+                let until = self.remove(&queue)?;
+                return Some((queue, until));
             }
         }
     }
@@ -183,8 +196,9 @@ impl Parked {
         over
     }
 
-    fn remove(&mut self, queue: &QueueKey) {
-        let Some((number, until)) = self.places.remove(queue) else { return };
+    /// Until when it would have been here.
+    fn remove(&mut self, queue: &QueueKey) -> Option<Timestamp> {
+        let (number, until) = self.places.remove(queue)?;
         self.times.remove(&(until, queue.clone()));
         if self.places.is_empty() {
             // The empty lines, too.
@@ -192,6 +206,7 @@ impl Parked {
         } else {
             self.order.of(&queue.account).remove(&number);
         }
+        Some(until)
     }
 }
 

@@ -160,6 +160,12 @@ impl Sts {
         policy_id(&records.value)
     }
 
+    /// Whether [`Sts::find`] has to fetch a policy before it can say anything.
+    pub(crate) fn has_to_fetch(&self, config: &Config, domain: &Domain, announced: Option<&str>) -> bool {
+        let Some(id) = announced.filter(|_| config.settings.tls.mta_sts) else { return false };
+        !self.has_failed(domain) && !matches!(self.kept(domain), Ok(Some(kept)) if kept.id == id)
+    }
+
     /// The policy of `domain`, which announces the one with this id, if any. What
     /// is kept is used as long as nothing newer is announced or can be had, until
     /// it expires (RFC 8461 section 5.1).
@@ -218,8 +224,7 @@ impl Sts {
         id: &str,
         used_at: Timestamp,
     ) -> Result<Kept, Option<FetchError>> {
-        let now = self.0.clock.instant();
-        if self.0.failures.lock().get(domain).is_some_and(|at| now.duration_since(*at) < RETRY) {
+        if self.has_failed(domain) {
             return Err(None);
         }
         let _turn = self.0.fetches.acquire().await;
@@ -245,6 +250,12 @@ impl Sts {
                 Err(Some(error))
             }
         }
+    }
+
+    /// Whether a fetch failed lately.
+    fn has_failed(&self, domain: &Domain) -> bool {
+        let now = self.0.clock.instant();
+        self.0.failures.lock().get(domain).is_some_and(|at| now.duration_since(*at) < RETRY)
     }
 
     fn remember_failure(&self, domain: &Domain) {
