@@ -1,6 +1,6 @@
-//! Round after round: what is due is looked at.
+//! Round after round: what is due is looked at, some at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use postrider_account::{Error, Identity, IdentityName, VerificationStatus};
 use postrider_base::metrics::Look;
 use postrider_base::{Scope, Timestamp};
 use postrider_mail::AccountId;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 
 use crate::link;
 use crate::look;
@@ -39,60 +39,108 @@ enum Subject {
 
 /// Works until the scope ends.
 pub(crate) async fn run(shared: Arc<Shared>, scope: Scope) {
-    let mut schedule = HashMap::new();
-    loop {
-        let round = async {
-            let wait = round(&shared, &mut schedule).await;
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = shared.nudge.notified() => {}
-            }
-        };
-        tokio::select! {
-            () = round => {}
-            () = scope.cancelled() => return,
-        }
+    let wake = shared.clock.now();
+    let mut rounds = Rounds {
+        shared,
+        schedule: HashMap::new(),
+        due: VecDeque::new(),
+        looks: JoinSet::new(),
+        running: HashMap::new(),
+        wake,
+    };
+    tokio::select! {
+        () = rounds.run() => {}
+        () = scope.cancelled() => {}
     }
 }
 
-/// Looks at everything that is due; says when something will be.
-async fn round(shared: &Arc<Shared>, schedule: &mut HashMap<Task, Timestamp>) -> Duration {
-    let mut due = Vec::new();
-    let mut kept = HashMap::with_capacity(schedule.len());
-    let now = shared.clock.now();
-    for identity in shared.accounts.identities().all() {
-        for (subject, status, checked) in subjects(&identity) {
-            let task = Task { account: identity.account, name: identity.name.to_string(), subject };
-            let at = schedule.get(&task).copied().unwrap_or_else(|| first(shared, status, checked, now));
-            // Its status may have changed since.
-            let at = at.min(now.saturating_add(interval(shared, status) * (100 + u32::from(JITTER_PERCENT)) / 100));
-            kept.insert(task.clone(), at);
-            if at <= now {
-                due.push((task, identity.clone()));
+/// What will be looked at, and what is. Name servers that do not answer take up some of the
+/// looks that may run at once, and nobody waits for them besides.
+struct Rounds {
+    shared: Arc<Shared>,
+    schedule: HashMap<Task, Timestamp>,
+    /// What waits for a look, the longest first.
+    due: VecDeque<(Task, Arc<Identity>)>,
+    looks: JoinSet<()>,
+    running: HashMap<Id, (Task, Arc<Identity>)>,
+    /// When the next round begins.
+    wake: Timestamp,
+}
+
+impl Rounds {
+    async fn run(&mut self) {
+        self.plan();
+        loop {
+            self.start();
+            let wait = self.wake.saturating_since(self.shared.clock.now()).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => self.plan(),
+                () = self.shared.nudge.notified() => self.plan(),
+                Some(ended) = self.looks.join_next_with_id() => {
+                    self.settle(ended.map_or_else(|error| error.id(), |(id, ())| id));
+                }
             }
         }
     }
-    *schedule = kept;
-    let mut looks = JoinSet::new();
-    for (task, identity) in &due {
-        while looks.len() >= shared.settings.lookups {
-            looks.join_next().await;
+
+    /// Finds everything that is due and is not being looked at.
+    fn plan(&mut self) {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let running: HashSet<&Task> = self.running.values().map(|(task, _)| task).collect();
+        let mut kept = HashMap::with_capacity(self.schedule.len());
+        let mut due = Vec::new();
+        self.wake = now.saturating_add(PAUSE);
+        for identity in shared.accounts.identities().all() {
+            for (subject, status, checked) in subjects(&identity) {
+                let task = Task { account: identity.account, name: identity.name.to_string(), subject };
+                let at = self.schedule.get(&task).copied().unwrap_or_else(|| first(shared, status, checked, now));
+                // Its status may have changed since.
+                let at = at.min(now.saturating_add(interval(shared, status) * (100 + u32::from(JITTER_PERCENT)) / 100));
+                if at > now {
+                    self.wake = self.wake.min(at);
+                } else if !running.contains(&task) {
+                    due.push((at, task.clone(), identity.clone()));
+                }
+                kept.insert(task, at);
+            }
         }
-        let (shared, identity, subject) = (shared.clone(), identity.clone(), task.subject);
-        looks.spawn(async move { look(&shared, &identity, subject).await });
+        self.schedule = kept;
+        due.sort_by_key(|(at, ..)| *at);
+        self.due = due.into_iter().map(|(_, task, identity)| (task, identity)).collect();
     }
-    while looks.join_next().await.is_some() {}
-    let now = shared.clock.now();
-    for (task, identity) in due {
-        let current = shared.accounts.identities().find(identity.account, &identity.name).unwrap_or(identity);
-        if let Some((_, status, _)) = subjects(&current).find(|(subject, ..)| *subject == task.subject) {
-            schedule.insert(task, next(shared, status, now));
+
+    /// Begins as many looks as there is room for.
+    fn start(&mut self) {
+        while self.looks.len() < self.shared.settings.lookups
+            && let Some((task, identity)) = self.due.pop_front()
+        {
+            let (shared, planned, subject) = (self.shared.clone(), identity.clone(), task.subject);
+            let look = self.looks.spawn(async move {
+                // It may have changed while it waited.
+                if let Some(identity) = shared.accounts.identities().find(planned.account, &planned.name) {
+                    look(&shared, &identity, subject).await;
+                }
+            });
+            self.running.insert(look.id(), (task, identity));
+        }
+    }
+
+    /// Says when what was looked at will be again.
+    fn settle(&mut self, look: Id) {
+        let Some((task, identity)) = self.running.remove(&look) else { return };
+        let current = self.shared.accounts.identities().find(identity.account, &identity.name);
+        let status = current.and_then(|current| {
+            subjects(&current).find(|(subject, ..)| *subject == task.subject).map(|(_, status, _)| status)
+        });
+        if let Some(status) = status {
+            let at = next(&self.shared, status, self.shared.clock.now());
+            self.wake = self.wake.min(at);
+            self.schedule.insert(task, at);
         } else {
-            schedule.remove(&task);
+            self.schedule.remove(&task);
         }
     }
-    let next = schedule.values().min().map_or(PAUSE, |next| next.saturating_since(now));
-    next.clamp(Duration::from_millis(1), PAUSE)
 }
 
 /// What is looked at of an identity, the status of it, and when it was looked at last.

@@ -257,6 +257,21 @@ async fn no_answer_of_the_dns_fails_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_for_name_servers_that_are_silent() {
+    let world = World::with(|settings| settings.lookups = 2).await;
+    world.key(KeyState::Current).await;
+    world.zones.fail(RECORD, Failure::Silence);
+    world.create("example.com").await;
+    for address in ["ann@example.net", "bob@example.net"] {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        world.create(address).await;
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.identity("example.com").verification.checked, None, "it is being looked at");
+    assert_eq!(world.mails().await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_goes_is_looked_for_and_counts_as_there_meanwhile() {
     for wrong in [None, Some("v=DKIM1; p="), Some("v=DKIM1; k=rsa; p=MIIBother")] {
         let world = World::published().await;
