@@ -145,10 +145,11 @@ impl Delivery {
         let tls_reports = TlsReports::new(&deps.store, sts.clone(), &deps.clock, &deps.metrics);
         let rules = shaping::Shaping::new(&config.settings)?;
         let governor = Governor::new(rules, &deps.store, &deps.clock, &deps.metrics)?;
+        let ready = Arc::new(Semaphore::new(limits.ready));
         let shared = Arc::new(Shared {
-            sites: Sites::new(deps.spool.clone(), deps.clock.clone(), governor.clone()),
+            sites: Sites::new(deps.spool.clone(), deps.clock.clone(), governor.clone(), ready.clone()),
             connections: Slots::new(limits.connections),
-            ready: Arc::new(Semaphore::new(limits.ready)),
+            ready,
             lookups: Arc::new(Semaphore::new(limits.lookups)),
             known: KnownHosts::new(limits.known_hosts, deps.metrics.outbound_known_hosts.clone()),
             seeking: Mutex::default(),

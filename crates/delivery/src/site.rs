@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::lane::{Demand, Lane, responsible_domain};
 use crate::progress::Progress;
 use crate::ready::{Parked, Ready};
+use crate::settings::Limits;
 use crate::shaping::{Gate, Pause};
 use crate::sites::{Around, Key};
 use crate::source::Place;
@@ -45,6 +46,10 @@ const GROWTH: u64 = 10;
 /// more with each message that it took.
 const FIRST_READY: usize = 16;
 const READY_GROWTH: usize = 4;
+
+/// What delivery may hold at all is scarce when no more than one in so many places is
+/// free: then a lane holds no more than before it has taken a message.
+const SCARCE: usize = 4;
 
 /// How long a claim may wait here at least, from when it is due, or its connection
 /// is opened: the last attempt is due just when the message expires.
@@ -96,6 +101,8 @@ pub(crate) struct Site {
     /// What shaping says of it.
     pub(crate) gate: Gate,
     most_ready: usize,
+    /// What delivery may hold is scarce when fewer places are free.
+    scarce: usize,
     around: Arc<Around>,
     state: Mutex<State>,
     /// What its connections are doing.
@@ -173,7 +180,7 @@ impl State {
 }
 
 impl Site {
-    pub(crate) fn new(id: u64, key: Key, target: Arc<Target>, most_ready: usize, around: Arc<Around>) -> Arc<Self> {
+    pub(crate) fn new(id: u64, key: Key, target: Arc<Target>, limits: &Limits, around: Arc<Around>) -> Arc<Self> {
         let gate = around.governor.gate(&target, &key.1);
         let demand = match gate.rules().tls.demand() {
             Demand::Waived | Demand::Opportunistic => key.1.demand,
@@ -186,7 +193,8 @@ impl Site {
             key,
             target,
             gate,
-            most_ready,
+            most_ready: limits.ready_per_site,
+            scarce: limits.ready / SCARCE,
             around,
             state: Mutex::default(),
             tasks: Mutex::default(),
@@ -241,6 +249,9 @@ impl Site {
 
     /// How many claims may wait for a connection.
     fn room(&self, state: &State) -> usize {
+        if self.around.ready.available_permits() < self.scarce {
+            return FIRST_READY.min(self.most_ready);
+        }
         let taken = usize::try_from(state.delivered).unwrap_or(usize::MAX);
         taken.saturating_mul(READY_GROWTH).saturating_add(FIRST_READY).min(self.most_ready)
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use postrider_base::{Clock, Timestamp};
 use postrider_spool::Spool;
+use tokio::sync::Semaphore;
 
 use crate::SiteView;
 use crate::alarm::Alarms;
@@ -31,6 +32,8 @@ pub(crate) struct Around {
     pub(crate) spool: Spool,
     pub(crate) clock: Clock,
     pub(crate) governor: Governor,
+    /// A place for each job.
+    pub(crate) ready: Arc<Semaphore>,
     pub(crate) alarms: Alarms<Site>,
 }
 
@@ -43,9 +46,10 @@ pub(crate) struct Destination<'a> {
 }
 
 impl Sites {
-    pub(crate) fn new(spool: Spool, clock: Clock, governor: Governor) -> Self {
+    /// For jobs that have a place of `ready` each.
+    pub(crate) fn new(spool: Spool, clock: Clock, governor: Governor, ready: Arc<Semaphore>) -> Self {
         let alarms = Alarms::new(clock.clone());
-        let around = Arc::new(Around { spool, clock, governor, alarms });
+        let around = Arc::new(Around { spool, clock, governor, ready, alarms });
         Self { map: Mutex::default(), around, made: AtomicU64::new(0) }
     }
 
@@ -119,7 +123,7 @@ impl Sites {
         let Destination { generation, target, lane, limits } = to;
         map.entry((generation, lane)).or_insert_with_key(|key| {
             let id = self.made.fetch_add(1, Ordering::Relaxed);
-            Site::new(id, key.clone(), target.clone(), limits.ready_per_site, self.around.clone())
+            Site::new(id, key.clone(), target.clone(), limits, self.around.clone())
         })
     }
 }

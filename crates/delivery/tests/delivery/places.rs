@@ -1,11 +1,13 @@
 //! Places that lanes share: a backlog of one keeps nobody else out.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use postrider_delivery::Settings;
 use postrider_mail::MessageId;
 
-use crate::rig::{Rig, is_delivered};
+use crate::rig::{Rig, is_delivered, routes};
 use crate::server::{Say, Server};
 use crate::shaped::shaped;
 
@@ -66,4 +68,39 @@ async fn a_lane_that_waits_for_its_turns_keeps_no_place_from_others() {
     tokio::time::sleep(5 * 60 * MINUTE).await;
     let taken = busy.seen().messages.len();
     assert!((5..=6).contains(&taken), "{taken}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_sites_do_not_take_all_that_delivery_may_hold() {
+    let mut rig = Rig::new().await;
+    rig.mx("busy.example", "mx.busy.example", "198.51.100.1");
+    rig.mx("calm.example", "mx.calm.example", "198.51.100.2");
+    // It takes so much at first that its lane may hold a thousand.
+    let (asked, is_healed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counted, healed) = (asked.clone(), is_healed.clone());
+    let busy = Server::scripted(&rig.net, "198.51.100.1:25", move |moment| {
+        // The script is asked twice for each line.
+        let is_slow = moment.line.starts_with("MAIL") && counted.fetch_add(1, Ordering::Relaxed) >= 600;
+        match is_slow && !healed.load(Ordering::Relaxed) {
+            true => Say::After(4 * MINUTE, "250 ok"),
+            false => Say::Usual,
+        }
+    });
+    Server::start(&rig.net, "198.51.100.2:25");
+    let mut settings = routes(&[]);
+    settings.limits.ready = 400;
+    let ids = send_to_busy(&rig, 900).await;
+    rig.deliver(settings);
+    tokio::time::sleep(MINUTE).await;
+    let taken = busy.seen().messages.len();
+    assert!((250..350).contains(&taken), "{taken}");
+    let began = rig.clock.now();
+    let calm = rig.send(&["bob@calm.example"]).await;
+    assert!(is_delivered(&rig.outcome(calm).await));
+    let waited = rig.clock.now().saturating_since(began);
+    assert!(waited < MINUTE, "{waited:?}");
+    is_healed.store(true, Ordering::Relaxed);
+    for id in ids {
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
 }
