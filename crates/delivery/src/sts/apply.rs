@@ -41,9 +41,16 @@ impl Way {
 }
 
 /// The way to the hosts of `target`, which the DNS named, under the policy of
-/// `domain`.
-pub(crate) fn apply(target: Target, domain: &Domain, policy: Option<&Policy>) -> Way {
-    let Some(policy) = policy.filter(|policy| policy.mode == Mode::Enforce) else { return Way::of(Arc::new(target)) };
+/// `domain`. What is left of them is a target of its own; `named` gives each its name.
+pub(crate) fn apply(
+    target: Target,
+    domain: &Domain,
+    policy: Option<&Policy>,
+    named: impl Fn(Target) -> Target,
+) -> Way {
+    let Some(policy) = policy.filter(|policy| policy.mode == Mode::Enforce) else {
+        return Way::of(Arc::new(named(target)));
+    };
     let allowed = |host: &Host| matches!(host, Host::Name(name) if policy.allows(name));
     let hosts = target.hosts.iter().map(|group| group.iter().filter(|host| allowed(host)).cloned().collect::<Vec<_>>());
     let hosts: Vec<_> = hosts.filter(|group| !group.is_empty()).collect();
@@ -52,7 +59,7 @@ pub(crate) fn apply(target: Target, domain: &Domain, policy: Option<&Policy>) ->
             let text = format!("no mail host of {domain} is named by its MTA-STS policy");
             Err(Finding::no_tls(&text))
         }
-        false => Ok(Arc::new(Target::of_hosts(hosts, target.proved, true))),
+        false => Ok(Arc::new(named(Target::of_hosts(hosts, target.proved, true)))),
     };
-    Way { target: enforced, waived: Some(Arc::new(target)) }
+    Way { target: enforced, waived: Some(Arc::new(named(target))) }
 }

@@ -189,3 +189,20 @@ async fn turned_off_nobody_is_asked() {
     assert!(is_delivered(&world.deliver_one().await));
     assert_eq!((other.seen().messages.len(), world.rig.zones.queries("_mta-sts.example.com")), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_of_a_domain_hold_under_its_policy() {
+    let mut world = World::new("enforce").await;
+    let good = world.host(GOOD, Some("mx.example.com"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("shaping.toml");
+    std::fs::write(&file, "[domain.\"example.com\"]\nrate = \"1/h\"\n").unwrap();
+    world.settings.shaping.file = Some(file);
+    world.rig.deliver(world.settings.clone());
+    let (first, second) = (world.rig.send(&["ann@example.com"]).await, world.rig.send(&["bob@example.com"]).await);
+    let (first, second) = (world.rig.outcome(first).await, world.rig.outcome(second).await);
+    assert!(is_delivered(&first) && is_delivered(&second), "{first:?} {second:?}");
+    let (earlier, later) = (first.at.min(second.at), first.at.max(second.at));
+    assert!(later.saturating_since(earlier) >= HOUR - HOUR / 60, "{first:?} {second:?}");
+    assert_eq!(good.seen().messages.len(), 2);
+}
