@@ -281,10 +281,7 @@ impl Site {
         state.alarm = None;
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
         state.parked.over(now).iter().for_each(|queue| self.around.spool.unpark(queue));
-        // All that is aside: what has to wait on comes back here, and is known again.
-        for queues in [state.paused.over(now), state.sourceless.over(now)] {
-            self.recall(&mut state, &queues);
-        }
+        self.let_on(&mut state, now);
         let expired = state.ready.expired(now);
         self.unpark(&mut state);
         self.set_alarm(&mut state);

@@ -223,6 +223,16 @@ impl Due {
         self.schedule(key, now);
     }
 
+    /// Nothing but their own times keeps those back any more that are set aside in a queue;
+    /// when the next one of them comes.
+    pub(crate) fn let_on(&mut self, key: &QueueKey, now: Timestamp) -> Option<Timestamp> {
+        let queue = self.queues.get_mut(key)?;
+        queue.parked = false;
+        let next = queue.aside.as_ref().and_then(|aside| aside.next(now));
+        self.schedule(key, now);
+        next
+    }
+
     /// As [`Due::recall`], for what a selector means and nobody holds; how many messages.
     pub(crate) fn recall_selected(&mut self, selector: &Selector, now: Timestamp) -> u64 {
         let one = match selector {
@@ -237,9 +247,11 @@ impl Due {
         let mut count = 0;
         for key in keys {
             if let Some(Queue { aside: Some(aside), parked, .. }) = self.queues.get_mut(&key) {
+                let is_full = aside.is_full();
+                let recalled = aside.recall(|id| one.is_none_or(|one| one == id), now);
                 // With too many aside the rest of the queue waits for the same.
-                *parked &= one.is_some() || !aside.is_full();
-                count += aside.recall(|id| one.is_none_or(|one| one == id), now);
+                *parked &= !is_full || (one.is_some() && recalled == 0);
+                count += recalled;
             }
             self.schedule(&key, now);
         }

@@ -235,6 +235,13 @@ impl Spool {
         });
     }
 
+    /// As [`Spool::unpark`], for a queue of which messages are set aside
+    /// ([`Claim::set_aside`]): those whose time has come are handed out. When the next one
+    /// is, if one is left.
+    pub fn let_on(&self, queue: &QueueKey) -> Option<Timestamp> {
+        self.0.0.update(|state, now| state.due.let_on(queue, now))
+    }
+
     /// Keeps messages from being delivered, across restarts. Holding a queue,
     /// a domain or everything also holds what comes later. What is in
     /// delivery stays so.

@@ -63,6 +63,22 @@ impl Site {
         self.recall(&mut state, &queues)
     }
 
+    /// For some queues something that is aside comes back by itself, since what it waits
+    /// for or its message's time is over. The rest waits on.
+    pub(super) fn let_on(&self, state: &mut State, now: Timestamp) {
+        let State { paused, sourceless, .. } = state;
+        for waiting in [paused, sourceless] {
+            for queue in waiting.over(now) {
+                if let Some(next) = self.around.spool.let_on(&queue) {
+                    waiting.add(queue, next);
+                }
+            }
+        }
+        if state.is_free() {
+            state.pause = None;
+        }
+    }
+
     /// How many queues are looked at again.
     pub(super) fn recall(&self, state: &mut State, queues: &[QueueKey]) -> u64 {
         queues.iter().for_each(|queue| self.around.spool.recall(queue));

@@ -63,27 +63,27 @@ impl Site {
     /// Why this lane has left a message, or its queue, in the spool.
     pub(crate) fn why_left(&self, asked: &Asked<'_>) -> Option<Why> {
         let site = self.lane.site.to_string();
-        let (ready, is_paused, is_parked, pause) = {
+        let (ready, is_paused, is_sourceless, is_parked, pause) = {
             let state = self.state.lock();
-            let is_paused = state.paused.holds(asked.queue) || state.sourceless.holds(asked.queue);
-            (state.ready.len(), is_paused, state.parked.holds(asked.queue), state.pause.clone())
+            let [paused, sourceless, parked] =
+                [&state.paused, &state.sourceless, &state.parked].map(|queues| queues.holds(asked.queue));
+            (state.ready.len(), paused || sourceless, sourceless, parked, state.pause.clone())
         };
-        if is_paused {
-            let (domain, responsible) = (&asked.queue.domain, responsible_domain(asked.message));
-            return match (self.gate.pause_view(domain, responsible), pause) {
-                (Some(view), _) => Some(Why::Paused {
-                    site,
-                    name: view.name,
-                    source: view.source,
-                    signing_domain: view.signing_domain,
-                    by: view.kind.to_owned(),
-                    since: view.since,
-                    until: view.until,
-                    why: view.why,
-                }),
-                (None, Some((until, why))) => Some(Why::NoSource { site, until, why }),
-                (None, None) => Some(Why::Turn),
-            };
+        let view = is_paused.then(|| self.gate.pause_view(&asked.queue.domain, responsible_domain(asked.message)));
+        if let Some(view) = view.flatten() {
+            return Some(Why::Paused {
+                site,
+                name: view.name,
+                source: view.source,
+                signing_domain: view.signing_domain,
+                by: view.kind.to_owned(),
+                since: view.since,
+                until: view.until,
+                why: view.why,
+            });
+        }
+        if let Some((until, why)) = pause.filter(|_| is_sourceless) {
+            return Some(Why::NoSource { site, until, why });
         }
         is_parked.then_some(Why::Parked { site, ready })
     }

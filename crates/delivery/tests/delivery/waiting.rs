@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{AccountId, BounceKind, Disposition, MessageId};
 use postrider_spool::{Durability, OriginKind, QueueKey, Record, Selector};
 
@@ -68,6 +69,39 @@ async fn what_expires_while_it_waits_bounces_in_time_and_once() {
     senders.until(|seen| seen.messages.len() == 50).await;
     tokio::time::sleep(DAY).await;
     assert_eq!((senders.seen().messages.len(), rig.spool.stat().messages), (50, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_behind_a_pause_without_end_leaves_the_others_where_they_are() {
+    let mut rig = rig().await;
+    let server = Server::start(&rig.net, HOST);
+    let delivery = rig.deliver(routes(&[]));
+    let pause = PauseRequest { name: "example.com".into(), source: None, time: None, reason: None };
+    delivery.pause(pause).await.unwrap();
+    let began = rig.clock.now();
+    let (mut long, mut short) = (Vec::new(), Vec::new());
+    for n in 0..320u32 {
+        match n % 16 {
+            0 => short.push((n, send_for(&rig, "ann@example.com", HOUR + n * Duration::from_secs(60)).await)),
+            _ => long.push(rig.send(&["bob@example.com"]).await),
+        }
+    }
+    tokio::time::sleep(HOUR / 2).await;
+    assert_eq!(rig.spool.stat().young, 0);
+    let before = rig.disk.stats().reads;
+    for (n, id) in short {
+        let outcome = rig.outcome(id).await;
+        assert!(matches!(outcome.disposition, Disposition::Bounced(_)), "{outcome:?}");
+        assert_eq!(outcome.at.saturating_since(began), HOUR + n * Duration::from_secs(60));
+    }
+    // Those that expire are read, and a few of the feed's and the notifications'.
+    let reads = rig.disk.stats().reads - before;
+    assert!(reads < 300, "{reads}");
+    assert_eq!(delivery.resume("example.com", None).await.unwrap(), 1);
+    for id in long {
+        assert!(is_delivered(&rig.outcome(id).await));
+    }
+    assert_eq!(server.seen().messages.len(), 300);
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,6 +38,11 @@ impl Aside {
         self.slots.first()
     }
 
+    /// When the first one comes back after `now`.
+    pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        self.slots.iter().map(|(until, _)| *until).find(|until| *until > now)
+    }
+
     pub(super) fn contains(&self, id: MessageId) -> bool {
         self.until.contains_key(&id)
     }

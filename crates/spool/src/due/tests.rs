@@ -155,6 +155,41 @@ fn what_is_set_aside_lets_the_others_of_its_queue_pass() {
 }
 
 #[test]
+fn what_is_let_on_is_what_its_time_brings_back_and_the_rest_stays_aside() {
+    let (mut due, key) = (due(), key("a.example"));
+    for n in 0..1_001u32 {
+        due.add_fresh(&key, slot(10, n.into()), NOW);
+        let until = Timestamp::from_millis(5_000 + u64::from(n));
+        if !due.set_aside(&key, slot(10, n.into()), until, NOW) {
+            due.park(&key, true, NOW);
+        }
+    }
+    let at = Timestamp::from_millis;
+    assert!(due.take(9, at(5_001)).is_empty(), "too many are aside");
+    assert_eq!(due.let_on(&key, at(5_001)), Some(at(5_002)));
+    // Those two, and the one that there was no room for.
+    assert_eq!(due.take(9, at(5_001)).len(), 3);
+    assert_eq!(due.let_on(&key, at(9_000)), None);
+    assert_eq!(due.take(2_000, at(9_000)).len(), 998);
+}
+
+#[test]
+fn one_that_is_recalled_comes_though_too_many_are_aside() {
+    let (mut due, key) = (due(), key("a.example"));
+    let until = Timestamp::from_millis(5_000);
+    for n in 0..1_001u32 {
+        due.add_fresh(&key, slot(10, n.into()), NOW);
+        if !due.set_aside(&key, slot(10, n.into()), until, NOW) {
+            due.park(&key, true, NOW);
+        }
+    }
+    let [none, one] = [5_000, 700].map(|n| Selector::Message(slot(10, n).1));
+    assert_eq!((due.recall_selected(&none, NOW), taken(&mut due, 9).len()), (0, 0));
+    assert_eq!(due.recall_selected(&one, NOW), 1);
+    assert_eq!(taken(&mut due, 1), [slot(10, 700)]);
+}
+
+#[test]
 fn what_is_recalled_comes_before_what_was_due_later() {
     let (mut due, key) = (due(), key("a.example"));
     let all: Vec<Slot> = (0..6).map(|n| slot(10 + n, 100 - u128::from(n))).collect();
