@@ -190,7 +190,7 @@ impl Survey {
             Kind::MessageTags if !repeated => self.understood.tags = tags(&value),
             _ => {}
         }
-        self.capture(field, value);
+        self.capture(kind, field, value);
         Ok(kind)
     }
 
@@ -210,17 +210,29 @@ impl Survey {
         Ok((kind, repeated))
     }
 
-    /// Remembers the field as the client sent it, as long as whole fields fit.
-    fn capture(&mut self, field: &Field<'_>, value: Cow<'_, str>) {
+    /// Remembers the field as the client sent it, as long as whole fields fit. From, by
+    /// which the return path is chosen later, takes the room of those before it.
+    fn capture(&mut self, kind: Kind, field: &Field<'_>, value: Cow<'_, str>) {
         let original = &mut self.understood.original;
-        let len = field.name().len() + value.len() + ": \r\n".len();
+        let len = captured_len(field.name_str(), &value);
         if original.truncated || self.captured + len > MAX_CAPTURED {
             original.truncated = true;
-            return;
+            if kind != Kind::From || len > MAX_CAPTURED {
+                return;
+            }
+            while self.captured + len > MAX_CAPTURED
+                && let Some((name, value)) = original.fields.pop()
+            {
+                self.captured -= captured_len(&name, &value);
+            }
         }
         self.captured += len;
         original.fields.push((field.name_str().to_owned(), value.into_owned()));
     }
+}
+
+fn captured_len(name: &str, value: &str) -> usize {
+    name.len() + value.len() + ": \r\n".len()
 }
 
 fn push_field(out: &mut Vec<u8>, front: &str, value: &str, back: &str) {

@@ -153,6 +153,23 @@ fn the_clients_header_is_captured_up_to_a_whole_field() {
     assert_eq!(understood.original.fields.len(), 1);
 }
 
+#[test]
+fn of_a_long_header_the_author_is_kept() {
+    let captured = |message: &str| {
+        let (_, understood) = rewritten(message, Preserve::Auto).unwrap();
+        assert!(understood.original.truncated && understood.author.is_some());
+        let fields = understood.original.fields;
+        let room: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        assert!(room <= MAX_CAPTURED);
+        fields.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let long = |name: &str, len: usize| format!("{name}: {}\r\n", "x".repeat(len));
+    let (a, b, from) = (long("A", 9_000), long("B", 2_000), "From: ann@example.com\r\n");
+    assert_eq!(captured(&format!("{a}{b}{from}C: c\r\n\r\n")), ["A", "From"]);
+    assert_eq!(captured(&format!("C: c\r\n{}{from}\r\n", long("A", 10_220))), ["C", "From"]);
+    assert_eq!(captured(&format!("C: c\r\nFrom: ann@example.com, {}\r\n\r\n", "x".repeat(10_240))), ["C"]);
+}
+
 proptest! {
     #[test]
     fn whatever_comes_the_body_stays_and_commands_go(

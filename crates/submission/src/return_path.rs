@@ -14,7 +14,8 @@ const PURPOSE: &str = "return path";
 /// them again. A cheap handle; clones are the same.
 ///
 /// A return path is in the custom MAIL FROM domain of the identity that the author's address
-/// belongs to, while that domain is as it should be; else in a domain of the relay's.
+/// belongs to, while that domain is as it should be; else in a domain of the relay's. A From
+/// field longer than what is kept of a header ([`postrider_spool::OriginalHeaders`]) names nobody.
 #[derive(Clone, Debug)]
 pub struct ReturnPaths {
     accounts: Accounts,
