@@ -4,6 +4,7 @@
 //! domain identity, a domain with a MAIL FROM domain), relaxed and strict.
 
 mod receiver;
+mod rotation;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -22,20 +23,20 @@ type Outcome = Result<(), Box<dyn Error>>;
 const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const RECEIVER: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
 /// A return path of the operator's, as SES has for mail without a MAIL FROM domain.
-const OPERATORS: &str = "bounces@bounces.operator.test";
+const OPERATORS: &str = "bounces@bounces.operator.example";
 /// How long anything may take before the test calls it hung.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Policies: what aligns is up to `loose.test` and `strict.test`; nobody has keys of `address.test`.
+/// Policies: what aligns is up to `loose.example` and `strict.example`; nobody has keys of `address.example`.
 const POLICIES: &str = "_dmarc.loose IN TXT \"v=DMARC1; p=reject\"\n\
     _dmarc.strict IN TXT \"v=DMARC1; p=reject; adkim=s; aspf=s\"\n\
     _dmarc.address IN TXT \"v=DMARC1; p=quarantine\"\n\
-    bounces.operator IN TXT \"v=spf1 include:_spf.operator.test -all\"";
+    bounces.operator IN TXT \"v=spf1 include:_spf.operator.example -all\"";
 
 const CONFIGURATION: &str = "[dns]\nservers = [\"127.0.0.1:53\"]\ntimeout = \"500ms\"\nfailure_ttl = \"1s\"\n\
     dnssec = { validate = false }\n\n[dkim]\noperator_signature = true\n\n[delivery]\nretry = [\"1s\"]\n\n\
-    [delivery.sources.out1]\nipv4 = \"198.18.0.1\"\nehlo_name = \"out.operator.test\"\n\n\
-    [upkeep]\nbounce_host = \"feedback.operator.test\"\n";
+    [delivery.sources.out1]\nipv4 = \"198.18.0.1\"\nehlo_name = \"out.operator.example\"\n\n\
+    [upkeep]\nbounce_host = \"feedback.operator.example\"\n";
 
 /// A message, and what the receiver must write on it.
 struct Case {
@@ -67,22 +68,29 @@ const fn case(
     Case { what, author, sender, signed, aligned }
 }
 
-const LOOSE: &[&str] = &["loose.test"];
-const STRICT: &[&str] = &["strict.test"];
+const LOOSE: &[&str] = &["loose.example"];
+const STRICT: &[&str] = &["strict.example"];
 
+// OpenDMARC 1.4 takes a MAIL FROM domain below the author's for the same where the policy is
+// strict, which RFC 9989 does not; so what is strict is shown by domains beside each other.
 const CASES: &[Case] = &[
-    case("an address identity has the operator's names alone", "app@address.test", OPERATORS, &[], [false, false]),
-    case("a domain identity is signed for", "app@loose.test", OPERATORS, LOOSE, [true, false]),
-    case("with a MAIL FROM domain both align", "app@loose.test", "b@bounce.loose.test", LOOSE, [true, true]),
-    case("the author's own address is a return path", "app@loose.test", "app@loose.test", LOOSE, [true, true]),
-    case("a subdomain aligns", "app@news.loose.test", "b@bounce.loose.test", LOOSE, [true, true]),
-    case("a MAIL FROM domain never aligns strictly", "app@strict.test", "b@bounce.strict.test", STRICT, [true, false]),
-    case("strictly all are the same domain", "app@strict.test", "app@strict.test", STRICT, [true, true]),
-    case("strictly no subdomain aligns", "app@news.strict.test", "b@bounce.strict.test", STRICT, [false, false]),
-    case("unsigned, SPF alone aligns", "quiet@loose.test", "b@bounce.loose.test", &[], [false, true]),
-    case("unsigned, strictly not", "quiet@strict.test", "b@bounce.strict.test", &[], [false, false]),
-    case("unsigned, strictly the author's own does", "quiet@strict.test", "quiet@strict.test", &[], [false, true]),
-    case("unsigned, the operator's return path is no help", "quiet@loose.test", OPERATORS, &[], [false, false]),
+    case("an address identity has the operator's names alone", "app@address.example", OPERATORS, &[], [false, false]),
+    case("a domain identity is signed for", "app@loose.example", OPERATORS, LOOSE, [true, false]),
+    case("with a MAIL FROM domain both align", "app@loose.example", "b@bounce.loose.example", LOOSE, [true, true]),
+    case("the author's own address is a return path", "app@loose.example", "app@loose.example", LOOSE, [true, true]),
+    case("a subdomain aligns", "app@news.loose.example", "b@bounce.loose.example", LOOSE, [true, true]),
+    case("strictly a domain identity is signed for", "app@strict.example", OPERATORS, STRICT, [true, false]),
+    case("strictly all are the same domain", "app@strict.example", "app@strict.example", STRICT, [true, true]),
+    case("strictly no subdomain aligns", "app@news.strict.example", "b@bounce.strict.example", STRICT, [false, false]),
+    case("unsigned, SPF alone aligns", "quiet@loose.example", "b@bounce.loose.example", &[], [false, true]),
+    case(
+        "unsigned, strictly the author's own does",
+        "quiet@strict.example",
+        "quiet@strict.example",
+        &[],
+        [false, true],
+    ),
+    case("unsigned, the operator's return path is no help", "quiet@loose.example", OPERATORS, &[], [false, false]),
 ];
 
 /// The relay, and all around it.
@@ -106,9 +114,9 @@ async fn a_receiver_finds_what_should_align_aligned() -> Outcome {
         let domain = |address: &'static str| address.rsplit('@').next().unwrap_or_default();
 
         // Each name that it has is good; so it is alignment that makes the difference.
-        assert!(says("spf=pass") && says(domain(case.sender)), "SPF of {whole}");
+        assert!(says(&format!("spf=pass smtp.mailfrom={}", domain(case.sender))), "SPF of {whole}");
         let signed: BTreeSet<&str> = results.iter().flat_map(|result| passes(result)).collect();
-        let wanted: BTreeSet<&str> = case.signed.iter().copied().chain(["operator.test"]).collect();
+        let wanted: BTreeSet<&str> = case.signed.iter().copied().chain(["operator.example"]).collect();
         assert_eq!(signed, wanted, "DKIM of {whole}");
         assert!(!says("dkim=fail") && !says("dkim=neutral"), "DKIM of {whole}");
         let verdict = if case.passes() { "dmarc=pass" } else { "dmarc=fail" };
@@ -134,15 +142,15 @@ impl World {
         let file = relay.path("relay.toml");
         let named = std::fs::read_to_string(&file)?.replacen(
             "[server]\n",
-            "[server]\noperator_domain = \"operator.test\"\n",
+            "[server]\noperator_domain = \"operator.example\"\n",
             1,
         );
         std::fs::write(&file, named)?;
         relay.stop()?;
         relay.launch()?;
         let dns = Nsd::start("127.0.0.1:53".parse()?, &[published(&relay)?], Duration::from_secs(5))?;
-        for domain in ["loose.test", "strict.test"] {
-            verified(&relay, domain)?;
+        for domain in ["loose.example", "strict.example"] {
+            verified(&relay, domain).await?;
         }
         let receiver = Receiver::start(RECEIVER, sink.address())?;
         Ok(Some(Self { relay, receiver, sink, kept, _dns: dns, _network: network }))
@@ -153,9 +161,11 @@ impl World {
         let mut client: Client = self.relay.endpoint(Security::StartTls, true)?.connect().await?;
         let (user, password) = self.relay.credentials();
         client.login(user, password).await?;
-        let content =
-            format!("From: <{}>\r\nTo: <someone@receiver.test>\r\nSubject: {}\r\n\r\nbody\r\n", case.author, case.what);
-        client.send(case.sender, &["someone@receiver.test"], content.as_bytes()).await?.expect(250)?;
+        let content = format!(
+            "From: <{}>\r\nTo: <someone@receiver.example>\r\nSubject: {}\r\n\r\nbody\r\n",
+            case.author, case.what
+        );
+        client.send(case.sender, &["someone@receiver.example"], content.as_bytes()).await?.expect(250)?;
         client.quit().await?;
         let count = self.kept.messages().len() as u64 + 1;
         if tokio::time::timeout(PATIENCE, self.sink.wait_for(count)).await.is_err() {
@@ -170,23 +180,23 @@ impl World {
 /// Makes identities, keys and MAIL FROM domains; gives the zone that they ask for.
 fn published(relay: &Relay) -> Result<Zone, Box<dyn Error>> {
     let mut lines = BTreeSet::new();
-    for name in ["app@address.test", "quiet@loose.test", "quiet@strict.test"] {
+    for name in ["app@address.example", "quiet@loose.example", "quiet@strict.example"] {
         relay.cli(&["identities", "create", name, "--trust"])?;
     }
-    for domain in ["operator.test", "loose.test", "strict.test"] {
+    for domain in ["operator.example", "loose.example", "strict.example"] {
         relay.cli(&["identities", "create", domain])?;
         relay.cli(&["dkim", "rotate", domain, "--force"])?;
-        if domain != "operator.test" {
+        if domain != "operator.example" {
             let back = format!("bounce.{domain}");
             relay.cli(&["identities", "mail-from", domain, &back, "--on-failure", "reject"])?;
             relay.cli(&["identities", "dkim", &format!("quiet@{domain}"), "--signing", "off"])?;
         }
         let plan = String::from_utf8(relay.cli(&["dns", "plan", domain])?.stdout)?;
-        // The policies are the test's own, and reverse names in another zone.
-        let own = plan.lines().filter(|line| line.contains(".test. 3600 IN ") && !line.starts_with("_dmarc."));
-        lines.extend(own.filter(|line| !line.contains(" PTR ")).map(str::to_owned));
+        // The policies are the test's own.
+        let own = plan.lines().filter(|line| named(line) && !line.starts_with("_dmarc."));
+        lines.extend(own.map(str::to_owned));
     }
-    let mut zone = Zone::new("test");
+    let mut zone = Zone::new("example");
     zone.line(POLICIES).domain("receiver", RECEIVER).host("feedback.operator", SOURCE);
     for line in lines {
         zone.line(&line);
@@ -194,14 +204,24 @@ fn published(relay: &Relay) -> Result<Zone, Box<dyn Error>> {
     Ok(zone)
 }
 
-/// The relay itself finds everything published.
-fn verified(relay: &Relay, domain: &str) -> Outcome {
-    relay.cli(&["identities", "verify", domain])?;
-    let shown: serde_json::Value =
-        serde_json::from_slice(&relay.cli(&["identities", "show", domain, "--json"])?.stdout)?;
-    let text = shown.to_string();
-    assert_eq!(text.matches("\"success\"").count(), 2, "identity and MAIL FROM domain: {text}");
-    Ok(())
+/// Whether a line of a plan is a record of the zone `example`, not a remark or a reverse name.
+fn named(line: &str) -> bool {
+    !line.starts_with(';') && line.contains(".example. 3600 IN ") && !line.contains(" PTR ")
+}
+
+/// The relay itself finds everything published, once it asks again.
+async fn verified(relay: &Relay, domain: &str) -> Outcome {
+    let mut shown = serde_json::Value::Null;
+    for _ in 0..100 {
+        relay.cli(&["identities", "verify", domain])?;
+        shown = serde_json::from_slice(&relay.cli(&["identities", "show", domain, "--json"])?.stdout)?;
+        let own = &shown["MailFromAttributes"]["MailFromDomainStatus"];
+        if [&shown["DkimAttributes"]["Status"], own] == ["SUCCESS", "SUCCESS"] && shown["Problem"].is_null() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(format!("{domain} is not verified: {shown}").into())
 }
 
 /// The receiver's `Authentication-Results`, each on one line.
@@ -214,7 +234,7 @@ fn results(message: &str) -> Vec<String> {
 
 /// The domains whose signatures it found good.
 fn passes(result: &str) -> Vec<&str> {
-    let good = result.split(';').filter(|part| part.contains("dkim=pass"));
+    let good = result.split("dkim=").filter(|part| part.starts_with("pass"));
     good.filter_map(|part| part.split("header.d=").nth(1)?.split_whitespace().next()).collect()
 }
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const DKIM: &str = "127.0.0.1:8891";
 const DMARC: &str = "127.0.0.1:8893";
 /// Who the receiver says that it is.
-pub(crate) const NAME: &str = "receiver.test";
+pub(crate) const NAME: &str = "receiver.example";
 
 pub(crate) struct Receiver {
     postfix: Postfix,
@@ -30,13 +30,14 @@ impl Receiver {
         let directory = tempfile::Builder::new().prefix("receiver-").tempdir()?;
         let own = directory.path();
         fs::write(own.join("resolv.conf"), "nameserver 127.0.0.1\n")?;
-        // What is below `test` is somebody's own.
-        fs::write(own.join("suffixes"), "test\n")?;
+        // What is below `example` is somebody's own.
+        fs::write(own.join("suffixes"), "example\n")?;
         fs::write(own.join("none"), "")?;
         fs::write(own.join("history"), "")?;
-        let programs = [Milter::start(own, "opendkim", DKIM, &opendkim())?, {
-            Milter::start(own, "opendmarc", DMARC, &opendmarc(own))?
-        }];
+        let programs = [
+            Milter::start(own, "opendkim", DKIM, &opendkim())?,
+            Milter::start(own, "opendmarc", DMARC, &opendmarc(own))?,
+        ];
         let relayhost = format!("[127.0.0.1]:{}", sink.port());
         let milters = format!("inet:{DKIM}, inet:{DMARC}");
         let parameters = [
@@ -45,8 +46,9 @@ impl Receiver {
             ("smtp_dns_support_level", "disabled"),
             ("inet_interfaces", "all"),
             ("smtpd_peername_lookup", "no"),
-            ("smtpd_relay_restrictions", "permit"),
-            ("smtpd_recipient_restrictions", "permit"),
+            ("relay_domains", NAME),
+            // It leaves mail as it was signed, whoever sends it.
+            ("local_header_rewrite_clients", ""),
             ("smtpd_milters", milters.as_str()),
             ("milter_default_action", "tempfail"),
         ];

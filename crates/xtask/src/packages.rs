@@ -69,6 +69,11 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         why: "makes small file systems to fill and to break",
     },
     Package { name: "opendkim", proof: &["/usr/sbin/opendkim"], why: "verifies our signatures" },
+    Package {
+        name: "opendmarc",
+        proof: &["/usr/sbin/opendmarc"],
+        why: "says as a receiver what aligns, by DMARC, beside OpenDKIM and Postfix",
+    },
     Package { name: "python3-dkim", proof: &["/usr/bin/dkimverify"], why: "verifies our signatures" },
     Package {
         name: "python3-spf",
