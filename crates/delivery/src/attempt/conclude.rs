@@ -1,8 +1,9 @@
 //! From what hosts said to the outcomes of an attempt.
 
 use postrider_mail::dsn::Action;
-use postrider_mail::{DelayType, Delays, Disposition, Recipient, Stage, SuppressionSource};
+use postrider_mail::{AttemptOutcome, DelayType, Delays, Disposition, Recipient, Stage, SuppressionSource};
 use postrider_smtp::{RecipientResult, TransactionResult};
+use postrider_spool::DueRecipient;
 
 use super::Attempt;
 use crate::classify::Verdict;
@@ -14,6 +15,9 @@ use crate::shaping;
 use crate::source::Event;
 use crate::target::Kind;
 use crate::walk::Refused;
+
+/// So often a message is tried before it is held by no further block.
+const BLOCKS: u32 = 3;
 
 impl Attempt<'_> {
     /// Turns a transaction's results into outcomes, but for those who are named `again`.
@@ -114,7 +118,7 @@ impl Attempt<'_> {
             Some((stage, last, heard)) if *stage > Stage::RcptTo && (*stage, last) == said => heard.clone(),
             _ => {
                 let domain = responsible_domain(&self.job.claim.message);
-                let heard = self.site.gate.heard(domain, finding.stage, reply);
+                let heard = self.site.gate.heard(domain, finding.stage, reply, self.may_be_blocked());
                 if let (Some(shaping::Action::Blocked { .. }), Some(source)) = (&heard.action, &self.site.lane.source) {
                     self.shared.sources.count(source, Event::Blocked);
                 }
@@ -129,11 +133,21 @@ impl Attempt<'_> {
             // of the block in the spool, or leaves from another address before.
             Some(shaping::Action::Blocked(_)) => {
                 finding.verdict = Verdict::Deferred(DelayType::IpFailure);
+                // RFC 3463 section 2: class 5 would say that it is over.
+                finding.status.class = 4;
                 finding.retry_after = None;
             }
             _ => {}
         }
         finding
+    }
+
+    /// Whether words of a block are taken for one of our address. The operator's own hosts pass
+    /// on what others say; and a message that was blocked again and again is what is meant.
+    fn may_be_blocked(&self) -> bool {
+        let is_blocked = |last: &AttemptOutcome| last.disposition == Disposition::Deferred(DelayType::IpFailure);
+        let is_known = |due: &DueRecipient| due.attempts >= BLOCKS && due.last.as_ref().is_some_and(is_blocked);
+        self.site.target.is_found_by_dns() && !self.job.claim.recipients.iter().any(is_known)
     }
 
     /// Counts what became of the recipients for the source that the attempt came from.

@@ -92,11 +92,21 @@ impl Rule {
         let has = |wanted: &Enhanced, found: EnhancedStatus| {
             wanted.0.is_none_or(|class| class == found.class) && (wanted.1, wanted.2) == (found.subject, found.detail)
         };
-        (self.stages.is_empty() || self.stages.contains(&stage))
+        let is_then = match self.stages.is_empty() {
+            // A host that has seen the content may speak of it: of a link's address, say.
+            true => stage <= Stage::RcptTo || !self.blocks(),
+            false => self.stages.contains(&stage),
+        };
+        is_then
             && (self.codes.is_empty() || self.codes.contains(&reply.code))
             && (self.enhanced.is_empty()
                 || reply.enhanced.is_some_and(|found| self.enhanced.iter().any(|wanted| has(wanted, found))))
             && (self.text.is_empty() || self.text.iter().any(|pattern| has_parts(text, pattern)))
+    }
+
+    /// Whether it says that our address is on a list.
+    pub(crate) fn blocks(&self) -> bool {
+        matches!(self.effect, Effect::BlockSource(_))
     }
 
     /// A stage at which it applies.

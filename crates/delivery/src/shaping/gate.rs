@@ -187,8 +187,15 @@ impl Gate {
         }
     }
 
-    /// A host of the site has said something that is no success.
-    pub(crate) fn heard(&self, signing_domain: Option<&str>, stage: Stage, reply: &SmtpReply) -> Heard {
+    /// A host of the site has said something that is no success; `may_block`: of our
+    /// address, if that is what it seems to say.
+    pub(crate) fn heard(
+        &self,
+        signing_domain: Option<&str>,
+        stage: Stage,
+        reply: &SmtpReply,
+        may_block: bool,
+    ) -> Heard {
         if matches!(reply.severity(), Severity::Positive | Severity::Intermediate) {
             return Heard::default();
         }
@@ -196,9 +203,10 @@ impl Gate {
         let provider = rules.provider.as_ref().map(|provider| &*provider.name);
         let text = comparable(reply);
         let shaping = self.inner.shaping.load();
-        let rule = shaping.feedback_of(provider).find(|rule| rule.matches(stage, reply, &text));
+        let mut rules = shaping.feedback_of(provider).filter(|rule| may_block || !rule.blocks());
+        let rule = rules.find(|rule| rule.matches(stage, reply, &text));
         // A permanent refusal has no time, unless it is our address that it is about.
-        let is_block = rule.is_some_and(|rule| matches!(rule.effect, Effect::BlockSource(_)));
+        let is_block = rule.is_some_and(|rule| rule.blocks());
         let has_time = is_block || reply.severity() == Severity::Transient;
         let said = has_time.then(|| retry_after(&text)).flatten();
         if said.is_some() {

@@ -42,12 +42,7 @@ impl Way {
 
 /// The way to the hosts of `target`, which the DNS named, under the policy of
 /// `domain`. What is left of them is a target of its own; `named` gives each its name.
-pub(crate) fn apply(
-    target: Target,
-    domain: &Domain,
-    policy: Option<&Policy>,
-    named: impl Fn(Target) -> Target,
-) -> Way {
+pub(crate) fn apply(target: Target, domain: &Domain, policy: Option<&Policy>, named: impl Fn(Target) -> Target) -> Way {
     let Some(policy) = policy.filter(|policy| policy.mode == Mode::Enforce) else {
         return Way::of(Arc::new(named(target)));
     };

@@ -65,7 +65,7 @@ async fn each_built_in_rule_does_what_it_says() {
         let gate = world.gate(hosts(rule.provider.as_deref()));
         let permits: Vec<_> = std::iter::from_fn(|| gate.connection().now_or_never()).collect();
         let limit = gate.limit();
-        let heard = gate.heard(Some("example.com"), rule.example_stage(), &reply(&rule.example));
+        let heard = gate.heard(Some("example.com"), rule.example_stage(), &reply(&rule.example), true);
         let pause = gate.pause(&"user.example".parse().unwrap(), Some("example.com"));
         let name = &rule.name;
         match rule.effect {
@@ -114,10 +114,10 @@ async fn a_rule_of_the_operator_comes_first_and_replaces_its_namesake() {
     let gate = world.gate("mx.example.net");
     let full = reply("452 4.2.2 The mailbox of bob@example.com is full");
     let bounce = Some(Action::Bounce(BounceKind::TransientMailboxFull));
-    assert_eq!(gate.heard(None, Stage::RcptTo, &full).action, bounce);
-    assert_eq!(gate.heard(None, Stage::EndOfData, &full).action, None, "at another stage");
-    assert_eq!(gate.heard(None, Stage::RcptTo, &reply("451 4.7.1 Please slow down")).action, None);
-    assert_eq!(gate.heard(None, Stage::RcptTo, &reply("451 4.7.1 Rate limit exceeded")).action, None, "replaced");
+    assert_eq!(gate.heard(None, Stage::RcptTo, &full, true).action, bounce);
+    assert_eq!(gate.heard(None, Stage::EndOfData, &full, true).action, None, "at another stage");
+    assert_eq!(gate.heard(None, Stage::RcptTo, &reply("451 4.7.1 Please slow down"), true).action, None);
+    assert_eq!(gate.heard(None, Stage::RcptTo, &reply("451 4.7.1 Rate limit exceeded"), true).action, None, "replaced");
     assert_eq!(world.metrics.shaping_feedback.of(Feedback::Bounce).get(), 1);
 }
 
@@ -125,15 +125,28 @@ async fn a_rule_of_the_operator_comes_first_and_replaces_its_namesake() {
 async fn a_rule_of_one_provider_is_no_rule_of_another() {
     let world = World::new("").await;
     let tss04 = reply("421 4.7.0 [TSS04] you know why");
-    assert!(world.gate(hosts(Some("yahoo"))).heard(None, Stage::MailFrom, &tss04).action.is_some());
-    assert!(world.gate(hosts(Some("google"))).heard(None, Stage::MailFrom, &tss04).action.is_none());
+    assert!(world.gate(hosts(Some("yahoo"))).heard(None, Stage::MailFrom, &tss04, true).action.is_some());
+    assert!(world.gate(hosts(Some("google"))).heard(None, Stage::MailFrom, &tss04, true).action.is_none());
+}
+
+#[tokio::test]
+async fn a_host_that_has_the_content_blocks_only_by_a_rule_for_that() {
+    let world = World::new("").await;
+    let listed = reply("550 5.7.1 A link in it is blocked using zen.spamhaus.org");
+    let stranger = world.gate("mx.example.net");
+    assert_eq!(stranger.heard(None, Stage::EndOfData, &listed, true).action, None);
+    assert_eq!(stranger.heard(None, Stage::RcptTo, &listed, false).action, None);
+    assert!(stranger.heard(None, Stage::RcptTo, &listed, true).action.is_some());
+    let google = world.gate(hosts(Some("google")));
+    let blocked = reply("550 5.7.1 This is due to the very low reputation of the sending IP address");
+    assert!(google.heard(None, Stage::EndOfData, &blocked, true).action.is_some());
 }
 
 #[tokio::test]
 async fn a_time_in_a_reply_is_heard_within_bounds() {
     let world = World::new("").await;
     let gate = world.gate("mx.example.net");
-    let after = |text: &str| gate.heard(None, Stage::RcptTo, &reply(text)).retry_after;
+    let after = |text: &str| gate.heard(None, Stage::RcptTo, &reply(text), true).retry_after;
     assert_eq!(after("450 4.2.0 Greylisted, try again in 300 seconds"), Some(Duration::from_secs(300)));
     assert_eq!(after("450 4.2.0 Greylisted, try again in 9 days"), Some(Duration::from_secs(4 * 3600)));
     assert_eq!(after("450 4.2.0 Greylisted, try again in 0 seconds"), Some(Duration::from_secs(1)));
@@ -144,6 +157,7 @@ async fn a_time_in_a_reply_is_heard_within_bounds() {
         None,
         Stage::Banner,
         &reply("421 4.7.1 Mail from 192.0.2.7 temporarily deferred, retry in 90 seconds"),
+        true,
     );
     let Some(Action::Paused(pause)) = pause.action else { panic!("{pause:?}") };
     assert_eq!(pause.until.unwrap().saturating_since(pause.since), Duration::from_secs(90));

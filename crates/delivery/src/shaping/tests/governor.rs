@@ -24,7 +24,7 @@ fn rate(gate: &Gate) -> Option<String> {
 }
 
 fn slow_down(gate: &Gate) -> Option<Action> {
-    gate.heard(None, Stage::EndOfData, &reply("451 4.7.1 Please slow down")).action
+    gate.heard(None, Stage::EndOfData, &reply("451 4.7.1 Please slow down"), true).action
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn a_complaint_about_the_provider_concerns_all_its_sites() {
         (world.gate("a-com.mail.protection.outlook.com"), world.gate("b-com.mail.protection.outlook.com"));
     let held: Vec<_> = [all(&one), all(&other)].into_iter().flatten().collect();
     assert_eq!(held.len(), 10);
-    one.heard(None, Stage::MailFrom, &reply("451 4.7.500 Server busy. Please try again later from [192.0.2.7]."));
+    one.heard(None, Stage::MailFrom, &reply("451 4.7.500 Server busy. Please try again later from [192.0.2.7]."), true);
     drop(held);
     assert_eq!((all(&one).len(), one.limit()), (5, 5));
     let held = all(&one);

@@ -78,7 +78,7 @@ async fn pauses_of_operators_survive_a_restart_and_others_do_not() {
     world.pause("mx.example.net", Some("a"), None).await;
     world.pause("gone.example", None, None).await;
     world.governor.resume("gone.example", None).await.unwrap();
-    gate.heard(None, Stage::Banner, &reply(DEFERRED));
+    gate.heard(None, Stage::Banner, &reply(DEFERRED), true);
     let metrics = Metrics::new();
     let again = Governor::new(shaping("").unwrap(), &world.store, &world.clock, &metrics).unwrap();
     let of = |source: &str| again.gate_at(Place::mx("mx.example.net"), Some(source.into()));
@@ -97,7 +97,7 @@ async fn pauses_end_by_themselves_and_say_so() {
     let gate = world.gate("mx.example.net");
     // The disk first: while it works, nobody else holds simulated time.
     world.pause("user.example", None, Some(HOUR)).await;
-    gate.heard(None, Stage::Banner, &reply(DEFERRED));
+    gate.heard(None, Stage::Banner, &reply(DEFERRED), true);
     assert!(is_paused(&gate, "other.example") && is_paused(&gate, "user.example"));
     let ended = timeout(HOUR, world.governor.ended()).await.unwrap();
     let other = world.gate("mx.other.example");
@@ -120,7 +120,7 @@ async fn pauses_end_by_themselves_and_say_so() {
 async fn a_pause_of_a_source_leaves_others_alone() {
     let world = World::new("").await;
     let (one, other) = (world.gate_from("mx.example.net", "a"), world.gate_from("mx.example.net", "b"));
-    let heard = one.heard(None, Stage::Banner, &reply(DEFERRED));
+    let heard = one.heard(None, Stage::Banner, &reply(DEFERRED), true);
     assert!(matches!(heard.action, Some(Action::Paused(_))));
     assert!(is_paused(&one, "user.example") && !is_paused(&other, "user.example"));
     assert!(!is_paused(&world.gate_from("mx.other.example", "a"), "user.example"));
@@ -128,7 +128,7 @@ async fn a_pause_of_a_source_leaves_others_alone() {
     assert!(!world.governor.is_paused("mx.example.net", Some(&"b".into())));
     // The same from connections that were open makes it no longer than the last one says.
     advance(Duration::from_secs(60)).await;
-    one.heard(None, Stage::Banner, &reply(DEFERRED));
+    one.heard(None, Stage::Banner, &reply(DEFERRED), true);
     assert_eq!(world.pauses(PauseKind::Source), 1);
     advance(Duration::from_secs(29 * 60 + 50)).await;
     assert!(is_paused(&one, "user.example"));
@@ -141,7 +141,7 @@ async fn what_a_provider_says_of_a_source_holds_for_all_its_sites() {
     let world = World::new("").await;
     let yahoo = world.gate_from("mta5.am0.yahoodns.net", "a");
     let aol = world.gate_from("mx-aol.mail.gm0.yahoodns.net", "a");
-    yahoo.heard(None, Stage::MailFrom, &reply("421 4.7.0 [TSS04] Messages from 192.0.2.7 temporarily deferred"));
+    yahoo.heard(None, Stage::MailFrom, &reply("421 4.7.0 [TSS04] Messages from 192.0.2.7 temporarily deferred"), true);
     assert!(is_paused(&aol, "aol.com"));
     assert!(!is_paused(&world.gate_from("mx-aol.mail.gm0.yahoodns.net", "b"), "aol.com"));
     assert_eq!(world.governor.resume("yahoo", None).await.unwrap(), 1);
@@ -151,7 +151,7 @@ async fn what_a_provider_says_of_a_source_holds_for_all_its_sites() {
 #[tokio::test]
 async fn a_blocked_source_pauses_and_is_counted_apart() {
     let world = World::new("").await;
-    let heard = world.gate_from("mx.example.net", "a").heard(None, Stage::RcptTo, &reply(LISTED));
+    let heard = world.gate_from("mx.example.net", "a").heard(None, Stage::RcptTo, &reply(LISTED), true);
     assert!(matches!(heard.action, Some(Action::Blocked(Pause { kind: PauseKind::Block, .. }))), "{heard:?}");
     assert_eq!((world.pauses(PauseKind::Block), world.pauses(PauseKind::Source)), (1, 0));
 }
@@ -163,8 +163,8 @@ async fn a_signing_domain_pauses_at_one_site_whatever_its_source() {
         "421 4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your DKIM domain [a.example 36].",
     );
     let (one, other) = (world.gate_from("aspmx.l.google.com", "a"), world.gate_from("aspmx.l.google.com", "b"));
-    assert_eq!(one.heard(None, Stage::EndOfData, &rate).action, None, "it is not known who signs");
-    one.heard(Some("A.example"), Stage::EndOfData, &rate);
+    assert_eq!(one.heard(None, Stage::EndOfData, &rate, true).action, None, "it is not known who signs");
+    one.heard(Some("A.example"), Stage::EndOfData, &rate, true);
     let to = domain("gmail.com");
     for gate in [&one, &other] {
         assert!(gate.pause(&to, Some("a.example")).is_some());
@@ -181,7 +181,7 @@ async fn a_site_remembers_a_bounded_number_of_signing_domains() {
     let gate = world.gate("aspmx.l.google.com");
     let rate = reply("421 4.7.28 unusual rate of unsolicited mail originating from your DKIM domain [a 36].");
     for number in 0..3_000 {
-        gate.heard(Some(&format!("d{number}.example")), Stage::EndOfData, &rate);
+        gate.heard(Some(&format!("d{number}.example")), Stage::EndOfData, &rate, true);
     }
     assert_eq!(world.pauses(PauseKind::SigningDomain), 1_000);
     assert!(gate.pause(&domain("gmail.com"), Some("d2999.example")).is_some());
