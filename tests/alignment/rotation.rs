@@ -95,9 +95,9 @@ async fn rotate(relay: &Relay, sink: &Sink) -> Outcome {
 /// Verifies each message as it arrives; gives one of each selector.
 async fn all_good(kept: &Record) -> Result<BTreeMap<String, Received>, Box<dyn Error>> {
     let mut by_selector = BTreeMap::new();
-    let mut done = 0;
+    let mut done: usize = 0;
     let verify_all = async {
-        while done < MESSAGES as usize {
+        while (done as u64) < MESSAGES {
             for message in kept.messages().into_iter().skip(done) {
                 let (selector, result) = verify(&message).await?;
                 if result != DkimResult::Pass {
