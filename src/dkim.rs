@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Result, anyhow};
 use postrider_account::Accounts;
 use postrider_base::{Clock, Disk, Period, Random};
 use postrider_submission::{KeyRing, KeyRingDeps, Sealer};
@@ -34,6 +35,22 @@ pub(crate) fn key_ring(
         max_open: config.dkim.max_open_keys as usize,
         retention: retention(config),
     })
+}
+
+/// Whether the daemon can open the keys.
+///
+/// # Errors
+/// Why not, with every file that may be the one.
+pub(crate) fn check(ring: &KeyRing, config: &Config, state: &StateDir) -> Result<()> {
+    let own = state.room("keys").join(FILE);
+    match ring.check() {
+        Err(error) if own.exists() && sealing_key_file(config, state) != own => Err(anyhow!(
+            "{error}. There is {} too: if commands that did not have the service's credential sealed the keys with it, \
+             give the service that file, as its credential or in dkim.sealing_key_file",
+            own.display()
+        )),
+        checked => Ok(checked?),
+    }
 }
 
 fn sealing_key_file(config: &Config, state: &StateDir) -> PathBuf {

@@ -16,6 +16,7 @@ use super::reload::Changes;
 use super::running::{Running, Scopes, warn_of_absent_sources};
 use super::{World, supervisor};
 use crate::config::{self, Config};
+use crate::dkim;
 use crate::logging::Logging;
 use crate::rooms::{CLOSE_DEADLINE, Open, Queue, Rooms};
 
@@ -56,7 +57,7 @@ impl Daemon {
             Rooms::open(&config, Open::Everything, metrics).await?
         };
         let queue = rooms.queue.clone().context("the queue was not opened")?;
-        rooms.ring.check()?;
+        dkim::check(&rooms.ring, &config, &rooms.state)?;
         let scopes = Scopes::new();
         match Running::start(&config, &rooms, &queue, world, scopes.clone()) {
             Ok(running) => {

@@ -66,7 +66,6 @@ impl Running {
         suppression.context("cannot start automatic suppression")?;
 
         let submission = submission(config, rooms, queue)?;
-        rotate_keys(config, rooms, &world, &scopes.background);
         let guard = rooms.accounts.guard().clone();
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
         probe(&world, rooms, &scopes.background);
@@ -75,6 +74,7 @@ impl Running {
         let socket = Socket::bind(&config.control)
             .with_context(|| format!("cannot listen on the control socket {}", config.control.socket.display()))?;
         let upkeep = upkeep(config, rooms, &submission, &world, &scopes.outgoing)?;
+        rotate_keys(config, rooms, &world, &upkeep, &scopes.background);
         let sources = Sources {
             metrics: rooms.metrics.clone(),
             readiness: readiness(&submission, &scopes.intake),
@@ -217,7 +217,7 @@ impl Links for MailedLinks {
 }
 
 /// Looks after the DKIM keys.
-fn rotate_keys(config: &Config, rooms: &Rooms, world: &World, scope: &Scope) {
+fn rotate_keys(config: &Config, rooms: &Rooms, world: &World, upkeep: &Upkeep, scope: &Scope) {
     let rotation = Rotation {
         ring: rooms.ring.clone(),
         identities: rooms.accounts.identities().clone(),
@@ -225,6 +225,9 @@ fn rotate_keys(config: &Config, rooms: &Rooms, world: &World, scope: &Scope) {
         clock: rooms.clock.clone(),
         period: config.dkim.rotation.as_duration(),
         interval: config.dkim.check_interval.as_duration(),
+        recheck: config.upkeep.recheck_interval.as_duration(),
+        lookups: config.upkeep.lookups,
+        operator: Some(upkeep.clone()),
     };
     scope.spawn("rotation of DKIM keys", rotation.run(scope.clone()));
 }

@@ -9,8 +9,17 @@ const SHORT: &str = include_str!("../../crates/mailauth/tests/keys/rsa-1024-pkcs
 const PUBLIC: &str = include_str!("../../crates/mailauth/tests/keys/public.pem");
 
 fn node() -> Node {
-    let node = Node::new();
+    let node = bare();
     node.told(&["identities", "create", "example.com", "--trust"]);
+    node
+}
+
+/// Its name server does not answer, and nobody waits for it.
+fn bare() -> Node {
+    let (node, file) = (Node::new(), "postrider.toml");
+    let text = fs::read_to_string(node.path(file)).unwrap();
+    let quick = text.replace("[dns]\n", "[dns]\ndnssec = { validate = false }\ntimeout = \"200ms\"\nattempts = 1\n");
+    fs::write(node.path(file), quick).unwrap();
     node
 }
 
@@ -115,16 +124,24 @@ fn keys_without_their_sealing_key_stop_the_start_and_can_be_deleted() {
 
 #[test]
 fn the_sealing_key_may_be_a_credential_of_the_service() {
-    let node = node();
+    let node = bare();
     let credentials = node.path("credentials");
     fs::create_dir(&credentials).unwrap();
     fs::write(credentials.join("dkim-sealing.key"), "cd".repeat(32)).unwrap();
-    let run = |arguments: &[&str], input: &str| {
+    let with_it = |node: &Node, arguments: &[&str], input: &str| {
         let mut command = node.command(arguments);
         command.env("CREDENTIALS_DIRECTORY", &credentials);
         feed(command, input)
     };
-    assert!(run(&["dkim", "import", "example.com", "mine"], KEY).status.success());
-    let said = refusal(&node.run(&["serve"]));
-    assert!(said.contains("dkim-sealing.key"), "{said}");
+    assert!(with_it(&node, &["identities", "create", "example.com", "--trust"], "").status.success());
+    assert!(with_it(&node, &["dkim", "import", "example.com", "mine"], KEY).status.success());
+    for said in [refusal(&node.run(&["serve"])), refusal(&import(&node, "other", KEY))] {
+        assert!(said.contains("keys/dkim-sealing.key") && said.contains("dkim.sealing_key_file"), "{said}");
+    }
+    assert!(!node.path("state/keys/dkim-sealing.key").exists(), "no second one is made beside");
+
+    let other = self::node();
+    let said = refusal(&with_it(&other, &["serve"], ""));
+    let own = other.path("state/keys/dkim-sealing.key");
+    assert!(said.contains("credentials/dkim-sealing.key") && said.contains(own.to_str().unwrap()), "{said}");
 }

@@ -137,6 +137,8 @@ impl DkimOperation {
 
     pub(crate) async fn execute(self, deps: &Deps) -> Result<Response, Error> {
         let (accounts, ring) = (&deps.accounts, &deps.ring);
+        // Without a daemon the DNS may be out of reach: who forces a change does not wait for it.
+        let is_offline = deps.upkeep.is_none();
         let view = |keys: Vec<Arc<DkimKey>>| Response::DkimKeys(keys.iter().map(|key| view(ring, key)).collect());
         Ok(match self {
             Self::Create { account, domain, algorithm } => {
@@ -148,7 +150,9 @@ impl DkimOperation {
                 view(made)
             }
             Self::Delete { account, domain, selector, force } => {
-                look_at_next(deps, account, &domain).await?;
+                if force && !is_offline {
+                    look_at_next(deps, account, &domain).await?;
+                }
                 ring.delete(account, &domain, &selector, force).await?;
                 Response::Changed { count: 1 }
             }
@@ -163,7 +167,9 @@ impl DkimOperation {
             Self::List { account, domain: Some(domain) } => view(ring.table().of_domain(account, &domain)),
             Self::List { account, domain: None } => view(ring.table().list(account)),
             Self::Retire { account, domain, selector, force } => {
-                look_at_next(deps, account, &domain).await?;
+                if !(force && is_offline) {
+                    look_at_next(deps, account, &domain).await?;
+                }
                 ring.retire(account, &domain, &selector, force).await?;
                 Response::Changed { count: 1 }
             }

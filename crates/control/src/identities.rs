@@ -176,8 +176,13 @@ async fn create(deps: &Deps, identity: Identity) -> Result<(), Error> {
     deps.accounts.identities().create(identity).await?;
     let IdentityName::Domain(domain) = &name else { return Ok(()) };
     let has_keys = !deps.ring.table().of_domain(account, domain).is_empty();
+    // Nobody has looked at keys that were kept without an identity.
+    let keys = match has_keys {
+        true => deps.ring.start_over(account, domain).await,
+        false => deps.ring.create_managed(account, domain, DkimAlgorithm::RsaSha256).await.map(drop),
+    };
     // Without a key to seal them with there are none; the doctor says so, and mail goes on unsigned.
-    if !has_keys && let Err(error) = deps.ring.create_managed(account, domain, DkimAlgorithm::RsaSha256).await {
+    if let Err(error) = keys {
         tracing::warn!(%error, "{domain} has no DKIM keys");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use postrider_account::{Identity, IdentityName, VerificationStatus};
+use postrider_account::{DkimKey, Identity, IdentityName, VerificationStatus};
 use postrider_base::Timestamp;
 use postrider_mail::{AccountId, EmailAddress};
 use postrider_submission::{Letter, Submission};
@@ -45,18 +45,22 @@ impl Notices {
             VerificationStatus::Success => tracing::info!(%account, "{what} {name}: {before} -> {after}"),
             _ => tracing::warn!(%account, "{what} {name}: {before} -> {after}: {problem}"),
         }
-        let Some(operator) = &self.operator else { return };
-        if !self.has_room(now) {
-            tracing::warn!("upkeep.notices_per_hour = {} is reached: not mailed", self.most);
-            return;
-        }
         let text = format!(
             "The state of the {what} {name}\nof account {account} has changed.\n\n\
              Before: {before}\nNow:    {after}\nFound:  {problem}\n\n{}\n",
             advice(change.after),
         );
-        let subject = format!("{what} is {after}");
-        let letter = Letter { account: AccountId::default(), to: operator, subject: &subject, text: &text };
+        self.mail(submission, now, &format!("{what} is {after}"), &text).await;
+    }
+
+    /// Mails the operator, if there is one and the hour has room.
+    pub(crate) async fn mail(&self, submission: &Submission, now: Timestamp, subject: &str, text: &str) {
+        let Some(operator) = &self.operator else { return };
+        if !self.has_room(now) {
+            tracing::warn!("upkeep.notices_per_hour = {} is reached: not mailed", self.most);
+            return;
+        }
+        let letter = Letter { account: AccountId::default(), to: operator, subject, text };
         if let Err(error) = submission.write(letter).await {
             tracing::warn!(%error, "the operator could not be mailed");
         }
@@ -82,6 +86,29 @@ fn advice(after: VerificationStatus) -> &'static str {
         }
         _ => "Nothing needs to be done.",
     }
+}
+
+/// The mail about a key that signs, and whose record is gone.
+pub(crate) fn gone_text(key: &DkimKey, problem: &str) -> String {
+    let DkimKey { account, domain, selector, .. } = key;
+    format!(
+        "A DKIM key of account {account} signs mail, and nobody can verify that:\n\n    {}\n\n\
+         Found:  {problem}\n\n\
+         Publish the record that\n`postrider dkim show {domain} {selector}` prints. \
+         A next key that is published\nsigns in its place; own keys are left alone.\n",
+        key.record_name(),
+    )
+}
+
+/// The mail about a new key under the selector of one that nobody needs any more.
+pub(crate) fn renewed_text(key: &DkimKey) -> String {
+    let DkimKey { account, domain, selector, .. } = key;
+    format!(
+        "There is a new DKIM key of account {account}, to sign in its turn:\n\n    {}\n\n\
+         Publish the record that\n`postrider dkim show {domain} {selector}` prints, \
+         in the place of the old one there:\nnobody needs that any more.\n",
+        key.record_name(),
+    )
 }
 
 /// The mail with a link, to the address that it proves.

@@ -221,6 +221,11 @@ impl Shared {
         self.notices.tell(&self.submission, self.clock.now(), &change).await;
     }
 
+    /// Mails the operator what a person has to do.
+    pub(crate) async fn mail_operator(&self, subject: &str, text: &str) {
+        self.notices.mail(&self.submission, self.clock.now(), subject, text).await;
+    }
+
     fn valid(&self, token: &str) -> Result<Link, LinkError> {
         let link = Link::read(token, &self.mac_key).ok_or(LinkError::Unknown)?;
         if self.clock.now().saturating_since(link.sent) >= link::LIFE {

@@ -33,7 +33,8 @@ pub struct Sealing {
 #[non_exhaustive]
 pub enum SealError {
     /// The operator's: the file is not there or can not be read. Passes when it is.
-    #[error("the sealing key of the DKIM keys, {}, cannot be read: {error}", path.display())]
+    #[error("the sealing key of the DKIM keys, {}, cannot be read: {error}; where the daemon has it \
+         elsewhere (a credential of the service), name that file in dkim.sealing_key_file", path.display())]
     File {
         /// The file.
         path: PathBuf,
