@@ -75,18 +75,32 @@ fn is_key(name: &str) -> bool {
     name.contains("._domainkey.")
 }
 
-/// RFC 6376 section 3.6.1: white space inside `p=` means nothing, nor does the order of tags.
 fn key(ours: &str, found: &[Data]) -> State {
     match found {
-        [Data::Txt(text)] if public(text) == public(ours) => State::Right,
+        [Data::Txt(text)] if serves(text, ours) => State::Right,
         [_] => State::differs(found, "put ours in its place".to_owned()),
         _ => State::differs(found, "leave ours there alone: of several, receivers take any".to_owned()),
     }
 }
 
-/// What `p=` says.
-fn public(record: &str) -> Option<String> {
-    let value = record.split(';').find_map(|part| part.trim().strip_prefix("p")?.trim_start().strip_prefix('='))?;
+/// Whether receivers that find this record verify what our key signs (RFC 6376 section 3.6.1):
+/// white space means nothing, nor does the order of tags.
+fn serves(found: &str, ours: &str) -> bool {
+    let kind = |record| key_tag(record, "k").unwrap_or_else(|| "rsa".to_owned());
+    let allows = |tag, wanted: &[&str]| {
+        key_tag(found, tag).is_none_or(|list| list.split(':').any(|item| wanted.contains(&item)))
+    };
+    key_tag(found, "p") == key_tag(ours, "p")
+        && kind(found) == kind(ours)
+        && allows("v", &["DKIM1"])
+        && allows("h", &["sha256"])
+        && allows("s", &["*", "email"])
+}
+
+/// What a key record says under this name, without white space.
+fn key_tag(record: &str, name: &str) -> Option<String> {
+    let mut tags = record.split(';').filter_map(|part| part.split_once('='));
+    let (_, value) = tags.find(|(other, _)| other.trim() == name)?;
     Some(value.chars().filter(|c| !c.is_ascii_whitespace()).collect())
 }
 
@@ -189,6 +203,7 @@ mod tests {
     fn texts_are_compared_by_what_they_mean() {
         let spf = text("example.com", "v=spf1 include:_spf.relay.example ~all");
         let key = text("k._domainkey.example.com", "v=DKIM1; k=rsa; p=AAAA");
+        let ed25519 = text("e._domainkey.example.com", "v=DKIM1; k=ed25519; p=AAAA");
         let dmarc = text("_dmarc.example.com", "v=DMARC1; p=none");
         let plain = text("example.com", "hello");
         let right = |record: &Record, found: &[&str]| compare(record, &texts(found)) == State::Right;
@@ -197,6 +212,14 @@ mod tests {
             (&spf, &["v=spf1 mx -all"], false),
             (&spf, &["v=spf1 include:_spf.relay.example -all", "v=spf1 -all"], false),
             (&key, &["p=AA AA ; v = DKIM1"], true),
+            (&key, &["p=AAAA; h=sha1 : sha256; s=tlsrpt:email"], true),
+            (&key, &["p=AAAA; s=*"], true),
+            (&key, &["v=DKIM1; k=ed25519; p=AAAA"], false),
+            (&key, &["v=DKIM1; h=sha1; p=AAAA"], false),
+            (&key, &["v=DKIM1; s=tlsrpt; p=AAAA"], false),
+            (&key, &["v=DKIM2; p=AAAA"], false),
+            (&ed25519, &["v=DKIM1; k=ed25519; p=AAAA"], true),
+            (&ed25519, &["v=DKIM1; p=AAAA"], false),
             (&key, &["v=DKIM1; p="], false),
             (&key, &["v=DKIM1; p=AAAB"], false),
             (&key, &["v=DKIM1; p=AAAA", "v=DKIM1; p=AAAB"], false),
