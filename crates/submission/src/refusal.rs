@@ -3,6 +3,8 @@
 use postrider_account::AuthError;
 use postrider_mail::{EnhancedStatus, MAX_HEADER_BYTES, MAX_HEADER_FIELDS, SmtpReply};
 
+use crate::KeyRingError;
+
 /// Why a client or a message was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -128,6 +130,15 @@ impl From<postrider_mail::Error> for Refusal {
     }
 }
 
+impl From<KeyRingError> for Refusal {
+    fn from(error: KeyRingError) -> Self {
+        match error {
+            KeyRingError::Header(error) => error.into(),
+            _ => Self::NotSigned,
+        }
+    }
+}
+
 impl From<postrider_spool::Error> for Refusal {
     fn from(error: postrider_spool::Error) -> Self {
         match error {
@@ -202,5 +213,6 @@ mod tests {
         assert_eq!(Refusal::from(postrider_spool::Error::Poisoned), Refusal::Unavailable);
         assert_eq!(Refusal::from(postrider_spool::Error::NoFile), Refusal::Unavailable);
         assert_eq!(Refusal::from(postrider_spool::Error::TooLarge("envelope")), Refusal::TooLong);
+        assert_eq!(Refusal::from(KeyRingError::Interrupted), Refusal::NotSigned);
     }
 }

@@ -213,7 +213,7 @@ impl Submission {
             Ok(content) => Ok(NewMessage { content, ..message }),
             Err(error) => {
                 tracing::error!(%id, %error, "message not accepted: it could not be signed");
-                Err(Refusal::NotSigned)
+                Err(error.into())
             }
         }
     }

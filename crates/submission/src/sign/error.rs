@@ -38,9 +38,10 @@ pub enum KeyRingError {
     /// The sender's: the message has no author.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The sender's: the header can not be read. Never of an accepted message.
-    #[error("the header can not be read")]
-    Header,
+    /// The sender's: the header is over its bounds with what has been added to it. Does not
+    /// pass.
+    #[error(transparent)]
+    Header(postrider_mail::Error),
     /// Ours: the relay is stopping. Passes with a restart.
     #[error("the work on a key was cut off")]
     Interrupted,

@@ -121,7 +121,7 @@ impl Signing {
 /// The signature fields of these keys.
 fn sign(ring: &KeyRing, keys: &[Arc<DkimKey>], at: Timestamp, chunks: &[Bytes]) -> Result<Bytes, KeyRingError> {
     let (first, rest) = chunks.split_first().ok_or(KeyRingError::Interrupted)?;
-    let header = HeaderBlock::parse(first).map_err(|_| KeyRingError::Header)?;
+    let header = HeaderBlock::parse(first).map_err(KeyRingError::Header)?;
     let body = std::iter::once(&first[header.body_offset()..]).chain(rest.iter().map(|piece| &piece[..]));
     let message = Digested::new(&header, body)?;
     let mut fields = Vec::with_capacity(1024 * keys.len());

@@ -249,3 +249,18 @@ async fn the_sealing_key_is_made_with_the_first_key() {
     assert!(disk.exists(path));
     ring.check().unwrap();
 }
+
+#[tokio::test]
+async fn a_header_over_its_bound_is_refused_for_good() {
+    let world = World::new().await;
+    world.rotate(true).await.unwrap();
+    let identity = "example.com".parse().unwrap();
+    world.accounts.identities().change(me(), &identity, |identity| identity.dkim.ed25519 = true).await.unwrap();
+    let settings = DkimSettings { threads: 1, ..DkimSettings::default() };
+    let signing = Signing::start(world.ring.clone(), &settings, None, Metrics::new()).unwrap();
+    let author = "x@example.com".parse().unwrap();
+    let field = format!("X: {}\r\n", "x".repeat(postrider_mail::MAX_HEADER_BYTES));
+    let content = Content::new(vec![format!("{field}From: x@example.com\r\n\r\n").into()]);
+    let error = signing.of_author(me(), Some(&author), world.clock.now(), content).await.unwrap_err();
+    assert_eq!(crate::Refusal::from(error), crate::Refusal::HeaderTooLong);
+}
