@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Read as _};
 use anyhow::{Context as _, Result, bail};
 use postrider_account::KeyState;
 use postrider_control::{DkimKeyView, DkimOperation, Operation, Response, Secret};
+use zeroize::Zeroizing;
 
 use super::unexpected;
 use crate::access::Access;
@@ -116,7 +117,8 @@ fn key_from_stdin() -> Result<Secret> {
     if stdin.is_terminal() {
         eprintln!("paste the private key in PEM, then Ctrl-D:");
     }
-    let mut text = String::new();
+    // As long as it can become: a string that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY as usize));
     stdin.take(MAX_KEY).read_to_string(&mut text).context("cannot read the private key from stdin")?;
     if text.trim().is_empty() {
         bail!("expected a private key in PEM on stdin");
