@@ -317,6 +317,8 @@ impl Site {
                     next = Some(job);
                     break;
                 }
+                // Its claim is due as before, and finds another lane, or waits for all.
+                Some(pause) if self.gate.moves_from(&pause) => drop(job),
                 Some(pause) => self.set_aside(&mut state, job, &Wait::from(&pause)),
             }
         }

@@ -31,6 +31,8 @@ pub(crate) struct Gate {
     pub(super) inner: Arc<Inner>,
     pub(super) site: Arc<SiteState>,
     pub(super) source: Scope,
+    /// Whether mail leaves from other sources while this one pauses.
+    pub(super) moves: bool,
     number: u64,
 }
 
@@ -99,7 +101,7 @@ pub(crate) enum Action {
 
 impl Gate {
     pub(super) fn new(inner: Arc<Inner>, site: Arc<SiteState>, source: Option<Arc<str>>, number: u64) -> Self {
-        Self { inner, site, source: Scope::Source(source), number }
+        Self { inner, site, source: Scope::Source(source), moves: false, number }
     }
 
     /// The rules of the site.
@@ -162,14 +164,21 @@ impl Gate {
         self.site.pause_of(&scopes, self.inner.clock.now())
     }
 
-    /// Whether a pause that has ended held mail of the lane to a recipient domain.
+    /// Whether mail that has to wait for the end of a pause may leave from another source
+    /// meanwhile.
+    pub(crate) fn moves_from(&self, pause: &Pause) -> bool {
+        self.moves && matches!(pause.kind, PauseKind::Source | PauseKind::Block)
+    }
+
+    /// Whether a pause that has ended held mail of the lane to a recipient domain. Mail that
+    /// moves waits only while all sources pause, for whichever is the first to go on.
     pub(crate) fn was_held_by(&self, ended: &Ended, domain: &Domain) -> bool {
         let provider = self.site.provider.load();
         match ended {
             Ended::Heard(throttle, scope) => {
                 let of_provider = provider.as_ref().map(|provider| &provider.throttle);
                 let is_there = [Some(&self.site.throttle), of_provider].into_iter().flatten();
-                let is_mine = matches!(scope, Scope::SigningDomain(_)) || *scope == self.source;
+                let is_mine = self.moves || matches!(scope, Scope::SigningDomain(_)) || *scope == self.source;
                 is_mine && is_there.into_iter().any(|known| Arc::ptr_eq(known, throttle))
             }
             Ended::Ordered(order) => {

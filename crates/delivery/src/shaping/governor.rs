@@ -116,7 +116,9 @@ impl Governor {
     /// What a lane asks for its connections and turns. Resolves everything,
     /// so that nothing has to be looked up later.
     pub(crate) fn gate(&self, target: &Target, lane: &Lane) -> Gate {
-        self.gate_at(Place::of(target), lane.source.as_ref().map(|source| source.name.clone()))
+        let mut gate = self.gate_at(Place::of(target), lane.source.as_ref().map(|source| source.name.clone()));
+        gate.moves = lane.source.as_ref().is_some_and(|source| source.moves);
+        gate
     }
 
     pub(super) fn gate_at(&self, place: Place, source: Option<Arc<str>>) -> Gate {

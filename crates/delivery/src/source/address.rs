@@ -312,5 +312,6 @@ fn handed_out(name: &Arc<str>, settings: &SourceSettings, ipv6: &ReverseDns) -> 
         ipv4: settings.ipv4,
         ipv6: settings.ipv6.filter(|_| may),
         ehlo_name: settings.ehlo_name.clone(),
+        moves: settings.on_block == OnBlock::Move,
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Source {
     pub(crate) ipv6: Option<Ipv6Addr>,
     /// The name given in EHLO, instead of the settings'.
     pub(crate) ehlo_name: Option<String>,
+    /// Whether mail leaves from others while a site wants none from here.
+    pub(crate) moves: bool,
 }
 
 /// All sources. Clones share them.

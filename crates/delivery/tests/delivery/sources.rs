@@ -311,6 +311,63 @@ async fn mail_moves_away_from_a_blocked_address_where_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_in_the_lane_of_a_blocked_address_moves_too() {
+    let mut rig = Rig::new().await;
+    lists_the_first(&rig, DAY);
+    let mut settings = sources(&[("a", "192.0.2.1"), ("b", "192.0.2.2")]);
+    settings.sources.values_mut().for_each(|source| source.on_block = OnBlock::Move);
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(rig.send(&["ann@example.com"]).await);
+    }
+    let began = rig.clock.now();
+    rig.deliver(settings);
+    for id in ids {
+        let outcomes = rig.until_final(id).await;
+        assert!(is_delivered(outcomes.last().unwrap()), "{outcomes:?}");
+    }
+    let waited = rig.clock.now().saturating_since(began);
+    assert!(waited < HOUR / 2, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_addresses_are_blocked_mail_waits_for_the_first_that_is_free() {
+    let mut rig = Rig::new().await;
+    let (clock, until) = (rig.clock.clone(), rig.clock.now().saturating_add(HOUR / 2));
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    Server::scripted(&rig.net, "198.51.100.1:25", move |moment| match moment.from.to_string().as_str() {
+        "192.0.2.1" if moment.line.starts_with("RCPT") => {
+            Say::Reply("554 5.7.1 blocked using zen.spamhaus.org, try again in 4 hours")
+        }
+        _ if moment.line.starts_with("RCPT") && clock.now() < until => {
+            Say::Reply("554 5.7.1 blocked using zen.spamhaus.org, try again in 1 hour")
+        }
+        _ => Say::Usual,
+    });
+    let mut settings = sources(&[("a", "192.0.2.1"), ("b", "192.0.2.2")]);
+    settings.sources.values_mut().for_each(|source| source.on_block = OnBlock::Move);
+    let delivery = rig.deliver(settings);
+    let first = rig.send(&["ann@example.com"]).await;
+    for _ in 0..2 {
+        assert!(matches!(rig.outcome(first).await.disposition, Disposition::Deferred(_)));
+    }
+    assert_eq!((counts(&delivery, "a").blocked, counts(&delivery, "b").blocked), (1, 1));
+    let began = rig.clock.now();
+    let mut ids = vec![first];
+    for n in 0..20 {
+        let domain = format!("d{n}.example");
+        rig.zones.add_mx(&domain, 10, "mx.example.com");
+        ids.push(rig.send(&[&format!("ann@{domain}")]).await);
+    }
+    for id in ids {
+        let outcomes = rig.until_final(id).await;
+        assert!(is_delivered(outcomes.last().unwrap()), "{outcomes:?}");
+    }
+    let waited = rig.clock.now().saturating_since(began);
+    assert!(waited < 2 * HOUR, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn mail_waits_at_a_blocked_address_where_it_may_not_move() {
     let mut rig = Rig::new().await;
     lists_the_first(&rig, HOUR * 5 / 2);
