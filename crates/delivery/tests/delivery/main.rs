@@ -28,7 +28,6 @@ mod shaped;
 mod shutdown;
 mod sites;
 mod slots;
-mod slots;
 mod sources;
 mod sts;
 mod suppression;
