@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postrider_mail::AttemptRecord;
+use postrider_mail::{AttemptRecord, sanitize_text};
 use postrider_spool::Content;
 
 use super::{Attempt, Turn};
@@ -10,6 +10,9 @@ use crate::connection::{Stop, Stopped};
 use crate::progress::Progress;
 use crate::trace::{self, Course};
 use crate::worker::Connected;
+
+/// Most bytes of a site's name: the hosts of a domain may be many.
+const MAX_SITE: usize = 512;
 
 impl Attempt<'_> {
     /// One transaction, taken down unless it goes as it should with the first
@@ -46,7 +49,7 @@ impl Attempt<'_> {
     pub(super) fn record(&self, progress: &Progress) -> Arc<AttemptRecord> {
         Arc::new(AttemptRecord {
             began: self.started_at,
-            site: self.site.target.name.to_string(),
+            site: sanitize_text(&*self.site.target.name, MAX_SITE),
             ehlo: self.site.lane.hello(&self.config).to_owned(),
             level: self.level,
             ..progress.take_tried()

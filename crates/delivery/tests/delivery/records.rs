@@ -54,6 +54,19 @@ async fn a_greylisted_message_says_what_was_said_and_a_delivery_little() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_domain_with_many_hosts_makes_no_long_record() {
+    let mut rig = Rig::new().await;
+    let labels = "a".repeat(60);
+    for n in 10..20 {
+        rig.mx("example.com", &format!("mx{n}.{labels}.{labels}.{labels}.example"), "198.51.100.1");
+    }
+    rig.deliver(Settings::default());
+    let id = rig.send(&["ann@example.com"]).await;
+    let site = record(&rig.outcome(id).await).site.clone();
+    assert!(site.starts_with("mx1") && site.len() <= 512, "{} bytes", site.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn hosts_that_cannot_be_reached_or_found_are_named() {
     let mut rig = Rig::new().await;
     rig.mx("example.com", "mx1.example.com", "198.51.100.7");
