@@ -227,6 +227,7 @@ impl Delivery {
         shared.governor.reload(shaping::Shaping::new(&config.settings)?);
         shared.sources.configure(&config.settings.sources, &config.settings.warm_up);
         let before = shared.config.swap(Arc::new(config));
+        shared.metrics.outbound_recalled.inc_by(shared.sites.reconsider());
         shared.resize(&before.settings.limits);
         Ok(())
     }

@@ -71,6 +71,12 @@ impl Sites {
         self.each(|site| site.resume(ended))
     }
 
+    /// There are new rules: what waits for the end of a pause may not be meant by it any
+    /// more. How many queues are looked at again.
+    pub(crate) fn reconsider(&self) -> u64 {
+        self.each(Site::reconsider)
+    }
+
     /// There is news of the addresses to leave from: what waits for one goes on. How many
     /// queues are looked at again.
     pub(crate) fn resource(&self) -> u64 {

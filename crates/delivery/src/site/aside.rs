@@ -56,6 +56,13 @@ impl Site {
         self.recall(&mut state, &queues)
     }
 
+    /// There are new rules: what waits for the end of a pause is looked at again.
+    pub(crate) fn reconsider(&self) -> u64 {
+        let mut state = self.state.lock();
+        let queues = state.paused.take_if(|_| true);
+        self.recall(&mut state, &queues)
+    }
+
     /// There is news of the addresses to leave from: what waits for one is looked at again.
     pub(crate) fn resource(&self) -> u64 {
         let mut state = self.state.lock();

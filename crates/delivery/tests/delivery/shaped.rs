@@ -317,6 +317,23 @@ async fn a_block_of_our_address_costs_no_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_site_that_the_rules_move_out_of_a_paused_provider_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = rig().await;
+    Server::start(&rig.net, HOST);
+    let delivery = rig.deliver(shaped(&dir, "[provider.big]\nmx = [\".example.com\"]\n"));
+    let pause = PauseRequest { name: "big".into(), source: None, time: None, reason: None };
+    delivery.pause(pause).await.unwrap();
+    let id = rig.send(&["ann@example.com"]).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(delivery.sites()[0].paused, 1);
+    delivery.reload(shaped(&dir, "[provider.big]\nmx = [\".example.org\"]\n")).unwrap();
+    let outcome = rig.outcome(id).await;
+    let waited = outcome.at.saturating_since(id.timestamp());
+    assert!(is_delivered(&outcome) && waited < 2 * MINUTE, "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_a_pause_concerns_only_those_that_it_held() {
     let mut rig = rig().await;
     rig.mx("other.example", "mx.other.example", "198.51.100.2");
