@@ -13,7 +13,7 @@ use crate::cli::DkimCommand;
 use crate::output::{Output, or_dash, time};
 
 /// More than the longest key has.
-const MAX_KEY: u64 = 64 * 1024;
+const MAX_KEY: usize = 64 * 1024;
 
 pub(crate) async fn run(command: DkimCommand, access: &mut Access, out: &mut Output) -> Result<()> {
     type To = DkimOperation;
@@ -118,8 +118,8 @@ fn key_from_stdin() -> Result<Secret> {
         eprintln!("paste the private key in PEM, then Ctrl-D:");
     }
     // As long as it can become: a string that grows leaves copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY as usize));
-    stdin.take(MAX_KEY).read_to_string(&mut text).context("cannot read the private key from stdin")?;
+    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY));
+    stdin.take(MAX_KEY as u64).read_to_string(&mut text).context("cannot read the private key from stdin")?;
     if text.trim().is_empty() {
         bail!("expected a private key in PEM on stdin");
     }

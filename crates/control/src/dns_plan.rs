@@ -50,6 +50,9 @@ pub(crate) async fn execute(deps: &Deps, request: DnsPlanRequest) -> Result<Resp
 pub(crate) fn planned(deps: &Deps, key: &DkimKey) -> PlannedKey {
     let why = match key.state {
         KeyState::Current => format!("the key that signs ({})", key.algorithm),
+        KeyState::Next if key.replaces.is_some() => {
+            "a key that will sign: put it in the place of the old one there, which nobody needs any more".to_owned()
+        }
         KeyState::Next => "a key that will sign: once its record is seen it can take over without a gap".to_owned(),
         KeyState::Retired => {
             let until = deps.ring.published_until(key).map_or_else(String::new, |at| at.rfc3339());

@@ -41,10 +41,9 @@ impl Sealer {
         }
         let sealing = self.key()?;
         for other in others {
-            match sealing.check(other.sealed.as_bytes()) {
-                Err(error @ SealError::WrongKey(_)) => return Err(error),
-                // A damaged one does not say by what it was sealed.
-                _ => {}
+            // A damaged one does not say by what it was sealed.
+            if let Err(error @ SealError::WrongKey(_)) = sealing.check(other.sealed.as_bytes()) {
+                return Err(error);
             }
         }
         Ok(sealing)
