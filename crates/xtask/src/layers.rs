@@ -27,7 +27,23 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("simulator", 5, &["smtp"]),
     ("upkeep", 5, &["dns", "mailauth", "account", "events", "submission"]),
     ("listener", 6, &["smtp", "store", "submission"]),
-    ("control", 6, &["smtp", "store", "dns", "spool", "account", "events", "mailauth", "submission", "delivery", "simulator", "upkeep"]),
+    (
+        "control",
+        6,
+        &[
+            "smtp",
+            "store",
+            "dns",
+            "spool",
+            "account",
+            "events",
+            "mailauth",
+            "submission",
+            "delivery",
+            "simulator",
+            "upkeep",
+        ],
+    ),
     ("api", 7, &["submission", "account", "events", "control"]),
 ];
 
