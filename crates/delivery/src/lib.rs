@@ -146,9 +146,16 @@ impl Delivery {
         let rules = shaping::Shaping::new(&config.settings)?;
         let governor = Governor::new(rules, &deps.store, &deps.clock, &deps.metrics)?;
         let ready = Arc::new(Semaphore::new(limits.ready));
+        let connections = Slots::new(limits.connections);
         let shared = Arc::new(Shared {
-            sites: Sites::new(deps.spool.clone(), deps.clock.clone(), governor.clone(), ready.clone()),
-            connections: Slots::new(limits.connections),
+            sites: Sites::new(
+                deps.spool.clone(),
+                deps.clock.clone(),
+                governor.clone(),
+                ready.clone(),
+                connections.clone(),
+            ),
+            connections,
             ready,
             lookups: Arc::new(Semaphore::new(limits.lookups)),
             known: KnownHosts::new(limits.known_hosts, deps.metrics.outbound_known_hosts.clone()),

@@ -242,6 +242,8 @@ impl Site {
     /// Connections that there may be.
     fn limit(&self, state: &State) -> usize {
         match state.is_greeted {
+            // Others wait for their first: who has one asks for no more.
+            true if self.around.slots.are_taken() => 1,
             true => self.gate.limit().min(state.taken_at_once.unwrap_or(usize::MAX)),
             false => 1,
         }

@@ -15,6 +15,7 @@ use crate::lane::Lane;
 use crate::settings::Limits;
 use crate::shaping::{Ended, Governor};
 use crate::site::{Job, Pushed, Site};
+use crate::slots::Slots;
 use crate::target::Target;
 
 /// All lanes that are in use, by generation of the settings.
@@ -34,6 +35,8 @@ pub(crate) struct Around {
     pub(crate) governor: Governor,
     /// A place for each job.
     pub(crate) ready: Arc<Semaphore>,
+    /// A place for each open connection.
+    pub(crate) slots: Arc<Slots>,
     pub(crate) alarms: Alarms<Site>,
 }
 
@@ -46,10 +49,16 @@ pub(crate) struct Destination<'a> {
 }
 
 impl Sites {
-    /// For jobs that have a place of `ready` each.
-    pub(crate) fn new(spool: Spool, clock: Clock, governor: Governor, ready: Arc<Semaphore>) -> Self {
+    /// For jobs that have a place of `ready` each, and connections that have one of `slots`.
+    pub(crate) fn new(
+        spool: Spool,
+        clock: Clock,
+        governor: Governor,
+        ready: Arc<Semaphore>,
+        slots: Arc<Slots>,
+    ) -> Self {
         let alarms = Alarms::new(clock.clone());
-        let around = Arc::new(Around { spool, clock, governor, ready, alarms });
+        let around = Arc::new(Around { spool, clock, governor, ready, slots, alarms });
         Self { map: Mutex::default(), around, made: AtomicU64::new(0) }
     }
 

@@ -52,8 +52,8 @@ async fn a_backlog_leaves_the_last_place_to_others_from_time_to_time() {
     for id in others {
         assert!(is_delivered(&rig.outcome(id).await));
     }
-    // Each of the five connections that the backlog asks for may have its turn before.
+    // The backlog asks for no second connection, whose turn would come before theirs.
     let taken = servers[0].seen().messages.len();
-    assert!(taken <= 100, "{taken}");
+    assert!(taken <= 30, "{taken}");
     servers[0].until(|seen| seen.messages.len() == 200).await;
 }
