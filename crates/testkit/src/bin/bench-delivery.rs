@@ -4,6 +4,7 @@
 //! server; Postfix empties the same queue beside it. It needs root. Prints a
 //! table and `figure NAME VALUE UNIT` lines.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
@@ -50,7 +51,8 @@ enum Case {
     Sites,
     /// 10,000 domains at 50 hosts
     Shared,
-    /// The healthy 850 of 1,000 sites, alone and while 50 hang and 100 defer
+    /// The healthy 850 of 1,000 sites: while 50 others hang and 100 defer, while those are
+    /// healthy too, and alone
     Trouble,
     /// One message at a time through an idle relay
     Idle,
@@ -69,6 +71,17 @@ const FILLERS: usize = 100;
 const ALONE: Ipv4Addr = Ipv4Addr::new(198, 19, 200, 1);
 const ZONE: &str = "bench.test";
 const RESOLVER: &str = "127.0.0.1:53";
+
+/// What the other 150 of a thousand sites do in [`Case::Trouble`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Others {
+    /// There is no mail for them.
+    Absent,
+    /// They take their mail.
+    Well,
+    /// They hang, or defer it.
+    Ill,
+}
 
 /// The figures of one run.
 #[derive(Clone, Copy, Default)]
@@ -121,41 +134,38 @@ async fn run(arguments: &Arguments) -> io::Result<()> {
 /// A case, and what it is compared with, in turns.
 async fn compare(arguments: &Arguments, case: Case) -> io::Result<()> {
     let name = format!("{case:?}").to_lowercase();
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    let (mut ours, mut beside) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
     for _ in 0..arguments.runs {
         match case {
             Case::One => {
-                ours.push(postrider(arguments, case, false).await?);
-                others.push(postfix(arguments).await?);
+                ours.push(postrider(arguments, case, Others::Absent).await?);
+                beside.entry("postfix").or_default().push(postfix(arguments).await?);
             }
             // What TLS costs: the same in clear beside it.
             Case::Tls => {
-                others.push(postrider(arguments, Case::One, false).await?);
-                ours.push(postrider(arguments, case, false).await?);
+                beside.entry("clear").or_default().push(postrider(arguments, Case::One, Others::Absent).await?);
+                ours.push(postrider(arguments, case, Others::Absent).await?);
             }
             Case::Trouble => {
-                others.push(postrider(arguments, case, false).await?);
-                ours.push(postrider(arguments, case, true).await?);
+                for (name, others) in [("alone", Others::Absent), ("healthy", Others::Well)] {
+                    beside.entry(name).or_default().push(postrider(arguments, case, others).await?);
+                }
+                ours.push(postrider(arguments, case, Others::Ill).await?);
             }
-            _ => ours.push(postrider(arguments, case, false).await?),
+            _ => ours.push(postrider(arguments, case, Others::Absent).await?),
         }
     }
     let ours_rate = report(&name, "postrider", &ours);
-    let (other, what) = match case {
-        Case::One => ("postfix", "times_postfix"),
-        Case::Tls => ("clear", "times_clear"),
-        _ => ("alone", "times_alone"),
-    };
-    if !others.is_empty() {
-        let others_rate = report(&name, other, &others);
-        say(&format!("figure delivery_{name}_{what} {:.2} times", ours_rate / others_rate));
+    for (other, samples) in beside {
+        let rate = report(&name, other, &samples);
+        say(&format!("figure delivery_{name}_times_{other} {:.2} times", ours_rate / rate));
     }
     Ok(())
 }
 
 /// Fills the queue of a relay that holds it, lets go, and waits for the last
-/// message that a healthy host gets.
-async fn postrider(arguments: &Arguments, case: Case, with_trouble: bool) -> io::Result<Sample> {
+/// message that a healthy host gets, of those that are healthy in any case.
+async fn postrider(arguments: &Arguments, case: Case, others: Others) -> io::Result<Sample> {
     let clock = Clock::system();
     let mut provider = Provider::start(TcpListener::bind("0.0.0.0:25")?, Keep::Counts, clock.clone())?;
     let authority = Authority::new().map_err(io::Error::other)?;
@@ -163,21 +173,23 @@ async fn postrider(arguments: &Arguments, case: Case, with_trouble: bool) -> io:
     if case == Case::Tls {
         provider.set(ALONE, Conduct::with_tls(certificate.server().map_err(io::Error::other)?));
     }
-    if case == Case::Trouble {
+    if others == Others::Ill {
         misbehave(&provider);
     }
     let relay = relay(case)?;
-    let fills = fills(arguments, case, with_trouble);
+    let fills = fills(arguments, case, others);
     relay.cli(&["queue", "hold", "--all"])?;
     let healthy = fills.first().map_or(0, |fill| fill.2);
     for mail in fills {
         fill(&relay, mail, arguments.size, &clock).await?;
     }
+    let uncounted =
+        if case == Case::Trouble { (HEALTHY..SITES).map(|other| site(other).into()).collect() } else { HashSet::new() };
     let pid = relay.pid().ok_or_else(|| io::Error::other("the relay is not running"))?;
     let (before, asked) = (Usage::of(pid)?, questions(relay.http())?);
     let begin = clock.instant();
     relay.cli(&["queue", "release", "--all"])?;
-    provider.until_taken(healthy).await;
+    provider.until_taken_beside(healthy, &uncounted).await;
     let took = clock.instant() - begin;
     let used = Usage::of(pid)?.since(before);
     let sample = sample(healthy, took, used, questions(relay.http())? - asked);
@@ -198,7 +210,7 @@ fn misbehave(provider: &Provider) {
 }
 
 /// What a case's queue is full of; mail for healthy hosts first.
-fn fills(arguments: &Arguments, case: Case, with_trouble: bool) -> Vec<Fill> {
+fn fills(arguments: &Arguments, case: Case, others: Others) -> Vec<Fill> {
     let all = arguments.messages;
     let sites = |spread, messages| (format!("s{{}}@s{{}}.{ZONE}"), spread, messages);
     match case {
@@ -206,9 +218,9 @@ fn fills(arguments: &Arguments, case: Case, with_trouble: bool) -> Vec<Fill> {
         Case::Shared => vec![(format!("d{{}}@d{{}}.{ZONE}"), DOMAINS, all)],
         Case::Sites | Case::Memory => vec![sites(SITES, all)],
         Case::Trouble => {
-            let ill = (format!("t{{}}@t{{}}.{ZONE}"), SITES - HEALTHY, all * (SITES - HEALTHY) / SITES);
+            let other = (format!("t{{}}@t{{}}.{ZONE}"), SITES - HEALTHY, all * (SITES - HEALTHY) / SITES);
             let healthy = sites(HEALTHY, all * HEALTHY / SITES);
-            if with_trouble { vec![healthy, ill] } else { vec![healthy] }
+            if others == Others::Absent { vec![healthy] } else { vec![healthy, other] }
         }
     }
 }
@@ -329,7 +341,7 @@ async fn memory(arguments: &Arguments) -> io::Result<()> {
         waiting: arguments.waiting,
         runs: 1,
     };
-    let sample = postrider(&larger, Case::Memory, false).await?;
+    let sample = postrider(&larger, Case::Memory, Others::Absent).await?;
     report("memory", "postrider", &[sample]);
     Ok(())
 }

@@ -7,7 +7,7 @@
 mod conduct;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Provider {
     /// Messages that all hosts took.
     #[must_use]
     pub fn taken(&self) -> u64 {
-        self.shared.hosts.lock().values().map(|seen| seen.taken).sum()
+        self.taken_beside(&HashSet::new())
     }
 
     /// Waits until what the host at `address` has seen fulfils `condition`.
@@ -153,13 +153,23 @@ impl Provider {
 
     /// Waits until all hosts together took so many messages.
     pub async fn until_taken(&mut self, messages: u64) {
+        self.until_taken_beside(messages, &HashSet::new()).await;
+    }
+
+    /// The same; what these hosts take does not count.
+    pub async fn until_taken_beside(&mut self, messages: u64, others: &HashSet<IpAddr>) {
         loop {
             self.news.borrow_and_update();
-            if self.taken() >= messages {
+            if self.taken_beside(others) >= messages {
                 return;
             }
             let _ = self.news.changed().await;
         }
+    }
+
+    fn taken_beside(&self, others: &HashSet<IpAddr>) -> u64 {
+        let hosts = self.shared.hosts.lock();
+        hosts.iter().filter(|(address, _)| !others.contains(*address)).map(|(_, seen)| seen.taken).sum()
     }
 }
 
