@@ -17,6 +17,7 @@ mod id;
 mod outcome;
 mod record;
 mod reply;
+mod simulator;
 mod status;
 mod text;
 mod verp;
@@ -36,6 +37,7 @@ pub use record::{
     AttemptRecord, Exchange, HostProof, HostRecord, Privacy, SessionLevel, attach_records, store_records,
 };
 pub use reply::{Severity, SmtpReply};
+pub use simulator::{SES_SIMULATOR, is_simulator};
 pub use status::EnhancedStatus;
 pub use text::sanitize_text;
 pub use verp::Verp;
