@@ -6,43 +6,60 @@
 //! about (does this password fit, is this recipient suppressed) is answered from memory,
 //! synchronously.
 
+mod arn;
+mod audit;
 mod credential;
 mod derive;
 mod error;
 mod guard;
 mod keys;
+mod policy;
+mod quota;
 mod sending;
 mod settings;
 mod suppression;
+mod tags;
+mod tenant;
 
 use postrider_base::{Clock, Random};
+use postrider_mail::AccountId;
 use postrider_store::Store;
 
-use sending::Sending;
-
+pub use arn::{Arn, ArnError, Realm};
+pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord, Audited, UserIdentity, shortened};
 pub use credential::{AuthError, Authenticated, Credential, Credentials, Issued, NewCredential, RecipientOverflow};
 pub use derive::{ImportedSecret, derive_smtp_password};
 pub use error::Error;
 pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
 pub use keys::{DkimKey, DkimKeys, KeyOrigin, KeyState, Sealed};
+pub use policy::{
+    Attached, Deciding, Policies, Policy, PolicyError, PolicyOwner, PolicyRequest, PolicySet, PolicyVerdict,
+    SEND_RAW_EMAIL,
+};
+pub use quota::{Exceeded, Holder, Limits, Quotas, Reservation, Sent, Usage};
 pub use sending::{
-    ConfigurationOption, ConfigurationSet, ConfigurationSets, DkimOptions, Identities, Identity, IdentityName,
-    MailFrom, MailFromFailure, MailedLink, Pool, PoolMember, PoolName, Pools, Resolved, TlsPolicy, Verification,
-    VerificationStatus,
+    ConfigurationOption, ConfigurationSet, ConfigurationSets, DestinationTarget, Dimension, DimensionSource,
+    DkimOptions, EventDestination, EventType, Identities, Identity, IdentityName, MailFrom, MailFromFailure,
+    MailedLink, Pool, PoolMember, PoolName, Pools, Resolved, TlsPolicy, Verification, VerificationStatus,
 };
 pub use settings::Settings;
 pub use suppression::{
     Filter, Format, ImportEntry, ImportReport, Parsed, RefusedLine, Suppressed, Suppression, export, parse,
 };
+pub use tenant::{EnforcementStatus, Pause, PausedBy, Sending, Tenant, Tenants};
 
 /// Handle on the state of all accounts. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Accounts {
+    audit: Audit,
     credentials: Credentials,
     guard: Guard,
     dkim_keys: DkimKeys,
-    sending: Sending,
+    quotas: Quotas,
+    policies: Policies,
+    sending: sending::Sending,
     suppression: Suppression,
+    tenants: Tenants,
 }
 
 impl Accounts {
@@ -52,13 +69,32 @@ impl Accounts {
     /// # Errors
     /// [`Error::Store`] when the store can not be read.
     pub fn open(store: &Store, clock: &Clock, random: &Random, settings: &Settings) -> Result<Self, Error> {
+        let credentials = Credentials::open(store, clock.clone(), random.clone(), settings)?;
+        let sending = sending::Sending::open(store, settings)?;
+        let policies = Policies::open(store, credentials.clone(), sending.identities.clone(), settings)?;
         Ok(Self {
-            credentials: Credentials::open(store, clock.clone(), random.clone(), settings)?,
+            audit: Audit::default(),
+            credentials,
             guard: Guard::open(store, clock.clone(), random, &settings.bans)?,
             dkim_keys: DkimKeys::open(store, settings)?,
-            sending: Sending::open(store, settings)?,
+            quotas: Quotas::open(store, clock.clone(), settings)?,
+            policies,
+            sending,
             suppression: Suppression::open(store, clock.clone(), random, settings)?,
+            tenants: Tenants::open(store, clock.clone(), settings)?,
         })
+    }
+
+    /// The same, with changes recorded in this log; without, they are not.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// Who changed what.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Who may submit mail.
@@ -97,10 +133,61 @@ impl Accounts {
         &self.dkim_keys
     }
 
+    /// Who may do what.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// How much may still be sent.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
     /// Who must not be sent mail.
     #[must_use]
     pub fn suppression(&self) -> &Suppression {
         &self.suppression
+    }
+
+    /// Whose all of this is.
+    #[must_use]
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// Forgets an account that owns nothing any more. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::NotFound`] or [`Error::Store`].
+    pub async fn delete_tenant(&self, id: AccountId) -> Result<(), Error> {
+        match self.possession_of(id)? {
+            Some(possession) => Err(Error::InUse { what: "account", name: id.to_string(), by: possession.to_owned() }),
+            None => self.tenants.delete(id).await,
+        }
+    }
+
+    /// Whether there is such an account: it was made, is the one that every install has, or
+    /// owns anything.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn has_tenant(&self, id: AccountId) -> Result<bool, Error> {
+        let is_made = id == AccountId::default() || self.tenants.made(id).is_some();
+        Ok(is_made || self.possession_of(id)?.is_some())
+    }
+
+    /// Something that the account owns.
+    fn possession_of(&self, id: AccountId) -> Result<Option<&'static str>, Error> {
+        let possessions = [
+            ("its credentials", self.credentials.list().iter().any(|credential| credential.account == id)),
+            ("its identities", !self.identities().list(id).is_empty()),
+            ("its configuration sets", !self.configuration_sets().list(id).is_empty()),
+            ("its pools", !self.pools().list(id).is_empty()),
+            ("its suppression list", self.suppression.list(id, Filter::default()).next().transpose()?.is_some()),
+        ];
+        Ok(possessions.iter().find(|(_, owns)| *owns).map(|(what, _)| *what))
     }
 }
 

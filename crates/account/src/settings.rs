@@ -1,5 +1,6 @@
 //! Bounds of account state.
 
+use postrider_base::Size;
 use serde::{Deserialize, Serialize};
 
 use crate::BanSettings;
@@ -24,6 +25,19 @@ pub struct Settings {
     /// The most DKIM keys there may be, of all accounts: a domain has three, and three more
     /// where it signs twice. All of them are kept in memory, about 3 KB each.
     pub max_dkim_keys: u64,
+    /// The most policies there may be, of all credentials and identities. All of them are kept
+    /// in memory, about twice as long as their JSON.
+    pub max_policies: u64,
+    /// The most accounts there may be. All of them are kept in memory, about 400 bytes each.
+    pub max_accounts: u64,
+    /// Accounts whose use of their quota has metrics of its own, with the account's number for a
+    /// label: the first that send. Of the others `postrider quota` tells.
+    pub usage_metrics: u32,
+    /// The longest that one file of the audit log becomes, 4 KiB at least.
+    pub audit_file_size: Size,
+    /// The most files of the audit log, the one that is written to among them; the oldest
+    /// ones are removed. At least 2.
+    pub audit_files: u32,
     /// Bans, which have a section of their own in the configuration.
     #[serde(skip)]
     pub bans: BanSettings,
@@ -38,6 +52,11 @@ impl Default for Settings {
             max_pools: 10_000,
             max_identities: 100_000,
             max_dkim_keys: 100_000,
+            max_policies: 100_000,
+            max_accounts: 100_000,
+            usage_metrics: 100,
+            audit_file_size: Size::from_mib(16),
+            audit_files: 32,
             bans: BanSettings::default(),
         }
     }
@@ -56,7 +75,15 @@ impl Settings {
             ("max_pools", self.max_pools),
             ("max_identities", self.max_identities),
             ("max_dkim_keys", self.max_dkim_keys),
+            ("max_policies", self.max_policies),
+            ("max_accounts", self.max_accounts),
         ];
+        if self.audit_file_size.bytes() < 4 << 10 {
+            return Err("audit_file_size must be at least 4KiB".to_owned());
+        }
+        if self.audit_files < 2 {
+            return Err("audit_files must be at least 2".to_owned());
+        }
         match bounds.iter().find(|(_, bound)| *bound == 0) {
             Some((key, _)) => Err(format!("{key} must be at least 1")),
             None => Ok(()),

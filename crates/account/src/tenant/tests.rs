@@ -1,0 +1,102 @@
+//! Accounts as the rest of the relay asks for them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use postrider_base::{Random, SimDisk};
+use postrider_store::Options;
+
+use super::*;
+use crate::{Accounts, Identity, NewCredential};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const ACME: AccountId = AccountId::new(7).unwrap();
+
+fn opened(store: &Store) -> Accounts {
+    Accounts::open(store, &Clock::simulated(NOW), &Random::seeded(1), &Settings::default()).unwrap()
+}
+
+fn store(disk: &SimDisk, index: &tempfile::TempDir) -> Store {
+    let options = Options { index_dir: Some(index.path().to_owned()), ..Options::default() };
+    Store::open_with(Arc::new(disk.clone()), Path::new("/store"), options).unwrap()
+}
+
+#[tokio::test]
+async fn an_account_is_as_it_was_after_a_restart() {
+    let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+    let store_ = store(&disk, &index);
+    let accounts = opened(&store_);
+    let tenant = Tenant { name: "Acme".into(), sandbox: true, daily_quota: Some(5), ..Tenant::new(ACME) };
+    accounts.tenants().create(tenant.clone()).await.unwrap();
+    let pause = Pause { by: PausedBy::Operator, at: NOW, reason: "unpaid".into(), hold: true };
+    accounts.tenants().change(ACME, |tenant| tenant.sending = Sending::Paused(pause.clone())).await.unwrap();
+    let again = accounts.tenants().create(tenant.clone()).await;
+    assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+    drop((accounts, store_));
+    let accounts = opened(&store(&disk, &index));
+    let expected = Tenant { sending: Sending::Paused(pause), created_at: NOW, ..tenant };
+    assert_eq!(*accounts.tenants().find(ACME), expected);
+    assert_eq!(accounts.tenants().list().len(), 1);
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_has_made_has_no_bounds() {
+    let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+    let accounts = opened(&store(&disk, &index));
+    assert_eq!(*accounts.tenants().find(ACME), Tenant::new(ACME));
+    assert!(accounts.tenants().list().is_empty());
+    let before = accounts.tenants().revision();
+    accounts.tenants().change(ACME, |tenant| tenant.max_rate = Some(14)).await.unwrap();
+    assert_eq!(accounts.tenants().find(ACME).max_rate, Some(14));
+    assert_ne!(accounts.tenants().revision(), before);
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_changes_nothing() {
+    let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+    let accounts = opened(&store(&disk, &index));
+    let tenants = accounts.tenants();
+    for change in [
+        (|tenant: &mut Tenant| tenant.name = "x".repeat(65)) as fn(&mut Tenant),
+        |tenant| tenant.name = "a\nb".into(),
+        |tenant| tenant.daily_quota = Some(0),
+        |tenant| tenant.max_rate = Some(0),
+        |tenant| tenant.tags = BTreeMap::from([(String::new(), String::new())]),
+    ] {
+        assert!(matches!(tenants.change(ACME, change).await, Err(Error::Invalid { .. })));
+        let mut tenant = Tenant::new(ACME);
+        change(&mut tenant);
+        assert!(matches!(tenants.put(vec![Tenant::new(ACME), tenant]).await, Err(Error::Invalid { .. })));
+    }
+    assert!(tenants.list().is_empty());
+}
+
+#[tokio::test]
+async fn only_an_account_that_owns_nothing_is_deleted() {
+    let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+    let accounts = opened(&store(&disk, &index));
+    assert!(matches!(accounts.delete_tenant(ACME).await, Err(Error::NotFound { .. })));
+    accounts.tenants().create(Tenant::new(ACME)).await.unwrap();
+    let name = "example.com".parse().unwrap();
+    accounts.identities().create(Identity::new(ACME, name)).await.unwrap();
+    let new = NewCredential { account: ACME, ..NewCredential::default() };
+    let user = accounts.credentials().create(new).await.unwrap().credential.user_name;
+    assert!(matches!(accounts.delete_tenant(ACME).await, Err(Error::InUse { .. })));
+    accounts.credentials().delete(&user).await.unwrap();
+    let error = accounts.delete_tenant(ACME).await.unwrap_err();
+    assert_eq!(error.to_string(), "account 000000000007 is in use by its identities");
+    accounts.identities().delete(ACME, &"example.com".parse().unwrap()).await.unwrap();
+    accounts.delete_tenant(ACME).await.unwrap();
+    assert!(accounts.tenants().made(ACME).is_none());
+}
+
+#[tokio::test]
+async fn ten_thousand_come_at_once() {
+    let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+    let accounts = opened(&store(&disk, &index));
+    let tenants = (1..=10_000).map(|number| Tenant::new(AccountId::new(number).unwrap())).collect();
+    accounts.tenants().put(tenants).await.unwrap();
+    assert_eq!(accounts.tenants().list().len(), 10_000);
+    let last = AccountId::new(10_000).unwrap();
+    assert_eq!(accounts.tenants().find(last).created_at, NOW);
+}
