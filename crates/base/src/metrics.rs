@@ -8,7 +8,7 @@
 mod instruments;
 mod labels;
 
-pub use instruments::{BuildInfo, By, ByName, Counter, Declaration, Gauge, Held, Histogram, Label, Named};
+pub use instruments::{BuildInfo, By, ByName, Counter, Declaration, Gauge, Held, Histogram, Label, Named, Rate, Rates};
 pub use labels::*;
 
 use std::ops::Deref;
@@ -146,6 +146,14 @@ table! {
     dkim_waiting: Gauge = "postrider_dkim_waiting";
     /// Commands and messages refused, by reply code.
     refused: By<RefusalCode, Counter> = "postrider_refused";
+    /// Messages put off because of their account's quota, by the bound that they met.
+    quota_refused: By<QuotaBound, Counter> = "postrider_quota_refused";
+    /// Recipients of the last 24 hours by account, of as many accounts as `account.usage_metrics` says: those that sent first.
+    quota_sent: ByName<AccountNumber, Gauge> = "postrider_quota_sent_24h";
+    /// How much of its quota for 24 hours an account has used, in percent; 0 where it has none. Of the same accounts.
+    quota_used: ByName<AccountNumber, Gauge> = "postrider_quota_used_percent";
+    /// Accounts that have sent in the last 24 hours and have no metrics of their own, because there are too many.
+    quota_unshown: Gauge = "postrider_quota_accounts_unshown";
     /// Seconds from handing a message to the log until it was synced.
     commit_duration: Histogram = "postrider_commit_duration_seconds";
 
@@ -206,6 +214,16 @@ table! {
     tls_reports: By<TlsReport, Counter> = "postrider_tls_reports";
     /// Looks at what the DNS says of identities and MAIL FROM domains.
     upkeep_looks: By<Look, Counter> = "postrider_upkeep_looks";
+    /// Accounts of which outcomes were counted lately, by where they stand.
+    reputation_accounts: By<Enforcement, Gauge> = "postrider_reputation_accounts";
+    /// Configuration sets with reputation metrics of which outcomes were counted lately, by where they stand.
+    reputation_sets: By<Enforcement, Gauge> = "postrider_reputation_configuration_sets";
+    /// Hard bounces by recipients: SES's `Reputation.BounceRate`, of the senders with the highest ones. Absent before a sender's first bounce.
+    reputation_bounce_rate: Rates = "postrider_reputation_bounce_rate";
+    /// Complaints by recipients: SES's `Reputation.ComplaintRate`, of the senders with the highest ones. Absent before a sender's first complaint.
+    reputation_complaint_rate: Rates = "postrider_reputation_complaint_rate";
+    /// Accounts and configuration sets that a rule has paused.
+    reputation_pauses: Counter = "postrider_reputation_pauses";
     /// Attempts by how sure the session was: who vouches for the host, and what the session keeps out.
     attempt_levels: By<TlsLevel, Counter> = "postrider_delivery_attempt_levels";
     /// Sessions with hosts that were not what they had to be, so that nothing was sent.
@@ -298,7 +316,15 @@ mod tests {
             named.of("out1").inc();
         }
         metrics.source_warm_up.of("out1").set(50);
+        metrics.quota_sent.of("000000000001").set(10);
+        metrics.quota_used.of("000000000001").set(5);
+        for rates in [&metrics.reputation_bounce_rate, &metrics.reputation_complaint_rate] {
+            let (account, configuration_set) = ("000000000001".to_owned(), "news".to_owned());
+            rates.replace(vec![Rate { account, configuration_set, rate: 0.05 }]);
+        }
         let text = metrics.encode();
+        let rate = "postrider_reputation_bounce_rate{account=\"000000000001\",configuration_set=\"news\"} 0.05\n";
+        assert!(text.contains(rate), "{text}");
         assert!(text.contains("postrider_source_attempts_total{source=\"out1\"} 1\n"), "{text}");
         let mut names = HashSet::new();
         for declared in Metrics::reference() {

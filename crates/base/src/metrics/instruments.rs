@@ -120,6 +120,50 @@ where
     }
 }
 
+/// Fractions of a few senders, of which whoever measures gives the whole list each time: how
+/// many there are is bounded by that. Cloning gives another handle to the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Rates(Arc<RwLock<Vec<Rate>>>);
+
+/// One of [`Rates`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rate {
+    /// The account's number.
+    pub account: String,
+    /// The name of its configuration set; empty for the account as a whole.
+    pub configuration_set: String,
+    /// From 0 to 1.
+    pub rate: f64,
+}
+
+impl Rates {
+    const KEYS: [&'static str; 2] = ["account", "configuration_set"];
+
+    /// Takes the place of all that were there.
+    pub fn replace(&self, rates: Vec<Rate>) {
+        *self.0.write() = rates;
+    }
+}
+
+impl TypedMetric for Rates {
+    const TYPE: MetricType = MetricType::Gauge;
+}
+
+impl EncodeMetric for Rates {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        let [account, set] = Self::KEYS;
+        for rate in self.0.read().iter() {
+            let labels = [(account, rate.account.as_str()), (set, rate.configuration_set.as_str())];
+            encoder.encode_family(&labels)?.encode_gauge(&rate.rate)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
 /// Upper bounds of a [`Histogram`]'s buckets, in microseconds: fine enough
 /// for a sync of a few milliseconds and for a delivery of ten minutes.
 const BOUNDS: [u64; 19] = [
@@ -278,6 +322,13 @@ impl<N: Named, M: Described> Described for ByName<N, M> {
     const KIND: MetricType = M::KIND;
     fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
         vec![(N::KEY, Vec::new())]
+    }
+}
+
+impl Described for Rates {
+    const KIND: MetricType = MetricType::Gauge;
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        Self::KEYS.iter().map(|key| (*key, Vec::new())).collect()
     }
 }
 

@@ -172,6 +172,30 @@ labels! {
         Unknown = "unknown",
     }
 
+    /// Where a sender stands with the rules about bounces and complaints, in SES's words.
+    Enforcement = "status" {
+        /// Nothing is to be done.
+        Healthy = "healthy",
+        /// It may send, and has to mend something.
+        UnderReview = "under_review",
+        /// The review is over, and a person decides.
+        PendingEndOfReviewDecision = "pending_end_of_review_decision",
+        /// A person is to pause it.
+        PendingSendingPause = "pending_sending_pause",
+        /// It may not send.
+        SendingPaused = "sending_paused",
+    }
+
+    /// What of a quota a message met.
+    QuotaBound = "bound" {
+        /// More recipients a second than allowed.
+        Rate = "rate",
+        /// More recipients in 24 hours than allowed.
+        Daily = "daily",
+        /// What was sent before the start was still being counted.
+        Recounting = "recounting",
+    }
+
     /// How sure a session with another host is: who vouches that the host is one
     /// of the recipient's domain, and what the session keeps out.
     TlsLevel = "level" {
@@ -246,6 +270,14 @@ labels! {
         /// Not, or not believably.
         Failed = "failed",
     }
+}
+
+/// Accounts, as far as the settings let them have metrics of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountNumber;
+
+impl Named for AccountNumber {
+    const KEY: &'static str = "account";
 }
 
 /// The addresses that mail leaves from, as the settings name them.
