@@ -69,6 +69,20 @@ pub enum Error {
         /// Its value.
         bound: u64,
     },
+    /// The machine's: the audit log can not be written, and so nothing may be changed, or not
+    /// be read. Passes when the disk has room and works.
+    #[error("the audit log can not be {doing}: {error}")]
+    Audit {
+        /// `written` or `read`.
+        doing: &'static str,
+        /// What the disk says.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The operator's: a policy that can not be used; the text names the place in it. Does not
+    /// pass.
+    #[error("the policy can not be used: {0}")]
+    Policy(#[from] crate::PolicyError),
     /// The machine's: the store could not read or write. The store says whether it passes.
     #[error(transparent)]
     Store(#[from] postrider_store::Error),

@@ -73,7 +73,7 @@ pub enum IdentityName {
 impl IdentityName {
     /// What it is found by. A domain has one spelling; the local part of an address has
     /// case, as in SES.
-    fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         match self {
             Self::Domain(domain) => domain.as_str(),
             Self::Address(address) => address.as_str(),
