@@ -122,6 +122,8 @@ labels! {
         Bounced = "bounced",
         /// Not tried, because the address is on a suppression list.
         Suppressed = "suppressed",
+        /// Not tried, because the message has a virus.
+        Rejected = "rejected",
     }
 
     /// The kind of an event record.
@@ -136,6 +138,8 @@ labels! {
         Bounce = "bounce",
         /// Complained about, or suppressed for an earlier complaint.
         Complaint = "complaint",
+        /// Accepted, and not sent for its content.
+        Reject = "reject",
         /// Not an event for the sender: kept for a message's life only.
         Internal = "internal",
     }

@@ -1,0 +1,92 @@
+//! How fast mail comes: so many recipients a second over a while, with bursts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// In the nanoseconds that everything here is told in.
+const SECOND: u64 = 1_000_000_000;
+
+/// A bucket that holds the recipients of one second and fills up again within one, in a single
+/// number: when it will be full. So in any time of `t` seconds at most `rate * (t + 1)`
+/// recipients are let through.
+///
+/// A message with more recipients than that waits for a full bucket, and those after it until
+/// the debt is worked off: the average holds, and nobody is refused for good.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    full_at: AtomicU64,
+}
+
+impl Pace {
+    /// Takes so many, if the bucket has them. `now` is of a clock that never goes back.
+    pub(super) fn take(&self, recipients: u32, per_second: u32, now: u64) -> bool {
+        if per_second == 0 {
+            return recipients == 0;
+        }
+        // At most 4.3e18, which fits.
+        let cost = (u64::from(recipients) * SECOND).div_ceil(per_second.into());
+        let take = |full_at: u64| {
+            let after = full_at.max(now).saturating_add(cost);
+            (full_at <= now || after <= now.saturating_add(SECOND)).then_some(after)
+        };
+        self.full_at.try_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(millis: u64) -> u64 {
+        millis * 1_000_000
+    }
+
+    #[test]
+    fn a_second_s_worth_at_once_and_then_the_rate() {
+        let pace = Pace::default();
+        let taken = (0..100).filter(|_| pace.take(1, 10, ms(5_000))).count();
+        assert_eq!(taken, 10);
+        let taken: Vec<u64> = (5_000..7_000).filter(|at| pace.take(1, 10, ms(*at))).collect();
+        assert_eq!(taken, (51..70).map(|tenth| tenth * 100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn more_than_a_second_s_worth_waits_for_a_full_bucket_and_is_worked_off() {
+        let pace = Pace::default();
+        assert!(pace.take(1, 10, ms(0)));
+        assert!(!pace.take(50, 10, ms(99)), "the bucket is not full");
+        assert!(pace.take(50, 10, ms(100)));
+        assert!(!pace.take(1, 10, ms(4_100 + 99)), "in debt");
+        assert!(pace.take(1, 10, ms(4_100 + 100)));
+    }
+
+    #[test]
+    fn a_rate_of_nothing_lets_nothing_through() {
+        assert!(!Pace::default().take(1, 0, ms(1_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn in_any_time_there_is_at_most_the_rate_and_one_second_more(
+            rate in 1u32..40,
+            steps in proptest::collection::vec((0u64..400, 1u32..40), 1..200),
+        ) {
+            let pace = Pace::default();
+            let (mut now, mut sent) = (0, Vec::new());
+            for (step, recipients) in steps {
+                now += ms(step);
+                let recipients = recipients.min(rate);
+                if pace.take(recipients, rate, now) {
+                    sent.push((now, u64::from(recipients)));
+                }
+            }
+            for (first, (from, _)) in sent.iter().enumerate() {
+                let mut sum = 0;
+                for (until, recipients) in &sent[first..] {
+                    sum += recipients;
+                    prop_assert!(sum * SECOND <= u64::from(rate) * (until - from + SECOND));
+                }
+            }
+        }
+    }
+}
