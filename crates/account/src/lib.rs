@@ -13,8 +13,10 @@ mod derive;
 mod error;
 mod guard;
 mod keys;
+mod lookup;
 mod policy;
 mod quota;
+mod reputation;
 mod sending;
 mod settings;
 mod suppression;
@@ -33,10 +35,14 @@ pub use error::Error;
 pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
 pub use keys::{DkimKey, DkimKeys, KeyOrigin, KeyState, Sealed};
 pub use policy::{
-    Attached, Deciding, Policies, Policy, PolicyError, PolicyOwner, PolicyRequest, PolicySet, PolicyVerdict,
-    SEND_RAW_EMAIL,
+    Attached, Deciding, Policies, Policy, PolicyDecision, PolicyError, PolicyOwner, PolicyRequest, PolicySet,
+    PolicyVerdict, SEND_RAW_EMAIL,
 };
 pub use quota::{Exceeded, Holder, Limits, Quotas, Reservation, Sent, Usage};
+pub use reputation::{
+    Counted, Counts, EnforcementStatus, MetricStatus, Notice, Reputation, ReputationSettings, Sender, Situation,
+    Standing, Step, Tally,
+};
 pub use sending::{
     ConfigurationOption, ConfigurationSet, ConfigurationSets, DestinationTarget, Dimension, DimensionSource,
     DkimOptions, EventDestination, EventType, Identities, Identity, IdentityName, MailFrom, MailFromFailure,
@@ -46,7 +52,7 @@ pub use settings::Settings;
 pub use suppression::{
     Filter, Format, ImportEntry, ImportReport, Parsed, RefusedLine, Suppressed, Suppression, export, parse,
 };
-pub use tenant::{EnforcementStatus, Pause, PausedBy, Sending, Tenant, Tenants};
+pub use tenant::{Pause, PausedBy, Sending, Tenant, Tenants};
 
 /// Handle on the state of all accounts. Clones share it.
 #[derive(Clone, Debug)]
@@ -57,6 +63,7 @@ pub struct Accounts {
     dkim_keys: DkimKeys,
     quotas: Quotas,
     policies: Policies,
+    reputation: Reputation,
     sending: sending::Sending,
     suppression: Suppression,
     tenants: Tenants,
@@ -72,6 +79,8 @@ impl Accounts {
         let credentials = Credentials::open(store, clock.clone(), random.clone(), settings)?;
         let sending = sending::Sending::open(store, settings)?;
         let policies = Policies::open(store, credentials.clone(), sending.identities.clone(), settings)?;
+        let tenants = Tenants::open(store, clock.clone(), settings)?;
+        let reputation = Reputation::open(store, tenants.clone(), sending.sets.clone(), settings.reputation.clone())?;
         Ok(Self {
             audit: Audit::default(),
             credentials,
@@ -79,9 +88,10 @@ impl Accounts {
             dkim_keys: DkimKeys::open(store, settings)?,
             quotas: Quotas::open(store, clock.clone(), settings)?,
             policies,
+            reputation,
             sending,
             suppression: Suppression::open(store, clock.clone(), random, settings)?,
-            tenants: Tenants::open(store, clock.clone(), settings)?,
+            tenants,
         })
     }
 
@@ -143,6 +153,12 @@ impl Accounts {
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// How many of their recipients bounce.
+    #[must_use]
+    pub fn reputation(&self) -> &Reputation {
+        &self.reputation
     }
 
     /// Who must not be sent mail.

@@ -5,6 +5,7 @@
 //! A policy is read when it is put or loaded, and never on the way of a message.
 
 mod condition;
+mod decision;
 mod document;
 mod error;
 mod glob;
@@ -17,6 +18,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use decision::PolicyDecision;
 pub use document::{Attached, Deciding, Policy, PolicySet, PolicyVerdict};
 pub use error::PolicyError;
 pub use request::{PolicyRequest, SEND_RAW_EMAIL};
