@@ -3,7 +3,7 @@
 use postrider_base::Size;
 use serde::{Deserialize, Serialize};
 
-use crate::BanSettings;
+use crate::{BanSettings, ReputationSettings};
 
 /// Bounds of what accounts may keep.
 #[derive(Deserialize, Serialize, Clone, Debug, PartialEq)]
@@ -41,6 +41,9 @@ pub struct Settings {
     /// Bans, which have a section of their own in the configuration.
     #[serde(skip)]
     pub bans: BanSettings,
+    /// Rates of bounces and complaints, which have a section of their own too.
+    #[serde(skip)]
+    pub reputation: ReputationSettings,
 }
 
 impl Default for Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             audit_file_size: Size::from_mib(16),
             audit_files: 32,
             bans: BanSettings::default(),
+            reputation: ReputationSettings::default(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Accounts: whose everything else is. One company has one, of which it need not know; a
 //! house with many customers has one for each.
 
-mod enforcement;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +15,6 @@ use tokio::sync::Mutex;
 
 use crate::sending::catalog::{Catalog, Item};
 use crate::{Error, Settings, tags};
-
-pub use enforcement::EnforcementStatus;
 
 /// Longest name, in characters.
 const MAX_NAME: usize = 64;
@@ -55,9 +52,6 @@ pub struct Tenant {
     /// Whether the rules about its reputation may pause it.
     #[serde(default)]
     pub auto_pause: bool,
-    /// What those rules have come to.
-    #[serde(default)]
-    pub status: EnforcementStatus,
     /// Outcomes before this do not count in its rates.
     #[serde(default)]
     pub fresh_start: Option<Timestamp>,
@@ -133,7 +127,6 @@ impl Tenant {
             suppressed_reasons: all_reasons(),
             sending: Sending::Enabled,
             auto_pause: false,
-            status: EnforcementStatus::default(),
             fresh_start: None,
             tags: BTreeMap::new(),
             created_at: Timestamp::default(),
