@@ -1,8 +1,9 @@
 //! Named things that accounts own, all of them in memory: looked up on a message's way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
+use std::hash::{Hash, Hasher};
+use std::ops::RangeFrom;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::Error;
+use crate::lookup::Lookup;
 
 /// Something that an account has some of, each by a name of its own.
 pub(crate) trait Item: Clone + Serialize + DeserializeOwned {
@@ -37,17 +39,34 @@ pub(crate) trait Item: Clone + Serialize + DeserializeOwned {
 /// Whoever changes it holds a lock of their own meanwhile, so that table and memory agree.
 pub(crate) struct Catalog<T> {
     table: Table<Key, String>,
-    known: RwLock<HashMap<AccountId, BTreeMap<String, Arc<T>>>>,
+    /// For those who look for one: the way of a message.
+    lookup: Lookup<Key, T>,
+    /// For those who want many.
+    known: RwLock<BTreeMap<Key, Arc<T>>>,
     revision: AtomicU64,
     changes: watch::Sender<()>,
     max: u64,
 }
 
 /// Rows of one account lie together, in the order of their names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     account: AccountId,
     name: String,
+}
+
+impl Key {
+    /// All names of the account from this one on, and then all of the next accounts.
+    fn from(account: AccountId, name: &str) -> RangeFrom<Self> {
+        Self { account, name: name.to_owned() }..
+    }
+}
+
+impl Hash for Key {
+    /// As what it is looked for by.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.account, self.name.as_str()).hash(state);
+    }
 }
 
 impl postrider_store::Key for Key {
@@ -67,13 +86,16 @@ impl postrider_store::Key for Key {
 impl<T: Item> Catalog<T> {
     pub(crate) fn open(store: &Store, max: u64) -> Result<Self, Error> {
         let table = store.table::<Key, String>(T::TABLE);
-        let mut known: HashMap<_, BTreeMap<_, _>> = HashMap::new();
+        let mut known = BTreeMap::new();
         for row in table.scan() {
             let (key, text) = row?;
             let item: T = serde_json::from_str(&text).map_err(|error| unreadable::<T>(&error))?;
-            known.entry(key.account).or_default().insert(key.name, Arc::new(item));
+            known.insert(key, Arc::new(item));
         }
-        Ok(Self { table, known: RwLock::new(known), revision: AtomicU64::new(0), changes: watch::Sender::new(()), max })
+        let lookup = Lookup::new();
+        lookup.change(known.iter().map(|(key, item)| (key.clone(), Some(item.clone()))));
+        let (known, revision) = (RwLock::new(known), AtomicU64::new(0));
+        Ok(Self { table, lookup, known, revision, changes: watch::Sender::new(()), max })
     }
 
     /// Grows with every change.
@@ -91,8 +113,9 @@ impl<T: Item> Catalog<T> {
         self.changes.send_replace(());
     }
 
+    /// Without a lock that others hold too.
     pub(crate) fn find(&self, account: AccountId, name: &str) -> Option<Arc<T>> {
-        self.known.read().get(&account)?.get(name).cloned()
+        self.lookup.find((account, name), |key| key.account == account && key.name == name)
     }
 
     /// # Errors
@@ -103,24 +126,20 @@ impl<T: Item> Catalog<T> {
 
     /// In the order of their names.
     pub(crate) fn of_account(&self, account: AccountId) -> Vec<Arc<T>> {
-        self.known.read().get(&account).map_or_else(Vec::new, |items| items.values().cloned().collect())
+        self.with_prefix(account, "")
     }
 
     /// The account's items whose names begin so, in the order of their names.
     pub(crate) fn with_prefix(&self, account: AccountId, prefix: &str) -> Vec<Arc<T>> {
         let known = self.known.read();
-        let Some(items) = known.get(&account) else { return Vec::new() };
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let range = items.range::<str, _>(from).take_while(|(name, _)| name.starts_with(prefix));
-        range.map(|(_, item)| item.clone()).collect()
+        let range = known.range(Key::from(account, prefix));
+        let begin_so = range.take_while(|(key, _)| key.account == account && key.name.starts_with(prefix));
+        begin_so.map(|(_, item)| item.clone()).collect()
     }
 
     /// Of all accounts, in their order and that of the names.
     pub(crate) fn all(&self) -> Vec<Arc<T>> {
-        let known = self.known.read();
-        let mut accounts: Vec<_> = known.iter().collect();
-        accounts.sort_by_key(|(account, _)| **account);
-        accounts.into_iter().flat_map(|(_, items)| items.values().cloned()).collect()
+        self.known.read().values().cloned().collect()
     }
 
     /// Adds one that is not there yet. Durable when it returns.
@@ -138,7 +157,7 @@ impl<T: Item> Catalog<T> {
     /// # Errors
     /// [`Error::Full`].
     pub(crate) fn check_room(&self, more: usize) -> Result<(), Error> {
-        let count: usize = self.known.read().values().map(BTreeMap::len).sum();
+        let count = self.known.read().len();
         if (count + more) as u64 > self.max {
             return Err(Error::Full { setting: T::BOUND, bound: self.max });
         }
@@ -147,17 +166,16 @@ impl<T: Item> Catalog<T> {
 
     /// Adds or replaces all of them or none. Durable when it returns.
     pub(crate) async fn put(&self, items: Vec<T>) -> Result<Vec<Arc<T>>, Error> {
+        let key = |item: &T| Key { account: item.account(), name: item.name() };
         let mut changes = Vec::with_capacity(items.len());
         for item in &items {
             let text = serde_json::to_string(item).map_err(|error| unreadable::<T>(&error))?;
-            changes.push(Change::Put(Key { account: item.account(), name: item.name() }, text));
+            changes.push(Change::Put(key(item), text));
         }
         self.table.write(changes).await?;
         let items: Vec<_> = items.into_iter().map(Arc::new).collect();
-        let mut known = self.known.write();
-        for item in &items {
-            known.entry(item.account()).or_default().insert(item.name(), item.clone());
-        }
+        self.known.write().extend(items.iter().map(|item| (key(item), item.clone())));
+        self.lookup.change(items.iter().map(|item| (key(item), Some(item.clone()))));
         self.has_changed();
         Ok(items)
     }
@@ -165,14 +183,10 @@ impl<T: Item> Catalog<T> {
     /// Takes one away. Durable when it returns.
     pub(crate) async fn delete(&self, account: AccountId, name: &str) -> Result<(), Error> {
         self.get(account, name)?;
-        self.table.delete(&Key { account, name: name.to_owned() }).await?;
-        let mut known = self.known.write();
-        if let Some(items) = known.get_mut(&account) {
-            items.remove(name);
-            if items.is_empty() {
-                known.remove(&account);
-            }
-        }
+        let key = Key { account, name: name.to_owned() };
+        self.table.delete(&key).await?;
+        self.known.write().remove(&key);
+        self.lookup.change([(key, None)]);
         self.has_changed();
         Ok(())
     }
@@ -180,7 +194,7 @@ impl<T: Item> Catalog<T> {
 
 impl<T> fmt::Debug for Catalog<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Catalog").field("accounts", &self.known.read().len()).finish_non_exhaustive()
+        f.debug_struct("Catalog").field("rows", &self.known.read().len()).finish_non_exhaustive()
     }
 }
 
