@@ -104,6 +104,7 @@ impl Config {
         postrider_submission::Settings {
             hostname: Some(self.server.hostname()),
             region: self.server.region.clone(),
+            partition: self.server.partition.clone(),
             operator_domain: self.server.operator_domain.clone(),
             node: self.server.node.0,
             ..self.submission.clone()

@@ -1,5 +1,6 @@
 //! What the operator chooses about acceptance.
 
+use postrider_account::Realm;
 use postrider_base::{Period, Size};
 use postrider_mail::Domain;
 use postrider_spool::MAX_RECIPIENTS;
@@ -19,6 +20,9 @@ pub struct Settings {
     /// regions, so that such a name lets it be used as it is.
     #[serde(skip)]
     pub region: String,
+    /// The partition in ARNs.
+    #[serde(skip)]
+    pub partition: String,
     /// The domain behind the region in `Message-ID: <ID@REGION.DOMAIN>`. Without it,
     /// the host name.
     #[serde(skip)]
@@ -87,6 +91,7 @@ impl Default for Settings {
         Self {
             hostname: None,
             region: "us-east-1".to_owned(),
+            partition: "aws".to_owned(),
             operator_domain: None,
             node: 0x0100,
             max_message_bytes: Size::from_bytes(10 << 20),
@@ -113,6 +118,12 @@ impl Settings {
     #[must_use]
     pub fn operator_domain(&self) -> &str {
         self.operator_domain.as_deref().unwrap_or(self.hostname())
+    }
+
+    /// Where its ARNs are.
+    #[must_use]
+    pub fn realm(&self) -> Realm {
+        Realm { partition: self.partition.clone(), region: self.region.clone() }
     }
 
     /// What stands behind the `@` in a `Message-ID`.
