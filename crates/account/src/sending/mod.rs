@@ -5,6 +5,7 @@
 
 pub(crate) mod catalog;
 mod configuration_set;
+mod destination;
 mod identity;
 mod pool;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::{Error, Settings};
 use catalog::Catalog;
 
 pub use configuration_set::{ConfigurationOption, ConfigurationSet, ConfigurationSets, TlsPolicy};
+pub use destination::{DestinationTarget, Dimension, DimensionSource, EventDestination, EventType};
 pub use identity::{Identities, Identity, IdentityName, Resolved};
 pub use pool::{Pool, PoolMember, PoolName, Pools};
 pub use verification::{DkimOptions, MailFrom, MailFromFailure, MailedLink, Verification, VerificationStatus};
