@@ -38,6 +38,16 @@ enum Kind {
     Received,
     /// Stays, may be there once, and is understood.
     From,
+    /// Stays, may be there once, and is understood.
+    Sender,
+    /// Taken off and understood.
+    ReturnPath,
+    /// Taken off and understood.
+    SourceArn,
+    /// Taken off and understood.
+    FromArn,
+    /// Taken off and understood.
+    ReturnPathArn,
     /// Taken off.
     Removed,
     /// Taken off and understood.
@@ -50,13 +60,13 @@ enum Kind {
 
 /// The fields that are not like others. Once: RFC 5322 section 3.6 and the MIME fields
 /// of RFC 2045 and RFC 2183; `To` and `Cc` can be repeated, as SES lets them.
-const KNOWN: [(&str, Kind); 21] = [
+const KNOWN: [(&str, Kind); 24] = [
     ("Received", Kind::Received),
     ("DKIM-Signature", Kind::DkimSignature),
     ("Date", Kind::Date),
     ("Message-ID", Kind::MessageId),
     ("From", Kind::From),
-    ("Sender", Kind::Once),
+    ("Sender", Kind::Sender),
     ("Reply-To", Kind::Once),
     ("In-Reply-To", Kind::Once),
     ("References", Kind::Once),
@@ -68,9 +78,12 @@ const KNOWN: [(&str, Kind); 21] = [
     ("Content-Description", Kind::Once),
     ("Content-Disposition", Kind::Once),
     ("Bcc", Kind::Removed),
-    ("Return-Path", Kind::Removed),
+    ("Return-Path", Kind::ReturnPath),
     ("X-SES-CONFIGURATION-SET", Kind::ConfigurationSet),
     ("X-SES-MESSAGE-TAGS", Kind::MessageTags),
+    ("X-SES-SOURCE-ARN", Kind::SourceArn),
+    ("X-SES-FROM-ARN", Kind::FromArn),
+    ("X-SES-RETURN-PATH-ARN", Kind::ReturnPathArn),
     ("TLS-Required", Kind::TlsRequired),
 ];
 
@@ -87,13 +100,31 @@ pub(crate) struct Stamp<'a> {
     pub(crate) max_received: u32,
 }
 
+/// Whom a header names as those who send the message, and the identities of other accounts
+/// that it is to be sent from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Senders {
+    /// Every address of the From field, in its order; the first is the author.
+    pub(crate) from: Vec<EmailAddress>,
+    /// The name beside the author's address, its encoded words decoded (RFC 2047).
+    pub(crate) from_display_name: Option<String>,
+    pub(crate) sender: Option<EmailAddress>,
+    /// Of the field, which SES lets a client write; not of the envelope.
+    pub(crate) return_path: Option<EmailAddress>,
+    /// `X-SES-SOURCE-ARN` as it was given: the first of them counts, as in SES.
+    pub(crate) source_arn: Option<String>,
+    /// `X-SES-FROM-ARN`, as it was given.
+    pub(crate) from_arn: Option<String>,
+    /// `X-SES-RETURN-PATH-ARN`, as it was given.
+    pub(crate) return_path_arn: Option<String>,
+}
+
 /// What the header work found out.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Understood {
     /// Where the body begins in the input.
     pub(crate) body_offset: usize,
-    /// The first address of the From field.
-    pub(crate) author: Option<EmailAddress>,
+    pub(crate) senders: Senders,
     pub(crate) configuration_set: Option<String>,
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) original: OriginalHeaders,
@@ -115,7 +146,7 @@ pub(crate) fn rewrite(message: &[u8], stamp: &Stamp<'_>, out: &mut Vec<u8>) -> R
     out.reserve(block.len() + 256);
     for (field, kind) in block.fields().zip(kinds) {
         match kind {
-            Kind::Removed | Kind::ConfigurationSet | Kind::MessageTags => {}
+            kind if kind.is_taken_off() => {}
             Kind::Date if replace_date => push_field(out, "Date: ", stamp.date, ""),
             Kind::MessageId if replace_id => push_field(out, "Message-ID: <", stamp.message_id, ">"),
             _ => out.extend_from_slice(field.raw()),
@@ -133,6 +164,20 @@ pub(crate) fn rewrite(message: &[u8], stamp: &Stamp<'_>, out: &mut Vec<u8>) -> R
     }
     out.extend_from_slice(b"\r\n");
     Ok(Understood { body_offset: block.body_offset(), ..survey.understood })
+}
+
+impl Senders {
+    /// Whose mail it is: the first address of the From field.
+    pub(crate) fn author(&self) -> Option<&EmailAddress> {
+        self.from.first()
+    }
+}
+
+impl Kind {
+    fn is_taken_off(self) -> bool {
+        use Kind::{ConfigurationSet, FromArn, MessageTags, Removed, ReturnPath, ReturnPathArn, SourceArn};
+        matches!(self, Removed | ReturnPath | ConfigurationSet | MessageTags | SourceArn | FromArn | ReturnPathArn)
+    }
 }
 
 impl Stamp<'_> {
@@ -164,6 +209,7 @@ impl Survey {
     fn look_at(&mut self, field: &Field<'_>, stamp: &Stamp<'_>) -> Result<Kind, Refusal> {
         let value = field.value();
         let (kind, repeated) = self.classify(field.name())?;
+        let senders = &mut self.understood.senders;
         match kind {
             Kind::Received => {
                 self.received += 1;
@@ -176,7 +222,12 @@ impl Survey {
                 self.date_signed |= signs(&value, "date");
                 self.message_id_signed |= signs(&value, "message-id");
             }
-            Kind::From => self.understood.author = author(&value),
+            Kind::From => senders.from.extend(author(&value)),
+            Kind::Sender => senders.sender = author(&value),
+            Kind::ReturnPath if !repeated => senders.return_path = author(&value),
+            Kind::SourceArn if !repeated => senders.source_arn = Some(value.to_string()),
+            Kind::FromArn if !repeated => senders.from_arn = Some(value.to_string()),
+            Kind::ReturnPathArn if !repeated => senders.return_path_arn = Some(value.to_string()),
             Kind::Date => self.has_date = true,
             Kind::MessageId => self.has_message_id = true,
             // The first instance counts, as in SES.
@@ -204,7 +255,7 @@ impl Survey {
         let (known, kind) = KNOWN[index];
         let repeated = self.seen & (1 << index) != 0;
         self.seen |= 1 << index;
-        if repeated && matches!(kind, Kind::Once | Kind::From | Kind::Date | Kind::MessageId) {
+        if repeated && matches!(kind, Kind::Once | Kind::From | Kind::Sender | Kind::Date | Kind::MessageId) {
             return Err(Refusal::DuplicateHeader(known));
         }
         Ok((kind, repeated))

@@ -157,7 +157,7 @@ fn the_clients_header_is_captured_up_to_a_whole_field() {
 fn of_a_long_header_the_author_is_kept() {
     let captured = |message: &str| {
         let (_, understood) = rewritten(message, Preserve::Auto).unwrap();
-        assert!(understood.original.truncated && understood.author.is_some());
+        assert!(understood.original.truncated && understood.senders.author().is_some());
         let fields = understood.original.fields;
         let room: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         assert!(room <= MAX_CAPTURED);

@@ -258,7 +258,7 @@ impl Submission {
         write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
         let understood = rewrite(&front, &stamp, &mut header)?;
         let account = authenticated.account;
-        let author = understood.author.as_ref();
+        let author = understood.senders.author();
         let resolved = author.and_then(|author| self.0.accounts.identities().resolve(account, author));
         if envelope.sender.is_some() && settings.return_path == ReturnPath::Verp {
             check_mail_from(resolved.as_ref())?;
@@ -292,7 +292,7 @@ impl Submission {
             },
             content: Content::new(content),
         };
-        Ok((message, understood.author))
+        Ok((message, understood.senders.from.into_iter().next()))
     }
 
     /// How long delivery is tried for a message that is sent with this configuration
