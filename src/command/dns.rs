@@ -81,6 +81,8 @@ fn show(published: &[Published], out: &mut Output) -> Result<()> {
         let (word, detail) = match &record.outcome {
             Outcome::Added => ("added", String::new()),
             Outcome::WouldAdd => ("would add", String::new()),
+            Outcome::Replaced => ("replaced", String::new()),
+            Outcome::WouldReplace => ("would replace", String::new()),
             Outcome::AlreadyRight => ("right already", String::new()),
             Outcome::Left { found, advice } => ("left as it is", format!("found {found}; {advice}")),
             Outcome::Outside => ("not in this zone", String::new()),

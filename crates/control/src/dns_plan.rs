@@ -59,5 +59,5 @@ pub(crate) fn planned(deps: &Deps, key: &DkimKey) -> PlannedKey {
             format!("a key that signed: mail may be under way until {until}")
         }
     };
-    PlannedKey { selector: key.selector.to_string(), record: key.public.clone(), why }
+    PlannedKey { selector: key.selector.to_string(), record: key.public.clone(), replaces: key.replaces.clone(), why }
 }

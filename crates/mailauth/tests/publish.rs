@@ -50,6 +50,7 @@ fn the_plan(mail_from: &str) -> Plan {
             selector: "k1".into(),
             // As long as that of an RSA key of 4,096 bits.
             record: format!("v=DKIM1; k=rsa; p={}", "A".repeat(736)),
+            replaces: None,
             why: "the key that signs".into(),
         }],
         mail_from: Some(mail_from.parse().unwrap()),
@@ -69,6 +70,7 @@ fn text(name: &str, text: &str) -> Record {
         place: Place::Domain,
         need: Need::Must,
         why: String::new(),
+        replaces: None,
         state: None,
     }
 }
@@ -132,6 +134,29 @@ async fn what_is_not_ours_stays_as_it_is() {
     let mx = resolver.mx(&"busy.example.com".parse().unwrap()).await.unwrap();
     assert_eq!(mx.value[0].exchange, "mx.elsewhere.example");
     assert_eq!(resolver.txt("busy.example.com").await.unwrap().value, ["v=spf1 -all"]);
+}
+
+#[tokio::test]
+async fn a_key_takes_the_place_of_the_one_that_had_its_selector() {
+    let knot = start();
+    let (target, resolver) = (target(knot.address()), resolver(&knot));
+    let name = "k1._domainkey.example.com";
+    let key = |p: &str| text(name, &format!("v=DKIM1; k=rsa; p={p}"));
+    let renewed = |p: &str, old: &str| Record { replaces: Some(format!("v=DKIM1; k=rsa; p={old}")), ..key(p) };
+    publish(&target, &[key("QUFB")], false).await.unwrap();
+
+    let published = publish(&target, &[renewed("Q0ND", "QkJC")], false).await.unwrap();
+    assert!(matches!(published[0].outcome, Outcome::Left { .. }), "somebody else's: {published:?}");
+    let dry = publish(&target, &[renewed("QkJC", "QUFB")], true).await.unwrap();
+    assert_eq!(outcomes(&dry), [&Outcome::WouldReplace]);
+    assert_eq!(resolver.txt(name).await.unwrap().value, ["v=DKIM1; k=rsa; p=QUFB"]);
+
+    for expected in [Outcome::Replaced, Outcome::AlreadyRight] {
+        let published = publish(&target, &[renewed("QkJC", "QUFB")], false).await.unwrap();
+        assert_eq!(outcomes(&published), [&expected]);
+    }
+    let resolver = self::resolver(&knot);
+    assert_eq!(resolver.txt(name).await.unwrap().value, ["v=DKIM1; k=rsa; p=QkJC"]);
 }
 
 #[tokio::test]

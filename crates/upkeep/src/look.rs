@@ -53,7 +53,8 @@ pub(crate) async fn is_published(resolver: &dyn Resolver, name: &str, text: &str
     };
     let data = Data::Txt(text.to_owned());
     let (name, why) = (name.to_owned(), String::new());
-    let record = Record { name, data, ttl: TTL, place: Place::Domain, need: Need::Must, why, state: None };
+    let record =
+        Record { name, data, ttl: TTL, place: Place::Domain, need: Need::Must, why, replaces: None, state: None };
     match compare(&record, &found) {
         State::Right => Finding::Right,
         State::Differs { found, .. } => {

@@ -1,7 +1,8 @@
 //! Publishing records by dynamic update (RFC 2136), signed with a shared key (TSIG, RFC 8945).
 //!
-//! Nothing that is there is ever changed or taken away: a record is added where its name has
-//! none of its kind, and everything else is reported. So a second run does nothing.
+//! What is there and not ours is never changed or taken away: a record is added where its name
+//! has none of its kind, or put in the place of the one that we had there before; everything else
+//! is reported. So a second run does nothing.
 //!
 //! It talks to the primary server of the zone over TCP, and every message in both directions
 //! carries the key's signature.
@@ -15,14 +16,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{Name, Record as DnsRecord, RecordType};
 use postrider_base::{Clock, Dialer, Random};
 use postrider_mail::sanitize_text;
 use serde::{Deserialize, Serialize};
 
 pub use key::TsigKey;
 
-use crate::records::{Record, State};
+use crate::records::{Record, State, is_key_record};
 use exchange::Exchange;
 use update::Update;
 
@@ -71,6 +72,10 @@ pub enum Outcome {
     Added,
     /// It would be, if this were not a dry run.
     WouldAdd,
+    /// It is published now, in the place of the one that was ours before.
+    Replaced,
+    /// It would be, if this were not a dry run.
+    WouldReplace,
     /// It was there already, or something that does the same.
     AlreadyRight,
     /// Something else is in its place, and that is not ours to change.
@@ -213,6 +218,10 @@ impl Publisher {
                     update.add(record, beside)?;
                     if dry_run { Outcome::WouldAdd } else { Outcome::Added }
                 }
+                Considered::Replace(old) => {
+                    update.replace(record, *old)?;
+                    if dry_run { Outcome::WouldReplace } else { Outcome::Replaced }
+                }
                 Considered::Not(outcome) => outcome,
             };
             published.push(Published { name: record.name.clone(), kind: record.data.kind().to_owned(), outcome });
@@ -230,6 +239,8 @@ enum Considered {
     Add {
         beside: Option<u32>,
     },
+    /// It is to take the place of this one.
+    Replace(Box<DnsRecord>),
     Not(Outcome),
 }
 
@@ -254,9 +265,16 @@ async fn consider(exchange: &mut Exchange<'_>, zone: &Name, record: &Record) -> 
     let found: Vec<_> = same.iter().filter_map(|found| update::data(&found.data)).collect();
     Ok(match crate::records::compare(record, &found) {
         State::Right => Considered::Not(Outcome::AlreadyRight),
+        State::Differs { .. } if let Some(old) = before(record, &same) => Considered::Replace(Box::new(old.clone())),
         State::Differs { found, advice } => Considered::Not(Outcome::Left { found, advice }),
         State::Missing | State::Unknown { .. } => Considered::Add { beside: same.first().map(|found| found.ttl) },
     })
+}
+
+/// The one that is there, where it is what `record` is to replace.
+fn before<'a>(record: &Record, found: &[&'a DnsRecord]) -> Option<&'a DnsRecord> {
+    let [only] = found else { return None };
+    is_key_record(&update::data(&only.data)?, record.replaces.as_deref()?).then_some(only)
 }
 
 /// The zone that was named, or the one in which the server has the first record; the server

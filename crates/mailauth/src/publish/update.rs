@@ -1,4 +1,4 @@
-//! The message that adds records (RFC 2136).
+//! The message that adds and replaces records (RFC 2136).
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::{A, AAAA, MX, PTR, TXT};
@@ -7,16 +7,18 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record as DnsRecord, RecordType};
 use super::Error;
 use crate::records::{Data, Record, strings};
 
-/// Records to be added to a zone, all of them or none.
+/// Records to be added to a zone, or put in the place of others, all of them or none.
 pub(super) struct Update {
     zone: Name,
     absent: Vec<(Name, RecordType)>,
+    /// Each the only one of its name and type.
+    replaced: Vec<DnsRecord>,
     added: Vec<DnsRecord>,
 }
 
 impl Update {
     pub(super) fn new(zone: Name) -> Update {
-        Update { zone, absent: Vec::new(), added: Vec::new() }
+        Update { zone, absent: Vec::new(), replaced: Vec::new(), added: Vec::new() }
     }
 
     /// Adds a record; `beside` is the time to live of the records of the type that its name has:
@@ -28,6 +30,13 @@ impl Update {
             self.absent.push((name.clone(), kind));
         }
         self.added.push(DnsRecord::from_rdata(name, beside.unwrap_or(record.ttl), rdata(&record.data)?));
+        Ok(())
+    }
+
+    /// Puts a record in the place of `old`, with its time to live.
+    pub(super) fn replace(&mut self, record: &Record, old: DnsRecord) -> Result<(), Error> {
+        self.added.push(DnsRecord::from_rdata(old.name.clone(), old.ttl, rdata(&record.data)?));
+        self.replaced.push(old);
         Ok(())
     }
 
@@ -45,6 +54,14 @@ impl Update {
             let mut absent = DnsRecord::update0(name, 0, kind);
             absent.dns_class = DNSClass::NONE;
             message.add_answer(absent);
+        }
+        for mut old in self.replaced {
+            old.ttl = 0;
+            // Section 2.4.2: and what was there must still be, alone and as we saw it.
+            message.add_answer(old.clone());
+            // Section 2.5.4: a record of class NONE is to be deleted.
+            old.dns_class = DNSClass::NONE;
+            message.add_authority(old);
         }
         message.add_authorities(self.added);
         message

@@ -83,6 +83,11 @@ fn key(ours: &str, found: &[Data]) -> State {
     }
 }
 
+/// Whether `found` is the key record `ours`, whoever has written it down.
+pub(crate) fn is_key_record(found: &Data, ours: &str) -> bool {
+    matches!(found, Data::Txt(text) if serves(text, ours))
+}
+
 /// Whether receivers that find this record verify what our key signs (RFC 6376 section 3.6.1):
 /// white space means nothing, nor does the order of tags.
 fn serves(found: &str, ours: &str) -> bool {
@@ -191,6 +196,7 @@ mod tests {
             place: Place::Domain,
             need: Need::Must,
             why: String::new(),
+            replaces: None,
             state: None,
         }
     }

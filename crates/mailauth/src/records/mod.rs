@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use check::is_key_record;
 pub use check::{State, compare};
 pub use plan::{PlanInput, PlannedKey, PlannedSource, plan};
 pub use spf::{include_of, merged};
@@ -50,6 +51,9 @@ pub struct Record {
     pub need: Need,
     /// What it is for, in one line.
     pub why: String,
+    /// What we had published under its name before, and nobody needs any more: it takes the place of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     /// What the DNS has at the moment; none when nobody has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,

@@ -35,6 +35,8 @@ pub struct PlannedKey {
     pub selector: String,
     /// The text to publish there (RFC 6376 section 3.6.1).
     pub record: String,
+    /// The text of the key that had the selector before, where that may go.
+    pub replaces: Option<String>,
     /// Why it is to be published, in one line.
     pub why: String,
 }
@@ -64,7 +66,7 @@ pub fn plan(input: &PlanInput) -> Plan {
 
 impl Plan {
     fn add(&mut self, name: String, data: Data, place: Place, need: Need, why: impl Into<String>) {
-        self.records.push(Record { name, data, ttl: TTL, place, need, why: why.into(), state: None });
+        self.records.push(Record { name, data, ttl: TTL, place, need, why: why.into(), replaces: None, state: None });
     }
 
     fn dkim(&mut self, input: &PlanInput) {
@@ -74,6 +76,9 @@ impl Plan {
         for key in &input.keys {
             let name = format!("{}._domainkey.{}", key.selector, input.domain);
             self.add(name, Data::Txt(key.record.clone()), Place::Domain, Need::Must, key.why.clone());
+            if let Some(record) = self.records.last_mut() {
+                record.replaces.clone_from(&key.replaces);
+            }
         }
     }
 
@@ -202,6 +207,7 @@ pub(super) mod tests {
             keys: vec![PlannedKey {
                 selector: "k1".into(),
                 record: format!("v=DKIM1; k=rsa; p={}", "A".repeat(392)),
+                replaces: None,
                 why: "the key that signs".into(),
             }],
             mail_from: Some("bounce.example.com".parse().unwrap()),

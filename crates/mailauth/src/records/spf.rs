@@ -83,6 +83,7 @@ fn record(name: String, text: String, why: &str) -> Record {
         place: Place::Operator,
         need: Need::Must,
         why: why.to_owned(),
+        replaces: None,
         state: None,
     }
 }

@@ -101,6 +101,7 @@ fn wanted(name: &str, record: &str) -> Record {
         place: Place::Domain,
         need: Need::Must,
         why: String::new(),
+        replaces: None,
         state: None,
     }
 }
