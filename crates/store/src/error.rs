@@ -26,4 +26,23 @@ pub enum Error {
     /// A key, value or batch over the bounds. The caller's fault.
     #[error("too large for the store: {0}")]
     TooLarge(&'static str),
+    /// A table of many rows has as many as it may have. The caller's fault; passes when rows
+    /// are removed.
+    #[error("the table has its {0} rows")]
+    Exceeded(u64),
+    /// A sorted file of a table of many rows can not be written or read. The disk's fault:
+    /// it is full, which passes, or it has lost what it was given.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the disk said.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(path: &std::path::Path, reason: &dyn std::fmt::Display) -> Self {
+        Self::File { path: path.display().to_string(), reason: reason.to_string() }
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Store`] has any number of named [`Table`]s, each from a [`Key`] to a value that serde
 //! knows. A write returns when it is synced; a read sees every write that has returned. Rows
-//! are small (64 KiB) and, all together, a few hundred thousand to some millions.
+//! are small (64 KiB) and, all together, a few hundred thousand. A [`Bulk`] is a table of
+//! many millions.
 //!
 //! # The log is the truth
 //!
@@ -26,6 +27,7 @@
 //! segment is retired. With one segment being written ahead and one spare the log stays
 //! within twice the live bytes and four segments, or five while one is given up.
 
+mod bulk;
 mod compact;
 mod error;
 mod key;
@@ -38,6 +40,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use bulk::{Bulk, BulkOptions, BulkUsage, Edit};
 pub use error::Error;
 pub use key::Key;
 pub use store::{Batch, OpenReport, Options, Store};

@@ -69,6 +69,8 @@ struct Inner {
     shown: Shown,
     log: Log,
     report: OpenReport,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
 }
 
 /// Changes of any tables of one store that happen together or not at all.
@@ -134,7 +136,7 @@ impl Store {
         let index_dir = options.index_dir.unwrap_or_else(|| dir.join("index"));
         let mut last: Last = None;
         let mut unknown = None;
-        let (log, found) = Log::open(disk, dir, options.log, &mut |record| {
+        let (log, found) = Log::open(disk.clone(), dir, options.log, &mut |record| {
             last = Some((record.lsn, record.location));
             if record.kind != ROWS {
                 unknown = Some(record.kind);
@@ -156,7 +158,7 @@ impl Store {
         let (lane, requests) = mpsc::channel(MAX_WAITING);
         let worker = Lane { log: log.clone(), shown: shown.clone(), index_dir, last, segment_bytes };
         runtime.spawn(worker.run(requests));
-        Ok(Self { inner: Arc::new(Inner { lane, shown, log, report }) })
+        Ok(Self { inner: Arc::new(Inner { lane, shown, log, report, disk, dir: dir.to_owned() }) })
     }
 
     /// A table. Use a name, of at most 255 octets, with one pair of types
@@ -206,6 +208,19 @@ impl Store {
             return Ok(());
         }
         closed.await.unwrap_or(Ok(()))
+    }
+
+    /// Where files of tables can be.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.inner.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.shown.read().is_none()
     }
 
     /// Returns how many of the rows were there before.

@@ -142,7 +142,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     }
 }
 
-fn value_from<V: DeserializeOwned>(table: &str, bytes: &[u8]) -> Result<V, Error> {
+pub(crate) fn value_from<V: DeserializeOwned>(table: &str, bytes: &[u8]) -> Result<V, Error> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         Ok(_) => Err(format_error(table, &"more than a value of this table")),
@@ -150,6 +150,6 @@ fn value_from<V: DeserializeOwned>(table: &str, bytes: &[u8]) -> Result<V, Error
     }
 }
 
-fn format_error(table: &str, reason: &dyn std::fmt::Display) -> Error {
+pub(crate) fn format_error(table: &str, reason: &dyn std::fmt::Display) -> Error {
     Error::Format { table: table.into(), reason: reason.to_string() }
 }

@@ -1,0 +1,249 @@
+//! Moving new rows into runs, and merging runs.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use postrider_base::Disk;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Notify};
+
+use super::hash::hash;
+use super::merge::{Entry, Merge, Source};
+use super::recent::Recent;
+use super::run::Run;
+use super::writer::Writer;
+use super::{BulkOptions, Inner, Shown};
+use crate::lane::blocking;
+use crate::row::Row;
+use crate::{Error, Store, Table};
+
+/// The table that says which runs there are, by the name of their table.
+const TABLE: &str = "bulk";
+/// The directory of the runs, in the store's.
+const DIR: &str = "bulk";
+/// Rows that are taken from the ordinary table at once.
+const BATCH: usize = 4_000;
+/// Between an attempt that failed and the next.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// What the store knows of a table's runs. A later form becomes another variant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Manifest {
+    V1 {
+        /// Of all its hashes.
+        seed: u64,
+        /// Their numbers, newest first.
+        runs: Vec<u64>,
+        /// Rows that are in them and not removed.
+        rows: u64,
+    },
+}
+
+impl Inner {
+    pub(super) fn open(store: &Store, name: &'static str, options: BulkOptions) -> Result<Arc<Self>, Error> {
+        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        let (disk, dir) = (store.disk().clone(), store.dir().join(DIR));
+        disk.create_dir_all(&dir).map_err(|error| Error::file(&dir, &error))?;
+        let known = manifests(store).get(&name.to_owned())?;
+        let Manifest::V1 { seed, runs, rows } =
+            known.unwrap_or(Manifest::V1 { seed: options.seed, runs: Vec::new(), rows: 0 });
+        let next = remove_strangers(&*disk, &dir, name, &runs)?;
+        let open = |number: &u64| Run::open(&*disk, &dir.join(file_name(name, *number)), *number).map(Arc::new);
+        let shown = Shown { recent: Arc::new(Recent::new(0)), runs: runs.iter().map(open).collect::<Result<_, _>>()? };
+        let inner = Arc::new(Self {
+            store: store.clone(),
+            name,
+            dir,
+            disk,
+            seed,
+            max_rows: options.max_rows,
+            recent_rows: options.recent_rows.max(1),
+            shown: ArcSwap::from_pointee(shown),
+            rows: AtomicU64::new(rows),
+            next: AtomicU64::new(next),
+            changing: Mutex::default(),
+            work: Arc::new(Notify::new()),
+        });
+        inner.load_recent()?;
+        runtime.spawn(tend(Arc::downgrade(&inner), inner.work.clone()));
+        Ok(inner)
+    }
+
+    /// Makes the set of the new rows, and counts them.
+    fn load_recent(&self) -> Result<(), Error> {
+        let mut recent = Recent::new(self.recent_rows + self.recent_rows / 2);
+        let (shown, mut rows) = (self.shown.load_full(), self.rows.load(Ordering::Relaxed));
+        for entry in self.recent_from(&[])? {
+            let entry = entry?;
+            let hash = hash(self.seed, &entry.key);
+            if recent.room() == 0 {
+                recent = recent.with_room(2 * recent.len());
+            }
+            recent.insert(hash);
+            let was = shown.find(hash, &entry.key)?.is_some_and(|value| !value.is_empty());
+            rows = (rows + u64::from(!entry.is_removed())).saturating_sub(u64::from(was));
+        }
+        self.rows.store(rows, Ordering::Relaxed);
+        if recent.len() >= self.recent_rows {
+            self.work.notify_one();
+        }
+        self.shown.store(Arc::new(Shown { recent: Arc::new(recent), runs: shown.runs.clone() }));
+        Ok(())
+    }
+
+    async fn tend(self: &Arc<Self>) -> Result<(), Error> {
+        if self.shown.load().recent.len() >= self.recent_rows {
+            self.move_recent().await?;
+        }
+        while let Some(count) = due(&self.shown.load().runs) {
+            self.merge(count).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves all new rows into a run. Changes wait meanwhile, readers do not.
+    async fn move_recent(self: &Arc<Self>) -> Result<(), Error> {
+        let _changing = self.changing.lock().await;
+        let shown = self.shown.load_full();
+        let (inner, count) = (self.clone(), shown.recent.len() as u64);
+        let is_oldest = shown.runs.is_empty();
+        let run = blocking(move || inner.write_run(inner.recent_from(&[])?, count, is_oldest)).await?;
+        let runs: Vec<_> = run.into_iter().chain(shown.runs.iter().cloned()).collect();
+        self.name_runs(&runs, self.rows.load(Ordering::Relaxed)).await?;
+        let recent = Arc::new(Recent::new(self.recent_rows + self.recent_rows / 2));
+        self.shown.store(Arc::new(Shown { recent, runs }));
+        self.clear_table().await
+    }
+
+    /// Takes all rows from the ordinary table: each is in a run.
+    async fn clear_table(self: &Arc<Self>) -> Result<(), Error> {
+        let mut from = Vec::new();
+        loop {
+            let inner = self.clone();
+            let start = from;
+            let keys = blocking(move || {
+                let rows = inner.recent_from(&start)?.take(BATCH);
+                rows.map(|row| row.map(|entry| entry.key)).collect::<Result<Vec<_>, _>>()
+            });
+            let keys = keys.await?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            from = last.clone();
+            let rows = keys.iter().map(|key| Row::new(self.table_key(key), None)).collect::<Result<_, _>>()?;
+            self.store.write_rows(rows).await?;
+        }
+    }
+
+    /// Makes one run of the newest ones. Nobody waits for it.
+    async fn merge(self: &Arc<Self>, count: usize) -> Result<(), Error> {
+        let runs = self.shown.load().runs.clone();
+        let (old, kept) = (runs[..count].to_vec(), runs[count..].to_vec());
+        let (inner, sources, is_oldest) = (self.clone(), old.clone(), kept.is_empty());
+        let merged = blocking(move || {
+            let rows = sources.iter().map(|run| run.rows()).sum();
+            let sources = sources.into_iter().map(|run| Box::new(run.rows_from(&[])) as Source).collect();
+            inner.write_run(Merge::new(sources), rows, is_oldest)
+        });
+        let merged = merged.await?;
+        let runs: Vec<_> = merged.into_iter().chain(kept).collect();
+        let _changing = self.changing.lock().await;
+        let Some(Manifest::V1 { rows, .. }) = manifests(&self.store).get(&self.name.to_owned())? else { return Ok(()) };
+        self.name_runs(&runs, rows).await?;
+        let recent = self.shown.load().recent.clone();
+        self.shown.store(Arc::new(Shown { recent, runs }));
+        for run in old {
+            // Who reads it still has it open; one that stays is removed at the next start.
+            if let Err(error) = self.disk.remove_file(&run.path) {
+                tracing::warn!(path = %run.path.display(), %error, "an old file is not removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes at most `count` rows as a run. In the oldest one nothing has to stay removed.
+    fn write_run(
+        &self,
+        rows: impl Iterator<Item = Result<Entry, Error>>,
+        count: u64,
+        is_oldest: bool,
+    ) -> Result<Option<Arc<Run>>, Error> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(file_name(self.name, number));
+        let mut writer = Writer::new(self.disk.clone(), &path, count)?;
+        for entry in rows {
+            let entry = entry?;
+            if self.store.is_closed() {
+                return Err(postrider_wal::Error::Closed.into());
+            }
+            if !(is_oldest && entry.is_removed()) {
+                let hash = hash(self.seed, &entry.key);
+                writer.push(entry, hash)?;
+            }
+        }
+        Ok(writer.finish(number)?.map(Arc::new))
+    }
+
+    /// Makes these the runs, with so many rows that are not removed, durably. The caller
+    /// holds `changing`.
+    async fn name_runs(&self, runs: &[Arc<Run>], rows: u64) -> Result<(), Error> {
+        let runs = runs.iter().map(|run| run.number).collect();
+        manifests(&self.store).put(&self.name.to_owned(), &Manifest::V1 { seed: self.seed, runs, rows }).await
+    }
+}
+
+/// Works until nobody has the table any more.
+async fn tend(table: Weak<Inner>, work: Arc<Notify>) {
+    loop {
+        work.notified().await;
+        let Some(inner) = table.upgrade() else { return };
+        if let Err(error) = inner.tend().await {
+            if inner.store.is_closed() {
+                return;
+            }
+            tracing::error!(table = inner.name, %error, "new rows can not be moved to a file");
+            drop(inner);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// How many of the newest runs are to be merged, if any: each is to be more than twice as
+/// large as all newer ones together.
+pub(super) fn due(runs: &[Arc<Run>]) -> Option<usize> {
+    let mut rows = 0;
+    let mut count = None;
+    for (number, run) in runs.iter().enumerate() {
+        if number > 0 && run.rows() <= 2 * rows {
+            count = Some(number + 1);
+        }
+        rows += run.rows();
+    }
+    count
+}
+
+fn manifests(store: &Store) -> Table<String, Manifest> {
+    store.table(TABLE)
+}
+
+fn file_name(table: &str, number: u64) -> String {
+    format!("{table}-{number}.run")
+}
+
+/// Removes the table's files that no row names; the first number that no file has.
+fn remove_strangers(disk: &dyn Disk, dir: &Path, table: &str, runs: &[u64]) -> Result<u64, Error> {
+    let failed = |error: std::io::Error| Error::file(dir, &error);
+    let mut next = 1;
+    for path in disk.read_dir(dir).map_err(failed)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix(table)?.strip_prefix('-')?.strip_suffix(".run"));
+        let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) else { continue };
+        next = next.max(number + 1);
+        if !runs.contains(&number) {
+            disk.remove_file(&path).map_err(failed)?;
+        }
+    }
+    Ok(next.max(runs.iter().max().map_or(0, |number| number + 1)))
+}

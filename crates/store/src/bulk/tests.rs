@@ -1,0 +1,314 @@
+//! Tables of many rows, with few: runs begin at eight rows.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use postrider_base::{Disk as _, OpenMode, SimDisk};
+use proptest::prelude::*;
+
+use crate::{Bulk, BulkOptions, Edit, Error, Options, Store};
+
+const RECENT: usize = 8;
+
+/// A disk and a directory that outlive a store.
+struct World {
+    disk: SimDisk,
+    index: tempfile::TempDir,
+}
+
+type Rows = BTreeMap<String, u32>;
+
+impl World {
+    fn new() -> Self {
+        Self { disk: SimDisk::new(), index: tempfile::tempdir().unwrap() }
+    }
+
+    fn store(&self) -> Store {
+        let defaults = Options::default();
+        let log = postrider_wal::Options { segment_bytes: 64 << 10, ..defaults.log };
+        let options = Options { index_dir: Some(self.index.path().join("index")), log };
+        Store::open_with(Arc::new(self.disk.clone()), Path::new("/store"), options).unwrap()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.disk.read_dir(Path::new("/store/bulk")).unwrap()
+    }
+}
+
+fn table(store: &Store) -> Bulk<String, u32> {
+    try_table(store).unwrap()
+}
+
+fn try_table(store: &Store) -> Result<Bulk<String, u32>, Error> {
+    store.bulk("test", BulkOptions { max_rows: 5_000, recent_rows: RECENT, seed: 42 })
+}
+
+fn name(number: u32) -> String {
+    format!("user{number}@example.com")
+}
+
+async fn put(table: &Bulk<String, u32>, rows: &[(u32, u32)]) {
+    let keys = rows.iter().map(|(key, _)| name(*key)).collect();
+    table.edit(keys, |place, _| Edit::Put(rows[place].1)).await.unwrap();
+}
+
+async fn remove(table: &Bulk<String, u32>, key: u32) -> u64 {
+    table.edit(vec![name(key)], |_, _| Edit::Remove).await.unwrap()
+}
+
+fn all(table: &Bulk<String, u32>) -> Rows {
+    table.scan().collect::<Result<_, _>>().unwrap()
+}
+
+/// Until there is nothing to move or to merge.
+async fn settled(table: &Bulk<String, u32>) {
+    for _ in 0..2_000 {
+        let usage = table.usage();
+        let runs = table.inner.shown.load().runs.clone();
+        if usage.recent < RECENT as u64 && super::tend::due(&runs).is_none() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    panic!("rows are not moved: {:?}", table.usage());
+}
+
+#[tokio::test]
+async fn rows_move_into_files_and_are_found_there() {
+    let world = World::new();
+    let store = world.store();
+    let table = table(&store);
+    let mut expected = Rows::new();
+    for number in 0..300u32 {
+        put(&table, &[(number, number), (number / 2, number + 1_000)]).await;
+        expected.insert(name(number), number);
+        expected.insert(name(number / 2), number + 1_000);
+    }
+    for number in (0..300).step_by(3) {
+        assert_eq!(remove(&table, number).await, 1);
+        assert_eq!(remove(&table, number).await, 0);
+        expected.remove(&name(number));
+    }
+    settled(&table).await;
+    assert_eq!(all(&table), expected);
+    let usage = table.usage();
+    assert_eq!(usage.rows, 200);
+    assert!((1..=5).contains(&usage.runs) && usage.run_bytes > 0, "{usage:?}");
+    assert_eq!(world.files().len() as u64, usage.runs, "merged files are removed");
+    for number in 0..310 {
+        assert_eq!(table.get(&name(number)).unwrap(), expected.get(&name(number)).copied(), "{number}");
+    }
+    let from = table.scan_from(&name(200)).next().unwrap().unwrap();
+    assert_eq!(Some((&from.0, &from.1)), expected.range(name(200)..).next());
+}
+
+#[tokio::test]
+async fn a_decision_sees_what_is_there_and_in_its_own_batch() {
+    let world = World::new();
+    let store = world.store();
+    let table = table(&store);
+    let keys = vec![name(1), name(1), name(2)];
+    let changed = table.edit(keys, |_, old| Edit::Put(old.unwrap_or(0) + 1)).await.unwrap();
+    assert_eq!((changed, table.usage().rows), (2, 2));
+    assert_eq!(all(&table), Rows::from([(name(1), 2), (name(2), 1)]));
+    let kept = table.edit(vec![name(1), name(9)], |_, _| Edit::Keep).await.unwrap();
+    assert_eq!((kept, table.usage().rows), (0, 2));
+}
+
+#[tokio::test]
+async fn the_bound_holds_whatever_was_removed() {
+    let world = World::new();
+    let store = world.store();
+    let table: Bulk<String, u32> =
+        store.bulk("test", BulkOptions { max_rows: 20, recent_rows: RECENT, seed: 1 }).unwrap();
+    for number in 0..20 {
+        put(&table, &[(number, 1)]).await;
+    }
+    let full = table.edit(vec![name(20)], |_, _| Edit::Put(1)).await;
+    assert!(matches!(full, Err(Error::Exceeded(20))), "{full:?}");
+    put(&table, &[(3, 2)]).await;
+    settled(&table).await;
+    assert_eq!(remove(&table, 5).await, 1);
+    put(&table, &[(20, 1)]).await;
+    assert!(table.edit(vec![name(21)], |_, _| Edit::Put(1)).await.is_err());
+}
+
+#[tokio::test]
+async fn it_is_as_it_was_after_a_restart_and_after_a_crash() {
+    let world = World::new();
+    let mut expected = Rows::new();
+    for round in 0..6u32 {
+        let store = world.store();
+        let table = table(&store);
+        assert_eq!((all(&table), table.usage().rows), (expected.clone(), expected.len() as u64));
+        for number in 0..30 {
+            let key = (round * 17 + number) % 70;
+            put(&table, &[(key, round)]).await;
+            expected.insert(name(key), round);
+        }
+        if round % 2 == 0 {
+            store.close().await.unwrap();
+        } else {
+            world.disk.halt();
+            let _ = store.close().await;
+            world.disk.crash(u64::from(round));
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_of_an_ordinary_table_are_taken_over() {
+    let world = World::new();
+    {
+        let store = world.store();
+        let ordinary: crate::Table<String, u32> = store.table("test");
+        for number in 0..50 {
+            ordinary.put(&name(number), &number).await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+    let store = world.store();
+    let table = table(&store);
+    assert_eq!(table.get(&name(7)).unwrap(), Some(7));
+    settled(&table).await;
+    assert_eq!((table.usage().rows, table.usage().recent, table.usage().runs), (50, 0, 1));
+    assert_eq!(all(&table).len(), 50);
+    assert!(store.table::<String, u32>("test").is_empty().unwrap());
+}
+
+#[tokio::test]
+async fn strangers_are_removed_and_a_missing_file_is_named() {
+    let world = World::new();
+    {
+        let store = world.store();
+        let table = table(&store);
+        for number in 0..10 {
+            put(&table, &[(number, 1)]).await;
+        }
+        settled(&table).await;
+        store.close().await.unwrap();
+    }
+    let stranger = Path::new("/store/bulk/test-99.run");
+    world.disk.open(stranger, OpenMode::CreateNew).unwrap();
+    {
+        let store = world.store();
+        drop(table(&store));
+        assert!(!world.disk.exists(stranger));
+        store.close().await.unwrap();
+    }
+    let file = world.files().remove(0);
+    world.disk.remove_file(&file).unwrap();
+    let store = world.store();
+    let Err(Error::File { path, .. }) = try_table(&store) else { panic!("it opens without its file") };
+    assert_eq!(Path::new(&path), file);
+}
+
+#[tokio::test]
+async fn damage_is_an_error_and_not_an_absent_row() {
+    let world = World::new();
+    let store = world.store();
+    let table = table(&store);
+    put(&table, &(0..300).map(|number| (number, number)).collect::<Vec<_>>()).await;
+    settled(&table).await;
+    let file = world.files().remove(0);
+    world.disk.damage(&file, 100, 0x10).unwrap();
+    let failed = (0..300).filter(|number| table.get(&name(*number)).is_err()).count();
+    assert!(failed > 50, "{failed}");
+    assert!((0..300).all(|number| table.get(&name(number)).map_or(true, |found| found == Some(number))));
+    assert!(matches!(table.scan().find_map(Result::err), Some(Error::File { .. })));
+    store.close().await.unwrap();
+    world.disk.damage(&file, 100, 0x10).unwrap();
+    let length = world.disk.open(&file, OpenMode::Read).unwrap().len().unwrap();
+    for offset in [length - 1, length - 60, length - 100] {
+        world.disk.damage(&file, usize::try_from(offset).unwrap(), 1).unwrap();
+        let store = world.store();
+        assert!(matches!(try_table(&store), Err(Error::File { .. })), "{offset} of {length}");
+        store.close().await.unwrap();
+        world.disk.damage(&file, usize::try_from(offset).unwrap(), 1).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn nobody_misses_a_row_that_moves() {
+    let world = World::new();
+    let store = world.store();
+    let table = table(&store);
+    put(&table, &[(0, 7)]).await;
+    let reader = {
+        let table = table.clone();
+        tokio::task::spawn_blocking(move || {
+            while table.usage().rows < 400 {
+                assert_eq!(table.get(&name(0)).unwrap(), Some(7));
+                assert_eq!(table.scan().next().unwrap().unwrap(), (name(0), 7));
+            }
+        })
+    };
+    for number in 1..400 {
+        put(&table, &[(number, number)]).await;
+        if number % 50 == 0 {
+            // A new row again, that will move again.
+            put(&table, &[(0, 7)]).await;
+        }
+    }
+    reader.await.unwrap();
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(Vec<(u32, u32)>),
+    Remove(u32),
+    Settle,
+    Reopen,
+    Crash(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => prop::collection::vec((0..60u32, any::<u32>()), 1..6).prop_map(Op::Put),
+        6 => (0..60u32).prop_map(Op::Remove),
+        2 => Just(Op::Settle),
+        1 => Just(Op::Reopen),
+        1 => any::<u64>().prop_map(Op::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn it_is_a_map(ops in prop::collection::vec(op(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            let mut store = world.store();
+            let mut open = table(&store);
+            let mut expected = Rows::new();
+            for op in ops {
+                match op {
+                    Op::Put(rows) => {
+                        put(&open, &rows).await;
+                        expected.extend(rows.iter().map(|(key, value)| (name(*key), *value)));
+                    }
+                    Op::Remove(key) => {
+                        let removed = remove(&open, key).await;
+                        assert_eq!(removed, u64::from(expected.remove(&name(key)).is_some()));
+                    }
+                    Op::Settle => settled(&open).await,
+                    Op::Reopen | Op::Crash(_) => {
+                        if let Op::Crash(_) = op {
+                            world.disk.halt();
+                        }
+                        let _ = store.close().await;
+                        if let Op::Crash(seed) = op {
+                            world.disk.crash(seed);
+                        }
+                        store = world.store();
+                        open = table(&store);
+                    }
+                }
+                assert_eq!(all(&open), expected);
+                assert_eq!(open.usage().rows, expected.len() as u64);
+            }
+        });
+    }
+}
