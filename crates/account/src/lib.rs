@@ -36,7 +36,7 @@ pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
 pub use keys::{DkimKey, DkimKeys, KeyOrigin, KeyState, Sealed};
 pub use policy::{
     Attached, Deciding, Policies, Policy, PolicyDecision, PolicyError, PolicyOwner, PolicyRequest, PolicySet,
-    PolicyVerdict, SEND_RAW_EMAIL,
+    PolicyVerdict, SEND_RAW_EMAIL, SenderRole, SendingRequest, UsedAddress, UsedIdentity,
 };
 pub use quota::{Exceeded, Holder, Limits, Quotas, Reservation, Sent, Usage};
 pub use reputation::{
@@ -50,7 +50,8 @@ pub use sending::{
 };
 pub use settings::Settings;
 pub use suppression::{
-    Filter, Format, ImportEntry, ImportReport, Parsed, RefusedLine, Suppressed, Suppression, export, parse,
+    Addresses, Filter, Format, GlobalList, GloballySuppressed, ImportEntry, ImportReport, Parsed, RefusedLine,
+    Suppressed, Suppression, export, parse, parse_addresses,
 };
 pub use tenant::{Pause, PausedBy, Sending, Tenant, Tenants};
 
@@ -71,7 +72,7 @@ pub struct Accounts {
 
 impl Accounts {
     /// Loads what must be answered from memory: all credentials, configuration sets, pools,
-    /// identities and DKIM keys, and 8 bytes for each suppressed address.
+    /// identities and DKIM keys, and 2 bytes for each suppressed address.
     ///
     /// # Errors
     /// [`Error::Store`] when the store can not be read.
@@ -90,7 +91,7 @@ impl Accounts {
             policies,
             reputation,
             sending,
-            suppression: Suppression::open(store, clock.clone(), random, settings)?,
+            suppression: Suppression::open(store, tenants.clone(), clock.clone(), random, settings)?,
             tenants,
         })
     }

@@ -1,13 +1,77 @@
-//! What the policies of a credential and of an identity come to.
+//! What the policies of a credential, and of the identities that a message is sent from, come
+//! to.
 
-use postrider_mail::AccountId;
+use std::net::IpAddr;
 
-use super::{Policies, PolicyRequest, PolicyVerdict};
-use crate::IdentityName;
+use postrider_base::Timestamp;
+use postrider_mail::{AccountId, EmailAddress};
+
+use super::{Policies, PolicyRequest, PolicyVerdict, SEND_RAW_EMAIL};
+use crate::{Arn, Identities, Identity, IdentityName, Realm, Resolved};
+
+/// What an address does in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderRole {
+    /// The envelope sender: bounces go there.
+    Source,
+    /// An author.
+    From,
+    /// Who sent it for the author.
+    Sender,
+    /// Where a client says that bounces go.
+    ReturnPath,
+}
+
+/// An address that a message is sent from.
+#[derive(Clone, Debug)]
+pub struct UsedAddress<'a> {
+    /// The address.
+    pub address: &'a EmailAddress,
+    /// What it does.
+    pub role: SenderRole,
+    /// The identity that it belongs to; none where any address may be sent from.
+    pub identity: Option<UsedIdentity>,
+}
+
+/// An identity that covers an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedIdentity {
+    /// Whose it is.
+    pub owner: AccountId,
+    /// The identity, and the domain that it lies in.
+    pub resolved: Resolved,
+    /// How the message names it, where it does.
+    pub named: Option<Arn>,
+}
+
+/// A message, as policies see it.
+#[derive(Clone, Debug)]
+pub struct SendingRequest<'a> {
+    /// The account of the credential.
+    pub account: AccountId,
+    /// The user name of the credential.
+    pub user_name: &'a str,
+    /// Where ARNs are.
+    pub realm: &'a Realm,
+    /// All addresses that it is sent from.
+    pub used: &'a [UsedAddress<'a>],
+    /// The author's name, decoded.
+    pub from_display_name: Option<&'a str>,
+    /// Everybody that it goes to.
+    pub recipients: &'a [&'a EmailAddress],
+    /// The client's address.
+    pub source_ip: Option<IpAddr>,
+    /// Whether the client's connection is encrypted.
+    pub is_secure: bool,
+    /// When it came.
+    pub now: Timestamp,
+}
 
 /// What policies say about sending in the name of one identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDecision {
+    /// The identity as it was named; what stands for it where there is none is the address.
+    pub resource: Arn,
     /// What the policies of the credential say; none when it has none, and may all.
     pub credential: Option<PolicyVerdict>,
     /// The identity whose policies decide, and what they say; none when none says anything.
@@ -26,35 +90,120 @@ impl PolicyDecision {
         };
         by_identity && matches!(self.credential, None | Some(PolicyVerdict::Allow(_)))
     }
+
+    /// What a user hears whom policies do not let send, in SES's words.
+    #[must_use]
+    pub fn denial(user: &Arn, resource: &Arn) -> String {
+        format!("User `{user}' is not authorized to perform `{SEND_RAW_EMAIL}' on resource `{resource}'")
+    }
 }
 
-impl Policies {
-    /// Whether a credential may send in the name of an account's identity. `names` are that
-    /// identity and the domain that it lies in: the policies of the first that says anything
-    /// decide, so that those of an address beat those of its domain, both ways.
+impl UsedIdentity {
+    /// The identity of this name and account, when mail from the address belongs to it or to
+    /// the domain of that name. The identity of an address and that of its domain stand for
+    /// each other here: which of the two allows it, their policies say.
     #[must_use]
-    pub fn decide(&self, request: &PolicyRequest<'_>, owner: AccountId, names: &[&IdentityName]) -> PolicyDecision {
-        let credential = self.of_credential(request.user_name);
-        let identity = names.iter().find_map(|name| match self.of_identity(owner, name)?.authorize(request) {
+    pub fn named(identities: &Identities, arn: &Arn, of: (AccountId, &IdentityName), address: &EmailAddress) -> Option<Self> {
+        let (owner, name) = of;
+        let resolved = identities.resolve(owner, address)?;
+        let is_it = |identity: &Identity| identity.name == *name;
+        let covers = is_it(&resolved.identity) || resolved.domain_identity.as_ref().is_some_and(|domain| is_it(domain));
+        covers.then(|| Self { owner, resolved, named: Some(arn.clone()) })
+    }
+
+    /// The identity first.
+    fn names(&self) -> impl Iterator<Item = &IdentityName> {
+        let Resolved { identity, domain_identity } = &self.resolved;
+        let domain = domain_identity.as_ref().filter(|domain| domain.name != identity.name);
+        [Some(identity), domain].into_iter().flatten().map(|identity| &identity.name)
+    }
+}
+
+impl SendingRequest<'_> {
+    /// Whether no policy has a say: neither the credential nor one of the identities has one,
+    /// and all are the account's own. Cheaper than to ask them.
+    #[must_use]
+    pub fn needs_no_policy(&self, policies: &Policies) -> bool {
+        let is_plain = |used: &UsedIdentity| {
+            used.owner == self.account && used.names().all(|name| policies.of_identity(used.owner, name).is_none())
+        };
+        policies.of_credential(self.user_name).is_none()
+            && self.used.iter().filter_map(|used| used.identity.as_ref()).all(is_plain)
+    }
+
+    /// What the policies say about each identity, with each author and each address that
+    /// bounces go to. The message may be sent when all of it is allowed.
+    #[must_use]
+    pub fn decisions(&self, policies: &Policies) -> Vec<PolicyDecision> {
+        let principal = self.realm.user(self.account, self.user_name);
+        let authors = or_none(self.of_roles(&[SenderRole::From]));
+        let feedback = or_none(self.of_roles(&[SenderRole::Source, SenderRole::ReturnPath]));
+        let mut decisions = Vec::new();
+        for used in self.used {
+            let resource = used.resource(self.account, self.realm);
+            let own = [Some(used.address)];
+            let authors = if used.role == SenderRole::From { &own[..] } else { &authors };
+            for (from, feedback) in authors.iter().flat_map(|from| feedback.iter().map(move |to| (*from, *to))) {
+                let request = PolicyRequest {
+                    action: SEND_RAW_EMAIL,
+                    resource: &resource,
+                    account: self.account,
+                    user_name: self.user_name,
+                    principal: &principal,
+                    from,
+                    from_display_name: self.from_display_name,
+                    feedback,
+                    recipients: self.recipients,
+                    source_ip: self.source_ip,
+                    is_secure: self.is_secure,
+                    user_agent: None,
+                    now: self.now,
+                };
+                let decision = used.decide(policies, &request);
+                if decisions.last() != Some(&decision) {
+                    decisions.push(decision);
+                }
+            }
+        }
+        decisions
+    }
+
+    fn of_roles(&self, roles: &[SenderRole]) -> Vec<&EmailAddress> {
+        self.used.iter().filter(|used| roles.contains(&used.role)).map(|used| used.address).collect()
+    }
+}
+
+impl UsedAddress<'_> {
+    fn resource(&self, account: AccountId, realm: &Realm) -> Arn {
+        match &self.identity {
+            Some(UsedIdentity { named: Some(arn), .. }) => arn.clone(),
+            Some(used) => realm.identity(used.owner, &used.resolved.identity.name),
+            None => realm.identity(account, &IdentityName::Address(self.address.clone())),
+        }
+    }
+
+    /// The policies of an address beat those of its domain, both ways: those of the first that
+    /// says anything decide.
+    fn decide(&self, policies: &Policies, request: &PolicyRequest<'_>) -> PolicyDecision {
+        let owner = self.identity.as_ref().map_or(request.account, |used| used.owner);
+        let mut names = self.identity.iter().flat_map(UsedIdentity::names);
+        let identity = names.find_map(|name| match policies.of_identity(owner, name)?.authorize(request) {
             PolicyVerdict::NoMatch => None,
-            verdict => Some(((*name).clone(), verdict)),
+            verdict => Some((name.clone(), verdict)),
         });
+        let credential = policies.of_credential(request.user_name);
         PolicyDecision {
+            resource: request.resource.clone(),
             credential: credential.map(|set| set.authorize(request)),
             identity,
             is_foreign: owner != request.account,
         }
     }
+}
 
-    /// Whether no policy has a say in what a credential does with these identities of its own
-    /// account. Cheaper than [`Policies::decide`].
-    #[must_use]
-    pub fn are_silent<'a>(
-        &self,
-        user_name: &str,
-        account: AccountId,
-        mut names: impl Iterator<Item = &'a IdentityName>,
-    ) -> bool {
-        self.of_credential(user_name).is_none() && names.all(|name| self.of_identity(account, name).is_none())
-    }
+/// The different ones, or that there is none.
+fn or_none(mut addresses: Vec<&EmailAddress>) -> Vec<Option<&EmailAddress>> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() { vec![None] } else { addresses.into_iter().map(Some).collect() }
 }

@@ -6,6 +6,8 @@
 
 mod condition;
 mod decision;
+#[cfg(test)]
+mod decision_tests;
 mod document;
 mod error;
 mod glob;
@@ -18,7 +20,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use decision::PolicyDecision;
+pub use decision::{PolicyDecision, SenderRole, SendingRequest, UsedAddress, UsedIdentity};
 pub use document::{Attached, Deciding, Policy, PolicySet, PolicyVerdict};
 pub use error::PolicyError;
 pub use request::{PolicyRequest, SEND_RAW_EMAIL};

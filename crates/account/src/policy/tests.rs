@@ -13,7 +13,7 @@ use crate::{Accounts, Arn, Error, Identity, IdentityName, NewCredential, Realm, 
 
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 
-fn realm() -> Realm {
+pub(super) fn realm() -> Realm {
     Realm { partition: "aws".to_owned(), region: "us-east-1".to_owned() }
 }
 
@@ -404,21 +404,21 @@ fn the_examples_of_the_documentation_are_policies() {
     }
 }
 
-struct World {
+pub(super) struct World {
     store: Store,
     settings: Settings,
     _index: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let index = tempfile::tempdir().unwrap();
         let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
         let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
         Self { store, settings: Settings::default(), _index: index }
     }
 
-    fn open(&self) -> Accounts {
+    pub(super) fn open(&self) -> Accounts {
         Accounts::open(&self.store, &Clock::system(), &Random::seeded(1), &self.settings).unwrap()
     }
 }
