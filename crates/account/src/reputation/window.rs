@@ -55,7 +55,7 @@ impl Reach {
     }
 
     fn chunk(self) -> u16 {
-        u16::try_from((self.volume / CHUNKS).max(1)).unwrap_or(u16::MAX)
+        u16::try_from(self.volume.div_ceil(CHUNKS)).unwrap_or(u16::MAX)
     }
 
     fn holds(self, day: u16, today: u16) -> bool {
@@ -85,7 +85,7 @@ impl Window {
         if what == Counts::Complained {
             let last = self.chunk_of(reach, day, true);
             last.complaints = last.complaints.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
-            return;
+            return self.trim(reach, day);
         }
         while count > 0 {
             let last = self.chunk_of(reach, day, false);
@@ -96,6 +96,7 @@ impl Window {
                 last.bounces += taken;
             }
             count -= u32::from(taken);
+            self.trim(reach, day);
         }
     }
 
@@ -115,7 +116,6 @@ impl Window {
         let has_room = |last: &Chunk| last.day == day && (is_full_enough || last.recipients < reach.chunk());
         if !self.0.back().is_some_and(has_room) {
             self.0.push_back(Chunk { day, ..Chunk::default() });
-            self.trim(reach, day);
         }
         let last = self.0.len() - 1;
         &mut self.0[last]

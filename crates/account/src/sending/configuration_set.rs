@@ -211,6 +211,12 @@ impl ConfigurationSets {
         self.0.sets.find(account, name)
     }
 
+    /// Says when there was a change.
+    #[must_use]
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.0.sets.changes()
+    }
+
     /// The account's sets, in the order of their names.
     #[must_use]
     pub fn list(&self, account: AccountId) -> Vec<Arc<ConfigurationSet>> {
@@ -415,7 +421,7 @@ impl ConfigurationSets {
         Err(Error::Invalid { what: ConfigurationSet::KIND, reason })
     }
 
-    fn check(&self, set: &ConfigurationSet) -> Result<(), Error> {
+    pub(super) fn check(&self, set: &ConfigurationSet) -> Result<(), Error> {
         set.check()?;
         match &set.pool {
             Some(pool) if !PoolName::is_shared(pool) => self.0.pools.get(set.account, pool).map(drop),
