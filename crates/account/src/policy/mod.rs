@@ -24,4 +24,4 @@ pub use decision::{PolicyDecision, SenderRole, SendingRequest, UsedAddress, Used
 pub use document::{Attached, Deciding, Policy, PolicySet, PolicyVerdict};
 pub use error::PolicyError;
 pub use request::{PolicyRequest, SEND_RAW_EMAIL};
-pub use table::{Policies, PolicyOwner};
+pub use table::{Policies, PolicyEdit, PolicyOwner};

@@ -1,5 +1,7 @@
 //! The policies of all credentials and identities: kept in the store, compiled in memory.
 
+mod bulk;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{Attached, Policy, PolicySet};
+pub use bulk::PolicyEdit;
 use crate::{Credentials, Error, Identities, IdentityName, Realm, Settings};
 
 /// Name of the table in the store.
@@ -137,6 +140,12 @@ impl Policies {
     #[must_use]
     pub fn of_credential(&self, user_name: &str) -> Option<Arc<PolicySet>> {
         self.0.known.load().credentials.get(user_name).cloned()
+    }
+
+    /// Whether there is such a credential. Sessions outlive theirs, and what has no policies
+    /// any more because it was deleted may not do everything.
+    pub(super) fn know_credential(&self, user_name: &str) -> bool {
+        self.0.credentials.exist(user_name)
     }
 
     /// The policies of exactly this identity; none when it has none.

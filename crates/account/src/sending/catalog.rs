@@ -18,7 +18,7 @@ use crate::Error;
 use crate::lookup::Lookup;
 
 /// Something that an account has some of, each by a name of its own.
-pub(crate) trait Item: Clone + Serialize + DeserializeOwned {
+pub(crate) trait Item: Clone + PartialEq + Serialize + DeserializeOwned {
     /// Name of the table in the store.
     const TABLE: &'static str;
     /// What errors call it.
@@ -178,6 +178,50 @@ impl<T: Item> Catalog<T> {
         self.lookup.change(items.iter().map(|item| (key(item), Some(item.clone()))));
         self.has_changed();
         Ok(items)
+    }
+
+    /// Shows each of these to `edit`, as it is, and puts what that gives in its place; none
+    /// takes it away. All of it or nothing; durable when it returns.
+    pub(crate) async fn edit<E: From<Error>>(
+        &self,
+        names: &[(AccountId, String)],
+        mut edit: impl FnMut(usize, Option<&T>) -> Result<Option<T>, E>,
+    ) -> Result<(), E> {
+        let mut edits = Vec::with_capacity(names.len());
+        let mut more = 0;
+        for (index, (account, name)) in names.iter().enumerate() {
+            let found = self.find(*account, name);
+            let edited = edit(index, found.as_deref())?;
+            more += usize::from(found.is_none() && edited.is_some());
+            if found.as_deref() != edited.as_ref() {
+                edits.push((Key { account: *account, name: name.clone() }, edited.map(Arc::new)));
+            }
+        }
+        self.check_room(more)?;
+        Ok(self.write(edits).await?)
+    }
+
+    async fn write(&self, edits: Vec<(Key, Option<Arc<T>>)>) -> Result<(), Error> {
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let row = |(key, item): &(Key, Option<Arc<T>>)| match item {
+            None => Ok(Change::Delete(key.clone())),
+            Some(item) => serde_json::to_string(&**item).map(|text| Change::Put(key.clone(), text)),
+        };
+        let rows = edits.iter().map(row).collect::<Result<Vec<_>, _>>();
+        self.table.write(rows.map_err(|error| unreadable::<T>(&error))?).await?;
+        let mut known = self.known.write();
+        for (key, item) in &edits {
+            match item {
+                Some(item) => drop(known.insert(key.clone(), item.clone())),
+                None => drop(known.remove(key)),
+            }
+        }
+        drop(known);
+        self.lookup.change(edits);
+        self.has_changed();
+        Ok(())
     }
 
     /// Takes one away. Durable when it returns.

@@ -268,7 +268,7 @@ impl Identities {
         self.0.identities.delete(account, name.key()).await
     }
 
-    fn check(&self, identity: &Identity) -> Result<(), Error> {
+    pub(super) fn check(&self, identity: &Identity) -> Result<(), Error> {
         let domain = identity.name.domain();
         if let Some(mail_from) = &identity.mail_from
             && !mail_from.domain.with_parents().skip(1).any(|parent| parent == domain.as_str())

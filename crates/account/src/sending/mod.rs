@@ -3,6 +3,7 @@
 //! The three name each other, so one lock orders all their changes. Look-ups answer from
 //! memory and wait for nobody's change.
 
+mod bulk;
 pub(crate) mod catalog;
 mod configuration_set;
 mod destination;

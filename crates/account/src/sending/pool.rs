@@ -55,7 +55,7 @@ impl PoolName {
         Self::SHARED.contains(&name)
     }
 
-    fn check(name: &str) -> Result<(), Error> {
+    pub(super) fn check(name: &str) -> Result<(), Error> {
         let invalid = |reason| Err(Error::Invalid { what: Pool::KIND, reason });
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
         if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(allowed) {
@@ -142,12 +142,7 @@ impl Pools {
         weight: u32,
     ) -> Result<Option<String>, Error> {
         let invalid = |reason| Error::Invalid { what: Pool::KIND, reason };
-        if !(1..=MAX_WEIGHT).contains(&weight) {
-            return Err(invalid("the weight of an address must be 1 to 1000"));
-        }
-        if !(1..=MAX_NAME).contains(&source.len()) || source.contains(char::is_control) {
-            return Err(invalid("the name of an address must be 1 to 64 printable characters"));
-        }
+        Self::check_member(source, weight)?;
         let _changing = self.0.changing.lock().await;
         let mut pool = Pool::clone(&*self.0.pools.get(account, name)?);
         let mut left = None;
@@ -205,6 +200,27 @@ impl Pools {
             return Err(Error::InUse { what: Pool::KIND, name: name.to_owned(), by });
         }
         self.0.pools.delete(account, name).await
+    }
+
+    /// What [`Pools::assign`] refuses of one address.
+    fn check_member(source: &str, weight: u32) -> Result<(), Error> {
+        let invalid = |reason| Err(Error::Invalid { what: Pool::KIND, reason });
+        if !(1..=MAX_WEIGHT).contains(&weight) {
+            return invalid("the weight of an address must be 1 to 1000");
+        }
+        if !(1..=MAX_NAME).contains(&source.len()) || source.contains(char::is_control) {
+            return invalid("the name of an address must be 1 to 64 printable characters");
+        }
+        Ok(())
+    }
+
+    /// Whether a pool may be so, its other members apart.
+    pub(super) fn check(pool: &Pool) -> Result<(), Error> {
+        PoolName::check(&pool.name)?;
+        if pool.members.len() > MAX_MEMBERS {
+            return Err(Error::Invalid { what: Pool::KIND, reason: "a pool has 256 addresses at most" });
+        }
+        pool.members.iter().try_for_each(|member| Self::check_member(&member.source, member.weight))
     }
 
     fn of_source(&self, source: &str) -> Option<Arc<Pool>> {

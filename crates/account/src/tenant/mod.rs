@@ -1,6 +1,7 @@
 //! Accounts: whose everything else is. One company has one, of which it need not know; a
 //! house with many customers has one for each.
 
+mod bulk;
 #[cfg(test)]
 mod tests;
 
