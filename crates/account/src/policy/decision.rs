@@ -72,7 +72,8 @@ pub struct SendingRequest<'a> {
 pub struct PolicyDecision {
     /// The identity as it was named; what stands for it where there is none is the address.
     pub resource: Arn,
-    /// What the policies of the credential say; none when it has none, and may all.
+    /// What the policies of the credential say; none when it has none, and may do all. One that
+    /// has been deleted may do nothing.
     pub credential: Option<PolicyVerdict>,
     /// The identity whose policies decide, and what they say; none when none says anything.
     pub identity: Option<(IdentityName, PolicyVerdict)>,
@@ -103,7 +104,12 @@ impl UsedIdentity {
     /// the domain of that name. The identity of an address and that of its domain stand for
     /// each other here: which of the two allows it, their policies say.
     #[must_use]
-    pub fn named(identities: &Identities, arn: &Arn, of: (AccountId, &IdentityName), address: &EmailAddress) -> Option<Self> {
+    pub fn named(
+        identities: &Identities,
+        arn: &Arn,
+        of: (AccountId, &IdentityName),
+        address: &EmailAddress,
+    ) -> Option<Self> {
         let (owner, name) = of;
         let resolved = identities.resolve(owner, address)?;
         let is_it = |identity: &Identity| identity.name == *name;
@@ -120,14 +126,15 @@ impl UsedIdentity {
 }
 
 impl SendingRequest<'_> {
-    /// Whether no policy has a say: neither the credential nor one of the identities has one,
-    /// and all are the account's own. Cheaper than to ask them.
+    /// Whether no policy has a say: the credential is there, neither it nor one of the
+    /// identities has any, and all are the account's own. Cheaper than to ask them.
     #[must_use]
     pub fn needs_no_policy(&self, policies: &Policies) -> bool {
         let is_plain = |used: &UsedIdentity| {
             used.owner == self.account && used.names().all(|name| policies.of_identity(used.owner, name).is_none())
         };
         policies.of_credential(self.user_name).is_none()
+            && policies.know_credential(self.user_name)
             && self.used.iter().filter_map(|used| used.identity.as_ref()).all(is_plain)
     }
 
@@ -191,10 +198,14 @@ impl UsedAddress<'_> {
             PolicyVerdict::NoMatch => None,
             verdict => Some((name.clone(), verdict)),
         });
-        let credential = policies.of_credential(request.user_name);
+        let credential = match policies.of_credential(request.user_name) {
+            Some(set) => Some(set.authorize(request)),
+            None if policies.know_credential(request.user_name) => None,
+            None => Some(PolicyVerdict::NoMatch),
+        };
         PolicyDecision {
             resource: request.resource.clone(),
-            credential: credential.map(|set| set.authorize(request)),
+            credential,
             identity,
             is_foreign: owner != request.account,
         }

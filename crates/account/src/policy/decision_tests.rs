@@ -49,8 +49,7 @@ impl Scene {
 
     /// One statement on a credential.
     async fn limit(&self, user: &str, effect: &str, resource: &str, rest: &str) {
-        let text =
-            format!(r#"{{"Statement":{{"Effect":"{effect}","Action":"ses:*","Resource":"{resource}"{rest}}}}}"#);
+        let text = format!(r#"{{"Statement":{{"Effect":"{effect}","Action":"ses:*","Resource":"{resource}"{rest}}}}}"#);
         let owner = PolicyOwner::Credential(user.to_owned());
         self.accounts.policies().put(&owner, effect, &text, &realm()).await.unwrap();
     }
@@ -114,6 +113,17 @@ async fn only_the_owner_lets_another_account_send() {
     scene.limit(&scene.delegate, "Allow", "arn:aws:ses:*:000000000001:identity/example.com", "").await;
     assert!(scene.delegate_may("ann@example.com"), "the resource is what was named");
     assert!(!scene.may(&scene.delegate, "ann@example.com", Some("ann@example.com")));
+}
+
+#[tokio::test]
+async fn a_credential_that_is_gone_may_nothing() {
+    let scene = Scene::new().await;
+    scene.limit(&scene.owner, "Allow", "*", "").await;
+    assert!(scene.may(&scene.owner, "bob@example.com", None));
+    scene.accounts.credentials().delete(&scene.owner).await.unwrap();
+    let owner = PolicyOwner::Credential(scene.owner.clone());
+    assert_eq!(scene.accounts.policies().forget(&owner).await.unwrap(), 1);
+    assert!(!scene.may(&scene.owner, "bob@example.com", None), "a session of before is not set free");
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{Attached, Policy, PolicySet};
-pub use bulk::PolicyEdit;
 use crate::{Credentials, Error, Identities, IdentityName, Realm, Settings};
+pub use bulk::PolicyEdit;
 
 /// Name of the table in the store.
 const TABLE: &str = "policies";
