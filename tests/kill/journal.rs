@@ -70,6 +70,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Every recipient counts once in the quota, whichever process accepted the message.
+    pub(crate) async fn check_quota(&self, relay: &Relay) -> Result<(), Box<dyn Error>> {
+        let accepted: usize = self.sends.values().map(BTreeSet::len).sum();
+        let mut quotas = Value::Null;
+        for _ in 0..20 {
+            quotas = serde_json::from_slice(&relay.cli(&["--json", "quota"])?.stdout)?;
+            if quotas[0]["SentLast24Hours"] == accepted {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Err(format!("{accepted} recipients accepted, and counted {quotas}").into())
+    }
+
     fn read(lines: &[u8]) -> io::Result<Self> {
         let mut journal = Self::default();
         for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {

@@ -1,7 +1,7 @@
 //! The promise under `kill -9`: whatever got a 250 comes to its end, whole, for
 //! each of its recipients; it is delivered twice only where the daemon died in
 //! the moment between the remote's 250 and the record of it; and the journal
-//! says of all that exactly once what the log says.
+//! says of all that exactly once what the log says, as does the account's quota.
 //!
 //! Small segments make the log give room back all the time; in some rounds the
 //! indexes are gone before the restart, in some the recovery is killed too, or the
@@ -94,6 +94,7 @@ async fn nothing_that_got_a_250_is_lost_damaged_or_told_twice() -> Result<(), Bo
     let journal = Journal::complete(&relay).await?;
     let arrivals = world.check();
     journal.check(&world)?;
+    journal.check_quota(&relay).await?;
     println!("{arrivals}; {journal}");
     wait_until_reclaimed(&relay).await?;
     let spool = relay.state().join("spool");

@@ -57,6 +57,7 @@ async fn all_recipients_of_a_message_or_none() {
     assert_eq!(sent(&quotas, START), 100);
     assert_eq!(send(&quotas, Limits::default(), 1, START), Ok(()), "without a bound it counts all the same");
     assert_eq!(sent(&quotas, START), 101);
+    assert_eq!(send(&quotas, daily(100), 0, START), Ok(()), "whatever the bound is now");
     assert_eq!(quotas.usage(account(8), START), Usage::default(), "accounts have nothing in common");
     assert_eq!(quotas.accounts(START), [(account(7), Usage { sent_last_24_hours: 101 })]);
 }
@@ -93,6 +94,7 @@ async fn the_rate_allows_bursts_of_a_second_and_takes_nothing_from_the_day() {
         assert_eq!(send(&quotas, limits, 1, START), Ok(()));
     }
     assert_eq!(send(&quotas, limits, 1, START), Err(Exceeded::Rate));
+    assert_eq!(send(&quotas, limits, 0, START), Ok(()), "to the simulator");
     assert_eq!(sent(&quotas, START), 5);
     tokio::time::advance(Duration::from_millis(200)).await;
     assert_eq!(send(&quotas, limits, 1, START), Ok(()));
