@@ -62,7 +62,8 @@ impl Running {
         reading.context(
             "cannot turn the queue's feed into events; server.accept_loss = true goes on without what is lost",
         )?;
-        let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &scopes.background);
+        let own_domain = config.submission().operator_domain().to_owned();
+        let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &own_domain, &scopes.background);
         suppression.context("cannot start automatic suppression")?;
 
         let submission = submission(config, rooms, queue)?;

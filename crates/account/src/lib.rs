@@ -51,7 +51,7 @@ pub use sending::{
 pub use settings::Settings;
 pub use suppression::{
     Addresses, Filter, Format, GlobalList, GloballySuppressed, ImportEntry, ImportReport, Parsed, RefusedLine,
-    Suppressed, Suppression, export, parse, parse_addresses,
+    Suppressed, Suppression, export, export_globally, parse, parse_addresses,
 };
 pub use tenant::{Pause, PausedBy, Sending, Tenant, Tenants};
 

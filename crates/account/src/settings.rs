@@ -12,9 +12,14 @@ pub struct Settings {
     /// The most SMTP credentials there may be. All of them are kept in memory,
     /// about 300 bytes each.
     pub max_credentials: u64,
-    /// The most suppressed addresses there may be. Each takes about 16 bytes of memory
-    /// and 100 bytes of disk. Beyond it, additions are refused.
+    /// The most suppressed addresses there may be, of all accounts; and the most that the
+    /// global list may have. Each takes about 2 bytes of memory and 50 bytes of disk. Beyond
+    /// it, additions are refused.
     pub max_suppressed: u64,
+    /// Whether addresses whose mailboxes servers said do not exist are kept from all accounts
+    /// for 1, 2, 4, 8 and then 14 days. A house with one account gains nothing by it: its own
+    /// list has them.
+    pub global_suppression: bool,
     /// The most configuration sets there may be, of all accounts. All of them are kept in
     /// memory, about 300 bytes each; so are pools and identities.
     pub max_configuration_sets: u64,
@@ -51,6 +56,7 @@ impl Default for Settings {
         Self {
             max_credentials: 10_000,
             max_suppressed: 20_000_000,
+            global_suppression: false,
             max_configuration_sets: 100_000,
             max_pools: 10_000,
             max_identities: 100_000,

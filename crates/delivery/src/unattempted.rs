@@ -31,9 +31,10 @@ fn conclude(shared: &Shared, job: &Job, outcome: impl Fn(&Judge<'_>, &DueRecipie
     let (schedule, now) = (&config.schedule, shared.clock.now());
     let judge = Judge { schedule, waits, random: &shared.random, now, message };
     let suppression = shared.accounts.suppression();
+    let reasons = set.as_ref().and_then(|set| set.suppressed_reasons.as_ref());
     let outcome = |due: &DueRecipient| {
         let recipient = message.envelope.recipients.get(usize::from(due.index))?;
-        Some(match suppression.check(message.account, &recipient.address) {
+        Some(match suppression.check(message.account, reasons, &recipient.address) {
             Some(source) => judge.suppressed(due, source),
             None => outcome(&judge, due),
         })

@@ -1,13 +1,15 @@
-//! Automatic suppression: an address whose mailbox a server said does not exist gets no more mail.
+//! Automatic suppression: an address whose mailbox a server said does not exist gets no more mail
+//! of its account, as far as the account and the configuration set want that; nor, for some days,
+//! of any other.
 
 use std::time::Duration;
 
-use postrider_account::Accounts;
+use postrider_account::{Accounts, ConfigurationSet};
 use postrider_base::Scope;
-use postrider_mail::{AccountId, EmailAddress};
+use postrider_mail::{AccountId, EmailAddress, SuppressionReason, is_simulator};
 use postrider_store::{Error as StoreError, Store, Table};
 use serde::Deserialize;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::error::Result;
 use crate::handle::Events;
@@ -15,7 +17,7 @@ use crate::reader::{Reader, Start};
 use crate::record::{Cursor, Kind, Line};
 
 /// Name of the table that holds how far readers of the journal have come.
-const TABLE: &str = "journal-cursors";
+pub(crate) const TABLE: &str = "journal-cursors";
 
 /// Events after which the place is kept although nothing came of them: a sync is dearer than
 /// reading as many again at the next start.
@@ -27,21 +29,39 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// This reader's row in it.
 const READER: &str = "suppression";
 
+/// Between two looks for entries that have had their time. Nothing depends on it but space.
+const SWEEP_EVERY: Duration = Duration::from_hours(6);
+
 impl Events {
-    /// Starts to put the recipients of hard bounces on their account's suppression list, until
-    /// the scope ends. It goes on where the last run ended; telling the list of a bounce twice
-    /// changes nothing.
+    /// Starts to put the recipients of hard bounces on their account's suppression list and on
+    /// the global one, and to remove what has had its time there, until the scope ends. It goes
+    /// on where the last run ended; telling the lists of a bounce twice changes nothing.
+    /// `operator_domain` is where the mailbox simulator is, whose bounces count for nothing.
     ///
     /// # Errors
     /// When the store can not be read.
-    pub fn suppress(&self, accounts: &Accounts, store: &Store, scope: &Scope) -> std::result::Result<(), StoreError> {
+    pub fn suppress(
+        &self,
+        accounts: &Accounts,
+        store: &Store,
+        operator_domain: &str,
+        scope: &Scope,
+    ) -> std::result::Result<(), StoreError> {
         let cursors: Table<String, Cursor> = store.table(TABLE);
         let start = match cursors.get(&READER.to_owned())? {
             Some(cursor) => Start::After(self.0.clamp(cursor)),
             None => Start::Oldest,
         };
-        let suppressor = Suppressor { accounts: accounts.clone(), cursors };
+        let operator_domain = operator_domain.to_owned();
+        let suppressor = Suppressor { accounts: accounts.clone(), operator_domain, cursors };
         let reader = self.since(start);
+        let (lists, ended) = (accounts.clone(), scope.clone());
+        scope.spawn("suppression sweep", async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = sweep(&lists) => {}
+            }
+        });
         let ended = scope.clone();
         scope.spawn("suppression", async move {
             tokio::select! {
@@ -57,8 +77,20 @@ impl Events {
     }
 }
 
+async fn sweep(accounts: &Accounts) {
+    loop {
+        match accounts.suppression().sweep().await {
+            Ok(0) => {}
+            Ok(removed) => info!(removed, "suppression entries have had their time"),
+            Err(error) => warn!(%error, "suppression entries that have had their time stay"),
+        }
+        tokio::time::sleep(SWEEP_EVERY).await;
+    }
+}
+
 struct Suppressor {
     accounts: Accounts,
+    operator_domain: String,
     cursors: Table<String, Cursor>,
 }
 
@@ -83,18 +115,19 @@ impl Suppressor {
     /// Whether the event was a hard bounce.
     async fn take(&self, line: &Line) -> bool {
         let Some(bounce) = hard_bounce(&line.json) else { return false };
-        for address in &bounce.recipients {
-            self.record(bounce.account, address, line).await;
+        let is_real = |address: &&EmailAddress| !is_simulator(address.domain(), &self.operator_domain);
+        for address in bounce.recipients.iter().filter(is_real) {
+            self.record(&bounce, address, line).await;
         }
         true
     }
 
     /// Until it is recorded: what is passed over is never looked at again.
-    async fn record(&self, account: AccountId, address: &EmailAddress, line: &Line) {
+    async fn record(&self, bounce: &HardBounce, address: &EmailAddress, line: &Line) {
         use postrider_account::Error::Store;
         loop {
-            match self.accounts.suppression().record_hard_bounce(account, address, line.at).await {
-                Ok(_) => return,
+            match self.try_record(bounce, address, line).await {
+                Ok(()) => return,
                 // About this one address, and it does not pass.
                 Err(error @ Store(StoreError::Format { .. } | StoreError::TooLarge(_))) => {
                     return error!(%error, id = %line.id, "the recipient of a hard bounce is not suppressed");
@@ -104,11 +137,27 @@ impl Suppressor {
             tokio::time::sleep(PAUSE).await;
         }
     }
+
+    async fn try_record(
+        &self,
+        bounce: &HardBounce,
+        address: &EmailAddress,
+        line: &Line,
+    ) -> std::result::Result<(), postrider_account::Error> {
+        let lists = self.accounts.suppression();
+        let set = bounce.set.as_ref().and_then(|name| self.accounts.configuration_sets().find(bounce.account, name));
+        let reasons = set.as_deref().and_then(|set: &ConfigurationSet| set.suppressed_reasons.as_ref());
+        lists.record(bounce.account, reasons, address, SuppressionReason::Bounce, line.at).await?;
+        lists.record_globally(address, line.at).await?;
+        Ok(())
+    }
 }
 
 #[derive(Debug, PartialEq)]
 struct HardBounce {
     account: AccountId,
+    /// The message's configuration set.
+    set: Option<String>,
     recipients: Vec<EmailAddress>,
 }
 
@@ -120,7 +169,11 @@ fn hard_bounce(json: &[u8]) -> Option<HardBounce> {
         return None;
     }
     let addresses = event.bounce.bounced_recipients.iter().map(|recipient| recipient.email_address.parse());
-    Some(HardBounce { account: event.mail.sending_account_id.parse().ok()?, recipients: addresses.flatten().collect() })
+    Some(HardBounce {
+        account: event.mail.sending_account_id.parse().ok()?,
+        set: event.mail.tags.configuration_set.into_iter().next(),
+        recipients: addresses.flatten().collect(),
+    })
 }
 
 /// What is read of an event.
@@ -149,11 +202,20 @@ struct Bounced {
 #[serde(rename_all = "camelCase")]
 struct Mail {
     sending_account_id: String,
+    #[serde(default)]
+    tags: Tags,
+}
+
+#[derive(Default, Deserialize)]
+struct Tags {
+    #[serde(default, rename = "ses:configuration-set")]
+    configuration_set: Vec<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -206,13 +268,62 @@ mod tests {
         let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
         let scope = Scope::new("test");
         bounce_of(&events, 1, "one@example.net").await;
-        events.suppress(&accounts, &store, &scope).unwrap();
+        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
         let cursors: Table<String, Cursor> = store.table(TABLE);
         tokio::time::sleep(PAUSE * 10).await;
         assert_eq!(cursors.get(&READER.to_owned()).unwrap(), None, "the list was full");
         list.delete(account, &by_hand).await.unwrap();
         until(|| list.get(account, &address("one@example.net")).unwrap().is_some()).await;
         until(|| cursors.get(&READER.to_owned()).unwrap().is_some()).await;
+        scope.close(Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn sets_accounts_and_the_global_list_take_what_is_theirs() {
+        let disk = SimDisk::new();
+        let (store, _index) = store(&disk);
+        let settings = Settings { global_suppression: true, ..Settings::default() };
+        let accounts = Accounts::open(&store, &Clock::simulated(ACCEPTED), &Random::seeded(1), &settings).unwrap();
+        let (account, lists) = (AccountId::default(), accounts.suppression());
+        // Messages of the samples have this set.
+        accounts.configuration_sets().create(account, "ConfigSet", vec![]).await.unwrap();
+        let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
+        let scope = Scope::new("test");
+        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        let is_listed = |text: &str| lists.get(account, &text.parse().unwrap()).unwrap().is_some();
+        let is_global = |text: &str| lists.global().get(&text.parse().unwrap()).unwrap().is_some();
+        let off = BTreeSet::new();
+        accounts
+            .configuration_sets()
+            .change(account, "ConfigSet", |set| set.suppressed_reasons = Some(off))
+            .await
+            .unwrap();
+        bounce_of(&events, 1, "off@example.net").await;
+        until(|| is_global("off@example.net")).await;
+        assert!(!is_listed("off@example.net"), "the set adds nothing");
+        accounts.configuration_sets().change(account, "ConfigSet", |set| set.suppressed_reasons = None).await.unwrap();
+        bounce_of(&events, 2, "gone@example.net").await;
+        until(|| is_global("gone@example.net")).await;
+        assert!(is_listed("gone@example.net"), "the account's reasons hold");
+        scope.close(Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_simulator_adds_to_no_list() {
+        let disk = SimDisk::new();
+        let (store, _index) = store(&disk);
+        let settings = Settings { global_suppression: true, ..Settings::default() };
+        let accounts = Accounts::open(&store, &Clock::simulated(ACCEPTED), &Random::seeded(1), &settings).unwrap();
+        let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
+        let scope = Scope::new("test");
+        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        let lists = accounts.suppression();
+        bounce_of(&events, 1, "bounce@simulator.amazonses.com").await;
+        bounce_of(&events, 2, "bounce@simulator.example.org").await;
+        bounce_of(&events, 3, "gone@example.net").await;
+        until(|| lists.usage().rows > 0).await;
+        until(|| lists.global().usage().rows > 0).await;
+        assert_eq!((lists.usage().rows, lists.global().usage().rows), (1, 1));
         scope.close(Duration::from_secs(10)).await.unwrap();
     }
 
@@ -226,7 +337,7 @@ mod tests {
             let scope = Scope::new("test");
             let address = |number: u8| format!("gone-{number}@example.net");
             bounce_of(&events, numbers.start, &address(numbers.start)).await;
-            events.suppress(&accounts, &store, &scope).unwrap();
+            events.suppress(&accounts, &store, "example.org", &scope).unwrap();
             for number in numbers.clone().skip(1) {
                 bounce_of(&events, number, &address(number)).await;
             }

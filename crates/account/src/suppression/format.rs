@@ -1,5 +1,6 @@
 //! The three text forms of a suppression list: CSV, a JSON object per line, and the
-//! JSON that SES's `ListSuppressedDestinations` prints.
+//! JSON that SES's `ListSuppressedDestinations` prints. What is to be taken off a list comes
+//! in the same forms; there the reason may be missing.
 
 use std::io::{self, Write};
 
@@ -8,7 +9,7 @@ use postrider_mail::{AddressError, EmailAddress, SuppressionReason};
 use serde::{Deserialize, Serialize};
 use serde_json::{Deserializer, Value, json};
 
-use super::Suppressed;
+use super::{GloballySuppressed, Suppressed};
 
 /// The member of SES's document that holds the entries.
 const SUMMARIES: &str = "SuppressedDestinationSummaries";
@@ -158,14 +159,14 @@ impl<'a> Parsed<'a> {
     }
 }
 
-impl Iterator for Parsed<'_> {
-    type Item = Result<ImportEntry, RefusedLine>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (line, entry) = match self.format {
+impl Parsed<'_> {
+    /// The next entry as it is written, with its line.
+    fn next_written(&mut self) -> Option<(u64, Result<Written, String>)> {
+        let from_json = |parsed: serde_json::Result<Written>| parsed.map_err(|error| format!("not an entry: {error}"));
+        Some(match self.format {
             Format::Csv => {
                 let (line, text) = self.next_line()?;
-                (line, from_csv(text))
+                (line, Ok(Written::from_csv(text)))
             }
             Format::JsonLines => {
                 let (line, text) = self.next_line()?;
@@ -175,49 +176,91 @@ impl Iterator for Parsed<'_> {
                 let (line, value) = self.next_summary()?;
                 (line, from_json(value.and_then(serde_json::from_value)))
             }
-        };
-        Some(entry.map_err(|reason| RefusedLine { line, reason }))
+        })
     }
 }
 
-/// Both JSON spellings of an entry: SES's import jobs write the first letter small,
-/// its lists large.
+impl Iterator for Parsed<'_> {
+    type Item = Result<ImportEntry, RefusedLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (line, written) = self.next_written()?;
+        Some(written.and_then(|written| written.entry()).map_err(|reason| RefusedLine { line, reason }))
+    }
+}
+
+/// Reads the addresses of `text`, of which SES's jobs for removing entries give nothing else:
+/// `recipient@example.com` or `{"emailAddress":"recipient@example.com"}`, a line each. Entries
+/// with a reason are read too.
+#[must_use]
+pub fn parse_addresses(text: &str) -> Addresses<'_> {
+    Addresses(parse(text))
+}
+
+/// The addresses of a text, in their order. Made by [`parse_addresses`].
+#[derive(Debug)]
+pub struct Addresses<'a>(Parsed<'a>);
+
+impl Addresses<'_> {
+    /// The form that was detected.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.0.format()
+    }
+}
+
+impl Iterator for Addresses<'_> {
+    type Item = Result<EmailAddress, RefusedLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (line, written) = self.0.next_written()?;
+        Some(written.and_then(|written| written.address()).map_err(|reason| RefusedLine { line, reason }))
+    }
+}
+
+/// An entry as it is written. Both JSON spellings: SES's import jobs write the first letter
+/// small, its lists large.
 #[derive(Deserialize)]
-struct JsonEntry {
+struct Written {
     #[serde(rename = "emailAddress", alias = "EmailAddress")]
     address: String,
-    #[serde(alias = "Reason")]
-    reason: String,
+    #[serde(default, alias = "Reason")]
+    reason: Option<String>,
     #[serde(default, rename = "lastUpdateTime", alias = "LastUpdateTime")]
     updated_at: Option<Value>,
 }
 
-fn from_csv(line: &str) -> Result<ImportEntry, String> {
-    let unquoted = |text: &'_ str| -> String {
-        let text = text.trim();
-        let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
-        inner.unwrap_or(text).to_owned()
-    };
-    // The last comma: a quoted local part may hold others.
-    let Some((address, reason)) = line.rsplit_once(',') else {
-        return Err("no reason: expected ADDRESS, BOUNCE or ADDRESS, COMPLAINT".to_owned());
-    };
-    entry(&unquoted(address), &unquoted(reason), None)
-}
+impl Written {
+    fn from_csv(line: &str) -> Self {
+        let unquoted = |text: &'_ str| -> String {
+            let text = text.trim();
+            let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+            inner.unwrap_or(text).to_owned()
+        };
+        // The last comma: a quoted local part may hold others.
+        let (address, reason) = match line.rsplit_once(',') {
+            Some((address, reason)) if !reason.contains('@') => (address, Some(unquoted(reason))),
+            _ => (line, None),
+        };
+        Self { address: unquoted(address), reason, updated_at: None }
+    }
 
-fn from_json(parsed: serde_json::Result<JsonEntry>) -> Result<ImportEntry, String> {
-    let parsed = parsed.map_err(|error| format!("not an entry: {error}"))?;
-    let updated_at = match parsed.updated_at {
-        None | Some(Value::Null) => None,
-        Some(value) => Some(time(&value).ok_or("the time is neither seconds nor RFC 3339")?),
-    };
-    entry(&parsed.address, &parsed.reason, updated_at)
-}
+    fn address(&self) -> Result<EmailAddress, String> {
+        self.address.trim().parse().map_err(|error: AddressError| format!("not an address: {error}"))
+    }
 
-fn entry(address: &str, reason: &str, updated_at: Option<Timestamp>) -> Result<ImportEntry, String> {
-    let address = address.trim().parse().map_err(|error: AddressError| format!("not an address: {error}"))?;
-    let reason = reason.trim().parse().map_err(|_| "the reason is neither BOUNCE nor COMPLAINT")?;
-    Ok(ImportEntry { address, reason, updated_at })
+    fn entry(&self) -> Result<ImportEntry, String> {
+        let updated_at = match &self.updated_at {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(time(value).ok_or("the time is neither seconds nor RFC 3339")?),
+        };
+        let address = self.address()?;
+        let Some(reason) = &self.reason else {
+            return Err("no reason: expected ADDRESS, BOUNCE or ADDRESS, COMPLAINT".to_owned());
+        };
+        let reason = reason.trim().parse().map_err(|_| "the reason is neither BOUNCE nor COMPLAINT")?;
+        Ok(ImportEntry { address, reason, updated_at })
+    }
 }
 
 /// SES's API gives seconds with a fraction, aws-cli v2 prints RFC 3339.
@@ -234,34 +277,64 @@ fn time(value: &Value) -> Option<Timestamp> {
     }
 }
 
+impl Suppressed {
+    /// As SES's API describes it.
+    #[must_use]
+    pub fn summary(&self) -> Value {
+        json!({
+            "EmailAddress": self.address,
+            "Reason": self.reason,
+            "LastUpdateTime": seconds(self.updated_at),
+        })
+    }
+}
+
+impl GloballySuppressed {
+    /// As SES's API would describe it, which does not tell of this list, and when it ends.
+    #[must_use]
+    pub fn summary(&self) -> Value {
+        json!({
+            "EmailAddress": self.address,
+            "Reason": SuppressionReason::Bounce,
+            "LastUpdateTime": seconds(self.updated_at),
+            "ExpirationTime": seconds(self.until),
+            "BounceCount": self.bounces,
+        })
+    }
+}
+
+/// Writes entries of the global list as [`Format::Ses`] has them.
+///
+/// # Errors
+/// What `out` reports.
+pub fn export_globally(entries: impl IntoIterator<Item = GloballySuppressed>, out: &mut dyn Write) -> io::Result<()> {
+    write_summaries(entries.into_iter().map(|entry| entry.summary()), out)
+}
+
+fn write_summaries(summaries: impl Iterator<Item = Value>, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{{\"{SUMMARIES}\":[")?;
+    for (index, summary) in summaries.enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(out, "{comma}\n{summary}")?;
+    }
+    writeln!(out, "\n]}}")
+}
+
 /// Writes entries in `format`. Only [`Format::Ses`] carries the times.
 ///
 /// # Errors
 /// What `out` reports.
 pub fn export(format: Format, entries: impl IntoIterator<Item = Suppressed>, out: &mut dyn Write) -> io::Result<()> {
     if format == Format::Ses {
-        write!(out, "{{\"{SUMMARIES}\":[")?;
+        return write_summaries(entries.into_iter().map(|entry| entry.summary()), out);
     }
-    for (index, entry) in entries.into_iter().enumerate() {
-        match format {
-            Format::Csv => writeln!(out, "{},{}", entry.address, entry.reason)?,
-            Format::JsonLines => {
-                let line = json!({"emailAddress": entry.address, "reason": entry.reason});
-                writeln!(out, "{line}")?;
-            }
-            Format::Ses => {
-                let comma = if index == 0 { "" } else { "," };
-                let summary = json!({
-                    "EmailAddress": entry.address,
-                    "Reason": entry.reason,
-                    "LastUpdateTime": seconds(entry.updated_at),
-                });
-                write!(out, "{comma}\n{summary}")?;
-            }
+    for entry in entries {
+        if format == Format::Csv {
+            writeln!(out, "{},{}", entry.address, entry.reason)?;
+        } else {
+            let line = json!({"emailAddress": entry.address, "reason": entry.reason});
+            writeln!(out, "{line}")?;
         }
-    }
-    if format == Format::Ses {
-        writeln!(out, "\n]}}")?;
     }
     Ok(())
 }
@@ -311,6 +384,19 @@ mod tests {
         assert!(bad[0].1.contains("no reason"));
         assert!(bad[1].1.contains("not an address"));
         assert!(bad[2].1.contains("neither BOUNCE nor COMPLAINT"));
+    }
+
+    #[test]
+    fn what_is_taken_off_needs_no_reason() {
+        let csv = "a@example.com\n\"b,c\"@example.com\nd@example.com, BOUNCE\nrubbish\n";
+        let json = "{\"emailAddress\":\"a@example.com\"}\n{\"emailAddress\":\"\\\"b,c\\\"@example.com\"}\n\
+                    {\"EmailAddress\":\"d@example.com\",\"Reason\":\"BOUNCE\"}\n{\"address\":\"e@example.com\"}\n";
+        for text in [csv, json] {
+            let (good, bad): (Vec<_>, Vec<_>) = parse_addresses(text).partition(Result::is_ok);
+            let good: Vec<_> = good.into_iter().map(|address| address.unwrap().to_string()).collect();
+            assert_eq!(good, ["a@example.com", "\"b,c\"@example.com", "d@example.com"], "{text}");
+            assert_eq!(bad[0].as_ref().unwrap_err().line, 4);
+        }
     }
 
     #[test]

@@ -1,31 +1,47 @@
 //! Suppression lists: addresses that get no mail, and why.
+//!
+//! Each account has a list of its own, and all share the global one. Which entries of an
+//! account's list hold for a message, and which of its outcomes make entries, is said by the
+//! *reasons in force*: those of its configuration set, or else those of its account.
 
 mod format;
+mod global;
+mod import;
 mod table;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_base::{Clock, Random, Timestamp};
 use postrider_mail::{AccountId, EmailAddress, SuppressionList, SuppressionReason, SuppressionSource};
-use postrider_store::{Change, Store, Table};
+use postrider_store::{Bulk, BulkOptions, BulkUsage, Edit, Store};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
-pub use format::{Format, ImportEntry, Parsed, RefusedLine, export, parse};
-use table::{Fingerprints, Key, Row};
+pub use format::{
+    Addresses, Format, ImportEntry, Parsed, RefusedLine, export, export_globally, parse, parse_addresses,
+};
+pub use global::{GlobalList, GloballySuppressed};
+pub use import::ImportReport;
+use table::{Key, Row};
 
-use crate::{Error, Settings};
+use crate::{Error, Settings, Tenants};
 
 /// Name of the table in the store.
 const TABLE: &str = "suppression";
 
-/// Rows in one atomic batch of an import: enough that its syncs do not count, few
-/// enough that nobody waits long behind one.
+/// New rows that move into a file together: about 10 MB of log, read again after a crash.
+const RECENT_ROWS: usize = 100_000;
+
+/// Rows that are removed at once.
 const BATCH: usize = 1_000;
 
-/// Refused lines that an [`ImportReport`] lists; the others are only counted.
-const REPORTED_LINES: usize = 1_000;
+/// The entries of an account that has been paused for so long are removed, as SES does.
+const KEPT_IN_PAUSE: Duration = Duration::from_hours(90 * 24);
 
 /// A suppressed address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,68 +68,72 @@ pub struct Filter {
     pub matching: Option<String>,
 }
 
-/// What an import did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImportReport {
-    /// The form of the text.
-    pub format: Format,
-    /// Entries added or changed.
-    pub added: u64,
-    /// Entries that the list already had, as new or newer.
-    pub unchanged: u64,
-    /// Lines that could not be understood.
-    pub refused: u64,
-    /// The first 1,000 of those, with reasons.
-    pub refused_lines: Vec<RefusedLine>,
-}
-
-/// The suppression lists of all accounts. Clones share them.
+/// The suppression lists of all accounts, and the global one. Clones share them.
 #[derive(Clone)]
 pub struct Suppression(Arc<Inner>);
 
 struct Inner {
-    table: Table<Key, Row>,
-    /// Has every key of `table`; may have more.
-    fingerprints: Fingerprints,
-    /// Held across a change, so that "only if newer" and the bound hold.
-    changing: Mutex<()>,
+    entries: Bulk<Key, Row>,
+    global: GlobalList,
+    is_global_on: bool,
+    tenants: Tenants,
     clock: Clock,
-    max: u64,
 }
 
 impl Suppression {
-    pub(crate) fn open(store: &Store, clock: Clock, random: &Random, settings: &Settings) -> Result<Self, Error> {
-        let table = store.table::<Key, Row>(TABLE);
-        let fingerprints = Fingerprints::new(random);
-        for row in table.scan() {
-            fingerprints.insert(&row?.0);
-        }
-        Ok(Self(Arc::new(Inner { table, fingerprints, changing: Mutex::new(()), clock, max: settings.max_suppressed })))
+    pub(crate) fn open(
+        store: &Store,
+        tenants: Tenants,
+        clock: Clock,
+        random: &Random,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let options = BulkOptions { max_rows: settings.max_suppressed, recent_rows: RECENT_ROWS, seed: random.u64() };
+        Ok(Self(Arc::new(Inner {
+            entries: store.bulk(TABLE, options)?,
+            global: GlobalList::open(store, clock.clone(), options)?,
+            is_global_on: settings.global_suppression,
+            tenants,
+            clock,
+        })))
     }
 
-    /// Whether mail to `address` is suppressed, and by what. To be asked immediately
-    /// before a recipient is named to a remote server: it sees every change that has
-    /// returned, never waits, and answers from memory for an address that is on no list.
+    /// Whether mail to `address` is suppressed, and by what; `set` are the reasons of the
+    /// message's configuration set, where it has its own. To be asked immediately before a
+    /// recipient is named to a remote server: it sees every change that has returned, never
+    /// waits for another task, and answers from memory for an address that is on no list.
     ///
-    /// Should the store fail to read a row whose presence is as good as certain, the
-    /// address counts as suppressed for [`SuppressionReason::Bounce`]: a wrong bounce
-    /// reaches a sender who can act on it, mail to a complainer can not be undone.
+    /// Should the disk fail to tell what it has of an address that is very likely listed, it
+    /// counts as listed for [`SuppressionReason::Bounce`]: a wrong bounce reaches a sender who
+    /// can act on it, mail to a complainer can not be undone.
     #[must_use]
-    pub fn check(&self, account: AccountId, address: &EmailAddress) -> Option<SuppressionSource> {
+    pub fn check(
+        &self,
+        account: AccountId,
+        set: Option<&BTreeSet<SuppressionReason>>,
+        address: &EmailAddress,
+    ) -> Option<SuppressionSource> {
         let key = Key::new(account, address);
-        if !self.0.fingerprints.may_contain(&key) {
-            return None;
-        }
-        let reason = match self.0.table.get(&key) {
-            Ok(Some(Row::V1 { reason, .. })) => reason,
-            Ok(None) => return None,
+        let listed = match self.0.entries.get(&key) {
+            Ok(row) => row.map(|Row::V1 { reason, .. }| reason),
             Err(error) => {
                 tracing::error!(%error, "suppression list can not be read");
-                SuppressionReason::Bounce
+                Some(SuppressionReason::Bounce)
             }
         };
-        let list = SuppressionList::Account;
-        Some(SuppressionSource { list, reason })
+        if let Some(reason) = listed
+            && self.is_in_force(account, set, reason)
+        {
+            return Some(SuppressionSource { list: SuppressionList::Account, reason });
+        }
+        let is_global = self.0.is_global_on && self.0.global.is_listed(&key.address);
+        is_global.then_some(SuppressionSource { list: SuppressionList::Global, reason: SuppressionReason::Bounce })
+    }
+
+    /// The list that all accounts share.
+    #[must_use]
+    pub fn global(&self) -> &GlobalList {
+        &self.0.global
     }
 
     /// Adds an address, or replaces its reason, as of now. Durable when it returns.
@@ -126,10 +146,9 @@ impl Suppression {
         address: &EmailAddress,
         reason: SuppressionReason,
     ) -> Result<(), Error> {
-        let now = self.0.clock.now();
-        let row = Row::V1 { reason, updated_at: now };
-        let _changing = self.0.changing.lock().await;
-        self.write(vec![(Key::new(account, address), row)]).await
+        let row = Row::V1 { reason, updated_at: self.0.clock.now() };
+        let key = Key::new(account, address);
+        self.0.entries.edit(vec![key], |_, _| Edit::Put(row)).await.map(drop).map_err(full)
     }
 
     /// The entry of an address.
@@ -138,7 +157,7 @@ impl Suppression {
     /// [`Error::Store`].
     pub fn get(&self, account: AccountId, address: &EmailAddress) -> Result<Option<Suppressed>, Error> {
         let key = Key::new(account, address);
-        let row = self.0.table.get(&key)?;
+        let row = self.0.entries.get(&key)?;
         Ok(row.map(|row| suppressed(key, row)))
     }
 
@@ -147,11 +166,17 @@ impl Suppression {
     /// # Errors
     /// [`Error::Store`].
     pub async fn delete(&self, account: AccountId, address: &EmailAddress) -> Result<bool, Error> {
-        let key = Key::new(account, address);
-        let _changing = self.0.changing.lock().await;
-        let was = self.0.table.delete(&key).await?;
-        self.0.fingerprints.remove(&key);
-        Ok(was)
+        Ok(self.remove(account, std::slice::from_ref(address)).await? > 0)
+    }
+
+    /// Takes addresses off the list in one atomic batch; says how many were on it. Durable
+    /// when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; none was taken off then.
+    pub async fn remove(&self, account: AccountId, addresses: &[EmailAddress]) -> Result<u64, Error> {
+        let keys = addresses.iter().map(|address| Key::new(account, address)).collect();
+        Ok(self.0.entries.edit(keys, |_, _| Edit::Remove).await?)
     }
 
     /// The account's entries that `filter` lets through, in the order of their addresses.
@@ -163,76 +188,56 @@ impl Suppression {
     ) -> impl Iterator<Item = Result<Suppressed, Error>> + Send + 'static {
         let first = Key { account, address: String::new() };
         let filter = filter.prepared();
-        self.0
-            .table
-            .scan_from(&first)
-            .map(|row| row.map_err(Error::from))
-            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.account == account))
+        let rows = self.0.entries.scan_from(&first).map(|row| row.map_err(Error::from));
+        rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.account == account))
             .map(|row| row.map(|(key, row)| suppressed(key, row)))
             .filter(move |entry| entry.as_ref().map_or(true, |entry| filter.lets(entry)))
     }
 
-    /// Adds an address because a server said at `at` that its mailbox does not exist.
-    /// The same bounce may be told any number of times: an entry that is as new is left
-    /// alone, and so is a complaint, which weighs more. Says whether the list changed.
+    /// The entries of all accounts, in the order of accounts and addresses.
+    pub fn all(&self) -> impl Iterator<Item = Result<(AccountId, Suppressed), Error>> + Send + 'static {
+        self.0.entries.scan().map(|row| {
+            let (key, row) = row?;
+            Ok((key.account, suppressed(key, row)))
+        })
+    }
+
+    /// Adds an address because of what became of a message at `at`: a server said that the
+    /// mailbox does not exist, or its owner complained; if that reason is in force, `set`
+    /// being the reasons of the message's configuration set, where it has its own. The same
+    /// outcome may be told any number of times: an entry that is as new is left alone, and so
+    /// is a complaint by a bounce, which weighs less. Says whether the list changed.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::Store`].
-    pub async fn record_hard_bounce(
+    pub async fn record(
         &self,
         account: AccountId,
+        set: Option<&BTreeSet<SuppressionReason>>,
         address: &EmailAddress,
+        reason: SuppressionReason,
         at: Timestamp,
     ) -> Result<bool, Error> {
-        let key = Key::new(account, address);
-        let _changing = self.0.changing.lock().await;
-        if let Some(Row::V1 { reason, updated_at }) = self.0.table.get(&key)?
-            && (updated_at >= at || reason == SuppressionReason::Complaint)
-        {
+        if !self.is_in_force(account, set, reason) {
             return Ok(false);
         }
-        let reason = SuppressionReason::Bounce;
-        let row = Row::V1 { reason, updated_at: at };
-        self.write(vec![(key, row)]).await?;
-        Ok(true)
+        let key = Key::new(account, address);
+        let decide = |_, old: Option<Row>| match old {
+            Some(Row::V1 { reason: SuppressionReason::Complaint, .. }) if reason == SuppressionReason::Bounce => {
+                Edit::Keep
+            }
+            Some(Row::V1 { reason: old, updated_at }) if old == reason && updated_at >= at => Edit::Keep,
+            _ => Edit::Put(Row::V1 { reason, updated_at: at }),
+        };
+        Ok(self.0.entries.edit(vec![key], decide).await.map_err(full)? > 0)
     }
 
-    /// Adds what a text in any [`Format`] lists, in batches that are durable one after
-    /// the other; says after each how many lines or elements have been dealt with.
-    /// Entries without a time count as of now; one that the list has as new stays.
+    /// Counts a hard bounce for the global list, if that is on.
     ///
     /// # Errors
-    /// [`Error::Full`] or [`Error::Store`]: the batches before are kept, and importing
-    /// the same text again is harmless.
-    pub async fn import(
-        &self,
-        account: AccountId,
-        text: &str,
-        mut progress: impl FnMut(u64) + Send,
-    ) -> Result<ImportReport, Error> {
-        let mut parsed = parse(text);
-        let mut report =
-            ImportReport { format: parsed.format(), added: 0, unchanged: 0, refused: 0, refused_lines: Vec::new() };
-        let mut batch = Vec::with_capacity(BATCH);
-        loop {
-            let item = parsed.next();
-            let done = item.is_none();
-            match item {
-                Some(Ok(entry)) => batch.push(entry),
-                Some(Err(line)) => report.refuse(line),
-                None => {}
-            }
-            if batch.len() == BATCH || done {
-                let entries = batch.len() as u64;
-                let added = self.add(account, std::mem::take(&mut batch)).await?;
-                report.added += added;
-                report.unchanged += entries - added;
-                progress(report.added + report.unchanged + report.refused);
-            }
-            if done {
-                return Ok(report);
-            }
-        }
+    /// [`Error::Full`] or [`Error::Store`].
+    pub async fn record_globally(&self, address: &EmailAddress, at: Timestamp) -> Result<bool, Error> {
+        if self.0.is_global_on { self.0.global.record(address, at).await } else { Ok(false) }
     }
 
     /// Adds entries in one atomic batch, except those that the list has as new or newer.
@@ -242,46 +247,86 @@ impl Suppression {
     /// [`Error::Full`] or [`Error::Store`]; none was added then.
     pub async fn add(&self, account: AccountId, entries: Vec<ImportEntry>) -> Result<u64, Error> {
         let now = self.0.clock.now();
-        let _changing = self.0.changing.lock().await;
-        let mut rows = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let key = Key::new(account, &entry.address);
-            let updated_at = entry.updated_at.unwrap_or(now);
-            let old = if self.0.fingerprints.may_contain(&key) { self.0.table.get(&key)? } else { None };
-            let newer = old.is_none_or(|Row::V1 { updated_at: old, .. }| old < updated_at);
-            if newer {
-                let reason = entry.reason;
-                rows.push((key, Row::V1 { reason, updated_at }));
+        let keys = entries.iter().map(|entry| Key::new(account, &entry.address)).collect();
+        let decide = |place: usize, old: Option<Row>| {
+            let ImportEntry { reason, updated_at, .. } = &entries[place];
+            let updated_at = updated_at.unwrap_or(now);
+            match old {
+                Some(Row::V1 { updated_at: old, .. }) if old >= updated_at => Edit::Keep,
+                _ => Edit::Put(Row::V1 { reason: *reason, updated_at }),
             }
-        }
-        let changed = rows.len() as u64;
-        self.write(rows).await?;
-        Ok(changed)
+        };
+        self.0.entries.edit(keys, decide).await.map_err(full)
     }
 
-    /// Writes rows as one atomic batch. The caller holds `changing`.
-    async fn write(&self, rows: Vec<(Key, Row)>) -> Result<(), Error> {
-        if rows.is_empty() {
-            return Ok(());
+    /// Removes what has had its time: entries of accounts that have been paused for 90 days,
+    /// and what the global list need not remember. Says how many. To be called now and then;
+    /// nothing depends on when.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn sweep(&self) -> Result<u64, Error> {
+        let now = self.0.clock.now();
+        let mut removed = self.0.global.sweep(now).await?;
+        for tenant in self.0.tenants.list() {
+            let is_over = |since: Timestamp| since.saturating_add(KEPT_IN_PAUSE) <= now;
+            if tenant.sending.pause().is_some_and(|pause| is_over(pause.at)) {
+                removed += self.clear(tenant.id).await?;
+            }
         }
-        let fingerprints = &self.0.fingerprints;
-        let new = rows.iter().filter(|(key, _)| !fingerprints.may_contain(key));
-        if fingerprints.len() + new.count() as u64 > self.0.max {
-            return Err(Error::Full { setting: "max_suppressed", bound: self.0.max });
+        Ok(removed)
+    }
+
+    /// Removes all entries of an account.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn clear(&self, account: AccountId) -> Result<u64, Error> {
+        let mut entries = self.0.entries.scan_from(&Key { account, address: String::new() });
+        let mut removed = 0;
+        loop {
+            let mut keys = Vec::new();
+            for row in entries.by_ref() {
+                let (key, _) = row?;
+                if key.account != account {
+                    break;
+                }
+                keys.push(key);
+                if keys.len() == BATCH {
+                    break;
+                }
+            }
+            let is_last = keys.len() < BATCH;
+            removed += self.0.entries.edit(keys, |_, _| Edit::Remove).await?;
+            if is_last {
+                return Ok(removed);
+            }
         }
-        // First, because this future may be dropped after the row is written: a
-        // fingerprint too many costs a look-up, one too few a mail.
-        for (key, _) in &rows {
-            fingerprints.insert(key);
+    }
+
+    /// What the lists of the accounts take.
+    #[must_use]
+    pub fn usage(&self) -> BulkUsage {
+        self.0.entries.usage()
+    }
+
+    /// Whether this reason makes entries of the account's list, and whether its entries hold.
+    fn is_in_force(
+        &self,
+        account: AccountId,
+        set: Option<&BTreeSet<SuppressionReason>>,
+        reason: SuppressionReason,
+    ) -> bool {
+        match set {
+            Some(reasons) => reasons.contains(&reason),
+            None => self.0.tenants.find(account).suppressed_reasons.contains(&reason),
         }
-        let changes = rows.into_iter().map(|(key, row)| Change::Put(key, row));
-        Ok(self.0.table.write(changes.collect()).await?)
     }
 }
 
 impl fmt::Debug for Suppression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Suppression").field("len", &self.0.fingerprints.len()).finish_non_exhaustive()
+        f.debug_struct("Suppression").field("usage", &self.usage()).finish_non_exhaustive()
     }
 }
 
@@ -300,15 +345,14 @@ impl Filter {
     }
 }
 
-impl ImportReport {
-    fn refuse(&mut self, line: RefusedLine) {
-        self.refused += 1;
-        if self.refused_lines.len() < REPORTED_LINES {
-            self.refused_lines.push(line);
-        }
-    }
-}
-
 fn suppressed(key: Key, Row::V1 { reason, updated_at }: Row) -> Suppressed {
     Suppressed { address: key.address, reason, updated_at }
+}
+
+/// The bound of the table is one of our settings.
+fn full(error: postrider_store::Error) -> Error {
+    match error {
+        postrider_store::Error::Exceeded(bound) => Error::Full { setting: "max_suppressed", bound },
+        error => error.into(),
+    }
 }

@@ -1,16 +1,8 @@
-//! How suppressed addresses are kept: on disk by account and address, in memory by
-//! a fingerprint of the two.
+//! How suppressed addresses are kept: by account and address.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash as _, Hasher};
-
-use parking_lot::RwLock;
-use postrider_base::{Random, Timestamp};
+use postrider_base::Timestamp;
 use postrider_mail::{AccountId, EmailAddress, SuppressionReason};
 use serde::{Deserialize, Serialize};
-
-/// Locks of the set, so that a bulk import and many sessions rarely meet.
-const SHARDS: usize = 64;
 
 /// What a row is found by: rows of one account lie together, in the order of their
 /// addresses. Addresses that differ only in case are one.
@@ -48,73 +40,6 @@ pub(super) enum Row {
     V1 { reason: SuppressionReason, updated_at: Timestamp },
 }
 
-/// A set of 64-bit fingerprints of keys. It says "certainly not" or "very likely", from
-/// memory, in well under a microsecond.
-#[derive(Debug)]
-pub(super) struct Fingerprints {
-    shards: [RwLock<HashSet<u64, BuildHasherDefault<Identity>>>; SHARDS],
-    /// Makes fingerprints unpredictable, so that nobody can prepare addresses that collide.
-    seed: u64,
-}
-
-impl Fingerprints {
-    pub(super) fn new(random: &Random) -> Self {
-        Self { shards: std::array::from_fn(|_| RwLock::default()), seed: random.u64() }
-    }
-
-    pub(super) fn insert(&self, key: &Key) {
-        let fingerprint = self.of(key);
-        self.shard(fingerprint).write().insert(fingerprint);
-    }
-
-    pub(super) fn remove(&self, key: &Key) {
-        let fingerprint = self.of(key);
-        self.shard(fingerprint).write().remove(&fingerprint);
-    }
-
-    pub(super) fn may_contain(&self, key: &Key) -> bool {
-        let fingerprint = self.of(key);
-        self.shard(fingerprint).read().contains(&fingerprint)
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.read().len() as u64).sum()
-    }
-
-    fn of(&self, key: &Key) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.seed.hash(&mut hasher);
-        key.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    fn shard(&self, fingerprint: u64) -> &RwLock<HashSet<u64, BuildHasherDefault<Identity>>> {
-        // Middle bits: the set itself uses both ends.
-        &self.shards[(fingerprint >> 32) as usize % SHARDS]
-    }
-}
-
-/// Fingerprints are hashes already.
-#[derive(Debug, Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, fingerprint: u64) {
-        self.0 = fingerprint;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,17 +51,5 @@ mod tests {
         assert_eq!(Key::from_bytes(&key.to_bytes()), Some(key));
         assert_eq!(Key::from_bytes(b"short"), None);
         assert_eq!(Key::from_bytes(&[0xff; 20]), None);
-    }
-
-    #[test]
-    fn fingerprints_tell_accounts_and_addresses_apart() {
-        let set = Fingerprints::new(&Random::seeded(1));
-        let key = |address: &str| Key::new(AccountId::default(), &address.parse().unwrap());
-        set.insert(&key("A@Example.com"));
-        assert!(set.may_contain(&key("a@example.com")));
-        assert!(!set.may_contain(&key("b@example.com")));
-        assert_eq!(set.len(), 1);
-        set.remove(&key("a@EXAMPLE.com"));
-        assert!(!set.may_contain(&key("a@example.com")));
     }
 }

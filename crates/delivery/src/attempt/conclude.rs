@@ -98,7 +98,8 @@ impl Attempt<'_> {
         let message = self.job.claim.message.clone();
         for due in std::mem::take(&mut self.pending) {
             let recipient = message.envelope.recipients.get(usize::from(due.index));
-            let check = |r: &Recipient| self.shared.accounts.suppression().check(message.account, &r.address);
+            let set = self.set.as_ref().and_then(|set| set.suppressed_reasons.as_ref());
+            let check = |r: &Recipient| self.shared.accounts.suppression().check(message.account, set, &r.address);
             match recipient.and_then(check) {
                 Some(source) => {
                     let outcome = self.judge().suppressed(&due, source);

@@ -1,9 +1,12 @@
 //! Suppressed recipients are never named to anybody.
 
-use postrider_mail::{AccountId, Disposition, SuppressionReason};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use postrider_mail::{AccountId, Disposition, SuppressionList, SuppressionReason};
 
 use crate::rig::{Rig, is_delivered, routes};
-use crate::server::{Say, Server};
+use crate::server::{Say, Server, Setup};
 
 async fn rig() -> Rig {
     let rig = Rig::new().await;
@@ -60,4 +63,52 @@ async fn each_attempt_looks_again() {
     assert!(matches!(outcomes.last().unwrap().disposition, Disposition::Suppressed(_)));
     let named = server.seen().with("RCPT").len();
     assert_eq!(named, outcomes.len());
+}
+
+/// The host has the command before the RCPT when the entry is made: EHLO where the RCPT goes
+/// out with the MAIL, else the MAIL.
+#[tokio::test(start_paused = true)]
+async fn an_entry_made_a_moment_before_the_rcpt_counts() {
+    for (extensions, before) in [(vec!["PIPELINING"], "EHLO"), (vec![], "MAIL")] {
+        let mut rig = rig().await;
+        let suppression = rig.accounts.suppression().clone();
+        let reply = if before == "EHLO" { "250-mx.example.com\r\n250 PIPELINING" } else { "250 Ok" };
+        let setup = Setup { extensions, ..Setup::default() };
+        let server = Server::with(&rig.net, "198.51.100.1:25", setup, move |moment| {
+            if !moment.line.starts_with(before) {
+                return Say::Usual;
+            }
+            let suppression = suppression.clone();
+            tokio::spawn(async move {
+                let address = "ann@example.com".parse().unwrap();
+                suppression.put(AccountId::default(), &address, SuppressionReason::Complaint).await.unwrap();
+            });
+            Say::After(Duration::from_secs(5), reply)
+        });
+        rig.deliver(routes(&[]));
+        let id = rig.send(&["ann@example.com"]).await;
+        let outcome = rig.outcome(id).await;
+        assert!(matches!(outcome.disposition, Disposition::Suppressed(_)), "{outcome:?}");
+        let seen = server.seen();
+        assert!(seen.with(before).len() == 1 && seen.with("RCPT").is_empty(), "{:?}", seen.lines);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_set_of_the_message_says_which_entries_hold() {
+    let mut rig = rig().await;
+    let server = Server::start(&rig.net, "198.51.100.1:25");
+    suppress(&rig, "ann@example.com").await;
+    let sets = rig.accounts.configuration_sets();
+    sets.create(AccountId::default(), "off", vec![]).await.unwrap();
+    sets.change(AccountId::default(), "off", |set| set.suppressed_reasons = Some(BTreeSet::new())).await.unwrap();
+    rig.deliver(routes(&[]));
+    let mut message = rig.message(&["ann@example.com"]);
+    message.origin.configuration_set = Some("off".into());
+    let id = rig.accept(message).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+    assert_eq!(server.seen().with("RCPT").len(), 1);
+    let id = rig.send(&["ann@example.com"]).await;
+    let Disposition::Suppressed(source) = rig.outcome(id).await.disposition else { panic!("it was sent") };
+    assert_eq!(source.list, SuppressionList::Account);
 }
