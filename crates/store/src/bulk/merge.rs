@@ -87,7 +87,8 @@ mod tests {
     use super::*;
 
     fn source(rows: &[(&str, &'static str)]) -> Source {
-        let entry = |(key, value): &(&str, &'static str)| Entry { key: key.as_bytes().to_vec(), value: (*value).into() };
+        let entry =
+            |(key, value): &(&str, &'static str)| Entry { key: key.as_bytes().to_vec(), value: (*value).into() };
         Box::new(rows.iter().map(entry).map(Ok).collect::<Vec<_>>().into_iter())
     }
 

@@ -171,11 +171,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
     ///
     /// # Errors
     /// [`Error::Exceeded`]; as [`Store::write`], [`Bulk::get`].
-    pub async fn edit(
-        &self,
-        keys: Vec<K>,
-        mut decide: impl FnMut(usize, Option<V>) -> Edit<V>,
-    ) -> Result<u64, Error> {
+    pub async fn edit(&self, keys: Vec<K>, mut decide: impl FnMut(usize, Option<V>) -> Edit<V>) -> Result<u64, Error> {
         let inner = &self.inner;
         let _changing = inner.changing.lock().await;
         let mut changes: HashMap<Vec<u8>, Bytes> = HashMap::new();
