@@ -1,0 +1,105 @@
+//! Quotas on the way of a message.
+
+use postrider_account::{Identity, Tenant};
+use postrider_base::metrics::QuotaBound;
+
+use super::*;
+
+const CONTENT: &str = "From: ann@example.com\r\n\r\nHello\r\n";
+
+async fn bounded(world: &World, daily_quota: Option<u64>, max_rate: Option<u32>) {
+    let bounds = |tenant: &mut Tenant| (tenant.daily_quota, tenant.max_rate) = (daily_quota, max_rate);
+    world.accounts.tenants().change(AccountId::default(), bounds).await.unwrap();
+}
+
+async fn send(world: &World, to: &[&str]) -> Result<(), Refusal> {
+    world.submission.submit(request(Some("ann@example.com"), to, &[CONTENT])).await.map(drop)
+}
+
+fn sent(world: &World) -> u64 {
+    world.accounts.quotas().usage(AccountId::default(), NOW).sent_last_24_hours
+}
+
+#[tokio::test(start_paused = true)]
+async fn recipients_count_and_those_of_the_simulator_do_not() {
+    let world = world().await;
+    bounded(&world, Some(3), None).await;
+    let simulator = ["success@simulator.amazonses.com", "bounce@simulator.example.net"];
+    assert_eq!(send(&world, &["a@example.org", "b@example.org", simulator[0]]).await, Ok(()));
+    assert_eq!(send(&world, &["c@example.org", "d@example.org"]).await, Err(Refusal::DailyQuotaExceeded));
+    assert_eq!(send(&world, &["c@example.org"]).await, Ok(()));
+    assert_eq!(send(&world, &["d@example.org", simulator[1]]).await, Err(Refusal::DailyQuotaExceeded));
+    assert_eq!(send(&world, &simulator).await, Ok(()), "it is outside");
+    assert_eq!(sent(&world), 3);
+    assert_eq!(world.metrics.quota_refused.of(QuotaBound::Daily).get(), 2);
+    bounded(&world, Some(4), None).await;
+    assert_eq!(send(&world, &["d@example.org"]).await, Ok(()), "a change holds for the next message");
+    tokio::time::sleep(Duration::from_secs(24 * 3600 + 60)).await;
+    assert_eq!(send(&world, &["e@example.org"]).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_fast_is_put_off_until_the_second_is_over() {
+    let world = world().await;
+    bounded(&world, None, Some(2)).await;
+    assert_eq!(send(&world, &["a@example.org", "b@example.org"]).await, Ok(()));
+    assert_eq!(send(&world, &["c@example.org"]).await, Err(Refusal::RateExceeded));
+    assert_eq!(world.metrics.quota_refused.of(QuotaBound::Rate).get(), 1);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(send(&world, &["c@example.org"]).await, Ok(()));
+    assert_eq!(sent(&world), 3, "what is put off does not count");
+}
+
+#[tokio::test]
+async fn what_the_spool_has_no_room_for_does_not_count() {
+    let small = postrider_spool::Settings { max_messages: 1, ..postrider_spool::Settings::default() };
+    let world = world_with(|_| {}, small).await;
+    bounded(&world, Some(10), None).await;
+    assert_eq!(send(&world, &["a@example.org"]).await, Ok(()));
+    assert_eq!(send(&world, &["b@example.org"]).await, Err(Refusal::NoRoom));
+    assert_eq!(sent(&world), 1);
+}
+
+#[tokio::test]
+async fn what_the_relay_writes_itself_does_not_count() {
+    let world = world().await;
+    bounded(&world, Some(1), None).await;
+    let to = "ann@example.com".parse().unwrap();
+    let letter = crate::Letter { account: AccountId::default(), to: &to, subject: "News", text: "All is well.\n" };
+    world.submission.write(letter).await.unwrap();
+    assert_eq!(sent(&world), 0);
+}
+
+#[tokio::test]
+async fn while_what_was_sent_before_is_counted_only_the_bounded_wait() {
+    let world = world().await;
+    world.accounts.quotas().recounting();
+    assert_eq!(send(&world, &["a@example.org"]).await, Ok(()));
+    bounded(&world, Some(100), None).await;
+    assert_eq!(send(&world, &["a@example.org"]).await, Err(Refusal::Unavailable));
+    world.accounts.quotas().recounted();
+    assert_eq!(send(&world, &["a@example.org"]).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_in_the_sandbox_has_a_quota_of_its_own() {
+    let world = world().await;
+    let own = Identity { trusted: true, ..Identity::new(AccountId::default(), "example.com".parse().unwrap()) };
+    world.accounts.identities().create(own).await.unwrap();
+    let new = NewCredential { sandbox: true, ..NewCredential::default() };
+    let user_name = world.accounts.credentials().create(new).await.unwrap().credential.user_name;
+    let authenticated = world.accounts.credentials().find(&user_name).unwrap();
+    let send_sandboxed = async || {
+        let request = request(Some("ann@example.com"), &["b@example.com"], &[CONTENT]);
+        let request = SubmissionRequest { authenticated: authenticated.clone(), ..request };
+        world.submission.submit(request).await.map(drop)
+    };
+    assert_eq!(send_sandboxed().await, Ok(()));
+    assert_eq!(send_sandboxed().await, Err(Refusal::RateExceeded));
+    for _ in 0..3 {
+        assert_eq!(send(&world, &["b@example.com"]).await, Ok(()), "with another credential");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(send_sandboxed().await, Ok(()));
+    assert_eq!(sent(&world), 5, "it is in its account's too");
+}
