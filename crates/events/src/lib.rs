@@ -32,6 +32,7 @@ mod recovery;
 mod samples;
 mod settings;
 mod suppression;
+mod usage;
 mod view;
 
 pub use error::{Error, Result};

@@ -84,6 +84,15 @@ impl Cursor {
             None => Self { batch: self.batch.saturating_add(1), index: 0 },
         }
     }
+
+    /// A place that this is the first after; before the first there is none but that itself.
+    pub(crate) fn previous(self) -> Self {
+        match (self.index.checked_sub(1), self.batch.checked_sub(1)) {
+            (Some(index), _) => Self { index, ..self },
+            (None, Some(batch)) => Self { batch, index: u16::MAX },
+            (None, None) => self,
+        }
+    }
 }
 
 impl fmt::Display for Cursor {
