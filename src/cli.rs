@@ -101,6 +101,12 @@ pub(crate) enum Command {
     /// Messages that are waiting
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// How much accounts may send in 24 hours and in a second, and have sent in the last 24 hours
+    Quota {
+        /// Only this account [default: all that exist or have sent]
+        #[arg(long)]
+        account: Option<AccountId>,
+    },
     /// The whole life of one message: accepted, each attempt with its reply, outcome
     Message {
         /// The id that the final `250 Ok` named

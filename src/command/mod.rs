@@ -15,6 +15,7 @@ mod identities;
 mod message;
 mod node;
 mod queue;
+mod quota;
 mod sending;
 mod shaping;
 mod spool;
@@ -54,6 +55,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Sources(command) => sending::sources(command, access, out).await,
         Command::Suppression(command) => suppression::run(command, access, out).await,
         Command::Queue(command) => queue::run(command, access, out).await,
+        Command::Quota { account } => quota::run(account, access, out).await,
         Command::Message { id } => message::run(id, access, out).await,
         Command::Events(command) => events::run(command, access, out).await,
         Command::Trace(arguments) => trace::run(arguments, access, out).await,
@@ -78,6 +80,7 @@ fn need(command: &Command) -> Need {
         Command::Dns(_) | Command::Explain(_) => Need::Accounts,
         Command::Doctor(arguments) if !doctor::is_about_message(arguments) => Need::Accounts,
         Command::Sources(_) | Command::Shaping(_) | Command::Pause(_) | Command::Resume(_) => Need::Daemon,
+        Command::Quota { .. } => Need::Accounts,
         Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
         Command::Queue(QueueCommand::Sites { .. }) => Need::Daemon,
         Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,

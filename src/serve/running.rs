@@ -65,6 +65,7 @@ impl Running {
         let own_domain = config.submission().operator_domain().to_owned();
         let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &own_domain, &scopes.background);
         suppression.context("cannot start automatic suppression")?;
+        count_usage(config, rooms, queue, &scopes.background)?;
 
         let submission = submission(config, rooms, queue)?;
         let guard = rooms.accounts.guard().clone();
@@ -157,6 +158,16 @@ fn mail_log(config: &Config) -> Result<Arc<dyn MailSink>> {
         Some(path) => Arc::new(FileSink::open(path.clone()).context("cannot open events.mail_log")?),
         None => Arc::new(TracingSink),
     })
+}
+
+/// Counts what accounts have sent, before anybody can send more.
+fn count_usage(config: &Config, rooms: &Rooms, queue: &Queue, scope: &Scope) -> Result<()> {
+    let (accounts, submission) = (&rooms.accounts, config.submission());
+    let counting =
+        queue.events.count_usage(accounts, &rooms.store, &queue.spool, submission.operator_domain(), scope);
+    counting.context("cannot count what accounts have sent")?;
+    scope.spawn("quota metrics", accounts.clone().show_usage(rooms.metrics.clone(), scope.clone()));
+    Ok(())
 }
 
 /// Keeps looking whether the name servers let answers be validated.

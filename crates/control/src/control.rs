@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, bans, credentials,
-    dns_plan, events, explain, message, queue, sending, sts, suppression, trace, why,
+    dns_plan, events, explain, message, queue, quota, sending, sts, suppression, trace, why,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -111,6 +111,9 @@ impl Control {
                 Response::Why(Box::new(why::explain(rooms, id).await?))
             }
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
+            Operation::Quota { account } => {
+                return quota::execute(&deps.accounts, account, deps.world.clock.now(), &answer).await;
+            }
             Operation::Reload => self.reload().await?,
             Operation::Shaping(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,
             Operation::Sites => self.sites()?,

@@ -20,6 +20,7 @@ mod message;
 mod moment;
 mod operation;
 mod queue;
+mod quota;
 mod response;
 mod secret;
 mod sending;
@@ -46,6 +47,7 @@ pub use operation::{
     BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,
     StsOperation, SuppressionOperation,
 };
+pub use quota::QuotaView;
 pub use response::{
     AttemptView, BanView, CredentialView, LifeStep, MessageLife, NewCredential, PolicyView, QueueMessage, QueueRow,
     QueueSummaryRow, RecipientRow, ReloadReport, Response, SpoolStat, Status, TracedLine,

@@ -49,6 +49,11 @@ pub enum Operation {
     Pools(PoolOperation),
     /// The messages that are waiting.
     Queue(QueueOperation),
+    /// How much accounts may send, and have sent.
+    Quota {
+        /// Of this account; none is all that exist or have sent.
+        account: Option<AccountId>,
+    },
     /// Reads the configuration and the certificates again, as SIGHUP does.
     Reload,
     /// How much mail goes where, and what pauses.
@@ -92,6 +97,7 @@ impl Operation {
                 | Operation::Explain(_)
                 | Operation::Identities(_)
                 | Operation::Pools(_)
+                | Operation::Quota { .. }
                 | Operation::Suppression(_)
         )
     }
@@ -121,6 +127,7 @@ impl Operation {
             Operation::Message { .. } => "message",
             Operation::Pools(operation) => operation.name(),
             Operation::Queue(operation) => operation.name(),
+            Operation::Quota { .. } => "quota",
             Operation::Reload => "reload",
             Operation::Shaping(operation) => operation.name(),
             Operation::Sites => "sites",

@@ -9,7 +9,7 @@ use postrider_mailauth::records::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, Secret, ShapingRow, SiteRow, SourceRow,
+    DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, QuotaView, Secret, ShapingRow, SiteRow, SourceRow,
     moment,
 };
 
@@ -71,6 +71,8 @@ pub enum Response {
     QueueMessages(Vec<QueueRow>),
     /// The queue by account and recipient domain.
     QueueSummary(Vec<QueueSummaryRow>),
+    /// A page of what accounts may send and have sent, by account.
+    Quotas(Vec<QuotaView>),
     /// What a reload did.
     Reloaded(ReloadReport),
     /// What pauses.
