@@ -2,47 +2,20 @@
 
 use postrider_mail::EmailAddress;
 
+use crate::header::mailboxes;
+
 /// The first mailbox of a From field whose folding is taken out (RFC 5322 section 3.4).
 /// Comments, display names and group names are passed over. Where the value breaks the rules,
 /// as with a quotation mark or a bracket alone in a name, what stands in the last angle
 /// brackets counts: so receivers read it too. `None` when there is no address in any way.
 pub fn author(value: &str) -> Option<EmailAddress> {
-    first_mailbox(value).or_else(|| in_last_brackets(value))
+    let strictly = mailboxes(value).ok().and_then(|found| found.into_iter().next());
+    strictly.map(|mailbox| mailbox.address).or_else(|| in_last_brackets(value))
 }
 
 fn in_last_brackets(value: &str) -> Option<EmailAddress> {
     let (_, rest) = value.rsplit_once('<')?;
     rest.split_once('>')?.0.trim().parse().ok()
-}
-
-fn first_mailbox(value: &str) -> Option<EmailAddress> {
-    let mut text = String::new();
-    let (mut is_quoted, mut comments, mut characters) = (false, 0_u32, value.chars());
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' if is_quoted || comments > 0 => {
-                let escaped = characters.next()?;
-                if is_quoted {
-                    text.extend([character, escaped]);
-                }
-            }
-            '"' if comments == 0 => {
-                is_quoted = !is_quoted;
-                text.push(character);
-            }
-            _ if is_quoted => text.push(character),
-            '(' => comments += 1,
-            ')' => comments = comments.saturating_sub(1),
-            _ if comments > 0 => {}
-            // What stood before is a name.
-            '<' => text.clear(),
-            ':' if !text.contains('@') => text.clear(),
-            '>' | ',' | ';' if !text.trim().is_empty() => break,
-            ',' | ';' => text.clear(),
-            _ => text.push(character),
-        }
-    }
-    text.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -1,13 +1,20 @@
 //! The header work: one pass over a message's fields, which understands, checks, takes
 //! off and replaces. The body is never touched.
 
+mod addresses;
+mod fields;
+
 use std::borrow::Cow;
 
-use postrider_mail::{EmailAddress, Field, HeaderBlock};
+use postrider_mail::{EmailAddress, Field, HeaderBlock, sanitize_text};
 use postrider_spool::OriginalHeaders;
 
-use crate::author::author;
+use crate::mime::PartHeader;
 use crate::{Preserve, Refusal};
+
+pub use addresses::BadAddress;
+pub(crate) use addresses::mailboxes;
+pub use fields::HeaderRules;
 
 /// Most bytes of the client's header that events can show.
 const MAX_CAPTURED: usize = 10_240;
@@ -40,6 +47,10 @@ enum Kind {
     From,
     /// Stays, may be there once, and is understood.
     Sender,
+    /// Stays, may be there once, and its addresses are checked.
+    ReplyTo,
+    /// Says what the body is: stays, may be there once, and is understood.
+    Content,
     /// Taken off and understood.
     ReturnPath,
     /// Taken off and understood.
@@ -58,35 +69,6 @@ enum Kind {
     TlsRequired,
 }
 
-/// The fields that are not like others. Once: RFC 5322 section 3.6 and the MIME fields
-/// of RFC 2045 and RFC 2183; `To` and `Cc` can be repeated, as SES lets them.
-const KNOWN: [(&str, Kind); 24] = [
-    ("Received", Kind::Received),
-    ("DKIM-Signature", Kind::DkimSignature),
-    ("Date", Kind::Date),
-    ("Message-ID", Kind::MessageId),
-    ("From", Kind::From),
-    ("Sender", Kind::Sender),
-    ("Reply-To", Kind::Once),
-    ("In-Reply-To", Kind::Once),
-    ("References", Kind::Once),
-    ("Subject", Kind::Once),
-    ("MIME-Version", Kind::Once),
-    ("Content-Type", Kind::Once),
-    ("Content-Transfer-Encoding", Kind::Once),
-    ("Content-ID", Kind::Once),
-    ("Content-Description", Kind::Once),
-    ("Content-Disposition", Kind::Once),
-    ("Bcc", Kind::Removed),
-    ("Return-Path", Kind::ReturnPath),
-    ("X-SES-CONFIGURATION-SET", Kind::ConfigurationSet),
-    ("X-SES-MESSAGE-TAGS", Kind::MessageTags),
-    ("X-SES-SOURCE-ARN", Kind::SourceArn),
-    ("X-SES-FROM-ARN", Kind::FromArn),
-    ("X-SES-RETURN-PATH-ARN", Kind::ReturnPathArn),
-    ("TLS-Required", Kind::TlsRequired),
-];
-
 /// Prefix of the fields that speak to the relay and to nobody else.
 const COMMAND_PREFIX: &[u8] = b"X-SES-";
 
@@ -98,6 +80,7 @@ pub(crate) struct Stamp<'a> {
     pub(crate) message_id: &'a str,
     pub(crate) preserve: Preserve,
     pub(crate) max_received: u32,
+    pub(crate) rules: HeaderRules,
 }
 
 /// Whom a header names as those who send the message, and the identities of other accounts
@@ -130,6 +113,8 @@ pub(crate) struct Understood {
     pub(crate) original: OriginalHeaders,
     /// `TLS-Required: No`.
     pub(crate) tls_optional: bool,
+    /// What the body is.
+    pub(crate) content: PartHeader,
 }
 
 /// Appends the new header of `message`, with the blank line, to `out`.
@@ -141,6 +126,9 @@ pub(crate) fn rewrite(message: &[u8], stamp: &Stamp<'_>, out: &mut Vec<u8>) -> R
     let mut survey = Survey::default();
     let kinds: Vec<Kind> = block.fields().map(|field| survey.look_at(field, stamp)).collect::<Result<_, _>>()?;
 
+    if stamp.rules == HeaderRules::Ses && survey.understood.senders.from.is_empty() {
+        return Err(Refusal::MissingHeader("From"));
+    }
     let replace_date = stamp.replaces(survey.date_signed);
     let replace_id = stamp.replaces(survey.message_id_signed);
     out.reserve(block.len() + 256);
@@ -167,9 +155,11 @@ pub(crate) fn rewrite(message: &[u8], stamp: &Stamp<'_>, out: &mut Vec<u8>) -> R
 }
 
 impl Senders {
-    /// Whose mail it is: the first address of the From field.
-    pub(crate) fn author(&self) -> Option<&EmailAddress> {
-        self.from.first()
+    fn set_from(&mut self, value: &str) -> Result<(), BadAddress> {
+        let found = mailboxes(value)?;
+        self.from_display_name = found.first().and_then(|first| first.name.clone());
+        self.from = found.into_iter().map(|mailbox| mailbox.address).collect();
+        Ok(())
     }
 }
 
@@ -193,8 +183,8 @@ impl Stamp<'_> {
 /// What has been seen of a header so far.
 #[derive(Default)]
 struct Survey {
-    /// A bit for each of [`KNOWN`].
-    seen: u32,
+    /// A bit for each field that has a meaning.
+    seen: u128,
     received: u32,
     captured: usize,
     has_date: bool,
@@ -208,7 +198,7 @@ struct Survey {
 impl Survey {
     fn look_at(&mut self, field: &Field<'_>, stamp: &Stamp<'_>) -> Result<Kind, Refusal> {
         let value = field.value();
-        let (kind, repeated) = self.classify(field.name())?;
+        let (kind, repeated) = self.classify(field.name(), stamp.rules)?;
         let senders = &mut self.understood.senders;
         match kind {
             Kind::Received => {
@@ -222,9 +212,11 @@ impl Survey {
                 self.date_signed |= signs(&value, "date");
                 self.message_id_signed |= signs(&value, "message-id");
             }
-            Kind::From => senders.from.extend(author(&value)),
-            Kind::Sender => senders.sender = author(&value),
-            Kind::ReturnPath if !repeated => senders.return_path = author(&value),
+            Kind::From => senders.set_from(&value)?,
+            Kind::Sender => senders.sender = addresses::one(&value)?,
+            Kind::ReturnPath if !repeated => senders.return_path = addresses::one(&value)?,
+            Kind::ReplyTo => drop(mailboxes(&value)?),
+            Kind::Content => self.understood.content.read(field.name(), field.raw_value()),
             Kind::SourceArn if !repeated => senders.source_arn = Some(value.to_string()),
             Kind::FromArn if !repeated => senders.from_arn = Some(value.to_string()),
             Kind::ReturnPathArn if !repeated => senders.return_path_arn = Some(value.to_string()),
@@ -232,7 +224,7 @@ impl Survey {
             Kind::MessageId => self.has_message_id = true,
             // The first instance counts, as in SES.
             Kind::ConfigurationSet if !repeated => {
-                self.understood.configuration_set = is_set_name(&value).then(|| value.to_string());
+                self.understood.configuration_set = set_name(&value);
             }
             // RFC 8689 section 3: one field with one value; anything else asks for nothing.
             Kind::TlsRequired => {
@@ -246,16 +238,17 @@ impl Survey {
     }
 
     /// The kind of a field, and whether one of its name was there before.
-    fn classify(&mut self, name: &[u8]) -> Result<(Kind, bool), Refusal> {
-        let Some(index) = KNOWN.iter().position(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)) else {
+    fn classify(&mut self, name: &[u8], rules: HeaderRules) -> Result<(Kind, bool), Refusal> {
+        let fields = rules.fields();
+        let Some(index) = fields.iter().position(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)) else {
             let prefix = name.get(..COMMAND_PREFIX.len());
             let command = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(COMMAND_PREFIX));
             return Ok((if command { Kind::Removed } else { Kind::Other }, false));
         };
-        let (known, kind) = KNOWN[index];
+        let (known, kind) = fields[index];
         let repeated = self.seen & (1 << index) != 0;
         self.seen |= 1 << index;
-        if repeated && matches!(kind, Kind::Once | Kind::From | Kind::Sender | Kind::Date | Kind::MessageId) {
+        if repeated && rules.has_once(kind) {
             return Err(Refusal::DuplicateHeader(known));
         }
         Ok((kind, repeated))
@@ -302,8 +295,9 @@ fn signs(signature: &str, name: &str) -> bool {
     list.split(':').any(|signed| signed.trim().eq_ignore_ascii_case(name))
 }
 
-fn is_set_name(value: &str) -> bool {
-    (1..=MAX_SET_NAME).contains(&value.len()) && value.bytes().all(is_word)
+/// A name that no set can have is a set that does not exist; no name is no set.
+fn set_name(value: &str) -> Option<String> {
+    (!value.is_empty()).then(|| sanitize_text(value, MAX_SET_NAME + 1))
 }
 
 /// `name=value, name=value`; a pair with other characters than SES allows is no tag,

@@ -5,7 +5,7 @@ const DATE: &str = "Sat, 05 Aug 2017 00:41:02 +0000";
 const ID: &str = "0100@us-east-1.example.com";
 
 fn stamp(preserve: Preserve) -> Stamp<'static> {
-    Stamp { date: DATE, message_id: ID, preserve, max_received: 50 }
+    Stamp { date: DATE, message_id: ID, preserve, max_received: 50, rules: HeaderRules::Rfc }
 }
 
 /// The whole message after the header work, as text.
@@ -97,7 +97,7 @@ fn signed_absence_is_not_filled() {
 #[test]
 fn repeated_fields_are_refused_by_name() {
     for name in ["Subject", "From", "Date", "Message-ID", "Content-Type", "MIME-Version", "References"] {
-        let message = format!("{name}: a\r\nX: b\r\n{}: c\r\n\r\n", name.to_uppercase());
+        let message = format!("{name}: a@b.c\r\nX: b\r\n{}: c\r\n\r\n", name.to_uppercase());
         assert_eq!(refusal(&message), Refusal::DuplicateHeader(name));
     }
     for name in ["To", "Cc", "X-Foo", "DKIM-Signature", "Comments", "Resent-From", "Bcc"] {
@@ -133,10 +133,68 @@ fn commands_are_understood_and_the_first_wins() {
     assert_eq!(understood.configuration_set.as_deref(), Some("news"));
     let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(understood.tags, [tag("campaign", "spring"), tag("a_b", "c-d")]);
-    for bad in ["", "two words", "\u{e4}", &"x".repeat(65)] {
-        let message = format!("X-SES-CONFIGURATION-SET: {bad}\r\nX-SES-CONFIGURATION-SET: ok\r\n\r\n");
-        let (_, understood) = rewritten(&message, Preserve::Auto).unwrap();
-        assert_eq!(understood.configuration_set, None, "{bad}");
+    let set = |value: &str| {
+        let message = format!("X-SES-CONFIGURATION-SET: {value}\r\nX-SES-CONFIGURATION-SET: ok\r\n\r\n");
+        rewritten(&message, Preserve::Auto).unwrap().1.configuration_set
+    };
+    assert_eq!(set(""), None);
+    for no_name in ["two words", "\u{e4}", &"x".repeat(65)] {
+        assert_eq!(set(no_name).as_deref(), Some(no_name), "a set that does not exist");
+    }
+    assert_eq!(set(&"x".repeat(70)), Some("x".repeat(65)), "still none that can exist");
+}
+
+#[test]
+fn all_senders_are_understood() {
+    let (written, understood) = rewritten(
+        "From: =?utf-8?q?J=C3=BC?= <ann@example.com>,\r\n bob@example.com\r\nSender: <eve@example.com>\r\n\
+         Return-Path: <back@example.org>\r\nReturn-Path: <>\r\nReply-To: a@b, c@d\r\nX-SES-SOURCE-ARN: arn:1\r\n\
+         x-ses-from-arn: arn:2\r\nX-SES-FROM-ARN: arn:3\r\nX-SES-RETURN-PATH-ARN: arn:4\r\n\r\n",
+        Preserve::Auto,
+    )
+    .unwrap();
+    let address = |text: &str| text.parse::<EmailAddress>().unwrap();
+    let senders = Senders {
+        from: vec![address("ann@example.com"), address("bob@example.com")],
+        from_display_name: Some("J\u{fc}".into()),
+        sender: Some(address("eve@example.com")),
+        return_path: Some(address("back@example.org")),
+        source_arn: Some("arn:1".into()),
+        from_arn: Some("arn:2".into()),
+        return_path_arn: Some("arn:4".into()),
+    };
+    assert_eq!(understood.senders, senders);
+    assert!(!written.to_ascii_lowercase().contains("arn") && !written.contains("Return-Path"));
+}
+
+#[test]
+fn bad_addresses_are_refused_with_the_place() {
+    for name in ["From", "Sender", "Return-Path", "Reply-To"] {
+        let reply = refusal(&format!("{name}: <a b@c>\r\n\r\n")).reply().to_string();
+        let text = "Transaction failed: Address contains illegal characters in user name: '<a b@c>'.";
+        assert_eq!(reply, format!("554 5.1.7 {text}"), "{name}");
+    }
+    for passes in ["To: <a b@c>", "Sender:", "Return-Path: <>", "Reply-To: Team:;", "From: Nobody:;", "X: <a b@c>"] {
+        assert!(rewritten(&format!("{passes}\r\n\r\n"), Preserve::Auto).is_ok(), "{passes}");
+    }
+}
+
+#[test]
+fn by_the_rules_of_ses_59_fields_are_there_once() {
+    let by_ses = |message: &str| {
+        let stamp = Stamp { rules: HeaderRules::Ses, ..stamp(Preserve::Auto) };
+        rewrite(message.as_bytes(), &stamp, &mut Vec::new()).map(drop)
+    };
+    let twice = |name: &str| format!("From: a@b\r\n{name}: <a@b>\r\n{}: <a@b>\r\n\r\n", name.to_uppercase());
+    for name in ["Subject", "DKIM-Signature", "Return-Path", "Comments", "Delivered-To", "VBR-Info", "acceptLanguage"] {
+        assert_eq!(by_ses(&twice(name)), Err(Refusal::DuplicateHeader(name)));
+    }
+    for name in ["To", "Cc", "Bcc", "Received", "Resent-From", "X-Mailer", "List-Unsubscribe-Post"] {
+        assert_eq!(by_ses(&twice(name)), Ok(()), "{name}");
+    }
+    assert_eq!(by_ses("Accept-Language: a\r\nacceptLanguage: b\r\nFrom: a@b\r\n\r\n"), Ok(()), "two names");
+    for without in ["To: a@b\r\n\r\n", "From: Nobody:;\r\n\r\n", ""] {
+        assert_eq!(by_ses(without), Err(Refusal::MissingHeader("From")), "{without}");
     }
 }
 
@@ -157,7 +215,7 @@ fn the_clients_header_is_captured_up_to_a_whole_field() {
 fn of_a_long_header_the_author_is_kept() {
     let captured = |message: &str| {
         let (_, understood) = rewritten(message, Preserve::Auto).unwrap();
-        assert!(understood.original.truncated && understood.senders.author().is_some());
+        assert!(understood.original.truncated && !understood.senders.from.is_empty());
         let fields = understood.original.fields;
         let room: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         assert!(room <= MAX_CAPTURED);
@@ -167,7 +225,7 @@ fn of_a_long_header_the_author_is_kept() {
     let (a, b, from) = (long("A", 9_000), long("B", 2_000), "From: ann@example.com\r\n");
     assert_eq!(captured(&format!("{a}{b}{from}C: c\r\n\r\n")), ["A", "From"]);
     assert_eq!(captured(&format!("C: c\r\n{}{from}\r\n", long("A", 10_220))), ["C", "From"]);
-    assert_eq!(captured(&format!("C: c\r\nFrom: ann@example.com, {}\r\n\r\n", "x".repeat(10_240))), ["C"]);
+    assert_eq!(captured(&format!("C: c\r\nFrom: ann@example.com ({})\r\n\r\n", "x".repeat(10_240))), ["C"]);
 }
 
 proptest! {

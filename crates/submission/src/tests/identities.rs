@@ -55,7 +55,7 @@ async fn a_mail_from_domain_that_no_return_path_is_in_decides_nothing() {
 async fn mail_without_an_author_is_counted() {
     let world = world().await;
     for (content, count) in
-        [("From: A \" b <ann@example.com>\r\n\r\n", 0), ("From: Ann\r\n\r\n", 1), ("To: x@y\r\n\r\n", 2)]
+        [("From: A \" b <ann@example.com>\r\n\r\n", 0), ("From: Ann:;\r\n\r\n", 1), ("To: x@y\r\n\r\n", 2)]
     {
         world.submission.submit(request(Some("ann@example.com"), &["b@example.org"], &[content])).await.unwrap();
         assert_eq!(world.metrics.messages_without_author.get(), count, "{content}");

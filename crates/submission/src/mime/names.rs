@@ -1,0 +1,132 @@
+//! Names as people see them: encoded words (RFC 2047) and encoded parameters (RFC 2231).
+
+use std::borrow::Cow;
+
+use mail_parser::decoders::charsets::map::charset_decoder;
+use mail_parser::parsers::MessageStream;
+use memchr::{memchr, memmem};
+
+/// Text with its encoded words decoded, also where none may stand, as inside of quotation
+/// marks: many clients write them there, and receivers read them. What can not be decoded
+/// stays as it is.
+pub(crate) fn decode_words(text: &[u8]) -> Cow<'_, str> {
+    if memmem::find(text, b"=?").is_none() {
+        return String::from_utf8_lossy(text);
+    }
+    let mut decoded = String::with_capacity(text.len());
+    let (mut rest, mut after_word) = (text, false);
+    while let Some(start) = memmem::find(rest, b"=?") {
+        let before = &rest[..start];
+        // RFC 2047 section 6.2: blanks between two words are not shown.
+        let is_gap = after_word && before.iter().all(u8::is_ascii_whitespace);
+        let word = word_len(&rest[start..]).and_then(|len| Some((len, decode_word(&rest[start..start + len])?)));
+        match word {
+            Some((len, word)) => {
+                if !is_gap {
+                    decoded.push_str(&String::from_utf8_lossy(before));
+                }
+                decoded.push_str(&word);
+                (rest, after_word) = (&rest[start + len..], true);
+            }
+            None => {
+                decoded.push_str(&String::from_utf8_lossy(&rest[..start + 2]));
+                (rest, after_word) = (&rest[start + 2..], false);
+            }
+        }
+    }
+    decoded.push_str(&String::from_utf8_lossy(rest));
+    Cow::Owned(decoded)
+}
+
+/// The value of a parameter whose name ends with an asterisk: `charset'language'text`, with
+/// `%` and two digits for some bytes (RFC 2231 section 4).
+pub(super) fn decode_extended(charset: &[u8], bytes: &[u8]) -> String {
+    match charset_decoder(charset) {
+        Some(decode) => decode(bytes),
+        None => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+/// Splits off what stands before the second apostrophe: the charset.
+pub(super) fn split_charset(value: &[u8]) -> (&[u8], &[u8]) {
+    let split = |text: &[u8]| memchr(b'\'', text);
+    let parts = split(value).and_then(|first| Some((first, first + 1 + split(&value[first + 1..])?)));
+    parts.map_or((b"", value), |(first, second)| (&value[..first], &value[second + 1..]))
+}
+
+/// Appends `text` with each `%` and two digits decoded.
+pub(super) fn decode_percent(text: &[u8], to: &mut Vec<u8>) {
+    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match (byte, digit(text.get(at + 1)), digit(text.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                to.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                at += 3;
+            }
+            _ => {
+                to.push(*byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Length of the encoded word that seems to begin here: `=?charset?encoding?text?=`. Each of
+/// its parts has no question mark, so that a search is never longer than the parts.
+fn word_len(text: &[u8]) -> Option<usize> {
+    let charset = 2 + memchr(b'?', &text[2..])?;
+    let encoding = charset + 1 + memchr(b'?', text.get(charset + 1..)?)?;
+    let end = encoding + 1 + memchr(b'?', text.get(encoding + 1..)?)?;
+    (text.get(end + 1) == Some(&b'=')).then_some(end + 2)
+}
+
+fn decode_word(word: &[u8]) -> Option<String> {
+    // The decoder begins behind the `=`.
+    MessageStream::new(&word[1..]).decode_rfc2047()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_words_are_decoded_and_the_rest_stays() {
+        for (text, decoded) in [
+            ("report.exe", "report.exe"),
+            ("=?utf-8?B?cmVwb3J0LmV4ZQ==?=", "report.exe"),
+            ("=?UTF-8?q?J=C3=BCrgen_Gro=C3=9F?=", "Jürgen Groß"),
+            ("=?iso-8859-1?Q?J=FCrgen?=.exe", "Jürgen.exe"),
+            ("=?utf-8?Q?a=2E?=  =?utf-8?Q?exe?=", "a.exe"),
+            ("a =?utf-8?Q?b?= c =?utf-8?Q?d?=", "a b c d"),
+            ("=?utf-8*en?Q?a=2Eexe?=", "a.exe"),
+            ("=?utf-8?X?a?= =?", "=?utf-8?X?a?= =?"),
+            ("=?utf-8?Q?a", "=?utf-8?Q?a"),
+            ("=?=?utf-8?Q?a?=", "=?a"),
+        ] {
+            assert_eq!(decode_words(text.as_bytes()), decoded, "{text}");
+        }
+    }
+
+    #[test]
+    fn extended_values_are_decoded() {
+        let decoded = |value: &[u8]| {
+            let (charset, text) = split_charset(value);
+            let mut bytes = Vec::new();
+            decode_percent(text, &mut bytes);
+            decode_extended(charset, &bytes)
+        };
+        for (value, expected) in [
+            ("utf-8'en'J%C3%BCrgen%2eexe", "Jürgen.exe"),
+            ("iso-8859-1''%FC.exe", "ü.exe"),
+            ("utf-16''%FE%FF%00a%00.%00e%00x%00e", "a.exe"),
+            ("nothing'at'100%.exe", "100%.exe"),
+            ("no-apostrophe%2Eexe", "no-apostrophe.exe"),
+            ("it's", "it's"),
+            ("%", "%"),
+            ("%4", "%4"),
+        ] {
+            assert_eq!(decoded(value.as_bytes()), expected, "{value}");
+        }
+    }
+}
