@@ -9,11 +9,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
-use postrider_wal::{Committed, Durability, Entry, Log};
+use postrider_wal::{Committed, Durability, Entry, Log, Lsn};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::checkpoint::Pin;
 use crate::row::{self, Row};
 use crate::view::{Last, View};
 use crate::{Error, compact};
@@ -30,6 +32,8 @@ pub(crate) enum Request {
     Write(Write),
     /// This view failed a reader.
     Rebuild(Arc<View>),
+    /// The last record that readers see, and a pin on all that the log has.
+    Checkpoint(oneshot::Sender<(Lsn, Pin)>),
     /// The end.
     Close(oneshot::Sender<Result<(), Error>>),
 }
@@ -51,6 +55,8 @@ pub(crate) struct Lane {
     pub(crate) index_dir: PathBuf,
     pub(crate) last: Last,
     pub(crate) segment_bytes: u64,
+    /// How many need the log as it is.
+    pub(crate) pins: Arc<AtomicUsize>,
 }
 
 /// A write that is in the log.
@@ -65,7 +71,7 @@ impl Lane {
         let mut round = Vec::with_capacity(MAX_ROUND);
         while requests.recv_many(&mut round, MAX_ROUND).await > 0 {
             let mut writes = Vec::with_capacity(round.len());
-            let (mut rebuild, mut close) = (false, None);
+            let (mut rebuild, mut checkpoints, mut close) = (false, Vec::new(), None);
             for request in round.drain(..) {
                 match request {
                     Request::Write(write) if close.is_none() => writes.push(write),
@@ -73,10 +79,15 @@ impl Lane {
                         let _ = late.done.send(Err(postrider_wal::Error::Closed.into()));
                     }
                     Request::Rebuild(failed) => rebuild |= self.is_shown(&failed),
+                    Request::Checkpoint(done) => checkpoints.push(done),
                     Request::Close(done) => close = Some(done),
                 }
             }
             self.write(writes).await;
+            for done in checkpoints {
+                // Who has gone drops the pin.
+                let _ = done.send((self.last.map_or(Lsn::ZERO, |(lsn, _)| lsn), Pin::new(&self.pins)));
+            }
             if rebuild && let Err(error) = self.rebuild().await {
                 tracing::error!("the store's view cannot be rebuilt: {error}");
             }
@@ -84,7 +95,9 @@ impl Lane {
                 let _ = done.send(self.close().await);
                 return;
             }
-            if let Err(error) = compact::compact(&mut self).await {
+            if self.pins.load(Ordering::Acquire) == 0
+                && let Err(error) = compact::compact(&mut self).await
+            {
                 tracing::warn!("the store was not compacted: {error}");
             }
         }

@@ -28,6 +28,7 @@
 //! within twice the live bytes and four segments, or five while one is given up.
 
 mod bulk;
+mod checkpoint;
 mod compact;
 mod error;
 mod key;
@@ -41,6 +42,7 @@ mod view;
 mod tests;
 
 pub use bulk::{Bulk, BulkOptions, BulkUsage, Edit};
+pub use checkpoint::{Checkpoint, CheckpointFile};
 pub use error::Error;
 pub use key::Key;
 pub use store::{Batch, OpenReport, Options, Store};

@@ -156,7 +156,8 @@ impl Store {
         };
         let shown: Shown = Arc::new(RwLock::new(Some(Arc::new(view))));
         let (lane, requests) = mpsc::channel(MAX_WAITING);
-        let worker = Lane { log: log.clone(), shown: shown.clone(), index_dir, last, segment_bytes };
+        let pins = Arc::default();
+        let worker = Lane { log: log.clone(), shown: shown.clone(), index_dir, last, segment_bytes, pins };
         runtime.spawn(worker.run(requests));
         Ok(Self { inner: Arc::new(Inner { lane, shown, log, report, disk, dir: dir.to_owned() }) })
     }
@@ -208,6 +209,15 @@ impl Store {
             return Ok(());
         }
         closed.await.unwrap_or(Ok(()))
+    }
+
+    /// Hands a request to the lane, unless the store is closed.
+    pub(crate) async fn ask(&self, request: Request) -> Result<(), ()> {
+        self.inner.lane.send(request).await.map_err(|_| ())
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.inner.log
     }
 
     /// Where files of tables can be.

@@ -1,5 +1,6 @@
 //! Tests of the whole store: log on a simulated disk, view in a real directory.
 
+mod checkpoint;
 mod crash;
 
 use std::collections::BTreeMap;
