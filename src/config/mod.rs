@@ -32,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) dkim: DkimSettings,
     pub(crate) account: postrider_account::Settings,
     pub(crate) bans: postrider_account::BanSettings,
+    pub(crate) reputation: postrider_account::ReputationSettings,
     pub(crate) spool: postrider_spool::Settings,
     pub(crate) delivery: postrider_delivery::Settings,
     pub(crate) dns: postrider_dns::Settings,
@@ -54,6 +55,7 @@ impl Default for Config {
             dkim: Default::default(),
             account: Default::default(),
             bans: Default::default(),
+            reputation: Default::default(),
             spool: Default::default(),
             delivery: Default::default(),
             dns: Default::default(),
@@ -79,6 +81,7 @@ impl Config {
             ("dkim", self.dkim.validate()),
             ("account", self.account.validate()),
             ("bans", self.bans.validate()),
+            ("reputation", self.reputation.validate()),
             ("spool", self.spool.validate()),
             ("delivery", self.delivery().validate()),
             ("dns", self.dns.validate()),
@@ -111,9 +114,10 @@ impl Config {
         }
     }
 
-    /// Bounds of account state, with the rules of bans.
+    /// Bounds of account state, with the rules of bans and of reputation.
     pub(crate) fn account(&self) -> postrider_account::Settings {
-        postrider_account::Settings { bans: self.bans.clone(), ..self.account.clone() }
+        let (bans, reputation) = (self.bans.clone(), self.reputation.clone());
+        postrider_account::Settings { bans, reputation, ..self.account.clone() }
     }
 
     /// How mail leaves, with the node's name in EHLO unless another is given.

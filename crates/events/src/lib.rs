@@ -28,6 +28,7 @@ mod mail_log;
 mod reader;
 mod record;
 mod recovery;
+mod reputation;
 #[cfg(test)]
 mod samples;
 mod settings;

@@ -1,6 +1,6 @@
 //! What is looked at again and again: whether identities and MAIL FROM domains are what
-//! their owners say, which keys are due for rotation, and what the doctor finds. Slow work
-//! on the injected clock; nothing here stands in a message's way.
+//! their owners say, which keys are due for rotation, whose mail bounces too much, and what
+//! the doctor finds. Slow work on the injected clock; nothing here stands in a message's way.
 
 pub mod doctor;
 mod error;
@@ -8,6 +8,7 @@ mod link;
 mod look;
 mod machine;
 mod notices;
+mod reputation;
 mod rotation;
 mod round;
 mod settings;

@@ -55,14 +55,27 @@ impl Notices {
 
     /// Mails the operator, if there is one and the hour has room.
     pub(crate) async fn mail(&self, submission: &Submission, now: Timestamp, subject: &str, text: &str) {
-        let Some(operator) = &self.operator else { return };
-        if !self.has_room(now) {
-            tracing::warn!("upkeep.notices_per_hour = {} is reached: not mailed", self.most);
-            return;
-        }
-        let letter = Letter { account: AccountId::default(), to: operator, subject, text };
-        if let Err(error) = submission.write(letter).await {
-            tracing::warn!(%error, "the operator could not be mailed");
+        self.mail_all(submission, now, None, subject, text).await;
+    }
+
+    /// As [`Notices::mail`], and to somebody else whom it concerns.
+    pub(crate) async fn mail_all(
+        &self,
+        submission: &Submission,
+        now: Timestamp,
+        concerned: Option<&EmailAddress>,
+        subject: &str,
+        text: &str,
+    ) {
+        for to in self.operator.iter().chain(concerned.filter(|to| self.operator.as_ref() != Some(to))) {
+            if !self.has_room(now) {
+                tracing::warn!("upkeep.notices_per_hour = {} is reached: not mailed", self.most);
+                return;
+            }
+            let letter = Letter { account: AccountId::default(), to, subject, text };
+            if let Err(error) = submission.write(letter).await {
+                tracing::warn!(%error, "a notice could not be mailed");
+            }
         }
     }
 

@@ -25,19 +25,19 @@ const KEY: &str = "v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQ";
 const RECORD: &str = "s1._domainkey.example.com";
 const BOUNCE: &str = "bounce.example.com";
 
-struct World {
+pub(crate) struct World {
     zones: Zones,
-    clock: Clock,
-    accounts: Accounts,
+    pub(crate) clock: Clock,
+    pub(crate) accounts: Accounts,
     spool: Spool,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     upkeep: Upkeep,
     scope: Scope,
     _index: tempfile::TempDir,
 }
 
 impl World {
-    async fn new() -> World {
+    pub(crate) async fn new() -> World {
         World::with(|_| {}).await
     }
 
@@ -69,7 +69,11 @@ impl World {
             random: random.clone(),
             metrics: metrics.clone(),
         };
-        let names = postrider_submission::Settings { hostname: Some("mx.example.net".into()), ..Default::default() };
+        let names = postrider_submission::Settings {
+            hostname: Some("mx.example.net".into()),
+            unverified_senders: postrider_submission::UnverifiedSenders::Accept,
+            ..Default::default()
+        };
         let mut settings = Settings {
             operator_address: Some("operator@example.net".parse().unwrap()),
             link_url: Some("https://relay.example.net/".into()),
@@ -160,12 +164,12 @@ impl World {
     }
 
     /// Time goes by, and what is due then is done.
-    async fn pass(&self, hours: u32) {
+    pub(crate) async fn pass(&self, hours: u32) {
         tokio::time::sleep(hours * HOUR + HOUR / 2).await;
     }
 
     /// The mails since the last time.
-    async fn mails(&self) -> Vec<(String, String)> {
+    pub(crate) async fn mails(&self) -> Vec<(String, String)> {
         let mut mails = Vec::new();
         let taken = tokio::time::timeout(Duration::from_millis(1), self.spool.take_due(1000)).await;
         for claim in taken.unwrap_or_default() {

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::link::{self, Link, LinkError};
 use crate::notices::{self, Change, Notices};
-use crate::{Error, Settings, round};
+use crate::{Error, Settings, reputation, round};
 
 /// What upkeep works with.
 pub struct Deps {
@@ -77,6 +77,7 @@ impl Upkeep {
             notices,
         });
         scope.spawn("upkeep", round::run(shared.clone(), scope.clone()));
+        scope.spawn("review of reputations", reputation::run(shared.clone(), scope.clone()));
         Ok(Upkeep(shared))
     }
 
@@ -224,6 +225,11 @@ impl Shared {
     /// Mails the operator what a person has to do.
     pub(crate) async fn mail_operator(&self, subject: &str, text: &str) {
         self.notices.mail(&self.submission, self.clock.now(), subject, text).await;
+    }
+
+    /// Mails the operator and the owner of an account.
+    pub(crate) async fn mail_owner(&self, owner: Option<&EmailAddress>, subject: &str, text: &str) {
+        self.notices.mail_all(&self.submission, self.clock.now(), owner, subject, text).await;
     }
 
     fn valid(&self, token: &str) -> Result<Link, LinkError> {

@@ -134,7 +134,7 @@ impl fmt::Display for Sender {
 }
 
 impl Reputation {
-    /// Reads all of it: about 1 KiB for each sender whose volume is full.
+    /// Reads all of it: up to 2 KiB of memory for each sender whose volume is full.
     pub(crate) fn open(
         store: &Store,
         tenants: Tenants,

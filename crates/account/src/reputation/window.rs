@@ -63,7 +63,8 @@ impl Reach {
     }
 }
 
-/// At most `CHUNKS` chunks and one for each day, of 8 bytes each: 1 KiB with 30 days.
+/// At most `CHUNKS` chunks and one for each day, of 8 bytes each: with 30 days 1 KiB in the
+/// store, and up to 2 in memory, where there is room for as many more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Window(VecDeque<Chunk>);
 
