@@ -88,16 +88,19 @@ pub(crate) fn write_send(out: &mut BytesMut, record: &AcceptedRecord, issuer: &I
     let sender = record.envelope.sender.as_ref();
     let header_domain = from.first().and_then(|from| addresses::domain_of(from));
     let domain = header_domain.or_else(|| sender.map(|s| s.domain().clone()));
-    let arn = domain.as_ref().map(|domain| {
+    let own = || {
         let Issuer { partition, region, .. } = issuer;
-        format!("arn:{partition}:ses:{region}:{}:identity/{domain}", record.account)
-    });
+        Some(format!("arn:{partition}:ses:{region}:{}:identity/{}", record.account, domain.as_ref()?))
+    };
+    // Of another account's identity, the one that let the message be sent.
+    let named = header("X-SES-SOURCE-ARN").filter(|_| sender.is_some()).or_else(|| header("X-SES-FROM-ARN"));
+    let named = named.or_else(|| header("X-SES-SOURCE-ARN")).map(|arn| arn.trim().to_owned());
     put(
         out,
         &Base {
             timestamp: Text(record.accepted_at),
             source: sender.map_or("", EmailAddress::as_str),
-            source_arn: arn,
+            source_arn: named.or_else(own),
             sending_account_id: record.account,
             message_id: record.id,
             destination: Addresses(&record.envelope.recipients),
@@ -262,6 +265,13 @@ impl Subject<'_> {
         Ok(())
     }
 
+    /// Appends the Reject event of a message. SES knows no other reason.
+    pub(crate) fn write_reject(&self, out: &mut BytesMut) {
+        out.put_slice(b"{\"eventType\":\"Reject\",\"mail\":");
+        out.put_slice(&self.mail.json);
+        out.put_slice(b",\"reject\":{\"reason\":\"Bad content\"}}");
+    }
+
     fn address(&self, outcome: &AttemptOutcome) -> &str {
         let recipient = self.recipients.get(usize::from(outcome.recipient));
         recipient.map_or("", EmailAddress::as_str)
@@ -385,6 +395,21 @@ mod tests {
     }
 
     #[test]
+    fn mail_from_anothers_identity_names_the_identity_that_lets_it() {
+        let (lent, other) = ("arn:aws:ses:us-east-1:000000000002:identity/lent.example", "arn:of:another:thing:1:a");
+        let mut record = message(1, &["a@example.net"]);
+        let fields = [("x-ses-source-arn", format!(" {lent}")), ("X-SES-FROM-ARN", other.to_owned())];
+        record.origin.headers.fields.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+        let named = |record: &AcceptedRecord| {
+            let sent: Value = serde_json::from_slice(&send(record).0).unwrap();
+            sent["mail"]["sourceArn"].clone()
+        };
+        assert_eq!(named(&record), json!(lent));
+        record.envelope.sender = None;
+        assert_eq!(named(&record), json!(other), "nothing was sent as the source");
+    }
+
+    #[test]
     fn what_is_no_send_event_is_refused() {
         let (sent, cuts) = send(&message(1, &["a@example.net"]));
         let elsewhere = Cuts { tags: 1 << 20, ..cuts };
@@ -457,6 +482,15 @@ mod tests {
         assert_eq!(feedback.timestamp(), at);
         assert_eq!(made, bounce(7), "made again it has another id");
         assert_ne!(made, bounce(8), "another bounce has the same id");
+    }
+
+    #[test]
+    fn rejections_have_a_reason() {
+        let made = event(|subject, out| {
+            subject.write_reject(out);
+            Ok(())
+        });
+        assert_eq!(made, json!({"eventType": "Reject", "mail": mail(), "reject": {"reason": "Bad content"}}));
     }
 
     #[test]
