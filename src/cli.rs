@@ -4,6 +4,7 @@ mod auth;
 mod dkim;
 mod dns;
 mod identities;
+mod reputation;
 mod sending;
 mod shaping;
 
@@ -18,6 +19,7 @@ pub(crate) use auth::{AuthCheckArgs, AuthCommand, DmarcCommand, DmarcReportArgs}
 pub(crate) use dkim::DkimCommand;
 pub(crate) use dns::{DnsCommand, DnsPlanArgs, DoctorArgs, ExplainArgs};
 pub(crate) use identities::{IdentitiesCommand, Switch};
+pub(crate) use reputation::{ReputationArgs, ReputationCommand, SenderPauseArgs};
 pub(crate) use sending::{ConfigurationSetsCommand, PoolsCommand, SetOptions, SourcesCommand, WarmUpArgs};
 pub(crate) use shaping::{PauseArgs, ResumeArgs, ShapingCommand};
 
@@ -107,6 +109,8 @@ pub(crate) enum Command {
         #[arg(long)]
         account: Option<AccountId>,
     },
+    /// How many recipients bounce and complain, of accounts and of the configuration sets that ask for it
+    Reputation(ReputationArgs),
     /// The whole life of one message: accepted, each attempt with its reply, outcome
     Message {
         /// The id that the final `250 Ok` named

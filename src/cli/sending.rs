@@ -1,10 +1,11 @@
 //! The commands about how mail is sent.
 
 use clap::{Args, Subcommand, ValueEnum};
-use postrider_account::TlsPolicy;
+use postrider_account::{EventType, TlsPolicy};
 use postrider_base::Period;
+use postrider_mail::{Domain, SuppressionReason};
 
-use super::AccountArg;
+use super::{AccountArg, SenderPauseArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigurationSetsCommand {
@@ -38,7 +39,26 @@ pub(crate) enum ConfigurationSetsCommand {
         #[command(flatten)]
         account: AccountArg,
     },
-    /// Forget a set: messages that name it are sent without its rules
+    /// Refuse messages of a set until it is resumed
+    Pause {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        pause: SenderPauseArgs,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Take messages of a set again, with a fresh start for its rates
+    Resume {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Who is told what becomes of a set's messages (kept; nothing is published yet)
+    #[command(subcommand)]
+    EventDestinations(EventDestinationsCommand),
+    /// Forget a set: messages that name it are refused from now on
     Delete {
         /// Its name
         name: String,
@@ -76,6 +96,133 @@ pub(crate) struct SetOptions {
     /// Recipients of one domain share a copy
     #[arg(long, conflicts_with = "per_recipient")]
     pub(crate) no_per_recipient: bool,
+    /// Whether messages may be sent with it; while not, they are refused (`pause` says why, too)
+    #[arg(long, value_enum)]
+    pub(crate) sending: Option<OnOff>,
+    /// Which outcomes put an address on the suppression list, and which entries of it hold, for its messages
+    #[arg(long, value_enum, value_name = "REASON,...", value_delimiter = ',')]
+    pub(crate) suppression: Vec<SuppressionChoice>,
+    /// Links and images for tracking lead to this domain, which is or lies in a verified identity
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) tracking_domain: Option<Domain>,
+    /// They lead to the relay's own domain
+    #[arg(long, conflicts_with = "tracking_domain")]
+    pub(crate) no_tracking_domain: bool,
+    /// Whether outcomes of its messages are counted by themselves too
+    #[arg(long, value_enum, value_name = "ON-OFF")]
+    pub(crate) reputation_metrics: Option<OnOff>,
+    /// Outcomes from before now do not count in its rates any more
+    #[arg(long)]
+    pub(crate) fresh_start: bool,
+    /// A tag, or another value for it; a set has at most 50
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    pub(crate) tags: Vec<String>,
+    /// Take a tag off
+    #[arg(long = "untag", value_name = "KEY")]
+    pub(crate) untags: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OnOff {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuppressionChoice {
+    /// Hard bounces
+    Bounce,
+    /// Complaints
+    Complaint,
+    /// None of them: no address is added, and none is held back
+    None,
+    /// As the account has it
+    Inherit,
+}
+
+impl SuppressionChoice {
+    pub(crate) fn reason(self) -> Option<SuppressionReason> {
+        match self {
+            SuppressionChoice::Bounce => Some(SuppressionReason::Bounce),
+            SuppressionChoice::Complaint => Some(SuppressionReason::Complaint),
+            SuppressionChoice::None | SuppressionChoice::Inherit => None,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventDestinationsCommand {
+    /// Add a destination; a set has at most 10
+    Create {
+        /// The set
+        set: String,
+        /// Its name: 1 to 64 letters, digits, - and _
+        name: String,
+        /// What it is told: send, reject, bounce, complaint, delivery, open, click, rendering-failure,
+        /// delivery-delay, subscription
+        #[arg(long, value_name = "TYPE,...", value_delimiter = ',', required = true)]
+        types: Vec<EventType>,
+        #[command(flatten)]
+        target: TargetArgs,
+        /// It is told nothing for now
+        #[arg(long)]
+        disabled: bool,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// List the destinations of a set
+    List {
+        /// The set
+        set: String,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Change a destination; what is not named stays
+    Set {
+        /// The set
+        set: String,
+        /// The destination
+        name: String,
+        /// What it is told, instead of what it was
+        #[arg(long, value_name = "TYPE,...", value_delimiter = ',')]
+        types: Vec<EventType>,
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Whether it is told anything
+        #[arg(long, value_enum)]
+        enabled: Option<OnOff>,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Forget a destination
+    Delete {
+        /// The set
+        set: String,
+        /// The destination
+        name: String,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+}
+
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(crate) struct TargetArgs {
+    /// Events are posted to this https: or http: URL, as JSON
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook: Option<String>,
+    /// Events are appended to this file, one line of JSON each
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<String>,
+    /// Events are written to a TCP connection, one line of JSON each
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) stream: Option<String>,
+    /// Events are counted by the values of message tags, header fields or link tags; with the
+    /// value of messages without, as tag:campaign=none,header:X-Kind=none,link:button=none
+    #[arg(long, value_name = "SOURCE:NAME=DEFAULT,...", value_delimiter = ',')]
+    pub(crate) metrics: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

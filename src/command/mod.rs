@@ -16,6 +16,7 @@ mod message;
 mod node;
 mod queue;
 mod quota;
+mod reputation;
 mod sending;
 mod shaping;
 mod spool;
@@ -56,6 +57,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Suppression(command) => suppression::run(command, access, out).await,
         Command::Queue(command) => queue::run(command, access, out).await,
         Command::Quota { account } => quota::run(account, access, out).await,
+        Command::Reputation(arguments) => reputation::run(arguments, access, out).await,
         Command::Message { id } => message::run(id, access, out).await,
         Command::Events(command) => events::run(command, access, out).await,
         Command::Trace(arguments) => trace::run(arguments, access, out).await,
@@ -80,7 +82,7 @@ fn need(command: &Command) -> Need {
         Command::Dns(_) | Command::Explain(_) => Need::Accounts,
         Command::Doctor(arguments) if !doctor::is_about_message(arguments) => Need::Accounts,
         Command::Sources(_) | Command::Shaping(_) | Command::Pause(_) | Command::Resume(_) => Need::Daemon,
-        Command::Quota { .. } => Need::Accounts,
+        Command::Quota { .. } | Command::Reputation(_) => Need::Accounts,
         Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
         Command::Queue(QueueCommand::Sites { .. }) => Need::Daemon,
         Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,

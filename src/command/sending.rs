@@ -1,15 +1,15 @@
 //! `postrider configuration-sets`, `postrider pools`, `postrider sources`.
 
 use anyhow::{Result, bail};
-use postrider_account::{ConfigurationOption, ConfigurationSet, Pool, TlsPolicy};
-use postrider_base::Period;
+use postrider_account::Pool;
+use postrider_base::Clock;
 use postrider_control::{
     ConfigurationSetOperation, Operation, PoolOperation, Response, SourceOperation, SourceRow, WarmUpRow,
 };
 
-use super::unexpected;
+use super::{configuration_set, reputation, unexpected};
 use crate::access::Access;
-use crate::cli::{ConfigurationSetsCommand, PoolsCommand, SetOptions, SourcesCommand, WarmUpArgs};
+use crate::cli::{ConfigurationSetsCommand, PoolsCommand, SourcesCommand, WarmUpArgs};
 use crate::output::{Output, or_dash, time};
 
 /// Sites of the day that are shown; `--json` has more.
@@ -21,13 +21,16 @@ pub(crate) async fn configuration_sets(
     out: &mut Output,
 ) -> Result<()> {
     type To = ConfigurationSetOperation;
-    let mut in_full = false;
+    let (mut in_full, now) = (false, Clock::system().now());
     let operation = match command {
+        ConfigurationSetsCommand::EventDestinations(command) => {
+            return configuration_set::event_destinations(command, access, out).await;
+        }
         ConfigurationSetsCommand::Create { name, options, account } => {
-            To::Create { account: access.account(account.account), name, options: options.into_list() }
+            To::Create { account: access.account(account.account), name, options: options.into_list(now)? }
         }
         ConfigurationSetsCommand::Set { name, options, account } => {
-            let options = options.into_list();
+            let options = options.into_list(now)?;
             if options.is_empty() {
                 bail!("nothing to change: name at least one rule, as --tls require");
             }
@@ -38,52 +41,26 @@ pub(crate) async fn configuration_sets(
             in_full = true;
             To::Show { account: access.account(account.account), name }
         }
+        ConfigurationSetsCommand::Pause { name, pause, account } => {
+            let account = access.account(account.account);
+            return reputation::pause(account, Some(name), pause, access, out).await;
+        }
+        ConfigurationSetsCommand::Resume { name, account } => {
+            let account = access.account(account.account);
+            return reputation::resume(account, Some(name), access, out).await;
+        }
         ConfigurationSetsCommand::Delete { name, account } => {
             To::Delete { account: access.account(account.account), name }
         }
     };
     match access.ask(Operation::ConfigurationSets(operation)).await? {
-        Response::ConfigurationSets(sets) if in_full && out.json() => out.json_document(&sets.first()),
-        Response::ConfigurationSets(sets) if out.json() => out.json_document(&sets),
-        Response::ConfigurationSets(sets) => show_sets(&sets, out),
+        Response::ConfigurationSets(sets) if in_full => match sets.first() {
+            Some(set) => configuration_set::show(set, out),
+            None => Ok(()),
+        },
+        Response::ConfigurationSets(sets) => configuration_set::list(&sets, out),
         other => changed(&other, out),
     }
-}
-
-impl SetOptions {
-    fn into_list(self) -> Vec<ConfigurationOption> {
-        type Option = ConfigurationOption;
-        let tls = self.tls.map(|tls| Option::Tls(tls.into()));
-        let pool = self.pool.map(|pool| Option::Pool(Some(pool)));
-        let no_pool = self.no_pool.then_some(Option::Pool(None));
-        let lifetime = self.max_lifetime.map(|lifetime| Option::MaxLifetime(Some(lifetime)));
-        let no_lifetime = self.no_max_lifetime.then_some(Option::MaxLifetime(None));
-        let retry = (!self.retry.is_empty()).then_some(Option::Retry(Some(self.retry)));
-        let no_retry = self.no_retry.then_some(Option::Retry(None));
-        let per_recipient = self.per_recipient.then_some(Option::PerRecipient(true));
-        let no_per_recipient = self.no_per_recipient.then_some(Option::PerRecipient(false));
-        let all = [tls, pool, no_pool, lifetime, no_lifetime, retry, no_retry, per_recipient, no_per_recipient];
-        all.into_iter().flatten().collect()
-    }
-}
-
-fn show_sets(sets: &[ConfigurationSet], out: &mut Output) -> Result<()> {
-    let waits = |waits: &Vec<Period>| waits.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let rows = sets.iter().map(|set| {
-        vec![
-            set.name.clone(),
-            match set.tls {
-                TlsPolicy::Optional => "optional".to_owned(),
-                TlsPolicy::Require => "require".to_owned(),
-            },
-            set.pool.clone().unwrap_or_else(|| "(shared)".to_owned()),
-            or_dash(set.max_lifetime),
-            or_dash(set.retry.as_ref().map(waits)),
-            if set.per_recipient { "yes" } else { "no" }.to_owned(),
-        ]
-    });
-    let header = ["NAME", "TLS", "POOL", "MAX LIFETIME", "RETRY", "PER RECIPIENT"];
-    out.table(&header, rows.collect(), "no configuration sets")
 }
 
 pub(crate) async fn pools(command: PoolsCommand, access: &mut Access, out: &mut Output) -> Result<()> {
@@ -222,7 +199,7 @@ fn warm_up(warm_up: &WarmUpRow) -> String {
     if warm_up.status == "in progress" { format!("{} %", warm_up.percent) } else { warm_up.status.clone() }
 }
 
-fn changed(response: &Response, out: &mut Output) -> Result<()> {
+pub(super) fn changed(response: &Response, out: &mut Output) -> Result<()> {
     match response {
         Response::Changed { count } if out.json() => out.json_line(&serde_json::json!({ "changed": count })),
         Response::Changed { .. } => out.line("done"),

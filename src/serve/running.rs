@@ -163,8 +163,11 @@ fn mail_log(config: &Config) -> Result<Arc<dyn MailSink>> {
 /// Counts what accounts have sent, before anybody can send more.
 fn count_usage(config: &Config, rooms: &Rooms, queue: &Queue, scope: &Scope) -> Result<()> {
     let (accounts, submission) = (&rooms.accounts, config.submission());
+    let events = &queue.events;
+    let counting = events.count_reputation(accounts, &rooms.store, submission.operator_domain(), scope);
+    counting.context("cannot count what became of mail")?;
     let counting =
-        queue.events.count_usage(accounts, &rooms.store, &queue.spool, submission.operator_domain(), scope);
+        events.count_usage(accounts, &rooms.store, &queue.spool, submission.operator_domain(), scope);
     counting.context("cannot count what accounts have sent")?;
     scope.spawn("quota metrics", accounts.clone().show_usage(rooms.metrics.clone(), scope.clone()));
     Ok(())

@@ -115,6 +115,9 @@ impl Control {
                 return quota::execute(&deps.accounts, account, deps.world.clock.now(), &answer).await;
             }
             Operation::Reload => self.reload().await?,
+            Operation::Reputation(operation) => {
+                return operation.execute(&deps.accounts, deps.world.clock.now(), &answer).await;
+            }
             Operation::Shaping(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,
             Operation::Sites => self.sites()?,
             Operation::Sources(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,

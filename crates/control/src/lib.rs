@@ -21,6 +21,7 @@ mod moment;
 mod operation;
 mod queue;
 mod quota;
+mod reputation;
 mod response;
 mod secret;
 mod sending;
@@ -48,6 +49,7 @@ pub use operation::{
     StsOperation, SuppressionOperation,
 };
 pub use quota::QuotaView;
+pub use reputation::{ReputationOperation, ReputationRow};
 pub use response::{
     AttemptView, BanView, CredentialView, LifeStep, MessageLife, NewCredential, PolicyView, QueueMessage, QueueRow,
     QueueSummaryRow, RecipientRow, ReloadReport, Response, SpoolStat, Status, TracedLine,

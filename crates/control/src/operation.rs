@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation, ExplainRequest, IdentityOperation,
-    PoolOperation, Secret, ShapingOperation, SourceOperation,
+    PoolOperation, ReputationOperation, Secret, ShapingOperation, SourceOperation,
 };
 
 /// Most entries that one [`SuppressionOperation::Import`] may carry; a longer list is sent in
@@ -56,6 +56,8 @@ pub enum Operation {
     },
     /// Reads the configuration and the certificates again, as SIGHUP does.
     Reload,
+    /// How many recipients bounce and complain, and who may send.
+    Reputation(ReputationOperation),
     /// How much mail goes where, and what pauses.
     Shaping(ShapingOperation),
     /// The sites that delivery knows at the moment, with their connections.
@@ -98,6 +100,7 @@ impl Operation {
                 | Operation::Identities(_)
                 | Operation::Pools(_)
                 | Operation::Quota { .. }
+                | Operation::Reputation(_)
                 | Operation::Suppression(_)
         )
     }
@@ -129,6 +132,7 @@ impl Operation {
             Operation::Queue(operation) => operation.name(),
             Operation::Quota { .. } => "quota",
             Operation::Reload => "reload",
+            Operation::Reputation(operation) => operation.name(),
             Operation::Shaping(operation) => operation.name(),
             Operation::Sites => "sites",
             Operation::Sources(operation) => operation.name(),

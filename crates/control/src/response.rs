@@ -9,7 +9,7 @@ use postrider_mailauth::records::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, QuotaView, Secret, ShapingRow, SiteRow, SourceRow,
+    DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, QuotaView, ReputationRow, Secret, ShapingRow, SiteRow, SourceRow,
     moment,
 };
 
@@ -73,6 +73,8 @@ pub enum Response {
     QueueSummary(Vec<QueueSummaryRow>),
     /// A page of what accounts may send and have sent, by account.
     Quotas(Vec<QuotaView>),
+    /// A page of rates and what follows from them, accounts before their sets.
+    Reputations(Vec<ReputationRow>),
     /// What a reload did.
     Reloaded(ReloadReport),
     /// What pauses.

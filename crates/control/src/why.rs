@@ -32,7 +32,7 @@ pub struct RecipientWhy {
     pub address: String,
     /// Attempts so far.
     pub attempts: u32,
-    /// A word of a closed set: `held`, `route-holds`, `not-due`, `no-daemon`, `looking-up`,
+    /// A word of a closed set: `held`, `sender-paused`, `route-holds`, `not-due`, `no-daemon`, `looking-up`,
     /// `ready`, `connection-limit`, `rate-limit`, `in-delivery`, `paused`, `no-source`,
     /// `parked`, `settling`, `turn`.
     pub reason: String,
@@ -185,11 +185,27 @@ fn held_by_route(domain: &Domain) -> Reason {
     Reason { word: "route-holds", text, advice: Some(advice), ..Reason::default() }
 }
 
+fn sender_paused(who: &str, since: Timestamp, reason: &str) -> Reason {
+    let said = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let resume = match who.split_once("configuration set ") {
+        Some((_, set)) => format!("configuration-sets resume {set}"),
+        None => format!("accounts resume {}", who.trim_start_matches("account ")),
+    };
+    Reason {
+        word: "sender-paused",
+        text: format!("{who} is paused, and what is queued waits too{said}"),
+        advice: Some(format!("let it go on: `postrider {resume}`")),
+        since: Some(since),
+        ..Reason::default()
+    }
+}
+
 fn in_words(why: Why, domain: &Domain) -> Reason {
     let plain = |word, text: &str| Reason { word, text: text.to_owned(), ..Reason::default() };
     let lasting = |what: &str| Some(format!("if that lasts, {what}"));
     match why {
         Why::RouteHolds => held_by_route(domain),
+        Why::SenderPaused { who, since, reason } => sender_paused(&who, since, &reason),
         Why::LookingUp { since } => Reason {
             since: Some(since),
             advice: lasting("see whether the name servers of [dns] answer"),

@@ -20,6 +20,7 @@ use crate::connection::{Connection, Stop, Stopped};
 use crate::finding::{Finding, millis};
 use crate::lane::{self, Demand};
 use crate::needs::{self, Host};
+use crate::paused::SenderPause;
 use crate::progress::Progress;
 use crate::report::Results;
 use crate::shaping::{Heard, SiteRules};
@@ -37,7 +38,8 @@ pub(crate) enum Reach {
     Unreachable(Refused),
     /// The relay stops; who has no outcome goes back.
     Stopped,
-    /// More is asked of TLS by now than the lane gives; nothing was done.
+    /// More is asked of TLS by now than the lane gives, or its sender is paused by now;
+    /// nothing was done.
     Misplaced,
 }
 
@@ -112,7 +114,9 @@ impl<'a> Attempt<'a> {
         let first = self.job.claim.recipients.first().map_or(0, |due| due.index);
         progress.attempts(self.job.claim.id, first);
         // The configuration set may have changed since the message came into the lane.
-        if Demand::of(&self.job.claim.message, self.set.as_deref()) > self.site.lane.demand {
+        let (message, set) = (&self.job.claim.message, self.set.as_deref());
+        let pause = SenderPause::of(&self.shared.accounts, message.account, message.origin.kind, set);
+        if pause.is_some() || Demand::of(message, set) > self.site.lane.demand {
             return Reach::Misplaced;
         }
         self.set_suppressed_aside();

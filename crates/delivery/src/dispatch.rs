@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::finding::Finding;
 use crate::holds::Holds;
 use crate::lane::{self, Demand, Lane};
+use crate::paused::SenderPause;
 use crate::route::Route;
 use crate::settle::Settling;
 use crate::shaping::Ended;
@@ -120,6 +121,8 @@ impl Dispatcher {
         let mut failed = std::pin::pin!(shared.spool.failed());
         let mut addresses = shared.sources.news();
         let mut pools = shared.accounts.pools().changes();
+        let mut tenants = shared.accounts.tenants().changes();
+        let mut sets = shared.accounts.configuration_sets().changes();
         // Kept while others have their say: what it has begun to read is not read again.
         let mut taking = Box::pin(take(&shared));
         loop {
@@ -134,6 +137,8 @@ impl Dispatcher {
                     ended = shared.governor.ended() => Step::Resume(ended),
                     Ok(()) = addresses.changed() => Step::Resource,
                     Ok(()) = pools.changed() => Step::Resource,
+                    Ok(()) = tenants.changed() => Step::Resource,
+                    Ok(()) = sets.changed() => Step::Resource,
                     () = self.holds.advance() => Step::Nothing,
                     jobs = taking.as_mut() => Step::Jobs(jobs),
                 }
@@ -273,7 +278,13 @@ impl Dispatcher {
             Ok(target) => target,
             Err(finding) => return self.refuse(vec![job], finding),
         };
-        let (source, wait) = match self.choose_source(target, set.as_deref(), &job) {
+        let message = &job.claim.message;
+        let pause = SenderPause::of(&self.shared.accounts, message.account, message.origin.kind, set.as_deref());
+        let choice = match pause {
+            Some(pause) => Choice::Wait { until: message.expires_at, why: pause.words() },
+            None => self.choose_source(target, set.as_deref(), &job),
+        };
+        let (source, wait) = match choice {
             Choice::Use { source, place } => {
                 job.place = place;
                 (source, None)
@@ -391,7 +402,7 @@ enum Step {
     Alarm(Vec<Arc<Site>>),
     /// Pauses have ended.
     Resume(Vec<Ended>),
-    /// There is news of the addresses to leave from.
+    /// There is news of the addresses to leave from, or of senders that were paused.
     Resource,
     Nothing,
     News(News),

@@ -31,6 +31,7 @@ mod known;
 mod lane;
 mod needs;
 mod open;
+mod paused;
 mod progress;
 mod ready;
 mod report;

@@ -5,6 +5,8 @@ use postrider_mail::{Domain, Stage};
 use postrider_spool::{MessageView, QueueKey};
 
 use crate::Delivery;
+use crate::lane;
+use crate::paused::SenderPause;
 use crate::route::Route;
 use crate::site::Asked;
 
@@ -15,6 +17,15 @@ use crate::site::Asked;
 pub enum Why {
     /// Its route is `hold:`.
     RouteHolds,
+    /// Its account or its configuration set is paused, and what is queued waits too.
+    SenderPaused {
+        /// Which one.
+        who: String,
+        /// Since when.
+        since: Timestamp,
+        /// What whoever paused it said; may be empty.
+        reason: String,
+    },
     /// The hosts of its domain are being looked up.
     LookingUp {
         /// Since when.
@@ -154,8 +165,15 @@ impl Delivery {
         let asked = Asked { queue: &queue, message: &view.message };
         let total = shared.config.load().settings.limits.connections;
         let sites = shared.sites.all();
-        let in_hand = sites.iter().find_map(|site| site.why_in_hand(&asked, total));
-        if let Some(why) = in_hand.or_else(|| sites.iter().find_map(|site| site.why_left(&asked))) {
+        if let Some(why) = sites.iter().find_map(|site| site.why_in_hand(&asked, total)) {
+            return why;
+        }
+        let set = lane::configuration_set(&shared.accounts, &view.message);
+        let kind = view.message.origin.kind;
+        if let Some(pause) = SenderPause::of(&shared.accounts, queue.account, kind, set.as_deref()) {
+            return pause.why();
+        }
+        if let Some(why) = sites.iter().find_map(|site| site.why_left(&asked)) {
             return why;
         }
         if let Some(since) = shared.seeking.lock().get(domain) {
