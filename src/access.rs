@@ -7,6 +7,7 @@ use std::path::Path;
 use std::pin::pin;
 
 use anyhow::{Context as _, Result, bail};
+use postrider_account::Actor;
 use postrider_base::Metrics;
 use postrider_control::{Client, Control, Error as ControlError, Operation, Response};
 use postrider_mail::AccountId;
@@ -35,13 +36,14 @@ pub(crate) enum Need {
 #[derive(Debug)]
 pub(crate) struct Access {
     account: AccountId,
+    max_request: usize,
     operator: Operator,
 }
 
 #[derive(Debug)]
 enum Operator {
     Daemon(Client),
-    Here(Control),
+    Here(Control, Actor),
 }
 
 impl Access {
@@ -53,6 +55,7 @@ impl Access {
     ) -> Result<()> {
         let (_, config) = config::find(file)?;
         let daemon = daemon_listens(&config.control.socket)?;
+        let asker = asker();
         if !daemon {
             let state_dir = &config.server.state_dir;
             match need {
@@ -62,12 +65,12 @@ impl Access {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(async {
-            if daemon { through_daemon(&config, command).await } else { here(&config, need, command).await }
+            if daemon { through_daemon(&config, command).await } else { here(&config, need, asker, command).await }
         })
     }
 
     /// Runs `command` on the files of a node whose daemon does not run.
-    pub(crate) fn offline(file: Option<&Path>, command: impl AsyncFnOnce(&Config) -> Result<()>) -> Result<()> {
+    pub(crate) fn offline(file: Option<&Path>, command: impl AsyncFnOnce(&Config, Actor) -> Result<()>) -> Result<()> {
         let (_, config) = config::find(file)?;
         if daemon_listens(&config.control.socket)? {
             bail!("the daemon is running, and this works on the files behind it: stop the daemon first");
@@ -76,14 +79,20 @@ impl Access {
         if !spool.is_dir() {
             bail!("there is no spool in {}", config.server.state_dir.display());
         }
+        let asker = asker();
         become_owner(&config.server.state_dir)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(command(&config))
+        runtime.block_on(command(&config, asker))
     }
 
     /// The account that a command is about.
     pub(crate) fn account(&self, named: Option<AccountId>) -> AccountId {
         named.unwrap_or(self.account)
+    }
+
+    /// The longest request that the node takes, in bytes.
+    pub(crate) fn max_request(&self) -> usize {
+        self.max_request
     }
 
     /// An operation with one item for an answer.
@@ -113,7 +122,7 @@ impl Access {
         };
         match &mut self.operator {
             Operator::Daemon(client) => client.run(&operation, &mut each).await?,
-            Operator::Here(control) => execute_here(control, operation, &mut each).await?,
+            Operator::Here(control, actor) => execute_here(control, actor, operation, &mut each).await?,
         }
         stopped.map_or(Ok(()), Err)
     }
@@ -121,11 +130,16 @@ impl Access {
 
 async fn through_daemon(config: &Config, command: impl AsyncFnOnce(&mut Access) -> Result<()>) -> Result<()> {
     let client = Client::connect(&config.control.socket).await?.ok_or(ControlError::NoDaemon)?;
-    let mut access = Access { account: config.server.account, operator: Operator::Daemon(client) };
+    let mut access = Access { account: config.server.account, max_request: config.control.max_request.as_usize(), operator: Operator::Daemon(client) };
     command(&mut access).await
 }
 
-async fn here(config: &Config, need: Need, command: impl AsyncFnOnce(&mut Access) -> Result<()>) -> Result<()> {
+async fn here(
+    config: &Config,
+    need: Need,
+    actor: Actor,
+    command: impl AsyncFnOnce(&mut Access) -> Result<()>,
+) -> Result<()> {
     let open = if need == Need::Accounts { Open::Accounts } else { Open::Everything };
     let rooms =
         Rooms::open(config, open, Metrics::new()).await.context("no daemon answers, and the state cannot be opened")?;
@@ -133,7 +147,7 @@ async fn here(config: &Config, need: Need, command: impl AsyncFnOnce(&mut Access
         queue.spool.recovered().await.context("no daemon answers, and the queue cannot be recovered")?;
     }
     let control = Control::new(rooms.control_deps(config, None));
-    let mut access = Access { account: config.server.account, operator: Operator::Here(control) };
+    let mut access = Access { account: config.server.account, max_request: config.control.max_request.as_usize(), operator: Operator::Here(control, actor) };
     let result = command(&mut access).await;
     drop(access);
     let closed = rooms.close(rooms::CLOSE_DEADLINE).await;
@@ -142,11 +156,12 @@ async fn here(config: &Config, need: Need, command: impl AsyncFnOnce(&mut Access
 
 async fn execute_here(
     control: &Control,
+    actor: &Actor,
     operation: Operation,
     each: &mut (dyn FnMut(Response) -> ControlFlow<()> + Send),
 ) -> Result<(), ControlError> {
     let (items, mut answer) = mpsc::channel(ANSWER_BACKLOG);
-    let mut execution = pin!(control.execute(operation, items));
+    let mut execution = pin!(control.execute(actor, operation, items));
     let mut result = None;
     loop {
         tokio::select! {
@@ -167,8 +182,14 @@ async fn execute_here(
     }
 }
 
+/// Who runs this command, before it becomes somebody else.
+pub(crate) fn asker() -> Actor {
+    let pid = rustix::process::getpid().as_raw_pid();
+    Actor::Command(postrider_control::user(rustix::process::getuid().as_raw(), Some(pid)))
+}
+
 /// Asked before there is a runtime, because the answer decides whether this process gives up root.
-fn daemon_listens(socket: &Path) -> Result<bool> {
+pub(crate) fn daemon_listens(socket: &Path) -> Result<bool> {
     match UnixStream::connect(socket) {
         Ok(_) => Ok(true),
         Err(error) => match error.kind() {
@@ -183,7 +204,7 @@ fn daemon_listens(socket: &Path) -> Result<bool> {
 ///
 /// Must run while the process has one thread: the system calls change the calling thread alone,
 /// and threads started later inherit from it.
-fn become_owner(state_dir: &Path) -> Result<()> {
+pub(crate) fn become_owner(state_dir: &Path) -> Result<()> {
     let Some(owner) = state::owner(state_dir) else { return Ok(()) };
     let own = rustix::process::geteuid();
     if owner.uid == own.as_raw() {

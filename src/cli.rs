@@ -1,27 +1,40 @@
 //! The command line.
 
+mod audit;
 mod auth;
+mod backup;
 mod dkim;
 mod dns;
 mod identities;
+mod policy;
 mod reputation;
 mod sending;
 mod shaping;
+mod state;
+mod suppression;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use postrider_account::RecipientOverflow;
 use postrider_base::{Network, Period};
-use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
+use postrider_mail::{AccountId, Domain, MessageId};
 
+pub(crate) use audit::AuditArgs;
 pub(crate) use auth::{AuthCheckArgs, AuthCommand, DmarcCommand, DmarcReportArgs};
+pub(crate) use backup::{BackupArgs, RestoreArgs};
 pub(crate) use dkim::DkimCommand;
 pub(crate) use dns::{DnsCommand, DnsPlanArgs, DoctorArgs, ExplainArgs};
 pub(crate) use identities::{IdentitiesCommand, Switch};
+pub(crate) use policy::{OwnerArgs, PolicyCommand, PolicyTestArgs};
 pub(crate) use reputation::{ReputationArgs, ReputationCommand, SenderPauseArgs};
-pub(crate) use sending::{ConfigurationSetsCommand, PoolsCommand, SetOptions, SourcesCommand, WarmUpArgs};
+pub(crate) use sending::{
+    ConfigurationSetsCommand, EventDestinationsCommand, OnOff, PoolsCommand, SetOptions, SourcesCommand,
+    SuppressionChoice, TargetArgs, WarmUpArgs,
+};
 pub(crate) use shaping::{PauseArgs, ResumeArgs, ShapingCommand};
+pub(crate) use suppression::{ExportFormat, ListArg, SuppressionCommand};
+pub(crate) use state::ApplyArgs;
 
 /// An SMTP relay with Amazon SES's semantics that a company runs itself.
 #[derive(Debug, Parser)]
@@ -42,7 +55,7 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "Exit codes:
   0   done
   1   it failed; one line on stderr says why
-  2   the command line is wrong; of the doctor: mail suffers
+  2   the command line is wrong; of the doctor: mail suffers; of apply --dry-run: there are differences
   3   the message, credential or address named does not exist
   4   no daemon runs, or its control socket is closed to this user
   78  the configuration is wrong";
@@ -85,18 +98,35 @@ pub(crate) enum Command {
     /// Say what would be used for mail of a sender, and why: identity, keys, addresses, return path
     #[command(after_help = dns::EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
-    /// The suppression list: addresses that get nothing
-    #[command(subcommand)]
+    /// Suppression lists: addresses that get nothing
+    #[command(subcommand, after_help = suppression::SUPPRESSION_EXAMPLES)]
     Suppression(SuppressionCommand),
     /// Named rules for the messages that choose them (X-SES-CONFIGURATION-SET)
     #[command(subcommand)]
     ConfigurationSets(ConfigurationSetsCommand),
+    /// Policies: who may send what, in the language of IAM
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Dedicated pools: addresses for the configuration sets that name the pool
     #[command(subcommand)]
     Pools(PoolsCommand),
     /// The addresses that mail leaves from, their warm-up, what became of their mail
     #[command(subcommand)]
     Sources(SourcesCommand),
+    /// Give a node what a file declares: accounts, sets, identities, pools, policies
+    #[command(after_help = state::APPLY_HELP)]
+    Apply(ApplyArgs),
+    /// Print what a node has, as `postrider apply` reads it
+    Export,
+    /// Who changed what, when and from where
+    #[command(after_help = audit::AUDIT_EXAMPLES)]
+    Audit(AuditArgs),
+    /// Copy the state of a node while it works: tables, keys, audit log
+    #[command(after_help = backup::BACKUP_HELP)]
+    Backup(BackupArgs),
+    /// Make a state directory from a backup; no daemon may run
+    #[command(after_help = backup::RESTORE_HELP)]
+    Restore(RestoreArgs),
     /// Addresses that are banned for guessing passwords
     #[command(subcommand)]
     Bans(BansCommand),
@@ -254,72 +284,6 @@ pub(crate) struct AccountArg {
     /// The account [default: the configuration's]
     #[arg(long)]
     pub(crate) account: Option<AccountId>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SuppressionCommand {
-    /// Put an address on the list
-    Put {
-        /// The address
-        address: EmailAddress,
-        /// Why: BOUNCE or COMPLAINT
-        #[arg(long, default_value = "BOUNCE")]
-        reason: SuppressionReason,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-    /// Show an address's entry
-    Get {
-        /// The address
-        address: EmailAddress,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-    /// List the addresses
-    List {
-        /// Only entries with this reason
-        #[arg(long)]
-        reason: Option<SuppressionReason>,
-        /// Only addresses that contain this text
-        #[arg(long = "match", value_name = "TEXT")]
-        matching: Option<String>,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-    /// Take an address off the list
-    Delete {
-        /// The address
-        address: EmailAddress,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-    /// Add the addresses of a file: CSV (address, reason), JSON lines, or what SES's
-    /// ListSuppressedDestinations prints
-    Import {
-        /// The file; - is stdin
-        file: PathBuf,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-    /// Print the list in a form that import reads
-    Export {
-        /// The form
-        #[arg(long, value_enum, default_value_t)]
-        format: ExportFormat,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// ADDRESS,REASON, one a line
-    #[default]
-    Csv,
-    /// One JSON object a line
-    Json,
-    /// One document, as SES's ListSuppressedDestinations prints it
-    Ses,
 }
 
 #[derive(Debug, Subcommand)]

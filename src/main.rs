@@ -23,6 +23,7 @@ use postrider_control::Error as ControlError;
 
 use crate::cli::{Cli, Command};
 use crate::command::doctor::Unwell;
+use crate::command::state::Differs;
 use crate::config::ConfigError;
 use crate::output::{Output, ReaderGone};
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<Differs>() => ExitCode::from(2),
         Err(error) if error.is::<Unwell>() => ExitCode::from(exit_code(&error)),
         Err(error) => {
             report(&error);
@@ -50,6 +52,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Config(command) => command::config::run(&command, cli.config.as_deref(), &mut out),
         Command::Auth(command) => command::auth::run(&command, cli.config.as_deref(), &mut out),
         Command::Dmarc(command) => command::dmarc::run(&command, &mut out),
+        Command::Restore(arguments) => command::backup::run_restore(&arguments, cli.config.as_deref(), &mut out),
         Command::Completions { shell } => command::help::completions(shell, &mut out),
         Command::Metrics => command::help::metrics(&mut out),
         Command::Man => command::help::man(&mut out),

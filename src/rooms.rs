@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use postrider_account::Accounts;
+use postrider_account::{Accounts, Audit};
 use postrider_base::{Clock, Dialer, Disk, Metrics, Random, RealDisk, Traces};
 use postrider_control::{About, Deps, ReloadRequest};
 use postrider_delivery::Delivery;
@@ -77,8 +77,11 @@ impl Rooms {
         let state = StateDir::open(&config.server.state_dir, config.server.node.0, &random)?;
         let mac_key = state.mac_key(&random)?;
         let store = open_store(Arc::clone(&disk), &state).await?;
-        let accounts =
-            Accounts::open(&store, &clock, &random, &config.account()).context("cannot read the account tables")?;
+        let settings = config.account();
+        let audit = Audit::open(Arc::clone(&disk), &state.room("audit"), &clock, &random, &settings)
+            .with_context(|| format!("cannot open the audit log in {}", state.room("audit").display()))?;
+        let accounts = Accounts::open(&store, &clock, &random, &settings).context("cannot read the account tables")?;
+        let accounts = accounts.with_audit(audit);
         let ring = dkim::key_ring(config, &state, Arc::clone(&disk), &accounts, &clock, &random);
         let queue = match open {
             Open::Accounts => None,
@@ -101,6 +104,7 @@ impl Rooms {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 hostname: config.server.hostname(),
                 region: config.server.region.clone(),
+                partition: config.server.partition.clone(),
                 node: config.server.node.0,
                 instance: self.state.node().instance.clone(),
                 state_dir: self.state.path().display().to_string(),
@@ -109,6 +113,7 @@ impl Rooms {
                 sources: config.delivery.sources.keys().cloned().collect(),
             },
             accounts: self.accounts.clone(),
+            store: self.store.clone(),
             ring: self.ring.clone(),
             delivery,
             events: self.queue.as_ref().map(|queue| queue.events.clone()),

@@ -13,13 +13,23 @@ use serde::{Deserialize, Serialize};
 /// The layout that this version reads and writes.
 const FORMAT: u32 = 1;
 
-const ROOMS: [&str; 4] = ["spool", "store", "journal", "keys"];
+const ROOMS: [&str; 5] = ["spool", "store", "journal", "keys", "audit"];
+
+/// Marks a directory that is being filled.
+const UNFINISHED: &str = "unfinished-restore";
 
 /// An exclusively locked state directory; the lock ends with this value or the process.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
     node: NodeFile,
+    _lock: File,
+}
+
+/// A state directory that is being filled. Until that is done no daemon takes it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
     _lock: File,
 }
 
@@ -72,6 +82,28 @@ impl StateDir {
         Ok(StateDir { path: path.to_owned(), node, _lock: lock })
     }
 
+    /// Takes a directory that has nothing yet, and makes it if need be.
+    pub(crate) fn claim(path: &Path) -> Result<Claim> {
+        let shown = path.display();
+        if !path.exists() {
+            make_private(path, true).with_context(|| format!("cannot make the state directory {shown}"))?;
+        }
+        let entries = fs::read_dir(path).with_context(|| format!("cannot list the state directory {shown}"))?;
+        for entry in entries {
+            let name = entry.with_context(|| format!("cannot list the state directory {shown}"))?.file_name();
+            if name == "lock" {
+                // Somebody may have it.
+                lock(path)?;
+            } else if name != "postrider.toml" {
+                let held = name.to_string_lossy();
+                bail!("the state directory {shown} holds {held}: what it has is not written over, empty it first");
+            }
+        }
+        let lock = lock(path)?;
+        write_private(&path.join(UNFINISHED), b"").with_context(|| format!("cannot write in {shown}"))?;
+        Ok(Claim { path: path.to_owned(), _lock: lock })
+    }
+
     /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -110,6 +142,16 @@ impl StateDir {
     }
 }
 
+impl Claim {
+    /// It has all that it should have: it may be opened.
+    pub(crate) fn done(self) -> Result<()> {
+        let file = self.path.join(UNFINISHED);
+        fs::remove_file(&file)
+            .and_then(|()| File::open(&self.path)?.sync_all())
+            .with_context(|| format!("cannot remove {}", file.display()))
+    }
+}
+
 /// Who owns the state directory, if it is there.
 pub(crate) fn owner(path: &Path) -> Option<Owner> {
     fs::metadata(path).ok().map(|metadata| Owner { uid: metadata.uid(), gid: metadata.gid() })
@@ -121,6 +163,9 @@ fn make_private(path: &Path, parents: bool) -> io::Result<()> {
 
 /// A directory with somebody else's files is not taken over.
 fn refuse_foreign(path: &Path) -> Result<()> {
+    if path.join(UNFINISHED).exists() {
+        bail!("a restore into {} was interrupted: empty the directory and restore again", path.display());
+    }
     if path.join("node.toml").exists() {
         return Ok(());
     }
@@ -281,6 +326,19 @@ mod tests {
         let path = dir.path().join("state");
         drop(StateDir::open(&path, 0x0200, &Random::seeded(1)).unwrap());
         assert!(refusal(&path).contains("belongs to node 0200"));
+    }
+
+    #[test]
+    fn a_directory_is_filled_once_and_not_opened_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let claim = StateDir::claim(&path).unwrap();
+        assert!(refusal(&path).contains("was interrupted"));
+        fs::create_dir(path.join("store")).unwrap();
+        claim.done().unwrap();
+        drop(open(&path).unwrap());
+        let error = StateDir::claim(&path).unwrap_err().to_string();
+        assert!(error.contains("is not written over"), "{error}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) async fn run(command: EventsCommand, access: &mut Access, out: &mut O
 }
 
 /// A time, or an age.
-fn moment(text: &str, now: Timestamp) -> Result<Timestamp> {
+pub(super) fn moment(text: &str, now: Timestamp) -> Result<Timestamp> {
     if let Some(time) = Timestamp::parse_rfc3339(text) {
         return Ok(time);
     }

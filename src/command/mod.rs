@@ -1,8 +1,11 @@
 //! The operator's commands: from arguments to operations, from answers to tables.
 
+mod audit;
 pub(crate) mod auth;
+pub(crate) mod backup;
 mod bans;
 pub(crate) mod config;
+mod configuration_set;
 mod credentials;
 mod dkim;
 pub(crate) mod dmarc;
@@ -14,12 +17,14 @@ pub(crate) mod help;
 mod identities;
 mod message;
 mod node;
+mod policy;
 mod queue;
 mod quota;
 mod reputation;
 mod sending;
 mod shaping;
 mod spool;
+pub(crate) mod state;
 mod sts;
 mod suppression;
 mod trace;
@@ -41,9 +46,13 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
     if let Command::Spool { command: Some(command) } = &command
         && let Some(command) = spool::offline(command)
     {
-        return Access::offline(config, async |config| command.run(config, out).await);
+        return Access::offline(config, async |config, asker| command.run(config, asker, out).await);
     }
     Access::with(config, need(&command), async |access| match command {
+        Command::Apply(arguments) => state::apply(arguments, access, out).await,
+        Command::Export => state::export(access, out).await,
+        Command::Audit(arguments) => audit::run(arguments, access, out).await,
+        Command::Backup(arguments) => backup::backup(arguments, access, out).await,
         Command::Bans(command) => bans::run(command, access, out).await,
         Command::ConfigurationSets(command) => sending::configuration_sets(command, access, out).await,
         Command::Credentials(command) => credentials::run(command, access, out).await,
@@ -52,6 +61,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Doctor(arguments) => doctor::run(arguments, access, out).await,
         Command::Explain(arguments) => doctor::explain(arguments, access, out).await,
         Command::Identities(command) => identities::run(command, access, out).await,
+        Command::Policy(command) => policy::run(command, access, out).await,
         Command::Pools(command) => sending::pools(command, access, out).await,
         Command::Sources(command) => sending::sources(command, access, out).await,
         Command::Suppression(command) => suppression::run(command, access, out).await,
@@ -77,12 +87,14 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 /// What must be opened when no daemon runs.
 fn need(command: &Command) -> Need {
     match command {
-        Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
+        Command::Apply(_) | Command::Export => Need::Accounts,
+        Command::Backup(arguments) => backup::need(arguments),
+        Command::Audit(_) | Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
         Command::ConfigurationSets(_) | Command::Dkim(_) | Command::Identities(_) | Command::Pools(_) => Need::Accounts,
-        Command::Dns(_) | Command::Explain(_) => Need::Accounts,
+        Command::Policy(_) => Need::Accounts,
+        Command::Dns(_) | Command::Explain(_) | Command::Quota { .. } | Command::Reputation(_) => Need::Accounts,
         Command::Doctor(arguments) if !doctor::is_about_message(arguments) => Need::Accounts,
         Command::Sources(_) | Command::Shaping(_) | Command::Pause(_) | Command::Resume(_) => Need::Daemon,
-        Command::Quota { .. } | Command::Reputation(_) => Need::Accounts,
         Command::Reload | Command::Sites | Command::Sts(_) | Command::Trace(_) => Need::Daemon,
         Command::Queue(QueueCommand::Sites { .. }) => Need::Daemon,
         Command::Events(crate::cli::EventsCommand::Tail) => Need::Daemon,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use postrider_account::{Actor, AuditEntry};
 use postrider_base::{Disk, Metrics, Random, RealDisk};
 use postrider_spool::{Check, ExportOptions, Exported, Imported, IndexCheck, LogCheck, Selector, check};
 use serde::Serialize;
@@ -44,12 +45,18 @@ pub(super) fn offline(command: &SpoolCommand) -> Option<Offline<'_>> {
 }
 
 impl Offline<'_> {
-    pub(super) async fn run(self, config: &Config, out: &mut Output) -> Result<()> {
+    pub(super) async fn run(self, config: &Config, asker: Actor, out: &mut Output) -> Result<()> {
+        let entry = |name: &str, file: &Path| {
+            AuditEntry::new(asker.clone(), name, serde_json::json!({ "file": file.display().to_string() }))
+        };
         match self {
-            Self::Check { repair } => verify(config, repair, out).await,
-            Self::Export { file, selector, keep } => export(config, file, selector, keep, out).await,
-            Self::FinishExport { file } => finish_export(config, file, out).await,
-            Self::Import { file } => import(config, file, out).await,
+            Self::Check { repair: true } => verify(config, Some(entry("SpoolRepair", Path::new(""))), out).await,
+            Self::Check { repair: false } => verify(config, None, out).await,
+            Self::Export { file, selector, keep } => {
+                export(config, entry("SpoolExport", file), file, selector, keep, out).await
+            }
+            Self::FinishExport { file } => finish_export(config, entry("SpoolExport", file), file, out).await,
+            Self::Import { file } => import(config, entry("SpoolImport", file), file, out).await,
         }
     }
 }
@@ -65,15 +72,15 @@ struct CheckReport<'a> {
     found: &'a Check,
 }
 
-async fn verify(config: &Config, repair: bool, out: &mut Output) -> Result<()> {
+async fn verify(config: &Config, repair: Option<AuditEntry>, out: &mut Output) -> Result<()> {
     let mut found = look(config).await?;
     let mut before = None;
-    if repair {
+    if let Some(entry) = repair {
         if !out.json() {
             show(&found, out)?;
             out.line("\nAfter the repair:\n")?;
         }
-        mend(config, &found).await?;
+        mend(config, entry, &found).await?;
         before = Some(std::mem::replace(&mut found, look(config).await?));
     }
     let sound = found.is_sound();
@@ -97,12 +104,12 @@ async fn look(config: &Config) -> Result<Check> {
 }
 
 /// Opening salvages what is damaged of the log, and makes an index that is not there.
-async fn mend(config: &Config, found: &Check) -> Result<()> {
+async fn mend(config: &Config, entry: AuditEntry, found: &Check) -> Result<()> {
     let index = config.server.state_dir.join("spool/index");
     if index.exists() {
         std::fs::remove_dir_all(&index).with_context(|| format!("cannot remove {}", index.display()))?;
     }
-    with_queue(config, async |queue, _| {
+    with_queue(config, entry, async |queue, _| {
         for id in &found.damaged {
             // It may have ended together with what was lost.
             match queue.spool.hold(&Selector::Message(*id)).await {
@@ -115,14 +122,16 @@ async fn mend(config: &Config, found: &Check) -> Result<()> {
     .await
 }
 
-/// Opens all rooms, of which the queue is wanted.
-async fn with_queue<T>(config: &Config, work: impl AsyncFnOnce(&Queue, &str) -> Result<T>) -> Result<T> {
+/// Opens all rooms, of which the queue is wanted; what is done to it is recorded before.
+async fn with_queue<T>(config: &Config, entry: AuditEntry, work: impl AsyncFnOnce(&Queue, &str) -> Result<T>) -> Result<T> {
     let rooms = Rooms::open(config, Open::Everything, Metrics::new()).await?;
     let queue = rooms.queue.clone().context("the queue was not opened")?;
-    let done = match queue.spool.recovered().await {
-        Ok(_) => work(&queue, &rooms.state.node().instance).await,
-        Err(error) => Err(anyhow::Error::new(error).context("the queue cannot be recovered")),
+    let done = async {
+        queue.spool.recovered().await.context("the queue cannot be recovered")?;
+        drop(rooms.accounts.audit().begin(vec![entry]).await?);
+        work(&queue, &rooms.state.node().instance).await
     };
+    let done = done.await;
     drop(queue);
     let closed = rooms.close(rooms::CLOSE_DEADLINE).await;
     done.and_then(|done| closed.map(|()| done))
@@ -205,9 +214,16 @@ fn real_disk() -> Arc<dyn Disk> {
     Arc::new(RealDisk)
 }
 
-async fn export(config: &Config, file: &Path, selector: Selector, keep: bool, out: &mut Output) -> Result<()> {
+async fn export(
+    config: &Config,
+    entry: AuditEntry,
+    file: &Path,
+    selector: Selector,
+    keep: bool,
+    out: &mut Output,
+) -> Result<()> {
     let path = file.to_owned();
-    let exported = with_queue(config, async |queue, instance| {
+    let exported = with_queue(config, entry, async |queue, instance| {
         let options = ExportOptions { disk: real_disk(), path, selector, from: instance.to_owned(), keep };
         Ok(queue.spool.export(options).await?)
     })
@@ -216,8 +232,8 @@ async fn export(config: &Config, file: &Path, selector: Selector, keep: bool, ou
     show_exported(&exported, file, keep, out)
 }
 
-async fn finish_export(config: &Config, file: &Path, out: &mut Output) -> Result<()> {
-    let exported = with_queue(config, async |queue, _| Ok(queue.spool.finish_export(real_disk(), file).await?)).await;
+async fn finish_export(config: &Config, entry: AuditEntry, file: &Path, out: &mut Output) -> Result<()> {
+    let exported = with_queue(config, entry, async |queue, _| Ok(queue.spool.finish_export(real_disk(), file).await?)).await;
     show_exported(&exported.context("cannot go on with the export")?, file, false, out)
 }
 
@@ -240,8 +256,8 @@ fn show_exported(exported: &Exported, file: &Path, keep: bool, out: &mut Output)
     Ok(())
 }
 
-async fn import(config: &Config, file: &Path, out: &mut Output) -> Result<()> {
-    let imported = with_queue(config, async |queue, _| Ok(queue.spool.import(real_disk(), file).await?)).await;
+async fn import(config: &Config, entry: AuditEntry, file: &Path, out: &mut Output) -> Result<()> {
+    let imported = with_queue(config, entry, async |queue, _| Ok(queue.spool.import(real_disk(), file).await?)).await;
     let imported = imported.context("cannot import")?;
     if out.json() {
         return out.json_document(&imported);

@@ -28,6 +28,17 @@ impl ConfigError {
     pub(crate) fn about(file: &Path, message: String) -> ConfigError {
         ConfigError { file: file.to_owned(), place: None, message }
     }
+
+    /// What is wrong with a key of a file, which the path leads to, or as far as it leads.
+    pub(crate) fn at_key(file: &Path, text: &str, path: &str, message: String) -> ConfigError {
+        ConfigError { file: file.to_owned(), place: locate(text, path).map(|span| place(text, &span)), message }
+    }
+
+    /// What a text has that can not be read as what it should be.
+    pub(crate) fn of_toml(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+        let place = error.span().map(|span| place(text, &span));
+        ConfigError { file: file.to_owned(), place, message: one_line(error.message()) }
+    }
 }
 
 impl std::error::Error for ConfigError {}
@@ -51,15 +62,10 @@ pub(crate) fn load(file: &Path) -> Result<Config, ConfigError> {
 
 /// Reads and checks a configuration that was read from `file`.
 pub(crate) fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
-    let config: Config = toml::from_str(text).map_err(|error| ConfigError {
-        file: file.to_owned(),
-        place: error.span().map(|span| place(text, &span)),
-        message: one_line(error.message()),
-    })?;
-    config.validate().map_err(|message| ConfigError {
-        file: file.to_owned(),
-        place: locate(text, key_of(&message)).map(|span| place(text, &span)),
-        message,
+    let config: Config = toml::from_str(text).map_err(|error| ConfigError::of_toml(file, text, &error))?;
+    config.validate().map_err(|message| {
+        let path = key_of(&message).to_owned();
+        ConfigError::at_key(file, text, &path, message)
     })?;
     Ok(config)
 }

@@ -3,18 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use postrider_account::Accounts;
+use postrider_account::{Accounts, Actor, Realm};
 use postrider_base::{Timestamp, TraceFilter, Traces};
 use postrider_delivery::Delivery;
 use postrider_dns::Validation;
 use postrider_events::Events;
 use postrider_spool::Spool;
+use postrider_store::Store;
 use postrider_submission::KeyRing;
 use postrider_upkeep::Upkeep;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, bans, credentials,
+    Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, audit, backup, bans, credentials,
     dns_plan, events, explain, message, queue, quota, sending, sts, suppression, trace, why,
 };
 
@@ -27,6 +28,8 @@ pub struct Deps {
     pub about: About,
     /// Credentials and suppression lists.
     pub accounts: Accounts,
+    /// Where all of that is kept.
+    pub store: Store,
     /// The keys that sign.
     pub ring: KeyRing,
     /// The running delivery; none in a command.
@@ -54,6 +57,8 @@ pub struct About {
     pub hostname: String,
     /// The region that credentials are derived for.
     pub region: String,
+    /// The partition in ARNs.
+    pub partition: String,
     /// The node's number.
     pub node: u16,
     /// The random id that was made with the state directory.
@@ -74,6 +79,14 @@ pub struct Control {
     deps: Arc<Deps>,
 }
 
+impl About {
+    /// Where ARNs are.
+    #[must_use]
+    pub fn realm(&self) -> Realm {
+        Realm { partition: self.partition.clone(), region: self.region.clone() }
+    }
+}
+
 impl Control {
     /// Operations on these rooms.
     #[must_use]
@@ -81,19 +94,40 @@ impl Control {
         Control { deps: Arc::new(deps) }
     }
 
-    /// Does what was asked and sends the answer's items to `answer`; the channel closes at the
-    /// end. When nobody receives any more, a stream of items stops and the operation ends well.
+    /// Does what `actor` asks for and sends the answer's items to `answer`; the channel closes
+    /// at the end. When nobody receives any more, a stream of items stops and the operation
+    /// ends well. A change is in the audit log before it is made.
     ///
     /// # Errors
     ///
     /// Why it was not done; items of a stream may have been sent before.
-    pub async fn execute(&self, operation: Operation, answer: mpsc::Sender<Response>) -> Result<(), Error> {
+    pub async fn execute(
+        &self,
+        actor: &Actor,
+        operation: Operation,
+        answer: mpsc::Sender<Response>,
+    ) -> Result<(), Error> {
+        let Some(entry) = audit::entry(&self.deps, actor, &operation) else {
+            return self.perform(actor, operation, answer).await;
+        };
+        let log = self.deps.accounts.audit();
+        let audited = log.begin(vec![entry]).await?;
+        let done = self.perform(actor, operation, answer).await;
+        if let Err(error) = &done {
+            log.failed(audited, error.kind().as_str(), &error.to_string()).await;
+        }
+        done
+    }
+
+    async fn perform(&self, actor: &Actor, operation: Operation, answer: mpsc::Sender<Response>) -> Result<(), Error> {
         let deps = &*self.deps;
         let response = match operation {
+            Operation::Audit(filter) => return audit::list(deps, filter, &answer).await,
+            Operation::Backup(request) => return backup::execute(deps, actor, request, &answer).await,
             Operation::Bans(operation) => bans::execute(deps.accounts.guard(), operation).await?,
             Operation::ConfigurationSets(operation) => operation.execute(deps.accounts.configuration_sets()).await?,
             Operation::Credentials(operation) => {
-                credentials::execute(deps.accounts.credentials(), &deps.about.region, operation).await?
+                credentials::execute(&deps.accounts, &deps.about.region, operation).await?
             }
             Operation::Dkim(operation) => operation.execute(deps).await?,
             Operation::DnsPlan(request) => dns_plan::execute(deps, request).await?,
@@ -104,7 +138,8 @@ impl Control {
             Operation::Message { id } => {
                 Response::Message(Box::new(message::life(self.events()?, self.spool()?, id).await?))
             }
-            Operation::Pools(operation) => operation.execute(deps.accounts.pools(), &self.sources()).await?,
+            Operation::Policies(operation) => operation.execute(deps).await?,
+            Operation::Pools(operation) => operation.execute(deps.accounts.pools(), &deps.sources()).await?,
             Operation::Queue(QueueOperation::Why { id }) => {
                 let (delivery, events) = (deps.delivery.as_ref(), deps.events.as_ref());
                 let rooms = why::Rooms { spool: self.spool()?, events, delivery };
@@ -129,6 +164,7 @@ impl Control {
                 queue::compact(self.spool()?).await?
             }
             Operation::SpoolStat => Response::SpoolStat(self.spool_stat()?),
+            Operation::State(operation) => return operation.execute(deps, actor, &answer).await,
             Operation::Status => Response::Status(Box::new(self.status()?)),
             Operation::Sts(operation) => sts::execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?, operation)?,
             Operation::Suppression(operation) => {
@@ -153,14 +189,6 @@ impl Control {
     fn warnings(&self) -> Vec<String> {
         let pools = self.deps.accounts.pools();
         self.deps.delivery.as_ref().map_or_else(Vec::new, |delivery| sending::warnings(delivery, pools))
-    }
-
-    /// Names of the sources; a daemon may have read its configuration again.
-    fn sources(&self) -> Vec<String> {
-        match &self.deps.delivery {
-            Some(delivery) => delivery.sources().into_iter().map(|source| source.name).collect(),
-            None => self.deps.about.sources.clone(),
-        }
     }
 
     fn events(&self) -> Result<&Events, Error> {
@@ -207,6 +235,16 @@ fn dnssec_words(validation: &Validation) -> String {
         Validation::Works => "validated".to_owned(),
         Validation::Broken { reason } => format!("not validated, DANE is off: {reason}"),
         _ => "off".to_owned(),
+    }
+}
+
+impl Deps {
+    /// Names of the sources; a daemon may have read its configuration again.
+    pub(crate) fn sources(&self) -> Vec<String> {
+        match &self.delivery {
+            Some(delivery) => delivery.sources().into_iter().map(|source| source.name).collect(),
+            None => self.about.sources.clone(),
+        }
     }
 }
 

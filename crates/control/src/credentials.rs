@@ -1,18 +1,19 @@
 //! Operations on SMTP credentials.
 
-use postrider_account::{Credential, Credentials, Error as AccountError, ImportedSecret, NewCredential as Wanted};
+use postrider_account::{Accounts, Credential, Error as AccountError, ImportedSecret, NewCredential as Wanted, PolicyOwner};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{CredentialOperation, CredentialView, Error, NewCredential, Response, Secret};
 
 pub(crate) async fn execute(
-    credentials: &Credentials,
+    accounts: &Accounts,
     region: &str,
     operation: CredentialOperation,
 ) -> Result<Response, Error> {
+    let credentials = accounts.credentials();
     match operation {
         CredentialOperation::Create { account, label, recipient_overflow } => {
-            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow };
+            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow, sandbox: false };
             let issued = credentials.create(wanted).await?;
             Ok(Response::Credential(NewCredential {
                 user_name: issued.credential.user_name,
@@ -23,6 +24,7 @@ pub(crate) async fn execute(
         }
         CredentialOperation::Delete { user_name } => {
             credentials.delete(&user_name).await?;
+            accounts.policies().forget(&PolicyOwner::Credential(user_name)).await?;
             Ok(Response::Changed { count: 1 })
         }
         CredentialOperation::Disable { user_name } => {
@@ -35,7 +37,7 @@ pub(crate) async fn execute(
         }
         CredentialOperation::Import { account, label, user_name, secret, recipient_overflow } => {
             let secret = ImportedSecret::parse(&SecretString::from(secret.expose().to_owned()))?;
-            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow };
+            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow, sandbox: false };
             let credential = credentials.import(&user_name, secret, wanted).await?;
             Ok(Response::Credential(NewCredential {
                 user_name: credential.user_name,
@@ -65,7 +67,7 @@ impl From<AccountError> for Error {
         let text = error.to_string();
         match error {
             AccountError::NoSuchUser(_) | AccountError::NotFound { .. } => Error::NotFound(text),
-            AccountError::Store(_) => Error::Failed(text),
+            AccountError::Audit { .. } | AccountError::Store(_) => Error::Failed(text),
             _ => Error::Invalid(text),
         }
     }

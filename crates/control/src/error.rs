@@ -64,6 +64,17 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// In one word, as the audit log has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Failed => "Failed",
+            ErrorKind::Invalid => "Invalid",
+            ErrorKind::NoDaemon => "NoDaemon",
+            ErrorKind::NotFound => "NotFound",
+        }
+    }
+
     /// The error again, on the asking side.
     #[must_use]
     pub fn with(self, message: String) -> Error {

@@ -1,7 +1,7 @@
 //! Operations on identities.
 
 use postrider_account::{
-    Accounts, DkimKey, Identity, IdentityName, KeyOrigin, KeyState, MailFrom, MailFromFailure, Verification,
+    Accounts, DkimKey, Identity, IdentityName, KeyOrigin, KeyState, MailFrom, MailFromFailure, PolicyOwner, Verification,
 };
 use postrider_base::Timestamp;
 use postrider_mail::{AccountId, DkimAlgorithm, Domain};
@@ -109,6 +109,7 @@ impl IdentityOperation {
             }
             Self::Delete { account, name } => {
                 identities.delete(account, &name).await?;
+                deps.accounts.policies().forget(&PolicyOwner::Identity(account, name)).await?;
                 return Ok(Response::Changed { count: 1 });
             }
             Self::Create { account, name, trusted, configuration_set } => {
@@ -170,11 +171,17 @@ fn show(deps: &Deps, account: AccountId, name: &IdentityName) -> Result<Response
     Ok(Response::Identities(vec![row]))
 }
 
-/// Keys first: without them nothing could be published.
 async fn create(deps: &Deps, identity: Identity) -> Result<(), Error> {
     let (account, name) = (identity.account, identity.name.clone());
     deps.accounts.identities().create(identity).await?;
-    let IdentityName::Domain(domain) = &name else { return Ok(()) };
+    if let IdentityName::Domain(domain) = &name {
+        make_keys(deps, account, domain).await;
+    }
+    Ok(())
+}
+
+/// The keys of a new domain identity: without them nothing could be published.
+pub(crate) async fn make_keys(deps: &Deps, account: AccountId, domain: &Domain) {
     let has_keys = !deps.ring.table().of_domain(account, domain).is_empty();
     // Nobody has looked at keys that were kept without an identity.
     let keys = match has_keys {
@@ -185,11 +192,10 @@ async fn create(deps: &Deps, identity: Identity) -> Result<(), Error> {
     if let Err(error) = keys {
         tracing::warn!(%error, "{domain} has no DKIM keys");
     }
-    Ok(())
 }
 
 /// A domain that stays keeps what is known of it.
-fn set_mail_from(identity: &mut Identity, domain: Option<Domain>, on_failure: MailFromFailure, now: Timestamp) {
+pub(crate) fn set_mail_from(identity: &mut Identity, domain: Option<Domain>, on_failure: MailFromFailure, now: Timestamp) {
     match (&mut identity.mail_from, domain) {
         (Some(known), Some(domain)) if known.domain == domain => known.on_failure = on_failure,
         (mail_from, domain) => *mail_from = domain.map(|domain| MailFrom::pending(domain, on_failure, now)),

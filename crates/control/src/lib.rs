@@ -5,6 +5,9 @@
 //! On the socket each request is one line of JSON and its answer is any number of lines; see
 //! [`Socket`] and [`Client`].
 
+mod apply;
+mod audit;
+mod backup;
 mod bans;
 mod client;
 mod control;
@@ -19,6 +22,7 @@ mod identities;
 mod message;
 mod moment;
 mod operation;
+mod policies;
 mod queue;
 mod quota;
 mod reputation;
@@ -36,6 +40,12 @@ mod why;
 mod wire;
 mod world;
 
+pub use apply::{
+    APPLY_BATCH, Declared, DeclaredAccount, DeclaredConfigurationSet, DeclaredCredential, DeclaredIdentity, DeclaredKey,
+    DeclaredKind, DeclaredPolicy, DeclaredPool, DeclaredState, StateChange, StateOperation,
+};
+pub use audit::user;
+pub use backup::{Archive, ArchiveWriter, BackupItem, BackupRequest, FileSum, Manifest, Restored, restore};
 pub use client::Client;
 pub use control::{About, Control, Deps, ReloadRequest};
 pub use dkim::{DkimKeyView, DkimOperation};
@@ -46,8 +56,9 @@ pub use explain::{ExplainRequest, ExplainedRow};
 pub use identities::{DkimAttributes, IdentityOperation, IdentityRow, MailFromAttributes};
 pub use operation::{
     BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,
-    StsOperation, SuppressionOperation,
+    StsOperation,
 };
+pub use policies::{PolicyOperation, PolicyRow, PolicyTest, PolicyTestRequest, PolicyTestRow, PolicyWords};
 pub use quota::QuotaView;
 pub use reputation::{ReputationOperation, ReputationRow};
 pub use response::{
@@ -62,5 +73,6 @@ pub use shaping::{
 };
 pub use site::{RefusalRow, SiteRow};
 pub use socket::Socket;
+pub use suppression::{GlobalSuppressionOperation, SuppressionOperation};
 pub use why::{MessageWhy, RecipientWhy};
 pub use world::World;

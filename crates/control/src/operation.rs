@@ -1,18 +1,19 @@
 //! What an operator can ask for.
 
-use postrider_account::{Filter, ImportEntry, RecipientOverflow};
+use postrider_account::{AuditFilter, RecipientOverflow};
 use postrider_base::{Network, Timestamp};
-use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SuppressionReason};
+use postrider_mail::{AccountId, Domain, MessageId};
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation, ExplainRequest, IdentityOperation,
-    PoolOperation, ReputationOperation, Secret, ShapingOperation, SourceOperation,
+    BackupRequest, ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation, ExplainRequest, IdentityOperation,
+    PolicyOperation, PoolOperation, ReputationOperation, Secret, ShapingOperation, SourceOperation, SuppressionOperation, StateOperation,
 };
 
-/// Most entries that one [`SuppressionOperation::Import`] may carry; a longer list is sent in
-/// several operations, so that its sender sees the progress and no request is unbounded.
+/// Most entries that one [`SuppressionOperation::Import`] or [`SuppressionOperation::Remove`] may
+/// carry; a longer list is sent in several operations, so that its sender sees the progress and no
+/// request is unbounded.
 pub const IMPORT_BATCH: usize = 1_000;
 
 /// Most waiting messages that one [`QueueOperation::List`] answers.
@@ -22,6 +23,10 @@ pub const LIST_LIMIT: usize = 100_000;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
+    /// What the audit log says.
+    Audit(AuditFilter),
+    /// A copy of the node's state.
+    Backup(BackupRequest),
     /// Addresses that are banned for guessing passwords.
     Bans(BanOperation),
     /// Named rules for the messages that choose them.
@@ -45,6 +50,8 @@ pub enum Operation {
         /// The id that the final `250 Ok` of the message named.
         id: MessageId,
     },
+    /// Who may send what.
+    Policies(PolicyOperation),
     /// Which sources serve which configuration sets.
     Pools(PoolOperation),
     /// The messages that are waiting.
@@ -68,11 +75,13 @@ pub enum Operation {
     SpoolCompact,
     /// Figures of the durable queue: sizes, segments, syncs.
     SpoolStat,
+    /// State as a file declares it.
+    State(StateOperation),
     /// What this node is and how it fares.
     Status,
     /// Policies of recipient domains (MTA-STS).
     Sts(StsOperation),
-    /// The account's suppression list.
+    /// The suppression lists of the accounts, and the one they share.
     Suppression(SuppressionOperation),
     /// What is said in the sessions of clients, as it happens, without secrets and content;
     /// sessions that match all that is given.
@@ -90,7 +99,9 @@ impl Operation {
     pub fn needs_spool(&self) -> bool {
         !matches!(
             self,
-            Operation::Bans(_)
+            Operation::Audit(_)
+                | Operation::Backup(BackupRequest { journal: false })
+                | Operation::Bans(_)
                 | Operation::ConfigurationSets(_)
                 | Operation::Credentials(_)
                 | Operation::Dkim(_)
@@ -98,9 +109,11 @@ impl Operation {
                 | Operation::Doctor(DoctorOperation::Domain { .. } | DoctorOperation::Host { .. })
                 | Operation::Explain(_)
                 | Operation::Identities(_)
+                | Operation::Policies(_)
                 | Operation::Pools(_)
                 | Operation::Quota { .. }
                 | Operation::Reputation(_)
+                | Operation::State(_)
                 | Operation::Suppression(_)
         )
     }
@@ -116,6 +129,8 @@ impl Operation {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Operation::Audit(_) => "audit",
+            Operation::Backup(_) => "backup",
             Operation::Bans(BanOperation::Clear { .. }) => "bans-clear",
             Operation::Bans(BanOperation::List) => "bans-list",
             Operation::ConfigurationSets(operation) => operation.name(),
@@ -128,6 +143,7 @@ impl Operation {
             Operation::Explain(_) => "explain",
             Operation::Identities(operation) => operation.name(),
             Operation::Message { .. } => "message",
+            Operation::Policies(operation) => operation.name(),
             Operation::Pools(operation) => operation.name(),
             Operation::Queue(operation) => operation.name(),
             Operation::Quota { .. } => "quota",
@@ -138,6 +154,7 @@ impl Operation {
             Operation::Sources(operation) => operation.name(),
             Operation::SpoolCompact => "spool-compact",
             Operation::SpoolStat => "spool-stat",
+            Operation::State(operation) => operation.name(),
             Operation::Status => "status",
             Operation::Sts(StsOperation::Show { .. }) => "sts-show",
             Operation::Suppression(operation) => operation.name(),
@@ -226,61 +243,6 @@ pub enum StsOperation {
         /// The domain.
         domain: Domain,
     },
-}
-
-/// Actions on the account's suppression list.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SuppressionOperation {
-    /// Takes an address off the list.
-    Delete {
-        /// Whose list.
-        account: AccountId,
-        /// The address; compared without regard to case.
-        address: EmailAddress,
-    },
-    /// One address's entry.
-    Get {
-        /// Whose list.
-        account: AccountId,
-        /// The address; compared without regard to case.
-        address: EmailAddress,
-    },
-    /// Adds up to [`IMPORT_BATCH`] entries at once; those that the list has as new stay.
-    Import {
-        /// Whose list.
-        account: AccountId,
-        /// The entries.
-        entries: Vec<ImportEntry>,
-    },
-    /// The entries that the filter lets through, in the order of the addresses, in pages.
-    List {
-        /// Whose list.
-        account: AccountId,
-        /// Which entries.
-        filter: Filter,
-    },
-    /// Puts an address on the list, or replaces its entry.
-    Put {
-        /// Whose list.
-        account: AccountId,
-        /// The address.
-        address: EmailAddress,
-        /// Why nothing may be sent to it.
-        reason: SuppressionReason,
-    },
-}
-
-impl SuppressionOperation {
-    fn name(&self) -> &'static str {
-        match self {
-            SuppressionOperation::Delete { .. } => "suppression-delete",
-            SuppressionOperation::Get { .. } => "suppression-get",
-            SuppressionOperation::Import { .. } => "suppression-import",
-            SuppressionOperation::List { .. } => "suppression-list",
-            SuppressionOperation::Put { .. } => "suppression-put",
-        }
-    }
 }
 
 /// Actions on the messages that are waiting.

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use postrider_account::{ConfigurationSet, Pool, RecipientOverflow, Suppressed};
+use postrider_account::{AuditRecord, ConfigurationSet, GloballySuppressed, Pool, RecipientOverflow, Suppressed};
 use postrider_base::{Network, Timestamp};
 use postrider_mail::{AccountId, HostRecord, MessageId};
 use postrider_mailauth::records::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, QuotaView, ReputationRow, Secret, ShapingRow, SiteRow, SourceRow,
-    moment,
+    BackupItem, Declared, DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, PolicyRow, PolicyTest, QuotaView, ReputationRow, Secret, ShapingRow, SiteRow, SourceRow,
+    moment, secret,
 };
 
 /// One item of an answer; most operations answer one, a stream answers many.
@@ -22,6 +22,10 @@ pub enum Response {
         /// The pool that it has left for that.
         left: Option<String>,
     },
+    /// A page of the audit log, the oldest first.
+    AuditRecords(Vec<AuditRecord>),
+    /// The next part of a copy of the state.
+    Backup(BackupItem),
     /// The bans in effect, by address.
     Bans(Vec<BanView>),
     /// How many things an action changed.
@@ -42,6 +46,8 @@ pub enum Response {
     Credential(NewCredential),
     /// The credentials of the node.
     Credentials(Vec<CredentialView>),
+    /// A page of what can be declared, in the order in which it can be made.
+    Declared(Vec<Declared>),
     /// DKIM keys, by domain and selector.
     DkimKeys(Vec<DkimKeyView>),
     /// Identities, in the order of their names.
@@ -54,6 +60,8 @@ pub enum Response {
     Examined(Box<Examination>),
     /// What would be used for mail of a sender.
     Explained(Vec<ExplainedRow>),
+    /// A page of the global suppression list, in the order of the addresses.
+    GloballySuppressed(Vec<GloballySuppressed>),
     /// Whether what was selected is now held.
     Held {
         /// Held or released.
@@ -61,8 +69,19 @@ pub enum Response {
     },
     /// The life of a message.
     Message(Box<MessageLife>),
+    /// None of a batch of changes was made.
+    NotApplied {
+        /// The place in the batch of the one that is refused.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
     /// The policy of a recipient domain.
     Policy(PolicyView),
+    /// Policies of a credential or identity, by name.
+    Policies(Vec<PolicyRow>),
+    /// What the policies say about a message.
+    PolicyTest(Box<PolicyTest>),
     /// Dedicated pools, by name.
     Pools(Vec<Pool>),
     /// One waiting message.
@@ -138,10 +157,10 @@ pub struct NewCredential {
     /// The user name that clients give to AUTH.
     pub user_name: String,
     /// The SMTP password that clients give to AUTH, when the secret was made here.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "secret::shown")]
     pub smtp_password: Option<Secret>,
     /// The secret access key, when it was made here.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "secret::shown")]
     pub secret_access_key: Option<Secret>,
     /// The account that sends with it.
     pub account: AccountId,

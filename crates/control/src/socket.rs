@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use postrider_account::Actor;
 use postrider_base::Scope;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -13,6 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{info, warn};
 
+use crate::audit::user;
 use crate::wire::{Frame, encode, read_line};
 use crate::{Control, Error, Operation, Response, Settings};
 
@@ -105,10 +107,14 @@ struct Session {
 
 impl Session {
     async fn run(self, stream: UnixStream, scope: Scope) {
-        let peer = stream.peer_cred();
+        let peer = match stream.peer_cred() {
+            Ok(peer) => peer,
+            Err(error) => return warn!(%error, "the control socket does not say who asks: not answered"),
+        };
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
-        let uid = peer.map_or_else(|_| "unknown".to_owned(), |peer| peer.uid().to_string());
+        let uid = peer.uid();
+        let actor = Actor::Peer(user(uid, peer.pid()));
         loop {
             let line = tokio::select! {
                 () = scope.cancelled() => return,
@@ -134,7 +140,7 @@ impl Session {
                     info!(uid, operation = operation.name(), "control");
                     tokio::select! {
                         () = scope.cancelled() => return,
-                        answered = self.answer(operation, &mut reader, &mut writer) => answered,
+                        answered = self.answer(&actor, operation, &mut reader, &mut writer) => answered,
                     }
                 }
             };
@@ -147,12 +153,13 @@ impl Session {
     /// Streams the answer; an asker who hangs up stops the operation.
     async fn answer(
         &self,
+        actor: &Actor,
         operation: Operation,
         reader: &mut BufReader<OwnedReadHalf>,
         writer: &mut OwnedWriteHalf,
     ) -> io::Result<()> {
         let (items, mut answer) = mpsc::channel::<Response>(ANSWER_BACKLOG);
-        let mut execution = std::pin::pin!(self.control.execute(operation, items));
+        let mut execution = std::pin::pin!(self.control.execute(actor, operation, items));
         let mut result = None;
         let mut asker_waits = true;
         loop {
