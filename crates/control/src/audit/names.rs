@@ -25,9 +25,13 @@ const LOOKING: [&str; 9] =
     ["audit", "backup-read", "doctor", "explain", "message", "sites", "status", "trace", "state-read"];
 
 /// SES's and IAM's names of what they can do too.
-const NAMES: [(&str, &str); 27] = [
+const NAMES: [(&str, &str); 31] = [
     ("accounts-create", "CreateTenant"),
     ("accounts-delete", "DeleteTenant"),
+    ("accounts-pause", "UpdateAccountSendingEnabled"),
+    ("accounts-resume", "UpdateAccountSendingEnabled"),
+    ("configuration-sets-pause", "UpdateConfigurationSetSendingEnabled"),
+    ("configuration-sets-resume", "UpdateConfigurationSetSendingEnabled"),
     ("configuration-sets-create", "CreateConfigurationSet"),
     ("configuration-sets-delete", "DeleteConfigurationSet"),
     ("credentials-create", "CreateAccessKey"),

@@ -89,7 +89,10 @@ async fn pause(
 ) -> Result<(), Error> {
     let reason = reason(tally);
     let parameters = serde_json::json!({ "account": sender.account, "name": sender.set, "reason": reason });
-    let name = if sender.set.is_none() { "AccountsPause" } else { "ConfigurationSetsPause" };
+    let name = match sender.set {
+        None => "UpdateAccountSendingEnabled",
+        Some(_) => "UpdateConfigurationSetSendingEnabled",
+    };
     shared.accounts.audit().by_relay("reputation", name, parameters).await;
     let pause = Pause { by: PausedBy::Rule, at: now, reason, hold: false };
     reputation.set_sending(sender, Sending::Paused(pause), now).await?;
