@@ -135,7 +135,8 @@ mod tests {
 
     /// serde says which keys a table may have when it meets one that it may not.
     fn known_keys(section: &str) -> BTreeSet<String> {
-        const LISTS: [&str; 4] = ["listener", "listener.client_certificates", "listener.relay_from", "tls.sni"];
+        const LISTS: [&str; 5] =
+            ["listener", "listener.client_certificates", "listener.relay_from", "submission.filters", "tls.sni"];
         let around = if section.starts_with("listener.") { "[[listener]]\naddress = \"*:25\"\n" } else { "" };
         let header = if LISTS.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") };
         let opening = format!("{around}{header}");

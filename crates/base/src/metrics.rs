@@ -154,6 +154,10 @@ table! {
     quota_used: ByName<AccountNumber, Gauge> = "postrider_quota_used_percent";
     /// Accounts that have sent in the last 24 hours and have no metrics of their own, because there are too many.
     quota_unshown: Gauge = "postrider_quota_accounts_unshown";
+    /// Addresses on the suppression lists of all accounts; `account.max_suppressed` bounds them.
+    suppression_entries: Gauge = "postrider_suppression_entries";
+    /// Addresses that the global suppression list has or remembers, within the same bound.
+    suppression_global_entries: Gauge = "postrider_suppression_global_entries";
     /// Seconds from handing a message to the log until it was synced.
     commit_duration: Histogram = "postrider_commit_duration_seconds";
 
@@ -177,6 +181,21 @@ table! {
     spool_paced: Counter = "postrider_spool_paced";
     /// Messages not admitted because the spool was full.
     spool_full: Counter = "postrider_spool_full";
+
+    /// Messages that the virus scanner was asked about, by its verdict.
+    scans: By<ScanVerdict, Counter> = "postrider_scans";
+    /// Messages that are being scanned.
+    scans_open: Gauge = "postrider_scans_open";
+    /// Seconds that the scan of a message took.
+    scan_duration: Histogram = "postrider_scan_duration_seconds";
+    /// Claims of messages that left unscanned because the scanner gave no verdict and the settings allow it.
+    scans_skipped: Counter = "postrider_scans_skipped";
+    /// 1 after the virus scanner answered, 0 after it did not, and while there was nothing to scan.
+    scanner_up: Gauge = "postrider_scanner_up";
+    /// Messages that the operator's filters were asked about, by what became of them.
+    filtered: By<FilterVerdict, Counter> = "postrider_filtered_messages";
+    /// Changes of messages that filters asked for and that are not made.
+    filter_changes_ignored: Counter = "postrider_filter_changes_ignored";
 
     /// Delivery attempts: one message to one domain over one connection.
     attempts: Counter = "postrider_delivery_attempts";

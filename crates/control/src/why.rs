@@ -205,6 +205,20 @@ fn in_words(why: Why, domain: &Domain) -> Reason {
     let lasting = |what: &str| Some(format!("if that lasts, {what}"));
     match why {
         Why::RouteHolds => held_by_route(domain),
+        Why::Scanning { since } => Reason {
+            since: Some(since),
+            advice: lasting("see whether the virus scanner of [delivery.scan] keeps up: `clamdtop`"),
+            ..plain("scanning", "it is being scanned for viruses, or is next to be")
+        },
+        Why::NotScanned { why, since } => Reason {
+            since: Some(since),
+            advice: Some(
+                "see what the virus scanner says, for example `journalctl -u clamav-daemon`; with \
+                 delivery.scan.scan_fail_open mail leaves unscanned"
+                    .to_owned(),
+            ),
+            ..plain("not-scanned", &format!("it has not been scanned for viruses: {why}"))
+        },
         Why::SenderPaused { who, since, reason } => sender_paused(&who, since, &reason),
         Why::LookingUp { since } => Reason {
             since: Some(since),

@@ -296,11 +296,11 @@ impl<'a> Attempt<'a> {
         let transaction = Transaction { envelope, content: content.chunks().to_vec() };
         let mut vetoes: Vec<SuppressionSource> = Vec::new();
         let (suppression, account) = (self.shared.accounts.suppression(), message.account);
+        let set = self.set.as_ref().and_then(|set| set.suppressed_reasons.as_ref());
         // The last look, with nothing between it and the RCPT.
         let mut gate = |_: usize, recipient: &Recipient| match suppression.check(account, set, &recipient.address) {
             Some(source) => {
                 vetoes.push(source);
-        let set = self.set.as_ref().and_then(|set| set.suppressed_reasons.as_ref());
                 false
             }
             None => true,

@@ -18,6 +18,7 @@ use crate::holds::Holds;
 use crate::lane::{self, Demand, Lane};
 use crate::paused::SenderPause;
 use crate::route::Route;
+use crate::scan::{Gate, Scanned, Scans};
 use crate::settle::Settling;
 use crate::shaping::Ended;
 use crate::site::{Expired, Job, Pushed, Site};
@@ -45,6 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         plans: HashMap::new(),
         sought: Sought::new(shared.clone()),
         holds: Holds::new(shared.clone()),
+        scans: Scans::new(shared.clone()),
         shared,
         news_sender,
         news,
@@ -60,6 +62,7 @@ struct Dispatcher {
     plans: HashMap<Domain, Plan>,
     sought: Sought,
     holds: Holds,
+    scans: Scans,
     /// At most one entry for each claim, which the settings bound.
     news_sender: mpsc::UnboundedSender<News>,
     news: mpsc::UnboundedReceiver<News>,
@@ -140,6 +143,7 @@ impl Dispatcher {
                     Ok(()) = tenants.changed() => Step::Resource,
                     Ok(()) = sets.changed() => Step::Resource,
                     () = self.holds.advance() => Step::Nothing,
+                    scanned = self.scans.advance() => Step::Scanned(scanned),
                     jobs = taking.as_mut() => Step::Jobs(jobs),
                 }
             };
@@ -153,6 +157,7 @@ impl Dispatcher {
                 Step::Resume(ended) => self.count_recalled(shared.sites.resume(&ended)),
                 Step::Resource => self.count_recalled(shared.sites.resource()),
                 Step::Nothing => {}
+                Step::Scanned(scanned) => self.scanned(scanned),
                 Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
                 Step::News(News { domain, answer }) => self.arrive(domain, answer),
                 Step::Stop => break,
@@ -166,12 +171,35 @@ impl Dispatcher {
         }
         drop(taking);
         self.sought.clear();
+        self.scans.clear();
         shared.sites.clear();
         self.settling.finish().await;
     }
 
     fn dispatch(&mut self, job: Job) {
         let config = self.shared.config.load_full();
+        match self.scans.admit(&config.settings.scan, job) {
+            Gate::Open(job) => self.go_on(&config, job),
+            Gate::Waits => {}
+            Gate::Expired(job, why) => {
+                self.expire(Expired { job, said: Some(format!("451 4.3.0 No virus scan: {why}")) });
+            }
+        }
+    }
+
+    fn scanned(&mut self, scanned: Scanned) {
+        match scanned {
+            Scanned::Passed(jobs) => {
+                let config = self.shared.config.load_full();
+                jobs.into_iter().for_each(|job| self.go_on(&config, job));
+            }
+            Scanned::Ended(job, results) => self.settling.settle(&self.shared, job, results),
+            Scanned::Nothing => {}
+        }
+    }
+
+    /// Sends a job on the way of its domain.
+    fn go_on(&mut self, config: &Arc<Config>, job: Job) {
         if config.generation != self.generation {
             self.generation = config.generation;
             self.plans.clear();
@@ -182,10 +210,10 @@ impl Dispatcher {
         match self.plans.get(domain).filter(is_valid) {
             Some(plan) => {
                 let way = plan.way.clone();
-                self.send(&config, &way, job);
+                self.send(config, &way, job);
             }
-            None if self.sought.is_sought(domain) => self.seek(&config, job),
-            None => self.find(&config, job),
+            None if self.sought.is_sought(domain) => self.seek(config, job),
+            None => self.find(config, job),
         }
     }
 
@@ -405,6 +433,7 @@ enum Step {
     /// There is news of the addresses to leave from, or of senders that were paused.
     Resource,
     Nothing,
+    Scanned(Scanned),
     News(News),
     Stop,
     Failed,

@@ -36,6 +36,7 @@ mod progress;
 mod ready;
 mod report;
 pub mod route;
+mod scan;
 mod schedule;
 pub mod settings;
 mod settle;
@@ -69,7 +70,7 @@ use postrider_mail::Domain;
 use postrider_spool::Spool;
 use postrider_store::Store;
 use postrider_submission::{ReturnPaths, Submission};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use config::Config;
 use known::KnownHosts;
@@ -160,6 +161,8 @@ impl Delivery {
             ready,
             lookups: Arc::new(Semaphore::new(limits.lookups)),
             known: KnownHosts::new(limits.known_hosts, deps.metrics.outbound_known_hosts.clone()),
+            scans: scan::Board::default(),
+            rescan: Notify::new(),
             seeking: Mutex::default(),
             spool: deps.spool,
             accounts: deps.accounts,
@@ -236,6 +239,7 @@ impl Delivery {
         shared.sources.configure(&config.settings.sources, &config.settings.warm_up);
         let before = shared.config.swap(Arc::new(config));
         shared.metrics.outbound_recalled.inc_by(shared.sites.reconsider());
+        shared.rescan.notify_one();
         shared.resize(&before.settings.limits);
         Ok(())
     }
@@ -267,6 +271,9 @@ struct Shared {
     /// A place for each lookup.
     lookups: Arc<Semaphore>,
     known: KnownHosts,
+    scans: scan::Board,
+    /// The scanner may be another one.
+    rescan: Notify,
     /// Domains whose hosts are being looked up or next to be, and since when.
     seeking: Mutex<HashMap<Domain, Timestamp>>,
 }

@@ -82,7 +82,8 @@ fn news<'a>(claim: &Claim, results: &'a Results, settings: &Settings) -> News<'a
 }
 
 /// What is to be told of an outcome, by what NOTIFY asked for (RFC 3461
-/// section 4.1). Nothing of a deletion: the operator knows.
+/// section 4.1). Nothing of a deletion: the operator knows. Nor of bad content: SES says that
+/// by its Reject event alone, and a virus would go back to a sender's address that may be anyone's.
 fn action(claim: &Claim, results: &Results, outcome: &AttemptOutcome, settings: &Settings) -> Option<Action> {
     let notify = claim.message.envelope.recipients.get(usize::from(outcome.recipient))?.notify;
     match outcome.disposition {
@@ -97,7 +98,7 @@ fn action(claim: &Claim, results: &Results, outcome: &AttemptOutcome, settings: 
             let success = results.successes.iter().find(|(recipient, _)| *recipient == outcome.recipient);
             success.map(|(_, action)| *action)
         }
-        Disposition::Deleted => None,
+        Disposition::Deleted | Disposition::Rejected => None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use postrider_base::{Period, Size};
+use postrider_filter::ScanSettings;
 use postrider_mail::EmailAddress;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,8 @@ pub struct Settings {
     pub sources: BTreeMap<String, SourceSettings>,
     /// How new sources get used to sending.
     pub warm_up: WarmUpSettings,
+    /// The virus scan before the first attempt.
+    pub scan: ScanSettings,
     /// TLS on the way out.
     pub tls: Tls,
     /// How much mail goes where.
@@ -107,6 +110,7 @@ impl Default for Settings {
             strict_8bitmime: false,
             sources: BTreeMap::new(),
             warm_up: WarmUpSettings::default(),
+            scan: ScanSettings::default(),
             tls: Tls::default(),
             shaping: Shaping::default(),
             limits: Limits::default(),
@@ -136,6 +140,7 @@ impl Settings {
         self.tls.reports.validate()?;
         source::settings::validate(&self.sources)?;
         self.warm_up.validate()?;
+        self.scan.validate().map_err(|error| format!("scan.{error}"))?;
         self.limits.validate()?;
         self.timeouts.validate()?;
         self.route_table().map(drop)

@@ -80,6 +80,7 @@ fn label(disposition: &Disposition) -> Option<Outcome> {
         Disposition::Deferred(_) => Some(Outcome::Deferred),
         Disposition::Bounced(_) => Some(Outcome::Bounced),
         Disposition::Suppressed(_) => Some(Outcome::Suppressed),
+        Disposition::Rejected => Some(Outcome::Rejected),
         // An operator's doing, never an attempt's.
         Disposition::Deleted => None,
     }

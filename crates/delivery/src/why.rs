@@ -2,7 +2,7 @@
 
 use postrider_base::Timestamp;
 use postrider_mail::{Domain, Stage};
-use postrider_spool::{MessageView, QueueKey};
+use postrider_spool::{MessageView, OriginKind, QueueKey, RecipientView};
 
 use crate::Delivery;
 use crate::lane;
@@ -17,6 +17,18 @@ use crate::site::Asked;
 pub enum Why {
     /// Its route is `hold:`.
     RouteHolds,
+    /// It is being scanned for viruses, or is next to be.
+    Scanning {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It waits for a virus scan that came to nothing.
+    NotScanned {
+        /// What is in the way.
+        why: String,
+        /// Since when that is so.
+        since: Timestamp,
+    },
     /// Its account or its configuration set is paused, and what is queued waits too.
     SenderPaused {
         /// Which one.
@@ -161,6 +173,9 @@ impl Delivery {
     /// and not held. Looks everywhere, so it is for people.
     pub fn why(&self, view: &MessageView, domain: &Domain) -> Why {
         let shared = &self.0;
+        if let Some(why) = self.why_not_scanned(view, domain) {
+            return why;
+        }
         let queue = QueueKey { account: view.message.account, domain: domain.clone() };
         let asked = Asked { queue: &queue, message: &view.message };
         let total = shared.config.load().settings.limits.connections;
@@ -187,6 +202,21 @@ impl Delivery {
             true => Why::Settling,
             false => Why::Turn,
         }
+    }
+
+    /// What of the virus scan is in the way of a message, which has had no attempt.
+    fn why_not_scanned(&self, view: &MessageView, domain: &Domain) -> Option<Why> {
+        let (shared, id) = (&self.0, view.message.id);
+        let is_tried = |it: &RecipientView| it.address.domain() == domain && it.attempts > 0;
+        let is_scanned = view.message.origin.kind == OriginKind::Submission && !view.recipients.iter().any(is_tried);
+        if shared.config.load().settings.scan.clamd.is_none() || !is_scanned {
+            return None;
+        }
+        if let Some(since) = shared.scans.under_way(id) {
+            return Some(Why::Scanning { since });
+        }
+        let failure = shared.scans.failure(id)?;
+        Some(Why::NotScanned { why: failure.why, since: failure.since })
     }
 
     /// Whether the route of a domain is `hold:`.

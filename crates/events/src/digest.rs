@@ -140,6 +140,7 @@ impl Digest {
                     Group::Delayed(delay) => subject.write_delay(out, &outcomes, delay)?,
                     Group::Bounced(bounce) => subject.write_bounce(out, &outcomes, bounce, place)?,
                     Group::Complained => subject.write_complaint(out, &outcomes, place)?,
+                    Group::Rejected => subject.write_reject(out),
                     Group::Silent => {}
                 }
                 if rules.attempt_records && group != Group::Silent {
@@ -181,6 +182,7 @@ enum Group<'a> {
     Delayed(DelayType),
     Bounced(BounceKind),
     Complained,
+    Rejected,
     /// For a message's life only.
     Silent,
 }
@@ -192,6 +194,7 @@ impl Group<'_> {
             Self::Delayed(_) => Kind::DeliveryDelay,
             Self::Bounced(_) => Kind::Bounce,
             Self::Complained => Kind::Complaint,
+            Self::Rejected => Kind::Reject,
             Self::Silent => Kind::Internal,
         }
     }
@@ -214,6 +217,7 @@ fn groups<'a>(
                 Some(kind) => Group::Bounced(kind),
                 None => Group::Complained,
             },
+            Disposition::Rejected => Group::Rejected,
             Disposition::Deferred(_) | Disposition::Deleted => Group::Silent,
         };
         match groups.iter_mut().find(|(g, _)| *g == group) {

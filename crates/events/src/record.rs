@@ -30,6 +30,8 @@ pub enum Kind {
     Complaint = 5,
     /// Part of a message's life without an event for its sender.
     Internal = 6,
+    /// It was accepted, and is not sent for its content.
+    Reject = 7,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Self::Bounce => "Bounce",
             Self::Complaint => "Complaint",
             Self::Internal => "Internal",
+            Self::Reject => "Reject",
         }
     }
 
@@ -53,6 +56,7 @@ impl Kind {
             Self::Bounce => EventKind::Bounce,
             Self::Complaint => EventKind::Complaint,
             Self::Internal => EventKind::Internal,
+            Self::Reject => EventKind::Reject,
         }
     }
 
@@ -64,6 +68,7 @@ impl Kind {
             4 => Self::Bounce,
             5 => Self::Complaint,
             6 => Self::Internal,
+            7 => Self::Reject,
             _ => return Err(Error::Record("its kind is unknown")),
         })
     }

@@ -53,6 +53,9 @@ pub enum Disposition {
     Suppressed(SuppressionSource),
     /// Taken out of the queue by the operator.
     Deleted,
+    /// Not sent, because its content is bad: a virus was found before the first attempt
+    /// (SES's Reject event).
+    Rejected,
 }
 
 impl Disposition {
@@ -69,6 +72,7 @@ impl Disposition {
             Disposition::Bounced(_) => "bounced",
             Disposition::Suppressed(_) => "suppressed",
             Disposition::Deleted => "deleted",
+            Disposition::Rejected => "rejected",
         }
     }
 }
@@ -401,6 +405,7 @@ mod tests {
                 reason: SuppressionReason::Complaint,
             }),
             Disposition::Deleted,
+            Disposition::Rejected,
         ] {
             let outcome = outcome(disposition);
             let bytes = postcard::to_allocvec(&outcome).unwrap();
@@ -428,7 +433,7 @@ mod tests {
     #[test]
     fn only_a_deferral_goes_on() {
         assert!(!Disposition::Deferred(DelayType::General).is_terminal());
-        assert!(Disposition::Deleted.is_terminal());
+        assert!(Disposition::Deleted.is_terminal() && Disposition::Rejected.is_terminal());
         assert!(BounceKind::PermanentNoEmail.is_hard());
         assert!(!BounceKind::TransientContentRejected.is_hard());
     }

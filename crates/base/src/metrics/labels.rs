@@ -265,6 +265,32 @@ labels! {
         Rate = "rate",
     }
 
+    /// What the virus scanner said of a message.
+    ScanVerdict = "verdict" {
+        /// No signature matches.
+        Clean = "clean",
+        /// One does.
+        Infected = "infected",
+        /// It said nothing, or not in time, or that it could not look.
+        None = "none",
+    }
+
+    /// What became of a message by the operator's filters.
+    FilterVerdict = "verdict" {
+        /// All of them took it.
+        Accepted = "accepted",
+        /// One refused it.
+        Refused = "refused",
+        /// One had it thrown away.
+        Discarded = "discarded",
+        /// One had it held.
+        Quarantined = "quarantined",
+        /// One gave no verdict, and the client was told to come again.
+        Failed = "failed",
+        /// One gave no verdict, and it was taken nevertheless.
+        Skipped = "skipped",
+    }
+
     /// How a DNS question was answered.
     DnsResult = "result" {
         /// From the cache.

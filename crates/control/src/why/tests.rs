@@ -169,6 +169,13 @@ fn answers() -> Vec<(Why, &'static str, &'static str, &'static str)> {
     vec![
         (Why::RouteHolds, "route-holds", "is hold:", "postrider queue release --domain example.com"),
         (Why::LookingUp { since }, "looking-up", "looked up", "[dns]"),
+        (Why::Scanning { since }, "scanning", "scanned for viruses", "[delivery.scan]"),
+        (
+            Why::NotScanned { why: "no answer in time".to_owned(), since },
+            "not-scanned",
+            "not been scanned for viruses: no answer in time",
+            "scan_fail_open",
+        ),
         (
             ready(Wait::FirstConnection { host: host.clone(), stage: Stage::Banner, since }),
             "ready",

@@ -159,7 +159,7 @@ impl Attempt<'_> {
                 Disposition::Delivered => Event::Delivered,
                 Disposition::Deferred(_) => Event::Deferred,
                 Disposition::Bounced(_) => Event::Bounced,
-                Disposition::Suppressed(_) | Disposition::Deleted => continue,
+                Disposition::Suppressed(_) | Disposition::Deleted | Disposition::Rejected => continue,
             };
             self.shared.sources.count(source, event);
         }

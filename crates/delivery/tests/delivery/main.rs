@@ -23,6 +23,7 @@ mod reports;
 mod require_tls;
 mod return_paths;
 mod rig;
+mod scans;
 mod server;
 mod shaped;
 mod shutdown;

@@ -235,8 +235,12 @@ async fn open_spool(disk: &SimDisk, clock: &Clock, metrics: &Metrics) -> Spool {
 }
 
 fn submission(deps: SubmissionDeps) -> Submission {
-    let hostname = Some("relay.example.net".into());
-    Submission::new(deps, postrider_submission::Settings { hostname, ..Default::default() })
+    let settings = postrider_submission::Settings {
+        hostname: Some("relay.example.net".into()),
+        unverified_senders: postrider_submission::UnverifiedSenders::Accept,
+        ..Default::default()
+    };
+    Submission::new(deps, settings)
 }
 
 /// Settings with these routes.

@@ -26,7 +26,7 @@ pub async fn ask(dialer: &dyn Dialer, settings: &MilterSettings, letter: Letter<
 async fn converse(mut stream: BufWriter<BoxStream>, mut session: Session<'_>) -> Result<Verdict, Error> {
     let mut input = BytesMut::with_capacity(1024);
     loop {
-        match session.next() {
+        match session.turn() {
             Next::Send(head, rest) => {
                 stream.write_all(&head).await.map_err(Error::broken)?;
                 stream.write_all(rest).await.map_err(Error::broken)?;

@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
     }
 
     /// What to do next.
-    pub fn next(&mut self) -> Next<'a> {
+    pub fn turn(&mut self) -> Next<'a> {
         loop {
             if let Some(verdict) = &self.verdict {
                 return Next::Done(verdict.clone());

@@ -42,7 +42,7 @@ fn said(wire: &[u8]) -> Vec<(char, String)> {
 fn whole(session: &mut Session<'_>, protocol: u32) -> (Vec<(char, String)>, u32, Verdict) {
     let (mut wire, mut turns) = (Vec::new(), 0);
     loop {
-        match session.next() {
+        match session.turn() {
             Next::Send(head, rest) => wire.extend([&head[..], rest].concat()),
             Next::Listen => {
                 let agreed = Reply::Negotiated { version: 6, actions: Actions(0x31), protocol: Protocol(protocol) };
@@ -60,10 +60,10 @@ fn at_the_end(others: OtherChanges, actions: u32) -> Session<'static> {
     let mut session = session(&[], others);
     // Nothing but the end is said.
     let protocol = Protocol(0x27f);
-    assert!(matches!(session.next(), Next::Send(..)));
+    assert!(matches!(session.turn(), Next::Send(..)));
     session.heard(Reply::Negotiated { version: 6, actions: Actions(actions), protocol }, b'O').unwrap();
-    assert_eq!(session.next(), Next::Send(vec![0, 0, 0, 1, b'E'], &[]));
-    assert_eq!(session.next(), Next::Listen);
+    assert_eq!(session.turn(), Next::Send(vec![0, 0, 0, 1, b'E'], &[]));
+    assert_eq!(session.turn(), Next::Listen);
     session
 }
 
@@ -115,7 +115,7 @@ fn bodies_go_in_parts_without_a_copy() {
     let mut session = session(&body, OtherChanges::Refuse);
     let mut parts = Vec::new();
     loop {
-        match session.next() {
+        match session.turn() {
             Next::Send(head, rest) if head[4] == b'B' => {
                 assert_eq!(head[..4], u32::try_from(rest.len() + 1).unwrap().to_be_bytes());
                 parts.push((rest.as_ptr(), rest.len()));
@@ -139,7 +139,7 @@ fn a_filter_that_has_seen_enough_is_told_no_more_of_the_body() {
     let mut session = session(&body, OtherChanges::Refuse);
     let mut bodies = 0;
     loop {
-        match session.next() {
+        match session.turn() {
             Next::Send(head, _) if head[4] == b'B' => {
                 bodies += 1;
                 session.heard(Reply::Skip, b's').unwrap();
@@ -166,12 +166,12 @@ fn verdicts_end_it_at_once() {
         (Reply::Refuse(refused.clone()), Verdict::Refuse(refused)),
     ] {
         let mut session = session(&[], OtherChanges::Refuse);
-        assert!(matches!(session.next(), Next::Send(..)));
+        assert!(matches!(session.turn(), Next::Send(..)));
         let agreed = Reply::Negotiated { version: 6, actions: Actions(0), protocol: Protocol(0) };
         session.heard(agreed, b'O').unwrap();
-        assert!(matches!(session.next(), Next::Send(..)));
+        assert!(matches!(session.turn(), Next::Send(..)));
         session.heard(reply, b'?').unwrap();
-        assert_eq!(session.next(), Next::Done(verdict));
+        assert_eq!(session.turn(), Next::Done(verdict));
         assert_eq!(session.heard(Reply::Continue, b'c'), Err(Fault::Unexpected('c')));
     }
 }
@@ -184,9 +184,9 @@ fn changes_are_collected_at_the_end() {
     session.heard(Reply::Header(change.clone()), b'h').unwrap();
     session.heard(Reply::Quarantine("why".into()), b'q').unwrap();
     session.heard(Reply::Other(Actions::CHANGE_BODY), b'b').unwrap();
-    assert_eq!(session.next(), Next::Listen);
+    assert_eq!(session.turn(), Next::Listen);
     session.heard(Reply::Continue, b'c').unwrap();
-    let Next::Done(Verdict::Accept(changes)) = session.next() else { panic!("taken") };
+    let Next::Done(Verdict::Accept(changes)) = session.turn() else { panic!("taken") };
     assert_eq!((changes.header, changes.quarantine, changes.ignored), (vec![change], Some("why".into()), 1));
 }
 
@@ -200,12 +200,12 @@ fn what_was_not_agreed_on_is_a_fault() {
     assert_eq!(session.heard(Reply::Skip, b's'), Err(Fault::Unexpected('s')));
     for (version, actions, protocol) in [(7, 0, 0), (1, 0, 0), (6, 0x02, 0), (6, 0, 0x1000_0000)] {
         let mut session = self::session(&[], OtherChanges::Refuse);
-        assert!(matches!(session.next(), Next::Send(..)));
+        assert!(matches!(session.turn(), Next::Send(..)));
         let agreed = Reply::Negotiated { version, actions: Actions(actions), protocol: Protocol(protocol) };
         assert!(matches!(session.heard(agreed, b'O'), Err(Fault::NotOffered(_))));
     }
     let mut session = self::session(&[], OtherChanges::Refuse);
-    assert!(matches!(session.next(), Next::Send(..)));
+    assert!(matches!(session.turn(), Next::Send(..)));
     assert_eq!(session.heard(Reply::Accept, b'a'), Err(Fault::Unexpected('a')));
 }
 
@@ -252,7 +252,7 @@ proptest! {
         let mut replies = replies.into_iter();
         let mut is_over = false;
         while !is_over {
-            match session.next() {
+            match session.turn() {
                 Next::Send(..) => {}
                 Next::Listen => {
                     is_over = replies.next().is_none_or(|reply| session.heard(reply, b'?').is_err());
