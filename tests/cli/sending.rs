@@ -24,8 +24,14 @@ fn configuration_sets_are_made_changed_and_deleted() {
     let set = ["configuration-sets", "set", "news", "--no-pool", "--max-lifetime", "14h", "--per-recipient", "--json"];
     assert_eq!(node.told(&set), "{\"changed\":1}\n");
     let expected = json!({
-        "account": "000000000001", "name": "news", "tls": "REQUIRE", "pool": null,
-        "max_lifetime": "14h", "retry": ["1m", "10m"], "per_recipient": true,
+        "ConfigurationSetName": "news", "AccountId": "000000000001",
+        "DeliveryOptions": {
+            "TlsPolicy": "REQUIRE", "SendingPoolName": null,
+            "MaxLifetime": "14h", "Retry": ["1m", "10m"], "PerRecipient": true,
+        },
+        "ReputationOptions": { "ReputationMetricsEnabled": false },
+        "SendingOptions": { "SendingEnabled": true },
+        "Tags": [], "EventDestinations": [],
     });
     assert_eq!(json_of(&node, &["configuration-sets", "show", "news"]), expected);
     assert_eq!(json_of(&node, &["configuration-sets", "list"]), json!([expected]));
@@ -34,6 +40,94 @@ fn configuration_sets_are_made_changed_and_deleted() {
     let gone = node.run(&["configuration-sets", "show", "news"]);
     assert_eq!(gone.status.code(), Some(3));
     assert!(refusal(&gone).contains("there is no configuration set \"news\""));
+}
+
+#[test]
+fn a_set_has_the_options_that_it_has_in_ses() {
+    let node = Node::new();
+    node.told(&["identities", "create", "example.com", "--trust"]);
+    let options = [
+        "--sending",
+        "off",
+        "--suppression",
+        "bounce",
+        "--tracking-domain",
+        "Click.Example.com",
+        "--reputation-metrics",
+        "on",
+        "--fresh-start",
+        "--tag",
+        "team=billing",
+        "--tag",
+        "empty=",
+    ];
+    node.told(&[&["configuration-sets", "create", "news"][..], &options].concat());
+    let shown = json_of(&node, &["configuration-sets", "show", "news"]);
+    assert_eq!(shown["SendingOptions"]["SendingEnabled"], json!(false));
+    assert_eq!(shown["SendingOptions"]["Pause"]["By"], json!("OPERATOR"));
+    assert_eq!(shown["SuppressionOptions"], json!({ "SuppressedReasons": ["BOUNCE"] }));
+    assert_eq!(shown["TrackingOptions"], json!({ "CustomRedirectDomain": "click.example.com" }));
+    assert_eq!(shown["ReputationOptions"]["ReputationMetricsEnabled"], json!(true));
+    assert!(shown["ReputationOptions"]["LastFreshStart"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(shown["Tags"], json!([{ "Key": "empty", "Value": "" }, { "Key": "team", "Value": "billing" }]));
+    let told = node.told(&["configuration-sets", "show", "news"]);
+    assert!(told.contains("sending:            off since") && told.contains("team=billing"), "{told}");
+
+    let back = ["--sending", "on", "--suppression", "none", "--no-tracking-domain", "--untag", "empty"];
+    node.told(&[&["configuration-sets", "set", "news"][..], &back].concat());
+    let shown = json_of(&node, &["configuration-sets", "show", "news"]);
+    assert_eq!(shown["SendingOptions"], json!({ "SendingEnabled": true }));
+    assert_eq!(shown["SuppressionOptions"], json!({ "SuppressedReasons": [] }));
+    assert_eq!(shown.get("TrackingOptions"), None);
+    node.told(&["configuration-sets", "set", "news", "--suppression", "inherit"]);
+    assert_eq!(json_of(&node, &["configuration-sets", "show", "news"]).get("SuppressionOptions"), None);
+}
+
+#[test]
+fn a_set_has_event_destinations() {
+    let node = Node::new();
+    node.told(&["configuration-sets", "create", "news"]);
+    let on_news = |arguments: &[&'static str]| {
+        [&["configuration-sets", "event-destinations", arguments[0], "news"], &arguments[1..]].concat()
+    };
+    assert_eq!(node.told(&on_news(&["list"])), "no event destinations\n");
+    let url = "https://events.example.com/ses";
+    node.told(&on_news(&["create", "hook", "--webhook", url, "--types", "bounce,Delivery-Delay", "--disabled"]));
+    node.told(&on_news(&["create", "counts", "--metrics", "tag:campaign=none,link:button=x", "--types", "send"]));
+    let listed = json_of(&node, &on_news(&["list"]));
+    let hook = json!({
+        "Name": "hook", "Enabled": false, "MatchingEventTypes": ["BOUNCE", "DELIVERY_DELAY"],
+        "WebhookDestination": { "Url": url },
+    });
+    let dimension = |name: &str, source: &str, default: &str| json!({ "DimensionName": name, "DimensionValueSource": source, "DefaultDimensionValue": default });
+    let counts = json!({
+        "Name": "counts", "Enabled": true, "MatchingEventTypes": ["SEND"],
+        "MetricsDestination": { "DimensionConfigurations": [
+            dimension("button", "LINK_TAG", "x"), dimension("campaign", "MESSAGE_TAG", "none"),
+        ] },
+    });
+    assert_eq!(listed, json!({ "EventDestinations": [hook, counts] }));
+
+    node.told(&on_news(&["set", "hook", "--enabled", "on", "--file", "/var/log/events.ndjson"]));
+    node.told(&on_news(&["delete", "counts"]));
+    let told = node.told(&on_news(&["list"]));
+    assert!(told.contains("file /var/log/events.ndjson") && told.contains("BOUNCE DELIVERY_DELAY"), "{told}");
+    for (arguments, code, reason) in [
+        (&["create", "hook", "--file", "/x", "--types", "send"][..], 1, "event destination hook already exists"),
+        (&["create", "b", "--file", "x", "--types", "send"], 1, "its file must be an absolute path"),
+        (&["create", "b", "--types", "send"], 1, "name a target"),
+        (&["create", "a b", "--file", "/x", "--types", "send"], 1, "letters, digits, - and _"),
+        (&["create", "b", "--metrics", "campaign", "--types", "send"], 1, "\"campaign\" is no dimension"),
+        (&["set", "hook"], 1, "nothing to change"),
+        (&["set", "none", "--enabled", "off"], 3, "there is no event destination none"),
+        (&["delete", "none"], 3, "there is no event destination none"),
+        (&["create", "b", "--file", "/x", "--types", "sends"], 2, "its event types are send"),
+    ] {
+        let output = node.run(&on_news(arguments));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let refusal = if code == 2 { String::from_utf8_lossy(&output.stderr).into_owned() } else { refusal(&output) };
+        assert!(refusal.contains(reason), "{refusal}");
+    }
 }
 
 #[test]
@@ -47,6 +141,10 @@ fn bad_rules_are_refused_with_a_reason() {
         (&["set", "news", "--max-lifetime", "1s"], 1, "1m to 30d"),
         (&["set", "news", "--retry", "0s"], 1, "longer than zero"),
         (&["set", "news"], 1, "nothing to change"),
+        (&["set", "news", "--suppression", "none,bounce"], 1, "none and inherit stand alone"),
+        (&["set", "news", "--tracking-domain", "click.example.org"], 1, "a verified domain of the account"),
+        (&["set", "news", "--tag", "team"], 1, "is no tag: KEY=VALUE"),
+        (&["set", "news", "--tag", "=x"], 1, "a tag has a key of 1 to 128"),
         (&["set", "old", "--no-pool"], 3, "there is no configuration set old"),
         (&["delete", "old"], 3, "there is no configuration set old"),
     ] {

@@ -1,6 +1,10 @@
 //! Operations on how mail is sent: configuration sets, pools, the addresses it leaves from.
 
-use postrider_account::{ConfigurationOption, ConfigurationSets, Pools};
+use std::collections::BTreeSet;
+
+use postrider_account::{
+    ConfigurationOption, ConfigurationSets, DestinationTarget, EventDestination, EventType, Pools,
+};
 use postrider_base::Timestamp;
 use postrider_delivery::{Delivery, ReverseDns, SourceCounts, SourceView};
 use postrider_mail::AccountId;
@@ -12,6 +16,30 @@ use crate::{Error, Response, moment};
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConfigurationSetOperation {
+    /// Adds somebody who is told of the events of a set.
+    AddDestination {
+        /// Whose.
+        account: AccountId,
+        /// The set.
+        name: String,
+        /// Who.
+        destination: EventDestination,
+    },
+    /// Changes an event destination; what is not named stays.
+    ChangeDestination {
+        /// Whose.
+        account: AccountId,
+        /// The set.
+        name: String,
+        /// The destination.
+        destination: String,
+        /// Whether it is told anything.
+        enabled: Option<bool>,
+        /// What it is told.
+        matching: Option<BTreeSet<EventType>>,
+        /// What it is.
+        target: Option<DestinationTarget>,
+    },
     /// Makes a set.
     Create {
         /// Whose.
@@ -32,6 +60,15 @@ pub enum ConfigurationSetOperation {
     List {
         /// Whose.
         account: AccountId,
+    },
+    /// Forgets an event destination.
+    RemoveDestination {
+        /// Whose.
+        account: AccountId,
+        /// The set.
+        name: String,
+        /// The destination.
+        destination: String,
     },
     /// Changes rules of a set.
     Set {
@@ -54,6 +91,9 @@ pub enum ConfigurationSetOperation {
 impl ConfigurationSetOperation {
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::AddDestination { .. } => "event-destinations-create",
+            Self::ChangeDestination { .. } => "event-destinations-set",
+            Self::RemoveDestination { .. } => "event-destinations-delete",
             Self::Create { .. } => "configuration-sets-create",
             Self::Delete { .. } => "configuration-sets-delete",
             Self::List { .. } => "configuration-sets-list",
@@ -64,6 +104,23 @@ impl ConfigurationSetOperation {
 
     pub(crate) async fn execute(self, sets: &ConfigurationSets) -> Result<Response, Error> {
         Ok(match self {
+            Self::AddDestination { account, name, destination } => {
+                sets.add_destination(account, &name, destination).await?;
+                Response::Changed { count: 1 }
+            }
+            Self::ChangeDestination { account, name, destination, enabled, matching, target } => {
+                let change = |found: &mut EventDestination| {
+                    found.enabled = enabled.unwrap_or(found.enabled);
+                    found.matching = matching.unwrap_or_else(|| found.matching.clone());
+                    found.target = target.unwrap_or_else(|| found.target.clone());
+                };
+                sets.change_destination(account, &name, &destination, change).await?;
+                Response::Changed { count: 1 }
+            }
+            Self::RemoveDestination { account, name, destination } => {
+                sets.remove_destination(account, &name, &destination).await?;
+                Response::Changed { count: 1 }
+            }
             Self::Create { account, name, options } => {
                 sets.create(account, &name, options).await?;
                 Response::Changed { count: 1 }
