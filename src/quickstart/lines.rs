@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::INBOX_DOMAIN;
+use super::{INBOX_DOMAIN, SENDER_DOMAIN};
 use super::setup::Credential;
 use crate::cli::QuickstartArgs;
 use crate::config::Config;
@@ -18,7 +18,8 @@ pub(crate) fn print(config: &Config, args: &QuickstartArgs, credential: &Credent
         "\
 postrider takes mail on 127.0.0.1, port {starttls} (STARTTLS) and {wrapper} (TLS from the first byte),
 with a self-signed certificate. Mail for @{INBOX_DOMAIN} arrives below. Mail for anyone else is
-held: nothing leaves this machine.
+held: nothing leaves this machine. The sender must be at @{SENDER_DOMAIN}, or at a domain that you declare yours:
+{program} identities create DOMAIN --trust
 
   user name  {user}
   password   {password}
@@ -26,7 +27,7 @@ held: nothing leaves this machine.
 With swaks:
 
 swaks --server 127.0.0.1 --port {starttls} --tls --auth PLAIN --auth-user {user} --auth-password '{password}' \\
-  --from me@example.com --to you@{INBOX_DOMAIN} --header 'Subject: Hello from swaks'
+  --from me@{SENDER_DOMAIN} --to you@{INBOX_DOMAIN} --header 'Subject: Hello from swaks'
 
 With Python:
 
@@ -34,7 +35,7 @@ python3 - <<'END'
 import smtplib, ssl
 from email.message import EmailMessage
 mail = EmailMessage()
-mail[\"From\"], mail[\"To\"], mail[\"Subject\"] = \"me@example.com\", \"you@{INBOX_DOMAIN}\", \"Hello from Python\"
+mail[\"From\"], mail[\"To\"], mail[\"Subject\"] = \"me@{SENDER_DOMAIN}\", \"you@{INBOX_DOMAIN}\", \"Hello from Python\"
 mail.set_content(\"It works.\")
 tls = ssl.create_default_context(cafile=\"{state}/keys/self-signed.pem\")
 with smtplib.SMTP(\"127.0.0.1\", {starttls}) as smtp:

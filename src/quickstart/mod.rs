@@ -24,6 +24,9 @@ use crate::serve::{self, Daemon, World};
 /// The domain whose mail the built-in inbox takes (RFC 2606 keeps `.test` free).
 const INBOX_DOMAIN: &str = "inbox.test";
 
+/// The domain that mail may be sent from at first (RFC 2606).
+const SENDER_DOMAIN: &str = "example.com";
+
 /// The name that routes give the inbox.
 const INBOX: &str = "inbox";
 
@@ -39,6 +42,7 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result<()> {
         let daemon = Daemon::start(file.clone(), config.clone(), logging, Metrics::new(), world).await?;
         setup::save_config(&file, &config)?;
         let credential = setup::credential(&config, daemon.accounts()).await?;
+        setup::identity(&config, daemon.accounts()).await?;
         let mut out = Output::new(false);
         lines::print(&config, args, &credential, &mut out)?;
         view::start(&daemon, &inbox, &scope, out);

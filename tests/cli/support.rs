@@ -69,8 +69,10 @@ impl Node {
              [control]\nsocket = \"{dir}/control.sock\"\n\
              [api]\nlisten = \"127.0.0.1:{}\"\n\
              [dns]\nservers = [\"127.0.0.1:9\"]\n\
-             {more}\n",
-            self.starttls, self.http,
+             {}\n",
+            self.starttls,
+            self.http,
+            postrider_testkit::accepting_everybody(more),
         );
         fs::write(self.path("postrider.toml"), text).unwrap();
     }

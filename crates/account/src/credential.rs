@@ -1,5 +1,7 @@
 //! SMTP credentials: made, imported, switched off, and checked.
 
+mod bulk;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::derive::Verifier;
+use crate::lookup::Lookup;
 use crate::{Error, ImportedSecret, Settings, derive_smtp_password};
 
 /// Name of the table in the store.
@@ -58,6 +61,9 @@ pub struct Credential {
     pub disabled: bool,
     /// What its messages with too many recipients meet.
     pub recipient_overflow: RecipientOverflow,
+    /// Whether its messages may only go to verified identities of the account and to the
+    /// simulator.
+    pub sandbox: bool,
 }
 
 /// What the operator chooses for a new credential.
@@ -71,6 +77,8 @@ pub struct NewCredential {
     pub region: String,
     /// What its messages with too many recipients meet.
     pub recipient_overflow: RecipientOverflow,
+    /// Whether it is for trying things out: as [`Credential::sandbox`] says.
+    pub sandbox: bool,
 }
 
 /// A credential at the only moment when its secrets can be seen.
@@ -113,8 +121,10 @@ pub struct Credentials(Arc<Inner>);
 
 struct Inner {
     table: Table<String, Stored>,
-    /// The whole table, for [`Credentials::authenticate`].
+    /// The whole table, for those who list it.
     known: RwLock<HashMap<String, Arc<Record>>>,
+    /// The same, for those who look for one: each message does.
+    lookup: Lookup<String, Record>,
     /// Held across a change of `table` and `known`, so that the two agree.
     changing: Mutex<()>,
     clock: Clock,
@@ -126,13 +136,53 @@ struct Inner {
 /// today stay readable.
 #[derive(Serialize, Deserialize)]
 enum Stored {
-    V1(Record),
+    V1(RecordV1),
+    V2(Record),
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordV1 {
+    credential: CredentialV1,
+    verifier: Verifier,
+}
+
+/// What a credential was before it could be in the sandbox.
+#[derive(Serialize, Deserialize)]
+struct CredentialV1 {
+    user_name: String,
+    account: AccountId,
+    label: String,
+    region: String,
+    created_at: Timestamp,
+    disabled: bool,
+    recipient_overflow: RecipientOverflow,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     credential: Credential,
     verifier: Verifier,
+}
+
+impl Stored {
+    fn into_record(self) -> Record {
+        match self {
+            Self::V2(record) => record,
+            Self::V1(RecordV1 { credential: old, verifier }) => {
+                let credential = Credential {
+                    user_name: old.user_name,
+                    account: old.account,
+                    label: old.label,
+                    region: old.region,
+                    created_at: old.created_at,
+                    disabled: old.disabled,
+                    recipient_overflow: old.recipient_overflow,
+                    sandbox: false,
+                };
+                Record { credential, verifier }
+            }
+        }
+    }
 }
 
 impl Record {
@@ -147,16 +197,32 @@ impl Record {
 }
 
 impl Credentials {
+    /// Whether there is such a credential at this moment.
+    pub(crate) fn exist(&self, user_name: &str) -> bool {
+        self.0.record(user_name).is_some()
+    }
+}
+
+impl Inner {
+    fn record(&self, user_name: &str) -> Option<Arc<Record>> {
+        self.lookup.find(user_name, |name| name == user_name)
+    }
+}
+
+impl Credentials {
     pub(crate) fn open(store: &Store, clock: Clock, random: Random, settings: &Settings) -> Result<Self, Error> {
         let table = store.table::<String, Stored>(TABLE);
         let mut known = HashMap::new();
         for row in table.scan() {
-            let (name, Stored::V1(record)) = row?;
-            known.insert(name, Arc::new(record));
+            let (name, stored) = row?;
+            known.insert(name, Arc::new(stored.into_record()));
         }
+        let lookup = Lookup::new();
+        lookup.change(known.iter().map(|(name, record)| (name.clone(), Some(record.clone()))));
         Ok(Self(Arc::new(Inner {
             table,
             known: RwLock::new(known),
+            lookup,
             changing: Mutex::new(()),
             clock,
             random,
@@ -205,8 +271,14 @@ impl Credentials {
     /// One credential.
     #[must_use]
     pub fn get(&self, user_name: &str) -> Option<Credential> {
-        let known = self.0.known.read();
-        known.get(user_name).map(|record| record.credential.clone())
+        self.0.record(user_name).map(|record| record.credential.clone())
+    }
+
+    /// Whether there is such a credential, and it is in the sandbox: at this moment, whatever
+    /// it was when a client proved to have it.
+    #[must_use]
+    pub fn is_sandboxed(&self, user_name: &str) -> bool {
+        self.0.record(user_name).is_some_and(|record| record.credential.sandbox)
     }
 
     /// Refuses the credential from now on, for sessions that authenticate after this.
@@ -224,6 +296,15 @@ impl Credentials {
     /// [`Error::NoSuchUser`] or [`Error::Store`].
     pub async fn enable(&self, user_name: &str) -> Result<Credential, Error> {
         self.update(user_name, |c| c.disabled = false).await
+    }
+
+    /// Puts the credential into the sandbox or takes it out. Durable when it returns, and holds
+    /// for the next message.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchUser`] or [`Error::Store`].
+    pub async fn set_sandbox(&self, user_name: &str, sandbox: bool) -> Result<Credential, Error> {
+        self.update(user_name, |c| c.sandbox = sandbox).await
     }
 
     /// Changes what the credential's messages with too many recipients meet.
@@ -249,6 +330,7 @@ impl Credentials {
         }
         self.0.table.delete(&user_name.to_owned()).await?;
         self.0.known.write().remove(user_name);
+        self.0.lookup.change([(user_name.to_owned(), None)]);
         Ok(())
     }
 
@@ -259,7 +341,7 @@ impl Credentials {
     /// # Errors
     /// [`AuthError::Invalid`]; [`AuthError::Disabled`] only to those who know the password.
     pub fn authenticate(&self, user_name: &str, password: &[u8]) -> Result<Authenticated, AuthError> {
-        let record = self.0.known.read().get(user_name).cloned();
+        let record = self.0.record(user_name);
         let verifier = record.as_ref().map_or(Verifier::unmatched(), |record| record.verifier);
         let right = verifier.matches(password);
         match record {
@@ -274,7 +356,7 @@ impl Credentials {
     /// # Errors
     /// [`AuthError::Invalid`] when there is none; [`AuthError::Disabled`].
     pub fn find(&self, user_name: &str) -> Result<Authenticated, AuthError> {
-        let record = self.0.known.read().get(user_name).cloned();
+        let record = self.0.record(user_name);
         record.ok_or(AuthError::Invalid)?.grant()
     }
 
@@ -294,6 +376,7 @@ impl Credentials {
                 created_at: self.0.clock.now(),
                 disabled: false,
                 recipient_overflow: new.recipient_overflow,
+                sandbox: new.sandbox,
             },
             verifier: Verifier::of(smtp_password.expose_secret().as_bytes()),
         };
@@ -324,10 +407,12 @@ impl Credentials {
     /// To the store, then to memory. The caller holds `changing`.
     async fn write(&self, record: Record) -> Result<Credential, Error> {
         let credential = record.credential.clone();
-        let stored = Stored::V1(record.clone());
+        let stored = Stored::V2(record.clone());
         self.0.table.put(&credential.user_name, &stored).await?;
         let name = credential.user_name.clone();
-        self.0.known.write().insert(name, Arc::new(record));
+        let record = Arc::new(record);
+        self.0.known.write().insert(name.clone(), record.clone());
+        self.0.lookup.change([(name, Some(record))]);
         Ok(credential)
     }
 
@@ -376,4 +461,25 @@ fn check_label(label: &str) -> Result<(), Error> {
         return Err(Error::InvalidLabel("it has a control character"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_before_the_sandbox_is_read() {
+        let credential = CredentialV1 {
+            user_name: "AKIAIOSFODNN7EXAMPLE".into(),
+            account: AccountId::default(),
+            label: "old".into(),
+            region: "us-east-1".into(),
+            created_at: Timestamp::from_millis(5),
+            disabled: true,
+            recipient_overflow: RecipientOverflow::Defer,
+        };
+        let stored = Stored::V1(RecordV1 { credential, verifier: Verifier::of(b"secret") });
+        let Credential { label, disabled, sandbox, .. } = stored.into_record().credential;
+        assert_eq!((label.as_str(), disabled, sandbox), ("old", true, false));
+    }
 }

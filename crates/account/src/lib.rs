@@ -35,8 +35,8 @@ pub use error::Error;
 pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};
 pub use keys::{DkimKey, DkimKeys, KeyOrigin, KeyState, Sealed};
 pub use policy::{
-    Attached, Deciding, Policies, Policy, PolicyDecision, PolicyEdit, PolicyError, PolicyOwner, PolicyRequest, PolicySet,
-    PolicyVerdict, SEND_RAW_EMAIL, SenderRole, SendingRequest, UsedAddress, UsedIdentity,
+    Attached, Deciding, Policies, Policy, PolicyDecision, PolicyEdit, PolicyError, PolicyOwner, PolicyRequest,
+    PolicySet, PolicyVerdict, SEND_RAW_EMAIL, SenderRole, SendingRequest, UsedAddress, UsedIdentity,
 };
 pub use quota::{Exceeded, Holder, Limits, Quotas, Reservation, Sent, Usage};
 pub use reputation::{

@@ -33,7 +33,11 @@ pub(crate) async fn serve() -> io::Result<()> {
     let spool = spool(directory.path(), &clock, &metrics).await?;
     let deps =
         SubmissionDeps { spool, accounts, clock: clock.clone(), random: random.clone(), metrics: metrics.clone() };
-    let rules = postrider_submission::Settings { hostname: Some("localhost".to_owned()), ..Default::default() };
+    let rules = postrider_submission::Settings {
+        hostname: Some("localhost".to_owned()),
+        unverified_senders: postrider_submission::UnverifiedSenders::Accept,
+        ..Default::default()
+    };
     let deps = Deps {
         submission: Submission::new(deps, rules),
         clock,

@@ -11,9 +11,12 @@
 
 mod author;
 mod header;
+mod milter;
+mod mime;
 mod own;
 mod refusal;
 mod return_path;
+mod rules;
 mod sasl;
 mod settings;
 mod sign;
@@ -21,21 +24,24 @@ mod submit;
 mod trace;
 
 pub use author::author;
+pub use header::{BadAddress, HeaderRules};
+pub use mime::{BlockedAttachments, MimeFault};
 pub use own::{Letter, OwnMessage};
 pub use postrider_account::{Authenticated, Guard, RecipientOverflow, Verdict};
 pub use postrider_mailauth::MacKey;
 pub use refusal::Refusal;
 pub use return_path::ReturnPaths;
+pub use rules::{Answer, Question, Rules};
 pub use sasl::{AuthStep, SaslExchange};
-pub use settings::{Preserve, ReturnPath, Settings};
+pub use settings::{Preserve, ReturnPath, Settings, UnverifiedSenders};
 pub use sign::{DkimSettings, KeyRing, KeyRingDeps, KeyRingError, Sealer, Signing};
 pub use submit::{Client, Submission, SubmissionDeps, SubmissionRequest};
 
 /// For fuzzers, which call what nobody else may: not part of the interface.
 #[doc(hidden)]
 pub mod internal {
-    use crate::Preserve;
     use crate::header::{Stamp, rewrite};
+    use crate::{BlockedAttachments, HeaderRules, MimeFault, Preserve};
 
     /// The message with the header that acceptance gives it; nothing when it is refused.
     /// What it copies of a body, acceptance does not.
@@ -46,11 +52,19 @@ pub mod internal {
             message_id: "id@example.com",
             preserve: Preserve::Never,
             max_received: 50,
+            rules: HeaderRules::Rfc,
         };
         let mut written = Vec::new();
         let understood = rewrite(message, &stamp, &mut written).ok()?;
         written.extend_from_slice(&message[understood.body_offset..]);
         Some(written)
+    }
+
+    /// What is wrong with the parts of a message, and how many bytes were looked at to see
+    /// that, those counted again that were looked at again.
+    #[must_use]
+    pub fn look_at_parts(message: &[u8]) -> (Result<(), MimeFault>, u64) {
+        crate::mime::work(message, &BlockedAttachments::default())
     }
 }
 

@@ -2,9 +2,12 @@
 
 use postrider_account::Realm;
 use postrider_base::{Period, Size};
+use postrider_filter::MilterSettings;
 use postrider_mail::Domain;
 use postrider_spool::MAX_RECIPIENTS;
 use serde::{Deserialize, Serialize};
+
+use crate::{BlockedAttachments, HeaderRules};
 
 /// Rules of acceptance, and the names that the relay goes by. The names are not keys of this
 /// section: the whole relay shares them, and the binary fills them in from its own.
@@ -40,6 +43,16 @@ pub struct Settings {
     pub max_received: u32,
     /// Whether `Date` and `Message-ID` of the client survive.
     pub preserve: Preserve,
+    /// What becomes of mail whose sender addresses belong to no verified identity of its
+    /// account: `"reject"`, as SES does; or `"accept"`, for a relay whose every client may send
+    /// as anybody. What else SES asks of a message is asked in any case.
+    pub unverified_senders: UnverifiedSenders,
+    /// Which fields a header may have once: `"rfc"`, or `"ses"` for all that SES names.
+    pub header_rules: HeaderRules,
+    /// Extensions of files that may not be attached: `"ses"` for those that SES refuses,
+    /// `"none"`, or a list, in which `"ses"` stands for all of SES's and `"!crt"` takes one
+    /// away that came before.
+    pub blocked_attachments: BlockedAttachments,
     /// What next hosts hear in MAIL FROM: `"sender"`, what the client said; or `"verp"`, an
     /// address of the relay's that names the message and the recipient, so that a late
     /// bounce finds them. The latter needs a feedback listener that bounces come back to.
@@ -56,6 +69,9 @@ pub struct Settings {
     /// Announce BINARYMIME (RFC 3030). Such messages go only to next hosts that take them
     /// as they are, and bounce (5.6.3) everywhere else: nothing is converted after signing.
     pub binary_mime: bool,
+    /// The operator's own filters, by the milter protocol. Each message is shown to one after the
+    /// other at the end of DATA, before it is signed.
+    pub filters: Vec<MilterSettings>,
 }
 
 /// Whether `Date` and `Message-ID` of the client survive. SES replaces both always.
@@ -70,6 +86,17 @@ pub enum Preserve {
     Always,
     /// They are replaced, even where that breaks a signature.
     Never,
+}
+
+/// What becomes of mail from addresses that are nobody's verified identity.
+#[derive(Deserialize, Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum UnverifiedSenders {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is taken.
+    Accept,
 }
 
 /// What next hosts hear in MAIL FROM.
@@ -98,11 +125,15 @@ impl Default for Settings {
             max_recipients: 50,
             max_received: 50,
             preserve: Preserve::Auto,
+            header_rules: HeaderRules::Rfc,
+            blocked_attachments: BlockedAttachments::default(),
+            unverified_senders: UnverifiedSenders::Reject,
             return_path: ReturnPath::Sender,
             return_path_domain: None,
             expiry: Period::from_days(4),
             max_hold: Period::from_days(7),
             binary_mime: false,
+            filters: Vec::new(),
         }
     }
 }
@@ -169,6 +200,9 @@ impl Settings {
             if number == 0 {
                 return Err(format!("{key}: must be at least 1"));
             }
+        }
+        for filter in &self.filters {
+            filter.validate().map_err(|error| format!("filters.{error}"))?;
         }
         if self.max_recipients > u32::from(MAX_RECIPIENTS) {
             return Err(format!("max_recipients: must be at most {MAX_RECIPIENTS}"));

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
-use postrider_account::{Accounts, Authenticated, Guard, MailFrom, MailFromFailure, Resolved};
-use postrider_base::{Clock, Metrics, Random, Timestamp};
+use postrider_account::{Accounts, Authenticated, ConfigurationSet, Guard, MailFrom, MailFromFailure, Resolved};
+use postrider_base::{Clock, Dialer, Metrics, Random, TcpDialer, Timestamp};
 use postrider_mail::{AccountId, Domain, EmailAddress, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
 use rsasl::config::SASLConfig;
 
 use crate::header::{Stamp, rewrite};
+use crate::milter::{Filtered, Filters};
+use crate::mime;
+use crate::rules::quota::Quota;
+use crate::rules::{Rules, Submitted};
 use crate::trace::write_received;
 use crate::{Refusal, ReturnPath, SaslExchange, Settings, Signing, sasl};
 
@@ -45,7 +49,9 @@ struct Inner {
     message_id_domain: String,
     sasl: Arc<SASLConfig>,
     accounts: Accounts,
+    rules: Rules,
     signing: Option<Signing>,
+    filters: Filters,
 }
 
 /// The connection that a message came by.
@@ -76,23 +82,35 @@ pub struct SubmissionRequest {
     pub hold: Option<Timestamp>,
 }
 
+/// A message that may be taken.
+struct Prepared {
+    message: NewMessage,
+    author: Option<EmailAddress>,
+    /// Whose keys sign it.
+    signer: AccountId,
+}
+
 impl Submission {
     /// Acceptance by these settings, which have been validated. Nothing is signed.
     #[must_use]
     pub fn new(deps: SubmissionDeps, settings: Settings) -> Self {
-        Self::with(deps, settings, None)
+        Self::with(deps, settings, None, Arc::new(TcpDialer))
     }
 
     /// As [`Submission::new`]; what there is a key for is signed.
     #[must_use]
     pub fn signing(deps: SubmissionDeps, settings: Settings, signing: Signing) -> Self {
-        Self::with(deps, settings, Some(signing))
+        Self::with(deps, settings, Some(signing), Arc::new(TcpDialer))
     }
 
-    fn with(deps: SubmissionDeps, settings: Settings, signing: Option<Signing>) -> Self {
+    /// As both, with what opens the connections to the operator's filters.
+    #[must_use]
+    pub fn with(deps: SubmissionDeps, settings: Settings, signing: Option<Signing>, dialer: Arc<dyn Dialer>) -> Self {
         Self(Arc::new(Inner {
+            filters: Filters::new(&settings.filters, dialer, settings.hostname(), &deps.metrics),
             signing,
             sasl: sasl::config(deps.accounts.credentials().clone()),
+            rules: Rules::new(deps.accounts.clone(), &settings),
             accounts: deps.accounts,
             message_id_domain: settings.message_id_domain(),
             spool: deps.spool,
@@ -160,19 +178,26 @@ impl Submission {
     /// Takes a message. When this returns `Ok`, the message is on disk and the relay
     /// answers for it.
     ///
-    /// The null sender is taken from every client: smarthosts relay bounces.
-    /// Configuration sets are remembered by name, whether they exist or not.
+    /// The null sender is taken from every client, as long as the author may send: smarthosts
+    /// relay bounces.
     ///
     /// # Errors
     /// A [`Refusal`]. After [`Refusal::Unavailable`] the message may be queued all the same.
     pub async fn submit(&self, request: SubmissionRequest) -> Result<MessageId, Refusal> {
         self.check(&request)?;
-        let (message, author) = self.prepare(request)?;
-        let has_author = author.is_some();
-        let message = self.signed(message, author).await?;
-        let (id, size) = (message.id, message.content.len());
+        let tls = self.0.filters.are_there().then(|| request.client.tls.clone()).flatten();
+        let Prepared { message, author, signer } = self.prepare(request)?;
+        let id = message.id;
+        let Some(message) = self.filtered(message, tls.as_ref()).await? else { return Ok(id) };
+        // The last that is asked: what it takes goes back when the message is not accepted.
+        let settings = &self.0.settings;
+        let quota = Quota::take(&self.0.accounts, &message, settings.operator_domain(), &self.0.metrics)?;
+        let message = self.signed(message, author.as_ref(), signer).await?;
+        let size = message.content.len();
         let recipients = message.envelope.recipients.len() as u64;
-        if let Err(error) = self.0.spool.accept(message).await {
+        let accepted = self.0.spool.accept(message).await;
+        quota.settle(&accepted);
+        if let Err(error) = accepted {
             tracing::warn!(%id, %error, "message not accepted");
             return Err(error.into());
         }
@@ -180,7 +205,7 @@ impl Submission {
         metrics.messages_accepted.inc();
         metrics.messages_accepted_bytes.inc_by(size);
         metrics.recipients_accepted.inc_by(recipients);
-        if !has_author {
+        if author.is_none() {
             metrics.messages_without_author.inc();
             tracing::debug!(%id, "its From field names no address");
         }
@@ -204,12 +229,28 @@ impl Submission {
         request.hold.map_or(Ok(()), |until| self.check_hold(until))
     }
 
+    /// The message as the operator's filters leave it; nothing when one has it thrown away.
+    async fn filtered(&self, message: NewMessage, tls: Option<&TlsInfo>) -> Result<Option<NewMessage>, Refusal> {
+        if !self.0.filters.are_there() {
+            return Ok(Some(message));
+        }
+        match self.0.filters.judge(message, tls).await? {
+            Filtered::Taken(message) => Ok(Some(message)),
+            Filtered::Discarded => Ok(None),
+        }
+    }
+
     /// Puts signatures on the message, where there are keys: the last thing that is done to
     /// its bytes.
-    async fn signed(&self, message: NewMessage, author: Option<EmailAddress>) -> Result<NewMessage, Refusal> {
+    async fn signed(
+        &self,
+        message: NewMessage,
+        author: Option<&EmailAddress>,
+        signer: AccountId,
+    ) -> Result<NewMessage, Refusal> {
         let Some(signing) = &self.0.signing else { return Ok(message) };
-        let NewMessage { id, account, accepted_at, content, .. } = &message;
-        match signing.of_author(*account, author.as_ref(), *accepted_at, content.clone()).await {
+        let NewMessage { id, accepted_at, content, .. } = &message;
+        match signing.of_author(signer, author, *accepted_at, content.clone()).await {
             Ok(content) => Ok(NewMessage { content, ..message }),
             Err(error) => {
                 tracing::error!(%id, %error, "message not accepted: it could not be signed");
@@ -233,9 +274,9 @@ impl Submission {
         }
     }
 
-    /// Gives the message its id, its time and all of its final bytes but the signatures;
-    /// says who its author is.
-    fn prepare(&self, request: SubmissionRequest) -> Result<(NewMessage, Option<EmailAddress>), Refusal> {
+    /// Gives the message its id, its time and all of its final bytes but the signatures, and
+    /// decides whether it may be taken.
+    fn prepare(&self, request: SubmissionRequest) -> Result<Prepared, Refusal> {
         let SubmissionRequest { envelope, content, authenticated, client, hold } = request;
         let id = self.new_id();
         let now = id.timestamp();
@@ -248,6 +289,7 @@ impl Submission {
             message_id: &format!("{id_text}@{}", self.0.message_id_domain),
             preserve: settings.preserve,
             max_received: settings.max_received,
+            rules: settings.header_rules,
         };
         let only = match envelope.recipients.as_slice() {
             [only] => Some(&only.address),
@@ -258,18 +300,27 @@ impl Submission {
         write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
         let understood = rewrite(&front, &stamp, &mut header)?;
         let account = authenticated.account;
-        let author = understood.senders.author();
-        let resolved = author.and_then(|author| self.0.accounts.identities().resolve(account, author));
+        let decision = self.0.rules.decide(&Submitted {
+            account,
+            credential: &authenticated.user_name,
+            envelope: &envelope,
+            senders: &understood.senders,
+            set: understood.configuration_set.as_deref(),
+            client_ip: client.ip,
+            has_tls: client.tls.is_some(),
+            now,
+        })?;
         if envelope.sender.is_some() && settings.return_path == ReturnPath::Verp {
-            check_mail_from(resolved.as_ref())?;
+            check_mail_from(decision.resolved.as_ref())?;
         }
-        let default_set = || resolved.as_ref()?.default_configuration_set().map(str::to_owned);
-        let configuration_set = understood.configuration_set.or_else(default_set);
-        let lifetime = self.lifetime(account, configuration_set.as_deref());
+        let signer = decision.signer.unwrap_or(account);
+        let lifetime = self.lifetime(decision.set.as_deref());
+        let configuration_set = decision.set.map(|set| set.name.clone());
         let mut content = Vec::with_capacity(2 + rest.len());
         content.push(Bytes::from(header));
         content.push(front.slice(understood.body_offset..));
         content.extend(rest);
+        mime::check(&understood.content, &content[1..], &settings.blocked_attachments)?;
         let message = NewMessage {
             id,
             account,
@@ -292,14 +343,13 @@ impl Submission {
             },
             content: Content::new(content),
         };
-        Ok((message, understood.senders.from.into_iter().next()))
+        Ok(Prepared { message, author: understood.senders.from.into_iter().next(), signer })
     }
 
     /// How long delivery is tried for a message that is sent with this configuration
     /// set: as the settings say, or shorter where the set says so.
-    fn lifetime(&self, account: AccountId, set: Option<&str>) -> Duration {
+    fn lifetime(&self, set: Option<&ConfigurationSet>) -> Duration {
         let longest = self.0.settings.expiry.as_duration();
-        let set = set.and_then(|name| self.0.accounts.configuration_sets().find(account, name));
         let shorter = set.and_then(|set| set.max_lifetime).map(|lifetime| lifetime.as_duration());
         shorter.map_or(longest, |shorter| shorter.min(longest))
     }

@@ -14,10 +14,15 @@ use postrider_spool::{Driver, Message, NewMessage, OriginKind, Spool, SpoolOptio
 use postrider_store::Store;
 use secrecy::SecretString;
 
-use crate::{AuthStep, Client, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest, Verdict};
+use crate::{
+    AuthStep, Client, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest, UnverifiedSenders,
+    Verdict,
+};
 
+mod authorization;
 mod extensions;
 mod identities;
+mod quotas;
 
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 const PASSWORD: &str = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9";
@@ -59,6 +64,7 @@ async fn world_with(change: fn(&mut Settings), spool_settings: postrider_spool::
     let mut settings = Settings {
         hostname: Some("mx.example.net".into()),
         operator_domain: Some("example.net".into()),
+        unverified_senders: UnverifiedSenders::Accept,
         ..Settings::default()
     };
     change(&mut settings);
@@ -149,7 +155,7 @@ async fn every_way_to_authenticate_that_clients_take() {
 /// Why an exchange failed.
 fn refusal(step: &AuthStep) -> Option<Refusal> {
     match step {
-        AuthStep::Failure { refusal, .. } => Some(*refusal),
+        AuthStep::Failure { refusal, .. } => Some(refusal.clone()),
         _ => None,
     }
 }
@@ -215,7 +221,7 @@ async fn nonsense_ends_the_exchange() {
     for nonsense in [&b""[..], b"\0\0\0\0", b"\xff\xfe\0\xff\0\xff", USER.as_bytes(), b"\0\0password", &three_nuls] {
         assert_eq!(refusal(&world.auth("PLAIN", Some(nonsense), &[])[0]), refused, "{nonsense:?}");
         let steps = world.auth("PLAIN", None, &[nonsense]);
-        assert_eq!((&steps[0], refusal(&steps[1])), (&challenge(""), refused));
+        assert_eq!((&steps[0], refusal(&steps[1])), (&challenge(""), refused.clone()));
     }
     assert_eq!(refusal(&world.auth("LOGIN", Some(b"\xff"), &[])[0]), refused);
     for mechanism in ["CRAM-MD5", "", "SCRAM-SHA-256", "PLAIN LOGIN", "\u{e4}", &"X".repeat(1000)] {
@@ -242,6 +248,7 @@ async fn an_exchange_that_is_over_does_not_go_on() {
 #[tokio::test]
 async fn an_accepted_message_is_in_the_spool_byte_for_byte() {
     let world = world().await;
+    world.accounts.configuration_sets().create(AccountId::default(), "news", Vec::new()).await.unwrap();
     let content = [
         "X-SES-CONFIGURATION-SET: news\r\nFrom:Sender Name <a@example.com>\r\nBcc: x@example.org\r\nSub",
         "ject: hi\r\n\r\n.body\r\n",

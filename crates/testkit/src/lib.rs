@@ -30,7 +30,7 @@ pub use load::{Load, Pattern, Report};
 pub use network::Network;
 pub use nsd::{Nsd, Zone};
 pub use provider::{Act, Conduct, Keep, Point, Provider};
-pub use relay::{Relay, RelayOptions};
+pub use relay::{Relay, RelayOptions, accepting_everybody};
 pub use scene::Scene;
 pub use signed::Signed;
 pub use sink::{Accept, Policy, Received, Record, Sink};

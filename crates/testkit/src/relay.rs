@@ -23,7 +23,8 @@ pub struct RelayOptions {
     pub binary: PathBuf,
     /// Domain (or `*`) and where its mail goes, as in the configuration.
     pub routes: Vec<(String, String)>,
-    /// Further lines for the end of the configuration.
+    /// Further lines for the end of the configuration. Clients may send as anybody, unless
+    /// they name `unverified_senders`.
     pub configuration: String,
     /// Where the state is kept, if not in a folder of the relay's own.
     pub state: Option<PathBuf>,
@@ -311,7 +312,7 @@ impl Relay {
         for (domain, route) in &self.options.routes {
             text.push_str(&format!("\"{domain}\" = \"{route}\"\n"));
         }
-        text + "\n" + &self.options.configuration
+        text + "\n" + &accepting_everybody(&self.options.configuration)
     }
 }
 
@@ -319,6 +320,22 @@ impl Drop for Relay {
     fn drop(&mut self) {
         // A test that failed leaves the daemon behind otherwise.
         let _ = self.kill();
+    }
+}
+
+/// A configuration under which clients may send as anybody, unless it says who may: most tests
+/// are about something else.
+#[must_use]
+pub fn accepting_everybody(configuration: &str) -> String {
+    const SECTION: &str = "[submission]\n";
+    const KEY: &str = "unverified_senders";
+    if configuration.contains(KEY) {
+        return configuration.to_owned();
+    }
+    let accepting = format!("{SECTION}{KEY} = \"accept\"\n");
+    match configuration.contains(SECTION) {
+        true => configuration.replacen(SECTION, &accepting, 1),
+        false => format!("{configuration}\n{accepting}"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! the address of a sender; who may send as whom is decided elsewhere.
 
 use std::fmt;
+use std::iter;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -166,6 +167,18 @@ impl Item for Identity {
     }
 }
 
+/// The first that is verified, else the first.
+fn most_specific(identities: impl Iterator<Item = Arc<Identity>>) -> Option<Arc<Identity>> {
+    let mut first = None;
+    for identity in identities {
+        if identity.is_verified() {
+            return Some(identity);
+        }
+        first.get_or_insert(identity);
+    }
+    first
+}
+
 /// The identities of all accounts. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Identities(pub(super) Arc<Tables>);
@@ -178,15 +191,17 @@ impl Identities {
     }
 
     /// Whom mail from this address belongs to, from memory: the address itself, or without
-    /// its `+label`; else its domain or the nearest one that that lies in.
+    /// its `+label`; else its domain or the nearest one that that lies in. Those that are
+    /// verified go before, as in SES: others count only where none is.
     #[must_use]
     pub fn resolve(&self, account: AccountId, address: &EmailAddress) -> Option<Resolved> {
-        let table = &self.0.identities;
-        let exact = table.find(account, address.as_str());
-        let exact = exact.or_else(|| table.find(account, address.without_label()?.as_str()));
-        let domain_identity = self.domains(account, address.domain()).next();
-        let identity = exact.or_else(|| domain_identity.clone())?;
-        Some(Resolved { identity, domain_identity })
+        let find = |name: &str| self.0.identities.find(account, name);
+        let unlabelled = || find(address.without_label()?.as_str());
+        let addresses = find(address.as_str()).into_iter().chain(iter::once_with(unlabelled).flatten());
+        let of_address = most_specific(addresses);
+        let domain_identity = most_specific(self.domains(account, address.domain()));
+        let both = of_address.into_iter().chain(domain_identity.clone());
+        Some(Resolved { identity: most_specific(both)?, domain_identity })
     }
 
     /// The account's domains that this one is or lies in, the most specific first.

@@ -79,8 +79,11 @@ impl World {
             random: random.clone(),
             metrics: metrics.clone(),
         };
-        let settings =
-            postrider_submission::Settings { hostname: Some("mail.example.com".into()), ..Default::default() };
+        let settings = postrider_submission::Settings {
+            hostname: Some("mail.example.com".into()),
+            unverified_senders: postrider_submission::UnverifiedSenders::Accept,
+            ..Default::default()
+        };
         let deps = Deps {
             submission: Submission::new(submission, settings),
             clock,

@@ -36,7 +36,7 @@ async fn a_hold_that_has_passed_is_none_and_one_too_long_is_refused() {
     assert_eq!(world.submission.check_hold(NOW.saturating_add(week)), Ok(()));
     let too_long = NOW.saturating_add(2 * week);
     let refusal = Refusal::HoldTooLong(604_800);
-    assert_eq!(world.submission.check_hold(too_long), Err(refusal));
+    assert_eq!(world.submission.check_hold(too_long), Err(refusal.clone()));
     assert_eq!(world.submission.submit(SubmissionRequest { hold: Some(too_long), ..simple() }).await, Err(refusal));
 }
 

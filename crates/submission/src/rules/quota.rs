@@ -1,0 +1,72 @@
+//! How many recipients the account may still send to: the last thing that is asked, and taken
+//! before the spool is.
+
+use postrider_account::{Accounts, Exceeded, Holder, Limits, Reservation};
+use postrider_base::Metrics;
+use postrider_base::metrics::QuotaBound;
+use postrider_mail::is_simulator;
+use postrider_spool::NewMessage;
+
+use crate::Refusal;
+
+/// A message's place in the quota of its account, and in that of its credential where the
+/// credential is in the sandbox. Dropped, it is given back.
+#[derive(Debug)]
+#[must_use = "dropped, it gives back what was taken"]
+pub(crate) struct Quota {
+    account: Reservation,
+    credential: Option<Reservation>,
+}
+
+impl Quota {
+    /// Takes the place of a message of this time, all of its recipients but the simulator's.
+    /// Suppressed ones count: what is on the list is only looked at when mail leaves.
+    ///
+    /// # Errors
+    /// [`Refusal::RateExceeded`], [`Refusal::DailyQuotaExceeded`]; [`Refusal::Unavailable`] in
+    /// the first seconds, while what was sent before is counted.
+    pub(crate) fn take(
+        accounts: &Accounts,
+        message: &NewMessage,
+        operator_domain: &str,
+        metrics: &Metrics,
+    ) -> Result<Self, Refusal> {
+        let NewMessage { account, origin, envelope, accepted_at, .. } = message;
+        let recipients = envelope.recipients.iter().map(|recipient| recipient.address.domain());
+        let counted = recipients.filter(|domain| !is_simulator(domain, operator_domain)).count();
+        let counted = u32::try_from(counted).unwrap_or(u32::MAX);
+        let reserve = |holder: Holder, limits: Limits| {
+            accounts
+                .quotas()
+                .reserve(holder, &limits, counted, *accepted_at)
+                .map_err(|exceeded| refusal(exceeded, metrics))
+        };
+        let user_name = origin.credential.as_ref().filter(|user_name| accounts.credentials().is_sandboxed(user_name));
+        let credential = user_name.map(|user_name| reserve(Holder::Credential(user_name.clone()), Limits::SANDBOX));
+        let credential = credential.transpose()?;
+        let account = reserve((*account).into(), Limits::of(&accounts.tenants().find(*account)))?;
+        Ok(Self { account, credential })
+    }
+
+    /// Keeps the place, or gives it back where the spool says that it has not taken the message.
+    /// A spool that failed may have: it counts.
+    pub(crate) fn settle<T>(self, accepted: &Result<T, postrider_spool::Error>) {
+        use postrider_spool::Error::{Full, NoFile, TooLarge};
+        if !matches!(accepted, Err(Full(_) | NoFile | TooLarge(_))) {
+            self.account.keep();
+            if let Some(credential) = self.credential {
+                credential.keep();
+            }
+        }
+    }
+}
+
+fn refusal(exceeded: Exceeded, metrics: &Metrics) -> Refusal {
+    let (bound, refusal) = match exceeded {
+        Exceeded::Rate => (QuotaBound::Rate, Refusal::RateExceeded),
+        Exceeded::Daily => (QuotaBound::Daily, Refusal::DailyQuotaExceeded),
+        _ => (QuotaBound::Recounting, Refusal::Unavailable),
+    };
+    metrics.quota_refused.of(bound).inc();
+    refusal
+}
