@@ -18,3 +18,4 @@ mod shaping;
 mod spool;
 mod support;
 mod suppression;
+mod suppressed;

@@ -1,12 +1,110 @@
 //! Operations on suppression lists.
 
-use postrider_account::{Suppressed, Suppression};
+use postrider_account::{Filter, GlobalList, ImportEntry, Suppression};
+use postrider_mail::{AccountId, EmailAddress, SuppressionReason};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{Error, IMPORT_BATCH, Response, SuppressionOperation};
+use crate::{Error, IMPORT_BATCH, Response};
 
 /// Entries in one item of a list's answer.
 const PAGE: usize = 1_000;
+
+/// Actions on an account's suppression list.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SuppressionOperation {
+    /// Takes an address off the list.
+    Delete {
+        /// Whose list.
+        account: AccountId,
+        /// The address; compared without regard to case.
+        address: EmailAddress,
+    },
+    /// One address's entry.
+    Get {
+        /// Whose list.
+        account: AccountId,
+        /// The address; compared without regard to case.
+        address: EmailAddress,
+    },
+    /// The list that all accounts share.
+    Global(GlobalSuppressionOperation),
+    /// Adds up to [`IMPORT_BATCH`] entries at once; those that the list has as new stay.
+    Import {
+        /// Whose list.
+        account: AccountId,
+        /// The entries.
+        entries: Vec<ImportEntry>,
+    },
+    /// The entries that the filter lets through, in the order of the addresses, in pages.
+    List {
+        /// Whose list.
+        account: AccountId,
+        /// Which entries.
+        filter: Filter,
+    },
+    /// Puts an address on the list, or replaces its entry.
+    Put {
+        /// Whose list.
+        account: AccountId,
+        /// The address.
+        address: EmailAddress,
+        /// Why nothing may be sent to it.
+        reason: SuppressionReason,
+    },
+    /// Takes up to [`IMPORT_BATCH`] addresses off the list at once.
+    Remove {
+        /// Whose list.
+        account: AccountId,
+        /// The addresses; compared without regard to case.
+        addresses: Vec<EmailAddress>,
+    },
+}
+
+/// Actions on the list that all accounts share.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GlobalSuppressionOperation {
+    /// Takes an address off the list, and forgets how often it bounced.
+    Delete {
+        /// The address; compared without regard to case.
+        address: EmailAddress,
+    },
+    /// One address's entry.
+    Get {
+        /// The address; compared without regard to case.
+        address: EmailAddress,
+    },
+    /// The entries whose time is not over, in the order of the addresses, in pages.
+    List {
+        /// Only addresses that contain this text.
+        matching: Option<String>,
+    },
+    /// Puts an address on the list, for 14 days.
+    Put {
+        /// The address.
+        address: EmailAddress,
+    },
+}
+
+impl SuppressionOperation {
+    pub(crate) fn name(&self) -> &'static str {
+        use GlobalSuppressionOperation as Global;
+        match self {
+            SuppressionOperation::Delete { .. } => "suppression-delete",
+            SuppressionOperation::Get { .. } => "suppression-get",
+            SuppressionOperation::Global(Global::Delete { .. }) => "global-suppression-delete",
+            SuppressionOperation::Global(Global::Get { .. }) => "global-suppression-get",
+            SuppressionOperation::Global(Global::List { .. }) => "global-suppression-list",
+            SuppressionOperation::Global(Global::Put { .. }) => "global-suppression-put",
+            SuppressionOperation::Import { .. } => "suppression-import",
+            SuppressionOperation::List { .. } => "suppression-list",
+            SuppressionOperation::Put { .. } => "suppression-put",
+            SuppressionOperation::Remove { .. } => "suppression-remove",
+        }
+    }
+}
 
 pub(crate) async fn execute(
     suppression: &Suppression,
@@ -16,25 +114,58 @@ pub(crate) async fn execute(
     let response = match operation {
         SuppressionOperation::Delete { account, address } => {
             if !suppression.delete(account, &address).await? {
-                return Err(absent(&address));
+                return Err(absent(&address, ""));
             }
             Response::Changed { count: 1 }
         }
         SuppressionOperation::Get { account, address } => {
-            let entry = suppression.get(account, &address)?.ok_or_else(|| absent(&address))?;
+            let entry = suppression.get(account, &address)?.ok_or_else(|| absent(&address, ""))?;
             Response::Suppressed(vec![entry])
         }
-        SuppressionOperation::Import { entries, .. } if entries.len() > IMPORT_BATCH => {
-            return Err(Error::Invalid(format!("more than {IMPORT_BATCH} entries in one import")));
+        SuppressionOperation::Global(operation) => {
+            return execute_globally(suppression.global(), operation, answer).await;
         }
         SuppressionOperation::Import { account, entries } => {
+            check_batch(entries.len())?;
             Response::Changed { count: suppression.add(account, entries).await? }
         }
         SuppressionOperation::List { account, filter } => {
-            return list(suppression.list(account, filter), answer).await;
+            return list(suppression.list(account, filter), Response::Suppressed, answer).await;
         }
         SuppressionOperation::Put { account, address, reason } => {
             suppression.put(account, &address, reason).await?;
+            Response::Changed { count: 1 }
+        }
+        SuppressionOperation::Remove { account, addresses } => {
+            check_batch(addresses.len())?;
+            Response::Changed { count: suppression.remove(account, &addresses).await? }
+        }
+    };
+    let _ = answer.send(response).await;
+    Ok(())
+}
+
+async fn execute_globally(
+    global: &GlobalList,
+    operation: GlobalSuppressionOperation,
+    answer: &mpsc::Sender<Response>,
+) -> Result<(), Error> {
+    let response = match operation {
+        GlobalSuppressionOperation::Delete { address } => {
+            if !global.delete(&address).await? {
+                return Err(absent(&address, "global "));
+            }
+            Response::Changed { count: 1 }
+        }
+        GlobalSuppressionOperation::Get { address } => {
+            let entry = global.get(&address)?.ok_or_else(|| absent(&address, "global "))?;
+            Response::GloballySuppressed(vec![entry])
+        }
+        GlobalSuppressionOperation::List { matching } => {
+            return list(global.list(matching.as_deref()), Response::GloballySuppressed, answer).await;
+        }
+        GlobalSuppressionOperation::Put { address } => {
+            global.put(&address).await?;
             Response::Changed { count: 1 }
         }
     };
@@ -42,24 +173,32 @@ pub(crate) async fn execute(
     Ok(())
 }
 
+fn check_batch(entries: usize) -> Result<(), Error> {
+    match entries {
+        0..=IMPORT_BATCH => Ok(()),
+        _ => Err(Error::Invalid(format!("more than {IMPORT_BATCH} entries in one import"))),
+    }
+}
+
 /// Sends the list page by page, as fast as the asker takes it.
-async fn list(
-    entries: impl Iterator<Item = Result<Suppressed, postrider_account::Error>>,
+async fn list<T>(
+    entries: impl Iterator<Item = Result<T, postrider_account::Error>>,
+    response: fn(Vec<T>) -> Response,
     answer: &mpsc::Sender<Response>,
 ) -> Result<(), Error> {
     let mut page = Vec::new();
     for entry in entries {
         page.push(entry?);
-        if page.len() == PAGE && answer.send(Response::Suppressed(std::mem::take(&mut page))).await.is_err() {
+        if page.len() == PAGE && answer.send(response(std::mem::take(&mut page))).await.is_err() {
             return Ok(());
         }
     }
     if !page.is_empty() {
-        let _ = answer.send(Response::Suppressed(page)).await;
+        let _ = answer.send(response(page)).await;
     }
     Ok(())
 }
 
-fn absent(address: &postrider_mail::EmailAddress) -> Error {
-    Error::NotFound(format!("{address} is not on the suppression list"))
+fn absent(address: &EmailAddress, which: &str) -> Error {
+    Error::NotFound(format!("{address} is not on the {which}suppression list"))
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use postrider_account::{Accounts, ConfigurationSet};
-use postrider_base::Scope;
+use postrider_base::{Metrics, Scope};
 use postrider_mail::{AccountId, EmailAddress, SuppressionReason, is_simulator};
 use postrider_store::{Error as StoreError, Store, Table};
 use serde::Deserialize;
@@ -32,6 +32,9 @@ const READER: &str = "suppression";
 /// Between two looks for entries that have had their time. Nothing depends on it but space.
 const SWEEP_EVERY: Duration = Duration::from_hours(6);
 
+/// How often entries are counted for the metrics in that time: twice a minute.
+const COUNTS_PER_SWEEP: u32 = 720;
+
 impl Events {
     /// Starts to put the recipients of hard bounces on their account's suppression list and on
     /// the global one, and to remove what has had its time there, until the scope ends. It goes
@@ -55,11 +58,11 @@ impl Events {
         let operator_domain = operator_domain.to_owned();
         let suppressor = Suppressor { accounts: accounts.clone(), operator_domain, cursors };
         let reader = self.since(start);
-        let (lists, ended) = (accounts.clone(), scope.clone());
-        scope.spawn("suppression sweep", async move {
+        let (lists, metrics, ended) = (accounts.clone(), self.0.metrics.clone(), scope.clone());
+        scope.spawn("suppression entries", async move {
             tokio::select! {
                 () = ended.cancelled() => {}
-                () = sweep(&lists) => {}
+                () = tend(&lists, &metrics) => {}
             }
         });
         let ended = scope.clone();
@@ -77,14 +80,21 @@ impl Events {
     }
 }
 
-async fn sweep(accounts: &Accounts) {
+/// Removes what has had its time, and counts what there is.
+async fn tend(accounts: &Accounts, metrics: &Metrics) {
+    let lists = accounts.suppression();
+    let gauge = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
     loop {
-        match accounts.suppression().sweep().await {
+        match lists.sweep().await {
             Ok(0) => {}
             Ok(removed) => info!(removed, "suppression entries have had their time"),
             Err(error) => warn!(%error, "suppression entries that have had their time stay"),
         }
-        tokio::time::sleep(SWEEP_EVERY).await;
+        for _ in 0..COUNTS_PER_SWEEP {
+            metrics.suppression_entries.set(gauge(lists.usage().rows));
+            metrics.suppression_global_entries.set(gauge(lists.global().usage().rows));
+            tokio::time::sleep(SWEEP_EVERY / COUNTS_PER_SWEEP).await;
+        }
     }
 }
 

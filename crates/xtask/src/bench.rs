@@ -27,6 +27,8 @@ enum Bench {
     Auth,
     /// The SMTP server alone: rates, memory, system calls, allocations, instructions
     Server,
+    /// Suppression lists of ten million addresses: look-ups, memory, imports, the start
+    Suppression,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -41,6 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Bench::Auth => ("postrider-bench", "bench-auth"),
         Bench::Spool => ("postrider-bench", "bench-spool"),
+        Bench::Suppression => ("postrider-bench", "bench-suppression"),
         Bench::Server => {
             packages::ensure(&[packages::FOR_COUNTING])?;
             ("postrider-bench", "bench-server")

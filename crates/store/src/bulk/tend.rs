@@ -106,7 +106,7 @@ impl Inner {
     }
 
     /// Moves all new rows into a run. Changes wait meanwhile, readers do not.
-    async fn move_recent(self: &Arc<Self>) -> Result<(), Error> {
+    pub(super) async fn move_recent(self: &Arc<Self>) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
         let shown = self.shown.load_full();
         let (inner, count) = (self.clone(), shown.recent.len() as u64);
@@ -172,18 +172,31 @@ impl Inner {
     ) -> Result<Option<Arc<Run>>, Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(file_name(self.name, number));
-        let mut writer = Writer::new(self.disk.clone(), &path, count)?;
-        for entry in rows {
+        let rows = rows.filter(|row| !is_oldest || row.as_ref().map_or(true, |entry| !entry.is_removed()));
+        let written = self.write_rows_to(&path, rows, count).and_then(|writer| writer.finish(number));
+        if written.is_err() {
+            // Else a full disk would stay full; one that stays is removed at the next start.
+            let _ = self.disk.remove_file(&path);
+        }
+        Ok(written?.map(Arc::new))
+    }
+
+    fn write_rows_to(
+        &self,
+        path: &Path,
+        rows: impl Iterator<Item = Result<Entry, Error>>,
+        count: u64,
+    ) -> Result<Writer, Error> {
+        let mut writer = Writer::new(self.disk.clone(), path, count)?;
+        for (number, entry) in rows.enumerate() {
             let entry = entry?;
-            if self.store.is_closed() {
+            if number % BATCH == 0 && self.store.is_closed() {
                 return Err(postrider_wal::Error::Closed.into());
             }
-            if !(is_oldest && entry.is_removed()) {
-                let hash = hash(self.seed, &entry.key);
-                writer.push(entry, hash)?;
-            }
+            let hash = hash(self.seed, &entry.key);
+            writer.push(entry, hash)?;
         }
-        Ok(writer.finish(number)?.map(Arc::new))
+        Ok(writer)
     }
 
     /// Makes these the runs, with so many rows that are not removed, durably. The caller

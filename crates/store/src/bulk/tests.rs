@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use postrider_base::sim_disk::{Fault, Operation};
 use postrider_base::{Disk as _, OpenMode, SimDisk};
 use proptest::prelude::*;
 
@@ -227,6 +228,25 @@ async fn damage_is_an_error_and_not_an_absent_row() {
         store.close().await.unwrap();
         world.disk.damage(&file, usize::try_from(offset).unwrap(), 1).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_leaves_rows_where_they_are_and_no_file() {
+    let world = World::new();
+    let store = world.store();
+    let table = table(&store);
+    let rows: Vec<_> = (0..7).map(|number| (number, 1)).collect();
+    put(&table, &rows).await;
+    for (operation, fault) in
+        [(Operation::Create, Fault::NoSpace), (Operation::Write, Fault::NoSpace), (Operation::Sync, Fault::InputOutput)]
+    {
+        world.disk.fail(operation, 1, fault);
+        assert!(matches!(table.inner.move_recent().await, Err(Error::File { .. })), "{operation:?}");
+        assert!(world.files().is_empty(), "{operation:?}");
+        assert_eq!((table.usage().recent, all(&table).len()), (7, 7));
+    }
+    table.inner.move_recent().await.unwrap();
+    assert_eq!((table.usage().recent, table.usage().runs, all(&table).len()), (0, 1, 7));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
