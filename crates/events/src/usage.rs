@@ -37,6 +37,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 const MAX_ROWS: usize = 4_000;
 /// Heads looked at in one go.
 const HEAD_BYTES: usize = 64 << 10;
+/// How long the last reading may take.
+const END: Duration = Duration::from_secs(1);
 /// Between two attempts to save.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -155,6 +157,7 @@ impl Counter {
 
     async fn follow(&mut self) -> Result<()> {
         let mut synced = self.journal.log.committed();
+        synced.mark_changed();
         let mut state = self.journal.state.subscribe();
         let mut save = tokio::time::interval(SAVE_EVERY);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,39 +189,44 @@ impl Counter {
         }
     }
 
-    /// What is journaled by now is known at once at the next start.
+    /// What is journaled by now is known at once at the next start, unless it is too much.
     async fn end(&mut self) -> Result<()> {
-        self.read_on().await?;
+        let rest = async {
+            while !self.read_some().await? {}
+            Ok(())
+        };
+        let read = tokio::time::timeout(END, rest).await.unwrap_or(Ok(()));
         self.save().await;
-        Ok(())
+        read
     }
 
-    /// Reads as far as the journal is synced; saves between when it is much.
+    /// Reads as far as the journal is synced, while the scope lasts.
     async fn read_on(&mut self) -> Result<()> {
-        loop {
-            let (journal, next) = (self.journal.clone(), self.next.unwrap_or_default());
-            let (sends, after) = match blocking(move || read(&journal, next)).await {
-                Ok(read) => read,
+        while !self.scope.is_cancelled() {
+            match self.read_some().await {
+                Ok(true) => break,
+                Ok(false) => {}
                 Err(error @ Error::Log(LogError::Closed)) => return Err(error),
                 // A segment that went while it was read, or a disk that recovers.
                 Err(error) => {
                     warn!(%error, "what accounts send is read once more");
                     self.pause(GATHER).await;
-                    if self.scope.is_cancelled() {
-                        return Err(error);
-                    }
-                    continue;
                 }
-            };
-            sends.iter().for_each(|send| self.count(send));
-            self.next = Some(after);
-            if self.read.rows() >= MAX_ROWS {
-                self.save().await;
-            }
-            if after == next {
-                return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Reads a part, and saves when it has become much. Says whether it was the last.
+    async fn read_some(&mut self) -> Result<bool> {
+        let (journal, next) = (self.journal.clone(), self.next.unwrap_or_default());
+        let (sends, after) = blocking(move || read(&journal, next)).await?;
+        sends.iter().for_each(|send| self.count(send));
+        self.next = Some(after);
+        if self.read.rows() >= MAX_ROWS {
+            self.save().await;
+        }
+        Ok(after == next)
     }
 
     fn count(&mut self, send: &Send) {
