@@ -91,7 +91,7 @@ pub(crate) struct PolicyTestArgs {
     /// The envelope sender, to which bounces go [default: the address in From]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) return_path: Option<EmailAddress>,
-    /// The client's address [default: none, so that conditions about it do not hold]
+    /// The client's address [default: unknown: IpAddress does not hold then, NotIpAddress does]
     #[arg(long)]
     pub(crate) ip: Option<IpAddr>,
     /// When the message comes, as 2030-01-31T12:00:00Z [default: now]

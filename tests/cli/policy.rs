@@ -9,7 +9,7 @@ const STAFF: &str = r#"{"Version": "2012-10-17", "Statement": [
   {"Sid": "Staff", "Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": "*",
    "Condition": {"ForAllValues:StringLike": {"ses:Recipients": "*@example.com"}}},
   {"Effect": "Deny", "Action": "ses:Send*", "Resource": "*",
-   "Condition": {"NotIpAddressIfExists": {"aws:SourceIp": "192.0.2.0/24"}}}]}
+   "Condition": {"NotIpAddress": {"aws:SourceIp": "192.0.2.0/24"}}}]}
 "#;
 
 fn json_of(node: &Node, arguments: &[&str]) -> Value {
@@ -87,9 +87,9 @@ fn a_test_says_which_statement_decides() {
     assert_eq!(free, expected);
 
     node.told(&["policy", "put", "--credential", &user, "staff", &file(&node, STAFF)]);
-    let colleague = node.told(&[&ask[..], &["--to", "ann@example.com,bob@example.com"]].concat());
+    let colleague = node.told(&[&ask[..], &["--to", "ann@example.com,bob@example.com", "--ip", "192.0.2.7"]].concat());
     assert!(colleague.contains("  credential  allowed by statement 1 (Staff) of policy staff\n"), "{colleague}");
-    let outside = node.told(&[&ask[..], &["--to", "ann@example.com,bob@example.net"]].concat());
+    let outside = node.told(&[&ask[..], &["--to", "ann@example.com,bob@example.net", "--ip", "192.0.2.7"]].concat());
     assert!(outside.contains("  credential  denied: no statement allows it\n"), "{outside}");
     let reply = format!(
         "554 Access denied: User `arn:aws:iam::000000000001:user/{user}' is not authorized to perform \
