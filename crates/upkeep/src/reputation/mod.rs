@@ -53,13 +53,21 @@ async fn look(shared: &Shared, sender: &Sender) -> Result<(EnforcementStatus, Ta
     let (reputation, now) = (shared.accounts.reputation(), shared.clock.now());
     let tenant = shared.accounts.tenants().find(sender.account);
     let standing = reputation.standing(sender);
-    let situation = Situation {
+    let mut situation = Situation {
         tally: reputation.tally(sender, now),
         is_paused: reputation.pause_of(sender).is_some(),
         auto_pause: tenant.auto_pause,
         fresh_start: reputation.fresh_start(sender),
         now,
     };
+    if standing.status == EnforcementStatus::SendingPaused
+        && !situation.is_paused
+        && situation.fresh_start < standing.since
+    {
+        // Whoever switched it on again did not say so.
+        reputation.start_afresh(sender, now).await?;
+        situation = Situation { tally: Tally::default(), fresh_start: now, ..situation };
+    }
     let Step { standing: next, pauses, notice } = standing.step(&situation, reputation.settings());
     if pauses && has_paused_set_since(shared, sender, situation.fresh_start) {
         // What the set did is in the account's rates too. The rest has to show by itself.

@@ -121,6 +121,20 @@ async fn a_set_is_paused_before_its_account_and_then_only_if_the_rest_is_bad_too
 }
 
 #[tokio::test(start_paused = true)]
+async fn to_switch_a_set_on_again_is_a_fresh_start_however_it_is_done() {
+    let world = with_set(true).await;
+    count(&world, Some("news"), Counts::Bounced, 1000);
+    world.pass(1).await;
+    let reputation = world.accounts.reputation();
+    assert!(reputation.pause_of(&news()).is_some());
+    let sets = world.accounts.configuration_sets();
+    sets.set_sending(AccountId::default(), "news", Sending::Enabled).await.unwrap();
+    world.pass(1).await;
+    assert_eq!(reputation.tally(&news(), world.clock.now()), Tally::default());
+    assert_eq!((status(&world, &news()), reputation.pause_of(&news())), (EnforcementStatus::Healthy, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_by_hand_is_nobodys_news() {
     let world = with_set(true).await;
     let by_hand = Sending::Paused(postrider_account::Pause {
