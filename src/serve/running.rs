@@ -67,7 +67,7 @@ impl Running {
         suppression.context("cannot start automatic suppression")?;
         count_usage(config, rooms, queue, &scopes.background)?;
 
-        let submission = submission(config, rooms, queue)?;
+        let submission = submission(config, rooms, queue, &world)?;
         let guard = rooms.accounts.guard().clone();
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
         probe(&world, rooms, &scopes.background);
@@ -166,8 +166,7 @@ fn count_usage(config: &Config, rooms: &Rooms, queue: &Queue, scope: &Scope) -> 
     let events = &queue.events;
     let counting = events.count_reputation(accounts, &rooms.store, submission.operator_domain(), scope);
     counting.context("cannot count what became of mail")?;
-    let counting =
-        events.count_usage(accounts, &rooms.store, &queue.spool, submission.operator_domain(), scope);
+    let counting = events.count_usage(accounts, &rooms.store, &queue.spool, submission.operator_domain(), scope);
     counting.context("cannot count what accounts have sent")?;
     scope.spawn("quota metrics", accounts.clone().show_usage(rooms.metrics.clone(), scope.clone()));
     Ok(())
@@ -185,7 +184,7 @@ fn probe(world: &World, rooms: &Rooms, scope: &Scope) {
     });
 }
 
-fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Result<Submission> {
+fn submission(config: &Config, rooms: &Rooms, queue: &Queue, world: &World) -> Result<Submission> {
     let deps = SubmissionDeps {
         spool: queue.spool.clone(),
         accounts: rooms.accounts.clone(),
@@ -197,7 +196,8 @@ fn submission(config: &Config, rooms: &Rooms, queue: &Queue) -> Result<Submissio
     // Of a domain alone: an address literal has no records.
     let operator = settings.operator_domain().parse().ok();
     let signing = Signing::start(rooms.ring.clone(), &config.dkim, operator, rooms.metrics.clone());
-    Ok(Submission::signing(deps, settings, signing.context("cannot start the threads that sign")?))
+    let signing = signing.context("cannot start the threads that sign")?;
+    Ok(Submission::with(deps, settings, Some(signing), world.dialer.clone()))
 }
 
 /// Who looks after identities and MAIL FROM domains.

@@ -103,12 +103,11 @@ impl Filters {
             (Step::Connect, "{client_addr}", &address),
             (Step::Connect, "{client_name}", "unknown"),
             (Step::Connect, "_", &name),
-            (Step::Mail, "i", &id),
-            (Step::Mail, "{mail_addr}", sender),
         ];
         if let Some(tls) = tls {
             macros.extend([(Step::Helo, "{tls_version}", &*tls.version), (Step::Helo, "{cipher}", &*tls.cipher)]);
         }
+        macros.extend([(Step::Mail, "i", &*id), (Step::Mail, "{mail_addr}", sender)]);
         if let Some(user) = &origin.credential {
             // Filters take mail with either for a known client's.
             macros.extend([(Step::Mail, "{auth_type}", "PLAIN"), (Step::Mail, "{auth_authen}", user)]);

@@ -25,15 +25,17 @@ pub struct Letter<'a> {
     pub header: &'a [u8],
     /// The body in pieces.
     pub body: &'a [Bytes],
-    /// What filters can ask of a mail server, by names such as `i` and `{auth_authen}`.
+    /// What filters can ask of a mail server, by names such as `i` and `{auth_authen}`; in the order
+    /// of their steps.
     pub macros: &'a [Macro<'a>],
 }
 
 /// A macro: the step that it is told at, its name, and its value.
 pub type Macro<'a> = (Step, &'a str, &'a str);
 
-/// Steps that macros are told at. Those of one hold in all that follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Steps that macros are told at, or at the next one where a filter leaves them out. They hold in
+/// all that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// The client has connected.
     Connect,
@@ -78,6 +80,8 @@ pub struct Session<'a> {
     actions: Actions,
     protocol: Protocol,
     stage: Stage,
+    /// Macros that it has been told.
+    told: usize,
     /// It has yet to answer the last command.
     listens: bool,
     changes: Changes,
@@ -130,6 +134,7 @@ impl<'a> Session<'a> {
             actions: Actions::default(),
             protocol: Protocol::default(),
             stage: Stage::Negotiate,
+            told: 0,
             listens: false,
             changes: Changes::default(),
             changed: 0,
@@ -152,12 +157,14 @@ impl<'a> Session<'a> {
                 self.stage = self.after_all(stage);
                 continue;
             }
-            let Some((head, rest)) = self.say(stage) else {
+            let Some((command, rest)) = self.say(stage) else {
                 self.stage = self.after_all(stage);
                 continue;
             };
             self.listens = self.protocol.0 & unanswered == 0;
             self.stage = self.after(stage);
+            let mut head = self.macros(stage);
+            head.extend(command);
             return Next::Send(head, rest);
         }
     }
@@ -256,7 +263,6 @@ impl<'a> Session<'a> {
                 write(&mut out, b'O', &numbers.each_ref().map(<[u8; 4]>::as_slice));
             }
             Stage::Connect => {
-                self.write_macros(&mut out, b'C', Step::Connect);
                 let (family, ip) = match letter.client_ip.to_canonical() {
                     IpAddr::V4(ip) => (b'4', ip.to_string()),
                     IpAddr::V6(ip) => (b'6', ip.to_string()),
@@ -265,14 +271,8 @@ impl<'a> Session<'a> {
                 // Nobody asks for the client's port, and a balancer may have hidden it.
                 write(&mut out, b'C', &[name.as_bytes(), &[0, family, 0, 0], ip.as_bytes(), &[0]]);
             }
-            Stage::Helo => {
-                self.write_macros(&mut out, b'H', Step::Helo);
-                write(&mut out, b'H', &[letter.helo.as_bytes(), &[0]]);
-            }
-            Stage::Mail => {
-                self.write_macros(&mut out, b'M', Step::Mail);
-                write(&mut out, b'M', &[b"<", letter.sender.as_bytes(), b">\0"]);
-            }
+            Stage::Helo => write(&mut out, b'H', &[letter.helo.as_bytes(), &[0]]),
+            Stage::Mail => write(&mut out, b'M', &[b"<", letter.sender.as_bytes(), b">\0"]),
             Stage::Rcpt(number) => {
                 let recipient = letter.recipients.get(number)?.as_bytes();
                 write(&mut out, b'D', &[b"R{rcpt_addr}\0", recipient, &[0]]);
@@ -295,15 +295,27 @@ impl<'a> Session<'a> {
         Some((out, rest))
     }
 
-    fn write_macros(&self, out: &mut Vec<u8>, command: u8, step: Step) {
-        let mut data = vec![command];
-        for (_, name, value) in self.letter.macros.iter().filter(|(at, ..)| *at == step) {
+    /// The macros that are to be told before a command of this stage, and have not been.
+    fn macros(&mut self, stage: Stage) -> Vec<u8> {
+        let (step, command) = match stage {
+            Stage::Negotiate => return Vec::new(),
+            Stage::Connect => (Step::Connect, b'C'),
+            Stage::Helo => (Step::Helo, b'H'),
+            _ => (Step::Mail, b'M'),
+        };
+        let due = self.letter.macros[self.told..].iter().take_while(|(at, ..)| *at <= step);
+        let (mut data, mut out) = (vec![command], Vec::new());
+        for (_, name, value) in due {
+            self.told += 1;
             for text in [name, value] {
                 data.extend_from_slice(text.as_bytes());
                 data.push(0);
             }
         }
-        write(out, b'D', &[&data]);
+        if data.len() > 1 {
+            write(&mut out, b'D', &[&data]);
+        }
+        out
     }
 
     /// A value as filters get it: lines end in LF, the last one in nothing, NUL is no text.
