@@ -47,7 +47,8 @@ impl Inner {
     pub(super) fn open(store: &Store, name: &'static str, options: BulkOptions) -> Result<Arc<Self>, Error> {
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
         let (disk, dir) = (store.disk().clone(), store.dir().join(DIR));
-        disk.create_dir_all(&dir).map_err(|error| Error::file(&dir, &error))?;
+        let made = disk.create_dir_all(&dir).and_then(|()| disk.sync_dir(store.dir()));
+        made.map_err(|error| Error::file(&dir, &error))?;
         let known = manifests(store).get(&name.to_owned())?;
         let Manifest::V1 { seed, runs, rows } =
             known.unwrap_or(Manifest::V1 { seed: options.seed, runs: Vec::new(), rows: 0 });
