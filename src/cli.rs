@@ -1,5 +1,6 @@
 //! The command line.
 
+mod accounts;
 mod audit;
 mod auth;
 mod backup;
@@ -20,6 +21,7 @@ use postrider_account::RecipientOverflow;
 use postrider_base::{Network, Period};
 use postrider_mail::{AccountId, Domain, MessageId};
 
+pub(crate) use accounts::{AccountOptions, AccountsCommand};
 pub(crate) use audit::AuditArgs;
 pub(crate) use auth::{AuthCheckArgs, AuthCommand, DmarcCommand, DmarcReportArgs};
 pub(crate) use backup::{BackupArgs, RestoreArgs};
@@ -33,8 +35,8 @@ pub(crate) use sending::{
     SuppressionChoice, TargetArgs, WarmUpArgs,
 };
 pub(crate) use shaping::{PauseArgs, ResumeArgs, ShapingCommand};
-pub(crate) use suppression::{ExportFormat, ListArg, SuppressionCommand};
 pub(crate) use state::ApplyArgs;
+pub(crate) use suppression::{ExportFormat, ListArg, SuppressionCommand};
 
 /// An SMTP relay with Amazon SES's semantics that a company runs itself.
 #[derive(Debug, Parser)]
@@ -74,6 +76,9 @@ pub(crate) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Accounts: whose credentials, identities, sets and lists are, for who has many customers
+    #[command(subcommand, after_help = accounts::ACCOUNTS_HELP)]
+    Accounts(AccountsCommand),
     /// SMTP credentials
     #[command(subcommand)]
     Credentials(CredentialsCommand),
@@ -225,6 +230,10 @@ pub(crate) enum CredentialsCommand {
         /// What a message with more than 50 recipients meets
         #[arg(long, value_enum, default_value_t)]
         overflow: Overflow,
+        /// It is for trying things out: its messages go only to verified identities of the account
+        /// and to the simulator, to 200 recipients a day and one a second
+        #[arg(long)]
+        sandbox: bool,
         #[command(flatten)]
         account: AccountArg,
     },
@@ -239,6 +248,14 @@ pub(crate) enum CredentialsCommand {
     Enable {
         /// Its user name
         user: String,
+    },
+    /// Put a credential into the sandbox, or take it out: it holds for the next message
+    Sandbox {
+        /// Its user name
+        user: String,
+        /// In, or out
+        #[arg(value_enum)]
+        sandbox: OnOff,
     },
     /// Remove a credential for good
     Delete {
@@ -256,6 +273,10 @@ pub(crate) enum CredentialsCommand {
         /// What a message with more than 50 recipients meets
         #[arg(long, value_enum, default_value_t)]
         overflow: Overflow,
+        /// It is for trying things out: its messages go only to verified identities of the account
+        /// and to the simulator, to 200 recipients a day and one a second
+        #[arg(long)]
+        sandbox: bool,
         #[command(flatten)]
         account: AccountArg,
     },

@@ -122,7 +122,7 @@ pub(crate) struct SetOptions {
     pub(crate) untags: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnOff {
     /// Yes
     On,

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::unexpected;
 use crate::access::Access;
-use crate::cli::CredentialsCommand;
+use crate::cli::{CredentialsCommand, OnOff};
 use crate::output::{Output, time};
 
 /// Where the secret may come from instead of stdin.
@@ -33,7 +33,8 @@ pub(crate) fn derive(region: &str, out: &mut Output) -> Result<()> {
 
 pub(crate) async fn run(command: CredentialsCommand, access: &mut Access, out: &mut Output) -> Result<()> {
     let operation = match command {
-        CredentialsCommand::Create { label, overflow, account } => CredentialOperation::Create {
+        CredentialsCommand::Create { label, overflow, sandbox, account } => CredentialOperation::Create {
+            sandbox,
             account: access.account(account.account),
             label: label.unwrap_or_default(),
             recipient_overflow: overflow.into(),
@@ -41,8 +42,12 @@ pub(crate) async fn run(command: CredentialsCommand, access: &mut Access, out: &
         CredentialsCommand::List => CredentialOperation::List,
         CredentialsCommand::Disable { user } => CredentialOperation::Disable { user_name: user },
         CredentialsCommand::Enable { user } => CredentialOperation::Enable { user_name: user },
+        CredentialsCommand::Sandbox { user, sandbox } => {
+            CredentialOperation::Sandbox { user_name: user, sandbox: sandbox == OnOff::On }
+        }
         CredentialsCommand::Delete { user } => CredentialOperation::Delete { user_name: user },
-        CredentialsCommand::Import { user, label, overflow, account } => CredentialOperation::Import {
+        CredentialsCommand::Import { user, label, overflow, sandbox, account } => CredentialOperation::Import {
+            sandbox,
             account: access.account(account.account),
             label: label.unwrap_or_default(),
             secret: Secret::new(
@@ -85,12 +90,20 @@ fn show_all(credentials: &[CredentialView], out: &mut Output) -> Result<()> {
         vec![
             credential.user_name.clone(),
             credential.account.to_string(),
-            if credential.disabled { "disabled" } else { "enabled" }.to_owned(),
+            state(credential).to_owned(),
             time(credential.created),
             credential.label.clone(),
         ]
     });
     out.table(&["USER", "ACCOUNT", "STATE", "CREATED", "LABEL"], rows.collect(), "no credentials")
+}
+
+fn state(credential: &CredentialView) -> &'static str {
+    match (credential.disabled, credential.sandbox) {
+        (true, _) => "disabled",
+        (false, true) => "sandbox",
+        (false, false) => "enabled",
+    }
 }
 
 /// Secrets never come from the command line, where every user of the machine sees them.

@@ -1,5 +1,6 @@
 //! The operator's commands: from arguments to operations, from answers to tables.
 
+mod accounts;
 mod audit;
 pub(crate) mod auth;
 pub(crate) mod backup;
@@ -49,6 +50,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         return Access::offline(config, async |config, asker| command.run(config, asker, out).await);
     }
     Access::with(config, need(&command), async |access| match command {
+        Command::Accounts(command) => accounts::run(command, access, out).await,
         Command::Apply(arguments) => state::apply(arguments, access, out).await,
         Command::Export => state::export(access, out).await,
         Command::Audit(arguments) => audit::run(arguments, access, out).await,
@@ -87,7 +89,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 /// What must be opened when no daemon runs.
 fn need(command: &Command) -> Need {
     match command {
-        Command::Apply(_) | Command::Export => Need::Accounts,
+        Command::Accounts(_) | Command::Apply(_) | Command::Export => Need::Accounts,
         Command::Backup(arguments) => backup::need(arguments),
         Command::Audit(_) | Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,
         Command::ConfigurationSets(_) | Command::Dkim(_) | Command::Identities(_) | Command::Pools(_) => Need::Accounts,

@@ -53,7 +53,7 @@ pub use suppression::{
     Addresses, Filter, Format, GlobalList, GloballySuppressed, ImportEntry, ImportReport, Parsed, RefusedLine,
     Suppressed, Suppression, export, export_globally, parse, parse_addresses,
 };
-pub use tenant::{Pause, PausedBy, Sending, Tenant, Tenants};
+pub use tenant::{Pause, PausedBy, Sending, Tenant, TenantOption, Tenants};
 
 /// Handle on the state of all accounts. Clones share it.
 #[derive(Clone, Debug)]

@@ -15,8 +15,8 @@ use postrider_upkeep::Upkeep;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, audit, backup, bans, credentials,
-    dns_plan, events, explain, message, queue, quota, sending, sts, suppression, trace, why,
+    Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, audit, backup, bans,
+    credentials, dns_plan, events, explain, message, queue, quota, sending, sts, suppression, trace, why,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -122,6 +122,7 @@ impl Control {
     async fn perform(&self, actor: &Actor, operation: Operation, answer: mpsc::Sender<Response>) -> Result<(), Error> {
         let deps = &*self.deps;
         let response = match operation {
+            Operation::Accounts(operation) => return operation.execute(&deps.accounts, &answer).await,
             Operation::Audit(filter) => return audit::list(deps, filter, &answer).await,
             Operation::Backup(request) => return backup::execute(deps, actor, request, &answer).await,
             Operation::Bans(operation) => bans::execute(deps.accounts.guard(), operation).await?,

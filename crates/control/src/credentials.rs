@@ -1,6 +1,8 @@
 //! Operations on SMTP credentials.
 
-use postrider_account::{Accounts, Credential, Error as AccountError, ImportedSecret, NewCredential as Wanted, PolicyOwner};
+use postrider_account::{
+    Accounts, Credential, Error as AccountError, ImportedSecret, NewCredential as Wanted, PolicyOwner,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{CredentialOperation, CredentialView, Error, NewCredential, Response, Secret};
@@ -12,8 +14,8 @@ pub(crate) async fn execute(
 ) -> Result<Response, Error> {
     let credentials = accounts.credentials();
     match operation {
-        CredentialOperation::Create { account, label, recipient_overflow } => {
-            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow, sandbox: false };
+        CredentialOperation::Create { account, label, recipient_overflow, sandbox } => {
+            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow, sandbox };
             let issued = credentials.create(wanted).await?;
             Ok(Response::Credential(NewCredential {
                 user_name: issued.credential.user_name,
@@ -35,9 +37,9 @@ pub(crate) async fn execute(
             credentials.enable(&user_name).await?;
             Ok(Response::Changed { count: 1 })
         }
-        CredentialOperation::Import { account, label, user_name, secret, recipient_overflow } => {
+        CredentialOperation::Import { account, label, user_name, secret, recipient_overflow, sandbox } => {
             let secret = ImportedSecret::parse(&SecretString::from(secret.expose().to_owned()))?;
-            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow, sandbox: false };
+            let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow, sandbox };
             let credential = credentials.import(&user_name, secret, wanted).await?;
             Ok(Response::Credential(NewCredential {
                 user_name: credential.user_name,
@@ -45,6 +47,10 @@ pub(crate) async fn execute(
                 secret_access_key: None,
                 smtp_password: None,
             }))
+        }
+        CredentialOperation::Sandbox { user_name, sandbox } => {
+            credentials.set_sandbox(&user_name, sandbox).await?;
+            Ok(Response::Changed { count: 1 })
         }
         CredentialOperation::List => Ok(Response::Credentials(credentials.list().into_iter().map(view).collect())),
     }
@@ -59,6 +65,7 @@ fn view(credential: Credential) -> CredentialView {
         created: credential.created_at,
         disabled: credential.disabled,
         recipient_overflow: credential.recipient_overflow,
+        sandbox: credential.sandbox,
     }
 }
 

@@ -5,6 +5,7 @@
 //! On the socket each request is one line of JSON and its answer is any number of lines; see
 //! [`Socket`] and [`Client`].
 
+mod accounts;
 mod apply;
 mod audit;
 mod backup;
@@ -40,9 +41,10 @@ mod why;
 mod wire;
 mod world;
 
+pub use accounts::AccountOperation;
 pub use apply::{
-    APPLY_BATCH, Declared, DeclaredAccount, DeclaredConfigurationSet, DeclaredCredential, DeclaredIdentity, DeclaredKey,
-    DeclaredKind, DeclaredPolicy, DeclaredPool, DeclaredState, StateChange, StateOperation,
+    APPLY_BATCH, Declared, DeclaredAccount, DeclaredConfigurationSet, DeclaredCredential, DeclaredIdentity,
+    DeclaredKey, DeclaredKind, DeclaredPolicy, DeclaredPool, DeclaredState, StateChange, StateOperation,
 };
 pub use audit::user;
 pub use backup::{Archive, ArchiveWriter, BackupItem, BackupRequest, FileSum, Manifest, Restored, restore};

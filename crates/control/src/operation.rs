@@ -7,8 +7,9 @@ use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupRequest, ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation, ExplainRequest, IdentityOperation,
-    PolicyOperation, PoolOperation, ReputationOperation, Secret, ShapingOperation, SourceOperation, SuppressionOperation, StateOperation,
+    AccountOperation, BackupRequest, ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation, ExplainRequest,
+    IdentityOperation, PolicyOperation, PoolOperation, ReputationOperation, Secret, ShapingOperation, SourceOperation,
+    StateOperation, SuppressionOperation,
 };
 
 /// Most entries that one [`SuppressionOperation::Import`] or [`SuppressionOperation::Remove`] may
@@ -23,6 +24,8 @@ pub const LIST_LIMIT: usize = 100_000;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
+    /// Whose everything else is.
+    Accounts(AccountOperation),
     /// What the audit log says.
     Audit(AuditFilter),
     /// A copy of the node's state.
@@ -99,7 +102,8 @@ impl Operation {
     pub fn needs_spool(&self) -> bool {
         !matches!(
             self,
-            Operation::Audit(_)
+            Operation::Accounts(_)
+                | Operation::Audit(_)
                 | Operation::Backup(BackupRequest { journal: false })
                 | Operation::Bans(_)
                 | Operation::ConfigurationSets(_)
@@ -129,6 +133,7 @@ impl Operation {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Operation::Accounts(operation) => operation.name(),
             Operation::Audit(_) => "audit",
             Operation::Backup(_) => "backup",
             Operation::Bans(BanOperation::Clear { .. }) => "bans-clear",
@@ -188,6 +193,9 @@ pub enum CredentialOperation {
         label: String,
         /// What its messages with too many recipients meet.
         recipient_overflow: RecipientOverflow,
+        /// Whether it is for trying things out.
+        #[serde(default)]
+        sandbox: bool,
     },
     /// Removes a credential for good.
     Delete {
@@ -216,9 +224,20 @@ pub enum CredentialOperation {
         secret: Secret,
         /// What its messages with too many recipients meet.
         recipient_overflow: RecipientOverflow,
+        /// Whether it is for trying things out.
+        #[serde(default)]
+        sandbox: bool,
     },
     /// All credentials, without secrets.
     List,
+    /// Has the messages of a credential go only to verified identities and the simulator, or to
+    /// anybody again.
+    Sandbox {
+        /// Its user name.
+        user_name: String,
+        /// Whether it is for trying things out.
+        sandbox: bool,
+    },
 }
 
 impl CredentialOperation {
@@ -230,6 +249,7 @@ impl CredentialOperation {
             CredentialOperation::Enable { .. } => "credentials-enable",
             CredentialOperation::Import { .. } => "credentials-import",
             CredentialOperation::List => "credentials-list",
+            CredentialOperation::Sandbox { .. } => "credentials-sandbox",
         }
     }
 }
@@ -334,6 +354,7 @@ mod tests {
             user_name: "AKIAIOSFODNN7EXAMPLE".to_owned(),
             secret: Secret::new("hunter2".to_owned()),
             recipient_overflow: RecipientOverflow::Reject,
+            sandbox: false,
         });
         assert!(!format!("{operation:?}").contains("hunter2"));
         assert_eq!(operation.name(), "credentials-import");

@@ -2,21 +2,23 @@
 
 use std::net::IpAddr;
 
-use postrider_account::{AuditRecord, ConfigurationSet, GloballySuppressed, Pool, RecipientOverflow, Suppressed};
+use postrider_account::{AuditRecord, ConfigurationSet, GloballySuppressed, Pool, RecipientOverflow, Suppressed, Tenant};
 use postrider_base::{Network, Timestamp};
 use postrider_mail::{AccountId, HostRecord, MessageId};
 use postrider_mailauth::records::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupItem, Declared, DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, PolicyRow, PolicyTest, QuotaView, ReputationRow, Secret, ShapingRow, SiteRow, SourceRow,
-    moment, secret,
+    BackupItem, Declared, DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, PolicyRow,
+    PolicyTest, QuotaView, ReputationRow, Secret, ShapingRow, SiteRow, SourceRow, moment, secret,
 };
 
 /// One item of an answer; most operations answer one, a stream answers many.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
+    /// A page of accounts, in the order of their numbers.
+    Accounts(Vec<Tenant>),
     /// What assigning a source to a pool did.
     Assigned {
         /// The pool that it has left for that.
@@ -184,6 +186,9 @@ pub struct CredentialView {
     pub disabled: bool,
     /// What its messages with too many recipients meet: `reject` or `defer`.
     pub recipient_overflow: RecipientOverflow,
+    /// Whether its messages go only to verified identities and the simulator.
+    #[serde(default)]
+    pub sandbox: bool,
 }
 
 /// The policy of a recipient domain (MTA-STS, RFC 8461) that is kept.

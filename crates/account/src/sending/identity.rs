@@ -1,6 +1,7 @@
 //! Identities: the domains and addresses that an account may send from. Kept, and found by
 //! the address of a sender; who may send as whom is decided elsewhere.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 use std::str::FromStr;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Tables;
 use super::catalog::Item;
 use super::verification::{DkimOptions, MailFrom, Verification, VerificationStatus};
-use crate::Error;
+use crate::{Error, tags};
 
 /// A domain or an address that mail is sent from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Identity {
     /// The domain of its mail's return path, where it has one of its own.
     #[serde(default)]
     pub mail_from: Option<MailFrom>,
+    /// At most 50, as in SES: keys of 1 to 128 characters, values of at most 256.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Identity {
@@ -50,6 +54,7 @@ impl Identity {
             verification: Verification::default(),
             dkim: DkimOptions::default(),
             mail_from: None,
+            tags: BTreeMap::new(),
         }
     }
 
@@ -284,6 +289,7 @@ impl Identities {
     }
 
     pub(super) fn check(&self, identity: &Identity) -> Result<(), Error> {
+        tags::check(Identity::KIND, &identity.tags)?;
         let domain = identity.name.domain();
         if let Some(mail_from) = &identity.mail_from
             && !mail_from.domain.with_parents().skip(1).any(|parent| parent == domain.as_str())

@@ -2,6 +2,7 @@
 //! house with many customers has one for each.
 
 mod bulk;
+mod option;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use tokio::sync::Mutex;
 
 use crate::sending::catalog::{Catalog, Item};
 use crate::{Error, Settings, tags};
+
+pub use option::TenantOption;
 
 /// Longest name, in characters.
 const MAX_NAME: usize = 64;
