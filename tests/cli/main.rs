@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
+mod audit;
 mod auth;
+mod backup;
 mod bans;
 mod config;
 mod credentials;
@@ -10,12 +12,14 @@ mod dkim;
 mod doctor;
 mod identities;
 mod message;
+mod policy;
 mod quickstart;
 mod sending;
 mod serve;
 mod service;
 mod shaping;
 mod spool;
+mod state;
 mod support;
-mod suppression;
 mod suppressed;
+mod suppression;
