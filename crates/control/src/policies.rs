@@ -175,12 +175,7 @@ fn rows(accounts: &Accounts, owner: &PolicyOwner) -> Result<Vec<PolicyRow>, Erro
     Ok(policies.map(|policy| PolicyRow { name: policy.name().to_owned(), text: policy.text().to_owned() }).collect())
 }
 
-fn test(
-    accounts: &Accounts,
-    realm: &Realm,
-    request: &PolicyTestRequest,
-    now: Timestamp,
-) -> Result<PolicyTest, Error> {
+fn test(accounts: &Accounts, realm: &Realm, request: &PolicyTestRequest, now: Timestamp) -> Result<PolicyTest, Error> {
     let user_name = &request.credential;
     let credential = accounts.credentials().get(user_name);
     let account = credential.ok_or_else(|| Error::NotFound(format!("there is no credential {user_name:?}")))?.account;
@@ -276,10 +271,7 @@ mod tests {
         let owner = PolicyOwner::Identity(AccountId::default(), "example.com".parse().unwrap());
         let put = PolicyOperation::Put { owner, name: "a".into(), text: "{}".into() };
         let text = serde_json::to_string(&put).unwrap();
-        assert_eq!(
-            text,
-            r#"{"put":{"owner":{"identity":["000000000001","example.com"]},"name":"a","text":"{}"}}"#
-        );
+        assert_eq!(text, r#"{"put":{"owner":{"identity":["000000000001","example.com"]},"name":"a","text":"{}"}}"#);
         assert_eq!(serde_json::from_str::<PolicyOperation>(&text).unwrap(), put);
         let request = PolicyTestRequest {
             credential: "AKIA".into(),

@@ -58,11 +58,14 @@ struct Inner {
     max: u64,
 }
 
+/// Sets by the name of what they are attached to.
+type Sets = HashMap<Arc<str>, Arc<PolicySet>>;
+
 /// A change makes a new one of these, so those of an account lie in a map of their own.
 #[derive(Clone, Default)]
 struct Known {
-    credentials: HashMap<Arc<str>, Arc<PolicySet>>,
-    identities: HashMap<AccountId, Arc<HashMap<Arc<str>, Arc<PolicySet>>>>,
+    credentials: Sets,
+    identities: HashMap<AccountId, Arc<Sets>>,
     /// How many policies there are.
     count: u64,
 }
@@ -276,11 +279,7 @@ impl Known {
     }
 }
 
-fn replace(
-    sets: &mut HashMap<Arc<str>, Arc<PolicySet>>,
-    name: &str,
-    set: Option<Arc<PolicySet>>,
-) -> Option<Arc<PolicySet>> {
+fn replace(sets: &mut Sets, name: &str, set: Option<Arc<PolicySet>>) -> Option<Arc<PolicySet>> {
     match set {
         Some(set) => sets.insert(name.into(), set),
         None => sets.remove(name),
