@@ -147,7 +147,9 @@ pub use claim::{Claim, DueRecipient};
 pub use error::{Error, Result};
 pub use feed::{Feed, FeedItem, FeedRecord};
 pub use index::Disagreement;
-pub use message::{AcceptedRecord, Content, Message, NewMessage, Origin, OriginKind, OriginalHeaders, QueueKey};
+pub use message::{
+    AcceptedRecord, Content, Message, NewMessage, Origin, OriginKind, OriginalHeaders, QueueKey, SOURCE_ARN_TAG,
+};
 pub use postrider_wal::{Driver, Durability, Lsn};
 pub use reclaim::Compacted;
 pub use records::MAX_RECIPIENTS;

@@ -86,6 +86,10 @@ impl NewMessage {
     }
 }
 
+/// The name of the tag that says which identity a message is sent from, by its ARN, where
+/// that is another one than the domain of its author in its own account.
+pub const SOURCE_ARN_TAG: &str = "ses:source-arn";
+
 /// Where a message came from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
@@ -101,7 +105,8 @@ pub struct Origin {
     pub kind: OriginKind,
     /// The configuration set it is sent with.
     pub configuration_set: Option<String>,
-    /// Message tags, name and value.
+    /// Message tags, name and value. A name that begins with `ses:` is none of a client's:
+    /// [`SOURCE_ARN_TAG`].
     pub tags: Vec<(String, String)>,
     /// The header as the client sent it.
     pub headers: OriginalHeaders,

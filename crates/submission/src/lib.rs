@@ -62,7 +62,6 @@ pub mod internal {
 
     /// What is wrong with the parts of a message, and how many bytes were looked at to see
     /// that, those counted again that were looked at again.
-    #[must_use]
     pub fn look_at_parts(message: &[u8]) -> (Result<(), MimeFault>, u64) {
         crate::mime::work(message, &BlockedAttachments::default())
     }

@@ -10,7 +10,7 @@ use memchr::memmem;
 use postrider_account::{Accounts, Authenticated, ConfigurationSet, Guard, MailFrom, MailFromFailure, Resolved};
 use postrider_base::{Clock, Dialer, Metrics, Random, TcpDialer, Timestamp};
 use postrider_mail::{AccountId, Domain, EmailAddress, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
-use postrider_spool::{Content, NewMessage, Origin, OriginKind, Spool};
+use postrider_spool::{Content, NewMessage, Origin, OriginKind, SOURCE_ARN_TAG, Spool};
 use rsasl::config::SASLConfig;
 
 use crate::header::{Stamp, rewrite};
@@ -300,7 +300,7 @@ impl Submission {
         write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
         let understood = rewrite(&front, &stamp, &mut header)?;
         let account = authenticated.account;
-        let decision = self.0.rules.decide(&Submitted {
+        let submitted = Submitted {
             account,
             credential: &authenticated.user_name,
             envelope: &envelope,
@@ -309,13 +309,17 @@ impl Submission {
             client_ip: client.ip,
             has_tls: client.tls.is_some(),
             now,
-        })?;
+        };
+        let decision = self.0.rules.decide(&submitted)?;
+        let source_arn = self.0.rules.source_arn(&submitted, &decision);
         if envelope.sender.is_some() && settings.return_path == ReturnPath::Verp {
             check_mail_from(decision.resolved.as_ref())?;
         }
         let signer = decision.signer.unwrap_or(account);
         let lifetime = self.lifetime(decision.set.as_deref());
         let configuration_set = decision.set.map(|set| set.name.clone());
+        let mut tags = understood.tags;
+        tags.extend(source_arn.map(|arn| (SOURCE_ARN_TAG.to_owned(), arn)));
         let mut content = Vec::with_capacity(2 + rest.len());
         content.push(Bytes::from(header));
         content.push(front.slice(understood.body_offset..));
@@ -337,7 +341,7 @@ impl Submission {
                 protocol: client.protocol,
                 kind: OriginKind::Submission,
                 configuration_set,
-                tags: understood.tags,
+                tags,
                 headers: understood.original,
                 hold: false,
             },

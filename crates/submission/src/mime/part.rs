@@ -32,7 +32,12 @@ pub(super) enum Content {
 impl PartHeader {
     /// Whether nothing below it can be refused: no name, no part.
     pub(super) fn is_plain(&self) -> bool {
-        self.names.is_empty() && (self.is_encoded || self.content == Content::Leaf)
+        self.names.is_empty()
+            && match self.content {
+                Content::Leaf => true,
+                Content::Multipart { .. } => false,
+                Content::Message => self.is_encoded,
+            }
     }
 
     /// Takes in a field, folded or not; others than those of MIME mean nothing.

@@ -81,6 +81,7 @@ fn odd_delimiters_hide_nothing() {
         (message.replace("boundary=\"=_1\"", "BOUNDARY==_1"), "no quotation marks"),
         (message.replace("Content-Type: app", "X-A: b\r\nno field\r\nContent-type : app"), "odd fields"),
         (message.replace("; name", ";\r\n\tname"), "folded"),
+        (format!("Content-Transfer-Encoding: base64\r\n{message}"), "an encoding that no multipart has"),
     ] {
         assert_eq!(look(&odd), illegal("a.exe"), "{why}");
     }

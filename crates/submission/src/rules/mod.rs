@@ -11,6 +11,7 @@ mod question;
 pub(crate) mod quota;
 mod sandbox;
 mod sets;
+mod source;
 #[cfg(test)]
 mod tests;
 

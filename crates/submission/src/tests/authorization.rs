@@ -2,6 +2,7 @@
 
 use postrider_account::{Identity, IdentityName, PolicyOwner, Realm};
 use postrider_mailauth::dkim::Sealing;
+use postrider_spool::SOURCE_ARN_TAG;
 
 use super::*;
 use crate::{DkimSettings, KeyRing, KeyRingDeps, Signing};
@@ -20,7 +21,8 @@ fn realm() -> Realm {
 
 /// The client's account has example.com, another one lent.example; both are verified.
 async fn world() -> World {
-    let world = world_with(|settings| settings.unverified_senders = UnverifiedSenders::Reject, Default::default()).await;
+    let world =
+        world_with(|settings| settings.unverified_senders = UnverifiedSenders::Reject, Default::default()).await;
     for (account, name) in [(AccountId::default(), "example.com"), (owner(), "lent.example")] {
         let identity = Identity { trusted: true, ..Identity::new(account, name.parse().unwrap()) };
         world.accounts.identities().create(identity).await.unwrap();
@@ -176,4 +178,5 @@ async fn the_owner_of_a_lent_identity_signs() {
     assert!(text.contains("d=lent.example"), "{text}");
     assert!(!text.to_uppercase().contains("X-SES-"), "{text}");
     assert_eq!(message.account, AccountId::default(), "it is the delegate's mail");
+    assert_eq!(message.origin.tags, [(SOURCE_ARN_TAG.to_owned(), LENT.to_owned())], "from its owner's identity");
 }

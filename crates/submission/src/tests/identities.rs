@@ -2,6 +2,7 @@
 
 use postrider_account::{Identity, MailFrom, MailFromFailure, VerificationStatus};
 use postrider_mailauth::MacKey;
+use postrider_spool::SOURCE_ARN_TAG;
 
 use super::*;
 use crate::{ReturnPath, ReturnPaths};
@@ -75,18 +76,23 @@ async fn a_message_that_names_no_configuration_set_goes_with_that_of_its_identit
         identities.create(identity).await.unwrap();
     }
     let mut taken = Vec::new();
-    for (content, set) in [
-        ("From: x@mail.example.com\r\n\r\n", Some("news")),
-        ("From: bill+may@example.com\r\n\r\n", Some("bills")),
-        ("From: ann@example.com\r\n\r\n", Some("news")),
-        ("From: bill@example.com\r\nX-SES-CONFIGURATION-SET: alerts\r\n\r\n", Some("alerts")),
-        ("From: x@example.net\r\n\r\n", None),
+    // Where the source is the author's domain it is not said.
+    for (content, set, source) in [
+        ("From: x@mail.example.com\r\n\r\n", Some("news"), Some("example.com")),
+        ("From: bill+may@example.com\r\n\r\n", Some("bills"), Some("bill@example.com")),
+        ("From: ann@example.com\r\n\r\n", Some("news"), Some("ann@example.com")),
+        ("From: eve@example.com\r\n\r\n", Some("news"), None),
+        ("From: bill@example.com\r\nX-SES-CONFIGURATION-SET: alerts\r\n\r\n", Some("alerts"), Some("bill@example.com")),
+        ("From: x@example.net\r\n\r\n", None, None),
     ] {
         world.submission.submit(request(Some("x@example.com"), &["b@example.org"], &[content])).await.unwrap();
         // Kept, so that it is not due again.
         taken.extend(world.spool.take_due(10).await);
         let message = &taken.last().unwrap().message;
         assert_eq!(message.origin.configuration_set.as_deref(), set, "{content}");
+        let arn = |name| format!("arn:aws:ses:us-east-1:000000000001:identity/{name}");
+        let tags: Vec<_> = source.map(|name| (SOURCE_ARN_TAG.to_owned(), arn(name))).into_iter().collect();
+        assert_eq!(message.origin.tags, tags, "{content}");
     }
 }
 
