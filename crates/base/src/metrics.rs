@@ -190,7 +190,7 @@ table! {
     scan_duration: Histogram = "postrider_scan_duration_seconds";
     /// Claims of messages that left unscanned because the scanner gave no verdict and the settings allow it.
     scans_skipped: Counter = "postrider_scans_skipped";
-    /// 1 after the virus scanner answered, 0 after it did not, and while there was nothing to scan.
+    /// 1 after the virus scanner answered, 0 after it did not, and where none is configured.
     scanner_up: Gauge = "postrider_scanner_up";
     /// Messages that the operator's filters were asked about, by what became of them.
     filtered: By<FilterVerdict, Counter> = "postrider_filtered_messages";

@@ -121,6 +121,7 @@ impl Drop for Report {
 impl Dispatcher {
     async fn run(mut self) {
         let shared = self.shared.clone();
+        self.scans.probe();
         let mut failed = std::pin::pin!(shared.spool.failed());
         let mut addresses = shared.sources.news();
         let mut pools = shared.accounts.pools().changes();

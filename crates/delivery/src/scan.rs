@@ -156,7 +156,7 @@ impl Scans {
         if let Some(jobs) = self.jobs.get_mut(&id) {
             return jobs.push(job);
         }
-        if self.line.len() >= settings.connections.saturating_mul(WAITING_PER_SCAN) {
+        if self.line.len() >= most_waiting(settings) {
             let queue = job.claim.queue.clone();
             self.shared.spool.park(&queue);
             return self.beyond.add(queue, job.claim.message.expires_at);
@@ -174,7 +174,8 @@ impl Scans {
             // Nothing is in the line without a job.
             let Some(job) = self.jobs.get_mut(&id).and_then(Vec::pop) else { continue };
             self.running += 1;
-            let news = Some(News::Scanned { id, job: None, found: Found::Nothing });
+            let lost = Found::Failed(Error::Garbage("the scan broke off".to_owned()));
+            let news = Some(News::Scanned { id, job: None, found: lost });
             let report = Report { news, to: self.telling.clone() };
             let (clamd, shared) = (clamd(&self.shared, settings), self.shared.clone());
             self.shared.scope.spawn("scan", async move {
@@ -185,8 +186,12 @@ impl Scans {
                 }
             });
         }
-        let room = settings.connections.saturating_mul(WAITING_PER_SCAN).saturating_sub(self.line.len());
-        if room > 0
+        if self.running == 0 {
+            // Nothing would end that lets in the others.
+            while let Some(queue) = self.beyond.pop() {
+                self.shared.spool.unpark(&queue);
+            }
+        } else if self.line.len() < most_waiting(settings)
             && let Some(queue) = self.beyond.pop()
         {
             self.shared.spool.unpark(&queue);
@@ -210,6 +215,8 @@ impl Scans {
             }
             () = shared.rescan.notified() => {
                 self.shared.scans.forget_failures();
+                self.shared.metrics.scanner_up.set(0);
+                self.probe();
                 self.recall();
                 Scanned::Nothing
             }
@@ -225,7 +232,9 @@ impl Scans {
                 if self.shared.scans.comes_up() {
                     tracing::info!("the virus scanner answers again");
                 }
-                self.shared.metrics.scanner_up.set(1);
+                if settings.clamd.is_some() {
+                    self.shared.metrics.scanner_up.set(1);
+                }
                 self.recall();
                 Scanned::Nothing
             }
@@ -289,8 +298,11 @@ impl Scans {
         failure
     }
 
-    /// Has a task ask until the scanner that is in force answers.
-    fn probe(&mut self) {
+    /// Has a task ask until the scanner that is in force answers, where there is one.
+    pub(crate) fn probe(&mut self) {
+        if self.shared.config.load().settings.scan.clamd.is_none() {
+            return;
+        }
         if std::mem::replace(&mut self.probing, true) {
             return;
         }
@@ -347,6 +359,11 @@ impl Scans {
         self.jobs.clear();
         self.line.clear();
     }
+}
+
+/// Messages that may wait for their scan outside of the spool.
+fn most_waiting(settings: &ScanSettings) -> usize {
+    settings.connections.saturating_mul(WAITING_PER_SCAN)
 }
 
 /// Whether the message of a claim is to have been scanned, and it is not known that it was.

@@ -215,8 +215,11 @@ impl Delivery {
         if let Some(since) = shared.scans.under_way(id) {
             return Some(Why::Scanning { since });
         }
-        let failure = shared.scans.failure(id)?;
-        Some(Why::NotScanned { why: failure.why, since: failure.since })
+        match shared.scans.failure(id)? {
+            Some(failure) => Some(Why::NotScanned { why: failure.why, since: failure.since }),
+            // Its turn comes after those that are in line.
+            None => Some(Why::Scanning { since: view.message.released_at() }),
+        }
     }
 
     /// Whether the route of a domain is `hold:`.

@@ -67,13 +67,14 @@ impl Board {
         self.0.lock().under_way.get(&id).copied()
     }
 
-    /// Why a message waits that is not being scanned.
-    pub(crate) fn failure(&self, id: MessageId) -> Option<Failure> {
+    /// Why a message waits that is not being scanned, where it is known. Nothing of one that may
+    /// leave.
+    pub(crate) fn failure(&self, id: MessageId) -> Option<Option<Failure>> {
         let state = self.0.lock();
         if state.passed.iter().any(|passed| passed.contains(&id)) {
             return None;
         }
-        state.failed.get(&id).or(state.down.as_ref()).cloned()
+        Some(state.failed.get(&id).or(state.down.as_ref()).cloned())
     }
 
     pub(crate) fn begins(&self, id: MessageId, now: Timestamp) {
@@ -162,7 +163,7 @@ mod tests {
         assert!(matches!(board.standing(id(2), now), Standing::Waits(_)));
         board.passes(id(3));
         assert!(matches!(board.standing(id(3), now), Standing::Passed));
-        assert!(board.failure(id(3)).is_none() && board.failure(id(2)).is_some());
+        assert!(board.failure(id(3)).is_none() && board.failure(id(2)).flatten().is_some());
         assert!(board.comes_up() && !board.comes_up());
         assert!(matches!(board.standing(id(2), now), Standing::Unknown));
     }
