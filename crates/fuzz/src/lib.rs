@@ -6,15 +6,21 @@
 //! first bytes of an input steer the target (where to cut, which options), so
 //! that the fuzzer decides about those too.
 
+mod filter;
 mod header;
 mod mailauth;
+mod mime;
+mod policy;
 mod sasl;
 mod session;
 mod steering;
 mod wire;
 
+pub use filter::{clamd, milter};
 pub use header::header;
 pub use mailauth::{report, results};
+pub use mime::mime;
+pub use policy::policy;
 pub use sasl::sasl;
 pub use session::{conversation, session};
 pub use wire::{chunk, command, content, reply};
@@ -24,12 +30,16 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; each has a folder of seeds of its name under `corpus/` and a
 /// program `fuzz-NAME`.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 14] = [
     ("chunk", chunk),
+    ("clamd", clamd),
     ("command", command),
     ("content", content),
     ("conversation", conversation),
     ("header", header),
+    ("milter", milter),
+    ("mime", mime),
+    ("policy", policy),
     ("reply", reply),
     ("report", report),
     ("results", results),
