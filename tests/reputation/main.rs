@@ -1,6 +1,8 @@
 //! Rates of bounces with the real daemon and a peer that refuses: a rule pauses, a restart loses
 //! nothing, a person resumes; and pauses by hand, with and without what is queued.
 
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
 use std::time::Duration;
 
 use postrider_base::Clock;
