@@ -118,6 +118,9 @@ pub(crate) struct ExplainArgs {
     /// What the message names in X-SES-CONFIGURATION-SET
     #[arg(long, value_name = "NAME")]
     pub(crate) configuration_set: Option<String>,
+    /// A recipient: the sandbox lets only some be written to
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: Option<EmailAddress>,
     #[command(flatten)]
     pub(crate) account: AccountArg,
 }

@@ -95,6 +95,7 @@ pub(crate) async fn explain(arguments: ExplainArgs, access: &mut Access, out: &m
         from: arguments.from,
         credential: arguments.credential,
         configuration_set: arguments.configuration_set,
+        to: arguments.to,
     };
     match access.ask(Operation::Explain(request)).await? {
         Response::Explained(rows) if out.json() => out.json_document(&rows),

@@ -2,8 +2,8 @@
 
 use postrider_account::{ConfigurationSet, MailFromFailure, Resolved, TlsPolicy};
 use postrider_delivery::settings::SourceSettings;
-use postrider_mail::{AccountId, EmailAddress};
-use postrider_submission::ReturnPath;
+use postrider_mail::{AccountId, EmailAddress, Envelope, Recipient};
+use postrider_submission::{Answer, Question, ReturnPath, Rules};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Deps;
@@ -21,13 +21,16 @@ pub struct ExplainRequest {
     pub credential: Option<String>,
     /// What the message names in X-SES-CONFIGURATION-SET.
     pub configuration_set: Option<String>,
+    /// Its recipient; without one nothing is asked about recipients.
+    #[serde(default)]
+    pub to: Option<EmailAddress>,
 }
 
 /// One thing that would be used.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ExplainedRow {
     /// A word of a closed set: `account`, `identity`, `dkim`, `configuration-set`, `pool`,
-    /// `source`, `tls`, `return-path`.
+    /// `source`, `tls`, `return-path`, `check`, `decision`.
     pub what: String,
     /// What it would be.
     pub value: String,
@@ -50,7 +53,55 @@ pub(crate) fn execute(deps: &Deps, request: &ExplainRequest) -> Result<Response,
     rows.extend(sources(deps, account, set.as_deref()));
     rows.push(tls(deps, set.as_deref()));
     rows.push(return_path(deps, resolved.as_ref())?);
+    rows.extend(decision(deps, account, request));
     Ok(Response::Explained(rows))
+}
+
+/// What each check says of such a message, and what comes of it.
+fn decision(deps: &Deps, account: AccountId, request: &ExplainRequest) -> Vec<ExplainedRow> {
+    let ExplainRequest { from, credential, configuration_set, to, .. } = request;
+    let envelope = Envelope {
+        sender: Some(from.clone()),
+        recipients: to.iter().cloned().map(Recipient::new).collect(),
+        ..Envelope::default()
+    };
+    let rules = Rules::new(deps.accounts.clone(), &deps.world.submission);
+    let answers = rules.explain(&Question {
+        account,
+        credential: credential.as_deref().unwrap_or_default(),
+        envelope: &envelope,
+        from,
+        set: configuration_set.as_deref(),
+        client_ip: None,
+        now: deps.world.clock.now(),
+    });
+    // Without a credential there is nobody whose policies could be asked.
+    let asked = answers.into_iter().filter(|answer| credential.is_some() || answer.check != "policies");
+    let (mut rows, mut first) = (Vec::new(), None);
+    for Answer { check, refusal } in asked {
+        let (says, why) = match &refusal {
+            None => ("passed", passed(check)),
+            Some(refusal) => ("refused", refusal.reply().to_string()),
+        };
+        rows.push(row("check", format!("{check}: {says}"), why));
+        first = first.or(refusal);
+    }
+    rows.push(match first {
+        None => row("decision", "accepted", "all checks are passed; content, filters and quotas are not asked here"),
+        Some(refusal) => row("decision", "refused", refusal.to_string()),
+    });
+    rows
+}
+
+fn passed(check: &str) -> String {
+    match check {
+        "account" => "it is not paused",
+        "senders" => "envelope sender and author may be used",
+        "policies" => "those of the credential and of the identity let it",
+        "configuration-set" => "there is none, or it is there and not paused",
+        _ => "not in the sandbox, or a verified identity or the simulator",
+    }
+    .to_owned()
 }
 
 fn account(deps: &Deps, request: &ExplainRequest) -> Result<(AccountId, ExplainedRow), Error> {
@@ -146,7 +197,7 @@ fn set(
             let row = row(WHAT, &set.name, why);
             (Some(set), row)
         }
-        None => (None, row(WHAT, "-", format!("the account has no set {name:?}: the message goes without one"))),
+        None => (None, row(WHAT, "-", format!("the account has no set {name:?}"))),
     }
 }
 

@@ -27,6 +27,8 @@ enum Bench {
     Auth,
     /// The SMTP server alone: rates, memory, system calls, allocations, instructions
     Server,
+    /// What the rules about senders cost a message
+    Rules,
     /// Suppression lists of ten million addresses: look-ups, memory, imports, the start
     Suppression,
 }
@@ -42,6 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             ("postrider-testkit", "bench-delivery")
         }
         Bench::Auth => ("postrider-bench", "bench-auth"),
+        Bench::Rules => ("postrider-bench", "bench-rules"),
         Bench::Spool => ("postrider-bench", "bench-spool"),
         Bench::Suppression => ("postrider-bench", "bench-suppression"),
         Bench::Server => {
@@ -49,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             ("postrider-bench", "bench-server")
         }
     };
-    if !matches!(options.what, Bench::Spool) {
+    if !matches!(options.what, Bench::Rules | Bench::Spool) {
         checked(&["build", "--release", "--locked", "--bin", "postrider"])?;
     }
     let mut arguments = vec!["run", "--release", "--locked", "--quiet", "--package", package, "--bin", name, "--"];
