@@ -57,7 +57,8 @@ const PAGE: usize = 1_000;
 pub struct BulkOptions {
     /// The most rows.
     pub max_rows: u64,
-    /// New rows that move into a run together. At most twice as many are in log and view.
+    /// New rows that move into a run together. Few more are in log and view, as long as the
+    /// disk takes files.
     pub recent_rows: usize,
     /// Makes hashes unpredictable. A table that has runs keeps its first one.
     pub seed: u64,

@@ -89,7 +89,8 @@ impl Inner {
             rows = (rows + u64::from(!entry.is_removed())).saturating_sub(u64::from(was));
         }
         self.rows.store(rows, Ordering::Relaxed);
-        if recent.len() >= self.recent_rows {
+        // The last run may have ended before it came to that.
+        if recent.len() >= self.recent_rows || due(&shown.runs).is_some() {
             self.work.notify_one();
         }
         self.shown.store(Arc::new(Shown { recent: Arc::new(recent), runs: shown.runs.clone() }));
