@@ -63,6 +63,10 @@ async fn the_daily_quota_is_answered_in_the_known_words_and_outlives_the_daemon(
     assert_eq!(first_answer(&mut scene.connect().await?, &one).await?, (454, DAILY.to_owned()));
     assert_eq!(quota(&scene.relay)?, expected);
     assert_eq!(sends(&scene.relay)?, 3, "what is put off has no event");
+    let table = String::from_utf8(scene.relay.cli(&["quota", "--account", "1"])?.stdout)?;
+    let row: Vec<&str> = table.lines().last().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(row, ["000000000001", "3", "3", "100%", "-"], "{table}");
+    assert!(scene.relay.cli(&["quota", "--account", "somebody"]).is_err());
     Ok(())
 }
 
