@@ -130,7 +130,11 @@ impl Access {
 
 async fn through_daemon(config: &Config, command: impl AsyncFnOnce(&mut Access) -> Result<()>) -> Result<()> {
     let client = Client::connect(&config.control.socket).await?.ok_or(ControlError::NoDaemon)?;
-    let mut access = Access { account: config.server.account, max_request: config.control.max_request.as_usize(), operator: Operator::Daemon(client) };
+    let mut access = Access {
+        account: config.server.account,
+        max_request: config.control.max_request.as_usize(),
+        operator: Operator::Daemon(client),
+    };
     command(&mut access).await
 }
 
@@ -147,7 +151,11 @@ async fn here(
         queue.spool.recovered().await.context("no daemon answers, and the queue cannot be recovered")?;
     }
     let control = Control::new(rooms.control_deps(config, None));
-    let mut access = Access { account: config.server.account, max_request: config.control.max_request.as_usize(), operator: Operator::Here(control, actor) };
+    let mut access = Access {
+        account: config.server.account,
+        max_request: config.control.max_request.as_usize(),
+        operator: Operator::Here(control, actor),
+    };
     let result = command(&mut access).await;
     drop(access);
     let closed = rooms.close(rooms::CLOSE_DEADLINE).await;

@@ -123,7 +123,11 @@ async fn mend(config: &Config, entry: AuditEntry, found: &Check) -> Result<()> {
 }
 
 /// Opens all rooms, of which the queue is wanted; what is done to it is recorded before.
-async fn with_queue<T>(config: &Config, entry: AuditEntry, work: impl AsyncFnOnce(&Queue, &str) -> Result<T>) -> Result<T> {
+async fn with_queue<T>(
+    config: &Config,
+    entry: AuditEntry,
+    work: impl AsyncFnOnce(&Queue, &str) -> Result<T>,
+) -> Result<T> {
     let rooms = Rooms::open(config, Open::Everything, Metrics::new()).await?;
     let queue = rooms.queue.clone().context("the queue was not opened")?;
     let done = async {
@@ -233,7 +237,8 @@ async fn export(
 }
 
 async fn finish_export(config: &Config, entry: AuditEntry, file: &Path, out: &mut Output) -> Result<()> {
-    let exported = with_queue(config, entry, async |queue, _| Ok(queue.spool.finish_export(real_disk(), file).await?)).await;
+    let exported =
+        with_queue(config, entry, async |queue, _| Ok(queue.spool.finish_export(real_disk(), file).await?)).await;
     show_exported(&exported.context("cannot go on with the export")?, file, false, out)
 }
 

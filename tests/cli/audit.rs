@@ -31,7 +31,7 @@ fn changes_are_recorded_with_who_and_without_secrets() {
         names,
         [
             "CreateConfigurationSet",
-            "ConfigurationSetsSet",
+            "UpdateConfigurationSet",
             "CredentialsImport",
             "CreateAccessKey",
             "DeleteConfigurationSet",

@@ -68,7 +68,7 @@ fn apply(node: &Node, more: &[&str]) -> std::process::Output {
 
 fn applied(node: &Node, more: &[&str]) -> String {
     let output = apply(node, more);
-    assert!(output.status.success(), "{}{}", stdout(&output), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     stdout(&output)
 }
 
@@ -173,7 +173,7 @@ fn tenants(count: usize) -> String {
              [[identity]]\naccount = \"{id}\"\nname = \"t{n}.example.com\"\ntrusted = true\nconfiguration_set = \"main\"\n\
              [[policy]]\naccount = \"{id}\"\nidentity = \"t{n}.example.com\"\nname = \"deny\"\n\
              document = '{{\"Version\":\"2012-10-17\",\"Statement\":{{\"Effect\":\"Deny\",\"Principal\":\"*\",\"Action\":\"ses:*\",\
-             \"Resource\":\"*\"}}}}'\n",
+             \"Resource\":\"arn:aws:ses:us-east-1:{id}:identity/t{n}.example.com\"}}}}'\n",
         )
         .unwrap();
     }

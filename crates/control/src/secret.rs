@@ -88,7 +88,10 @@ mod tests {
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert_eq!(secret.expose(), "hunter2");
         let text = serde_json::to_string(&secret).unwrap();
-        assert_eq!((text.as_str(), serde_json::from_str::<Secret>(&text).unwrap()), (r#"{"$secret":"hunter2"}"#, secret));
+        assert_eq!(
+            (text.as_str(), serde_json::from_str::<Secret>(&text).unwrap()),
+            (r#"{"$secret":"hunter2"}"#, secret)
+        );
     }
 
     #[test]

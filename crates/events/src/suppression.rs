@@ -109,12 +109,17 @@ impl Suppressor {
         let mut unsaved = 0;
         loop {
             let lines = reader.follow().await?;
-            let mut suppressed = false;
+            let mut bounced = 0;
             for line in lines.iter().filter(|line| line.kind == Kind::Bounce) {
-                suppressed |= self.take(line).await;
+                bounced += self.take(line).await;
+            }
+            if bounced > 0 {
+                // Counted: one record for what came together.
+                let parameters = serde_json::json!({ "reason": "BOUNCE", "count": bounced });
+                self.accounts.audit().by_relay("suppression", "PutSuppressedDestination", parameters).await;
             }
             unsaved += lines.len();
-            let Some(last) = lines.last().filter(|_| suppressed || unsaved >= SAVE_EVERY) else { continue };
+            let Some(last) = lines.last().filter(|_| bounced > 0 || unsaved >= SAVE_EVERY) else { continue };
             unsaved = 0;
             if let Err(error) = self.cursors.put(&READER.to_owned(), &last.cursor).await {
                 warn!(%error, "the place in the journal is not kept");
@@ -122,14 +127,16 @@ impl Suppressor {
         }
     }
 
-    /// Whether the event was a hard bounce.
-    async fn take(&self, line: &Line) -> bool {
-        let Some(bounce) = hard_bounce(&line.json) else { return false };
+    /// How many recipients the event was a hard bounce of.
+    async fn take(&self, line: &Line) -> u64 {
+        let Some(bounce) = hard_bounce(&line.json) else { return 0 };
         let is_real = |address: &&EmailAddress| !is_simulator(address.domain(), &self.operator_domain);
+        let mut count = 0;
         for address in bounce.recipients.iter().filter(is_real) {
             self.record(&bounce, address, line).await;
+            count += 1;
         }
-        true
+        count
     }
 
     /// Until it is recorded: what is passed over is never looked at again.

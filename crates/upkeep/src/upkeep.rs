@@ -219,6 +219,11 @@ impl Shared {
 
     /// Logs a change and mails it.
     pub(crate) async fn tell(&self, change: Change) {
+        let Change { account, name, what, before, after, problem } = &change;
+        let parameters = serde_json::json!({
+            "account": account, "name": name, "what": what, "before": before, "after": after, "problem": problem,
+        });
+        self.accounts.audit().by_relay("upkeep", "UpdateVerificationStatus", parameters).await;
         self.notices.tell(&self.submission, self.clock.now(), &change).await;
     }
 

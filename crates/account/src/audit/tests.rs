@@ -127,11 +127,11 @@ async fn files_are_rotated_and_bounded() {
     for file in &files {
         assert!(disk.open(file, OpenMode::Read).unwrap().len().unwrap() <= 4_096);
     }
-    let names = names(&audit);
-    assert_eq!(names.last().map(String::as_str), Some("Change99"));
-    let first: usize = names[0].strip_prefix("Change").unwrap().parse().unwrap();
-    assert_eq!(names.len(), 100 - first, "what is kept is without gaps");
-    assert_eq!(super::tests::names(&open(&disk, &settings)), names);
+    let kept = names(&audit);
+    assert_eq!(kept.last().map(String::as_str), Some("Change99"));
+    let first: usize = kept[0].strip_prefix("Change").unwrap().parse().unwrap();
+    assert_eq!(kept.len(), 100 - first, "what is kept is without gaps");
+    assert_eq!(names(&open(&disk, &settings)), kept);
 }
 
 #[tokio::test]

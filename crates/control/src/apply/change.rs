@@ -243,6 +243,7 @@ impl Batch<'_> {
                 identity.verification = Verification::pending(now_at);
             }
             identity.default_configuration_set = now.configuration_set.clone();
+            identity.tags = now.tags.clone();
             (identity.dkim.enabled, identity.dkim.ed25519) = (now.dkim, now.dkim_ed25519);
             identities::set_mail_from(&mut identity, now.mail_from.clone(), now.mail_from_on_failure, now_at);
             Ok(Some(identity))

@@ -148,6 +148,9 @@ pub struct DeclaredIdentity {
     /// What becomes of mail while that domain is not as it should be.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mail_from_on_failure: MailFromFailure,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A credential that was made before: its secret is in no file.

@@ -75,6 +75,7 @@ impl From<&Identity> for DeclaredIdentity {
             dkim_ed25519: identity.dkim.ed25519,
             mail_from: mail_from.map(|mail_from| mail_from.domain.clone()),
             mail_from_on_failure: mail_from.map(|mail_from| mail_from.on_failure).unwrap_or_default(),
+            tags: identity.tags.clone(),
         }
     }
 }

@@ -82,7 +82,10 @@ impl Rotation {
         for algorithm in [Some(DkimAlgorithm::RsaSha256), second].into_iter().flatten() {
             if identity.dkim.enabled && !keys.iter().any(|key| key.algorithm == algorithm) {
                 match self.ring.create_managed(identity.account, domain, algorithm).await {
-                    Ok(_) => tracing::info!(%domain, %algorithm, "DKIM keys made, to be published"),
+                    Ok(_) => {
+                        tracing::info!(%domain, %algorithm, "DKIM keys made, to be published");
+                        self.record("CreateDkimKeys", identity.account, domain, &algorithm.to_string()).await;
+                    }
                     Err(error) => tracing::warn!(%domain, %algorithm, %error, "no DKIM keys made"),
                 }
             }
@@ -167,7 +170,16 @@ impl Rotation {
     }
 
     async fn rotate(&self, next: &DkimKey) -> Result<(), KeyRingError> {
+        self.record("RotateDkimKey", next.account, &next.domain, next.selector.as_str()).await;
         self.ring.rotate(next.account, &next.domain, Some(&next.selector), false).await.map(drop)
+    }
+
+    /// In the audit log.
+    async fn record(&self, name: &'static str, account: AccountId, domain: &Domain, what: &str) {
+        if let Some(upkeep) = &self.operator {
+            let parameters = serde_json::json!({ "account": account, "domain": domain, "what": what });
+            upkeep.0.accounts.audit().by_relay("rotation", name, parameters).await;
+        }
     }
 
     fn tell(&self, next: &DkimKey, result: Result<(), KeyRingError>) {
