@@ -74,7 +74,11 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         proof: &["/usr/sbin/opendmarc"],
         why: "says as a receiver what aligns, by DMARC, beside OpenDKIM and Postfix",
     },
-    Package { name: "clamav-daemon", proof: &["/usr/sbin/clamd"], why: "a real virus scanner, with signatures of our own" },
+    Package {
+        name: "clamav-daemon",
+        proof: &["/usr/sbin/clamd"],
+        why: "a real virus scanner, with signatures of our own",
+    },
     Package {
         name: "python3-milter",
         proof: &["/usr/lib/python3/dist-packages/Milter"],
