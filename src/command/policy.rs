@@ -5,9 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use postrider_account::PolicyOwner;
-use postrider_control::{
-    Operation, PolicyOperation, PolicyRow, PolicyTest, PolicyTestRequest, PolicyWords, Response,
-};
+use postrider_control::{Operation, PolicyOperation, PolicyRow, PolicyTest, PolicyTestRequest, PolicyWords, Response};
 
 use super::unexpected;
 use crate::access::Access;
@@ -88,7 +86,8 @@ fn show_test(test: &PolicyTest, out: &mut Output) -> Result<()> {
 
 /// `silent` says what it means that nothing is said.
 fn words(words: &PolicyWords, silent: &str) -> String {
-    let sid = words.sid.as_ref().map(|sid| format!(" ({})", postrider_mail::sanitize_text(sid, 64))).unwrap_or_default();
+    let sid =
+        words.sid.as_ref().map(|sid| format!(" ({})", postrider_mail::sanitize_text(sid, 64))).unwrap_or_default();
     let of = words.of.as_ref().map(|of| format!(" of {of}")).unwrap_or_default();
     let by = || match (&words.policy, words.statement) {
         (Some(policy), Some(number)) => format!("by statement {number}{sid} of policy {policy}{of}"),
