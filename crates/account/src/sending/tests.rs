@@ -89,6 +89,58 @@ async fn sets_are_refused_with_reasons() {
 }
 
 #[tokio::test]
+async fn a_set_has_the_options_of_ses() {
+    let world = World::new();
+    let Sending { sets, identities, .. } = world.open();
+    let tracking = ConfigurationOption::TrackingDomain(Some("click.example.com".parse().unwrap()));
+    let refused = sets.create(ME(), "news", vec![tracking.clone()]).await.unwrap_err();
+    assert!(refused.to_string().contains("must be, or lie in, a verified domain"), "{refused}");
+    let mut identity = Identity::new(ME(), "example.com".parse().unwrap());
+    identity.trusted = true;
+    identities.create(identity).await.unwrap();
+    let options = vec![
+        tracking,
+        ConfigurationOption::SuppressedReasons(Some([].into())),
+        ConfigurationOption::ReputationMetrics(true),
+        ConfigurationOption::Tag("team".into(), "a".into()),
+        ConfigurationOption::Tag("team".into(), "b".into()),
+        ConfigurationOption::Tag("gone".into(), String::new()),
+        ConfigurationOption::Untag("gone".into()),
+    ];
+    let made = sets.create(ME(), "news", options).await.unwrap();
+    assert_eq!(made.tags, [("team".to_owned(), "b".to_owned())].into());
+    assert_eq!(
+        (made.suppressed_reasons.as_ref().map(|reasons| reasons.len()), made.reputation_metrics),
+        (Some(0), true)
+    );
+    assert_eq!(world.open().sets.find(ME(), "news"), Some(made));
+    let pause = crate::Pause { by: crate::PausedBy::Rule, at: Timestamp::default(), reason: "x\n".into(), hold: false };
+    let paused = sets.set_sending(ME(), "news", crate::Sending::Paused(pause)).await;
+    assert!(matches!(paused, Err(Error::Invalid { .. })), "a reason of two lines");
+
+    let revision = sets.revision();
+    sets.change(ME(), "news", |set| set.name = "other".into()).await.unwrap();
+    assert_eq!(sets.list(ME()).iter().map(|set| set.name.as_str()).collect::<Vec<_>>(), ["news"], "names stay");
+    assert!(sets.revision() > revision);
+    let tags = ConfigurationSet { tags: (0..51).map(|n| (n.to_string(), String::new())).collect(), ..new("many") };
+    assert!(matches!(sets.put(vec![new("a"), tags]).await, Err(Error::Invalid { .. })));
+    assert!(sets.find(ME(), "a").is_none(), "all of them or none");
+    sets.put(vec![new("a"), new("news")]).await.unwrap();
+    assert_eq!(*sets.find(ME(), "news").unwrap(), new("news"), "replaced");
+}
+
+fn new(name: &str) -> ConfigurationSet {
+    ConfigurationSet::new(ME(), name).unwrap()
+}
+
+#[test]
+fn a_set_of_an_earlier_version_is_read() {
+    let row = r#"{"account":"000000000001","name":"news","tls":"REQUIRE"}"#;
+    let set: ConfigurationSet = serde_json::from_str(row).unwrap();
+    assert_eq!(set, ConfigurationSet { tls: TlsPolicy::Require, ..new("news") });
+}
+
+#[tokio::test]
 async fn bounds_hold_and_replacing_is_no_addition() {
     let mut world = World::new();
     world.settings.max_configuration_sets = 1;
