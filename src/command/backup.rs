@@ -61,7 +61,7 @@ fn show(manifest: &Manifest, at: &Path, out: &mut Output) -> Result<()> {
 
 pub(crate) fn run_restore(arguments: &RestoreArgs, file: Option<&Path>, out: &mut Output) -> Result<()> {
     // Opened as who asks; what is restored belongs to the owner of the state directory.
-    let archive = Archive::open(disk(), &arguments.from)?;
+    let archive = Archive::open(&RealDisk, &arguments.from)?;
     if arguments.verify {
         archive.verify()?;
         return show(archive.manifest(), &arguments.from, out);

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::time::{Duration, Instant};
 
 use crate::support::{Node, refusal, stdout};
 
@@ -183,12 +182,8 @@ fn tenants(count: usize) -> String {
 #[test]
 fn ten_thousand_tenants_are_one_apply() {
     let node = node_with(&tenants(10_000));
-    let begun = Instant::now();
     let told = applied(&node, &["--yes"]);
-    let took = begun.elapsed();
     assert!(told.ends_with("40000 changes made\n"));
-    // Seconds in a release build on a quiet machine.
-    assert!(took < Duration::from_secs(120), "{took:?}");
     assert_eq!(applied(&node, &["--dry-run", "--prune"]), "nothing to change\n");
 }
 

@@ -146,7 +146,7 @@ impl ArchiveWriter {
         self.write(&text)?;
         self.end()?;
         self.sync().map_err(|error| failed(&self.partial, &error))?;
-        Archive::open(Arc::clone(&self.disk), &self.partial)?.verify()?;
+        Archive::open(&*self.disk, &self.partial)?.verify()?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let named = self.disk.rename(&self.partial, &self.path).and_then(|()| self.disk.sync_dir(parent));
         named.map_err(|error| failed(&self.path, &error))?;
@@ -184,7 +184,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`] when it is no whole copy, [`Error::Failed`].
-    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, Error> {
         if !disk.exists(path) {
             return Err(Error::NotFound(format!("there is no {}", path.display())));
         }
@@ -193,9 +193,9 @@ impl Archive {
             Error::Invalid(format!("{path} has no {name}: no backup, or not a whole one"))
         };
         let is_tar = disk.read_dir(path).is_err();
-        let mut files = if is_tar { tar_files(&*disk, path)? } else { HashMap::new() };
+        let mut files = if is_tar { tar_files(disk, path)? } else { HashMap::new() };
         if !is_tar {
-            let place = file_at(&*disk, &path.join(Manifest::NAME)).map_err(|_| no_manifest())?;
+            let place = file_at(disk, &path.join(Manifest::NAME)).map_err(|_| no_manifest())?;
             files.insert(Manifest::NAME.to_owned(), place);
         }
         let place = files.get(Manifest::NAME).ok_or_else(no_manifest)?;
@@ -204,7 +204,7 @@ impl Archive {
         if !is_tar {
             for sum in &manifest.files {
                 let at = path.join(&sum.name);
-                files.insert(sum.name.clone(), file_at(&*disk, &at).map_err(|error| failed(&at, &error))?);
+                files.insert(sum.name.clone(), file_at(disk, &at).map_err(|error| failed(&at, &error))?);
             }
         }
         Ok(Self { path: path.to_owned(), manifest, files })
@@ -289,7 +289,7 @@ fn tar_files(disk: &dyn Disk, path: &Path) -> Result<HashMap<String, Place>, Err
     let mut reading = Reading { path, place: &whole, at: 0 };
     let mut files = HashMap::new();
     while reading.at < whole.length {
-        let Some((name, length)) = tar::parse(&reading.take(tar::BLOCK as usize)?)? else { break };
+        let Some((name, length)) = tar::parse(&reading.take(tar::HEADER)?)? else { break };
         let start = reading.at;
         let end = start.saturating_add(length).saturating_add(tar::padding(length % tar::BLOCK));
         if end > whole.length {

@@ -3,7 +3,9 @@
 use crate::Error;
 
 /// Everything in such a file is in blocks of this size.
-pub(super) const BLOCK: u64 = 512;
+pub(super) const BLOCK: u64 = HEADER as u64;
+/// Length of a header: one block.
+pub(super) const HEADER: usize = 512;
 /// Longest name that fits without extensions.
 const MAX_NAME: usize = 100;
 /// Where the fields of a header are.
@@ -19,7 +21,7 @@ pub(super) fn header(name: &str, size: u64, modified: u64) -> Result<Vec<u8>, Er
     if name.len() > MAX_NAME {
         return Err(Error::Failed(format!("{name:?} is too long a name for a tar file")));
     }
-    let mut header = vec![0; BLOCK as usize];
+    let mut header = vec![0; HEADER];
     header[..name.len()].copy_from_slice(name.as_bytes());
     header[100..108].copy_from_slice(b"0000600\0");
     header[108..116].copy_from_slice(b"0000000\0");
@@ -46,7 +48,7 @@ pub(super) fn parse(header: &[u8]) -> Result<Option<(String, u64)>, Error> {
         return Ok(None);
     }
     let broken = || Error::Invalid("not a tar file that postrider wrote".to_owned());
-    if header.len() != BLOCK as usize || octal(&header[CHECKSUM]) != Some(checksum(header)) || header[KIND] != b'0' {
+    if header.len() != HEADER || octal(&header[CHECKSUM]) != Some(checksum(header)) || header[KIND] != b'0' {
         return Err(broken());
     }
     let name = header[..MAX_NAME].split(|byte| *byte == 0).next().unwrap_or_default();

@@ -60,7 +60,7 @@ async fn both_forms_come_back_whole() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join(name);
         let manifest = write(real(), &path).await.unwrap();
-        let archive = Archive::open(real(), &path).unwrap();
+        let archive = Archive::open(&RealDisk, &path).unwrap();
         assert_eq!(*archive.manifest(), manifest);
         archive.verify().unwrap();
         let state = place.path().join("state");
@@ -94,7 +94,7 @@ async fn damage_is_named() {
         let bytes = std::fs::read(&file).unwrap();
         let at = bytes.windows(32).position(|window| window == [7; 32]).unwrap();
         RealDisk.open(&file, OpenMode::ReadWrite).unwrap().write_all_at(b"x", at as u64).unwrap();
-        let archive = Archive::open(real(), &path).unwrap();
+        let archive = Archive::open(&RealDisk, &path).unwrap();
         let error = archive.verify().unwrap_err().to_string();
         assert!(error.contains("keys/mac.key is damaged"), "{error}");
         let state = place.path().join("state");
@@ -107,17 +107,17 @@ async fn damage_is_named() {
 #[tokio::test]
 async fn what_is_no_whole_copy_is_refused() {
     let place = tempfile::tempdir().unwrap();
-    let refusal = |path: PathBuf| Archive::open(real(), &path).unwrap_err().to_string();
+    let refusal = |path: PathBuf| Archive::open(&RealDisk, &path).unwrap_err().to_string();
     assert!(refusal(place.path().join("nothing")).contains("there is no"));
     assert!(refusal(place.path().to_owned()).contains("no backup, or not a whole one"));
     let text = place.path().join("text.tar");
     std::fs::write(&text, "hello").unwrap();
-    assert!(Archive::open(real(), &text).is_err());
+    assert!(Archive::open(&RealDisk, &text).is_err());
     let cut = place.path().join("cut.tar");
     write(real(), &cut).await.unwrap();
     let bytes = std::fs::read(&cut).unwrap();
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(Archive::open(real(), &cut).is_err());
+    assert!(Archive::open(&RealDisk, &cut).is_err());
 }
 
 #[tokio::test]
