@@ -24,14 +24,6 @@ pub(crate) struct Filters {
     metrics: Metrics,
 }
 
-/// What is to become of a message.
-pub(crate) enum Filtered {
-    /// It is taken, as it is now.
-    Taken(NewMessage),
-    /// Its client hears that it is taken, and it goes nowhere.
-    Discarded,
-}
-
 impl Filters {
     pub(crate) fn new(filters: &[MilterSettings], dialer: Arc<dyn Dialer>, hostname: &str, metrics: &Metrics) -> Self {
         Self { filters: filters.to_vec(), dialer, hostname: hostname.to_owned(), metrics: metrics.clone() }
@@ -41,8 +33,13 @@ impl Filters {
         !self.filters.is_empty()
     }
 
-    /// Asks one filter after the other; each sees what the ones before have made of a message.
-    pub(crate) async fn judge(&self, message: NewMessage, tls: Option<&TlsInfo>) -> Result<Filtered, Refusal> {
+    /// Asks one filter after the other; each sees what the ones before have made of a message. It is
+    /// as they leave it, or nothing when one has it thrown away.
+    pub(crate) async fn judge(
+        &self,
+        message: NewMessage,
+        tls: Option<&TlsInfo>,
+    ) -> Result<Option<NewMessage>, Refusal> {
         let mut message = message;
         let mut end = FilterVerdict::Accepted;
         for filter in &self.filters {
@@ -59,7 +56,7 @@ impl Filters {
                 Ok(Verdict::Discard) => {
                     tracing::info!(%id, filter = %filter.socket, "a filter discards the message");
                     self.count(FilterVerdict::Discarded);
-                    return Ok(Filtered::Discarded);
+                    return Ok(None);
                 }
                 Ok(Verdict::Refuse(reply)) => {
                     tracing::info!(filter = %filter.socket, %reply, "a filter refuses a message");
@@ -77,7 +74,7 @@ impl Filters {
             }
         }
         self.count(end);
-        Ok(Filtered::Taken(message))
+        Ok(Some(message))
     }
 
     fn count(&self, verdict: FilterVerdict) {

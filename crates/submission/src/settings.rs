@@ -71,6 +71,7 @@ pub struct Settings {
     pub binary_mime: bool,
     /// The operator's own filters, by the milter protocol. Each message is shown to one after the
     /// other at the end of DATA, before it is signed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<MilterSettings>,
 }
 

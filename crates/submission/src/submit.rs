@@ -14,7 +14,7 @@ use postrider_spool::{Content, NewMessage, Origin, OriginKind, SOURCE_ARN_TAG, S
 use rsasl::config::SASLConfig;
 
 use crate::header::{Stamp, rewrite};
-use crate::milter::{Filtered, Filters};
+use crate::milter::Filters;
 use crate::mime;
 use crate::rules::quota::Quota;
 use crate::rules::{Rules, Submitted};
@@ -234,10 +234,7 @@ impl Submission {
         if !self.0.filters.are_there() {
             return Ok(Some(message));
         }
-        match self.0.filters.judge(message, tls).await? {
-            Filtered::Taken(message) => Ok(Some(message)),
-            Filtered::Discarded => Ok(None),
-        }
+        self.0.filters.judge(message, tls).await
     }
 
     /// Puts signatures on the message, where there are keys: the last thing that is done to
