@@ -194,7 +194,7 @@ impl Dispatcher {
                 let config = self.shared.config.load_full();
                 jobs.into_iter().for_each(|job| self.go_on(&config, job));
             }
-            Scanned::Ended(job, results) => self.settling.settle(&self.shared, job, results),
+            Scanned::Ended(job, results) => self.settling.settle(&self.shared, *job, results),
             Scanned::Nothing => {}
         }
     }

@@ -57,7 +57,7 @@ enum News {
     Scanned {
         id: MessageId,
         /// The claim by which the message was read.
-        job: Option<Job>,
+        job: Option<Box<Job>>,
         found: Found,
     },
     Answers,
@@ -77,7 +77,9 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         // Nobody is there to hear it when the relay stops.
-        self.news.take().map(|news| self.to.send(news));
+        if let Some(news) = self.news.take() {
+            drop(self.to.send(news));
+        }
     }
 }
 
@@ -98,7 +100,7 @@ pub(crate) enum Scanned {
     /// These may leave.
     Passed(Vec<Job>),
     /// This one has come to its end, for the whole message.
-    Ended(Job, Results),
+    Ended(Box<Job>, Results),
     /// Nothing yet.
     Nothing,
 }
@@ -182,7 +184,7 @@ impl Scans {
                 tokio::select! {
                     biased;
                     () = shared.scope.cancelled() => {}
-                    found = scan(&shared, clamd, &job) => report.say(News::Scanned { id, job: Some(job), found }),
+                    found = scan(&shared, clamd, &job) => report.say(News::Scanned { id, job: Some(Box::new(job)), found }),
                 }
             });
         }
@@ -242,7 +244,7 @@ impl Scans {
                 self.running -= 1;
                 self.shared.scans.ends(id);
                 let mut jobs = self.jobs.remove(&id).unwrap_or_default();
-                jobs.extend(job);
+                jobs.extend(job.map(|job| *job));
                 let scanned = self.conclude(settings, id, jobs, found);
                 self.begin(settings);
                 scanned
@@ -266,7 +268,7 @@ impl Scans {
                 // The others go back to the spool, where nobody waits any more.
                 let Some(job) = jobs.into_iter().next_back() else { return Scanned::Nothing };
                 let results = rejected(&job, &name, &open, self.shared.clock.now());
-                Scanned::Ended(job, results)
+                Scanned::Ended(Box::new(job), results)
             }
             Found::Failed(error) => {
                 verdicts.of(ScanVerdict::None).inc();
