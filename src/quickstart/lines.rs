@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::{INBOX_DOMAIN, SENDER_DOMAIN};
 use super::setup::Credential;
+use super::{INBOX_DOMAIN, SENDER_DOMAIN};
 use crate::cli::QuickstartArgs;
 use crate::config::Config;
 use crate::output::Output;

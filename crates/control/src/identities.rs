@@ -1,7 +1,8 @@
 //! Operations on identities.
 
 use postrider_account::{
-    Accounts, DkimKey, Identity, IdentityName, KeyOrigin, KeyState, MailFrom, MailFromFailure, PolicyOwner, Verification,
+    Accounts, DkimKey, Identity, IdentityName, KeyOrigin, KeyState, MailFrom, MailFromFailure, PolicyOwner,
+    Verification,
 };
 use postrider_base::Timestamp;
 use postrider_mail::{AccountId, DkimAlgorithm, Domain};
@@ -195,7 +196,12 @@ pub(crate) async fn make_keys(deps: &Deps, account: AccountId, domain: &Domain) 
 }
 
 /// A domain that stays keeps what is known of it.
-pub(crate) fn set_mail_from(identity: &mut Identity, domain: Option<Domain>, on_failure: MailFromFailure, now: Timestamp) {
+pub(crate) fn set_mail_from(
+    identity: &mut Identity,
+    domain: Option<Domain>,
+    on_failure: MailFromFailure,
+    now: Timestamp,
+) {
     match (&mut identity.mail_from, domain) {
         (Some(known), Some(domain)) if known.domain == domain => known.on_failure = on_failure,
         (mail_from, domain) => *mail_from = domain.map(|domain| MailFrom::pending(domain, on_failure, now)),

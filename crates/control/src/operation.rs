@@ -7,9 +7,9 @@ use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountOperation, BackupRequest, ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation, ExplainRequest,
-    IdentityOperation, PolicyOperation, PoolOperation, ReputationOperation, Secret, ShapingOperation, SourceOperation,
-    StateOperation, SuppressionOperation,
+    AccountOperation, BackupRequest, ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation,
+    ExplainRequest, IdentityOperation, PolicyOperation, PoolOperation, ReputationOperation, Secret, ShapingOperation,
+    SourceOperation, StateOperation, SuppressionOperation,
 };
 
 /// Most entries that one [`SuppressionOperation::Import`] or [`SuppressionOperation::Remove`] may

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use postrider_account::{AuditRecord, ConfigurationSet, GloballySuppressed, Pool, RecipientOverflow, Suppressed, Tenant};
+use postrider_account::{
+    AuditRecord, ConfigurationSet, GloballySuppressed, Pool, RecipientOverflow, Suppressed, Tenant,
+};
 use postrider_base::{Network, Timestamp};
 use postrider_mail::{AccountId, HostRecord, MessageId};
 use postrider_mailauth::records::Plan;
