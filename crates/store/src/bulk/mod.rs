@@ -114,8 +114,9 @@ struct Inner {
     rows: AtomicU64,
     /// Number of the next run.
     next: AtomicU64,
-    /// Held across a change, so that what a decision was made on holds.
-    changing: Mutex<()>,
+    /// Held across a change, so that what a decision was made on holds, until the rows are in
+    /// the table or are not: whoever moves them may take all that are there.
+    changing: Arc<Mutex<()>>,
     /// There are rows to move, or nobody is left.
     work: Arc<Notify>,
 }
@@ -168,13 +169,13 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
     /// it returns; says how many rows were changed. One call takes less than a segment of the
     /// log, 4 MiB by default.
     ///
-    /// Dropping the future does not take back what was begun.
+    /// Dropping the future does not take back what was begun, nor tear it apart.
     ///
     /// # Errors
     /// [`Error::Exceeded`]; as [`Store::write`], [`Bulk::get`].
     pub async fn edit(&self, keys: Vec<K>, mut decide: impl FnMut(usize, Option<V>) -> Edit<V>) -> Result<u64, Error> {
         let inner = &self.inner;
-        let _changing = inner.changing.lock().await;
+        let changing = inner.changing.clone().lock_owned().await;
         let mut changes: HashMap<Vec<u8>, Bytes> = HashMap::new();
         let mut rows = inner.rows.load(Ordering::Relaxed);
         for (place, key) in keys.iter().enumerate() {
@@ -191,11 +192,18 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
                 Edit::Remove if was => Bytes::new(),
                 Edit::Remove => continue,
             };
-            rows = rows + u64::from(!value.is_empty()) - u64::from(was);
+            rows = (rows + u64::from(!value.is_empty())).saturating_sub(u64::from(was));
             changes.insert(key, value);
         }
         let changed = changes.len() as u64;
-        inner.write(changes, rows).await?;
+        let inner = self.inner.clone();
+        // The rows are written whoever waits for them, and nobody else changes any before.
+        let written = tokio::spawn(async move {
+            let written = inner.write(changes, rows).await;
+            drop(changing);
+            written
+        });
+        written.await.unwrap_or_else(|error| Err(Error::Index(error.to_string())))?;
         Ok(changed)
     }
 
@@ -306,8 +314,8 @@ impl Inner {
             // A removed row that a run has must stay removed; any other just goes.
             let is_gone = value.is_empty() && !shown.runs.iter().any(|run| run.may_contain(hash));
             batch.push(Row::new(self.table_key(&key), (!is_gone).then(|| value.to_vec()))?);
-            // First, because this future may be dropped after the row is written: a hash
-            // too many costs a look-up, one too few a row.
+            // First, because the row may be found before this goes on: a hash too many costs
+            // a look-up, one too few a row.
             shown.recent.insert(hash);
         }
         self.rows.store(rows, Ordering::Relaxed);

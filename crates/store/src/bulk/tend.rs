@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use postrider_base::Disk;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use super::hash::hash;
 use super::merge::{Entry, Merge, Source};
@@ -66,7 +66,7 @@ impl Inner {
             shown: ArcSwap::from_pointee(shown),
             rows: AtomicU64::new(rows),
             next: AtomicU64::new(next),
-            changing: Mutex::default(),
+            changing: Arc::default(),
             work: Arc::new(Notify::new()),
         });
         inner.load_recent()?;
@@ -121,7 +121,8 @@ impl Inner {
         self.clear_table().await
     }
 
-    /// Takes all rows from the ordinary table: each is in a run.
+    /// Takes all rows from the ordinary table: each is in a run. The caller has held `changing`
+    /// since before that was written.
     async fn clear_table(self: &Arc<Self>) -> Result<(), Error> {
         let mut from = Vec::new();
         loop {

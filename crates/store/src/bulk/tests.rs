@@ -80,6 +80,35 @@ async fn settled(table: &Bulk<String, u32>) {
     panic!("rows are not moved: {:?}", table.usage());
 }
 
+/// As a command does that somebody stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_nobody_waits_for_is_made_whole() {
+    let world = World::new();
+    let store = world.store();
+    let table = table(&store);
+    put(&table, &[(0, 1), (1, 1)]).await;
+    world.disk.stall_syncs(true);
+    let change = (0..10).map(|number| (number, 2)).collect::<Vec<_>>();
+    let abandoned = tokio::time::timeout(std::time::Duration::from_millis(50), put(&table, &change)).await;
+    assert!(abandoned.is_err(), "it waits for the disk");
+    // Whatever comes next waits for it too.
+    let mut moving = Box::pin(table.inner.move_recent());
+    let waiting = tokio::time::timeout(std::time::Duration::from_millis(50), &mut moving).await;
+    assert!(waiting.is_err(), "the rows are not in the table yet");
+    world.disk.stall_syncs(false);
+    moving.await.unwrap();
+    settled(&table).await;
+    let expected: Rows = (0..10).map(|number| (name(number), 2)).collect();
+    assert_eq!(all(&table), expected);
+    assert_eq!(table.usage().rows, 10);
+    for number in 0..10 {
+        assert_eq!(table.get(&name(number)).unwrap(), Some(2));
+        remove(&table, number).await;
+    }
+    assert_eq!((all(&table), table.usage().rows), (Rows::new(), 0));
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn rows_move_into_files_and_are_found_there() {
     let world = World::new();
