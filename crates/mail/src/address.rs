@@ -1,5 +1,6 @@
 //! Email addresses.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -71,14 +72,18 @@ impl EmailAddress {
     /// quotas): lower case, and without quotes that change nothing
     /// (RFC 5321 section 4.1.2 calls both spellings one mailbox).
     pub fn fold(&self) -> String {
-        let local = self.local();
-        let plain = local
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .map(unescape)
-            .filter(|inside| is_dot_string(inside));
-        let local = plain.as_deref().unwrap_or(local);
-        [local, "@", self.domain.as_str()].concat().to_lowercase()
+        self.unquoted().as_str().to_lowercase()
+    }
+
+    /// The address without quotes that change nothing: both spellings are one mailbox (RFC 5321
+    /// section 4.1.2). Costs nothing where there are none.
+    pub fn unquoted(&self) -> Cow<'_, EmailAddress> {
+        let quoted = self.local().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let plain = quoted.map(unescape).and_then(|inside| match is_dot_string(&inside) {
+            true => EmailAddress::new(&inside, self.domain.clone()).ok(),
+            false => None,
+        });
+        plain.map_or(Cow::Borrowed(self), Cow::Owned)
     }
 }
 
@@ -273,6 +278,11 @@ mod tests {
     fn folding_drops_needless_quotes_only() {
         assert_eq!(parse("\"Al\\ice\"@b.c").unwrap().fold(), "alice@b.c");
         assert_eq!(parse("\"Al ice\"@b.c").unwrap().fold(), "\"al ice\"@b.c");
+        let unquoted = |text| parse(text).unwrap().unquoted().to_string();
+        assert_eq!(unquoted("\"A.l\\ice\"@b.c"), "A.lice@b.c");
+        for needed in ["\"Al ice\"@b.c", "\"\"@b.c", "\"a.\"@b.c", "alice@b.c"] {
+            assert_eq!(unquoted(needed), needed);
+        }
     }
 
     #[test]
