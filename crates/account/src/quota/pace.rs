@@ -1,6 +1,6 @@
 //! How fast mail comes: so many recipients a second over a while, with bursts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// In the nanoseconds that everything here is told in.
 const SECOND: u64 = 1_000_000_000;
@@ -14,6 +14,8 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     full_at: AtomicU64,
+    /// The rate that `full_at` was told by; 0 before the first.
+    per_second: AtomicU32,
 }
 
 impl Pace {
@@ -22,6 +24,7 @@ impl Pace {
         if per_second == 0 {
             return recipients == 0;
         }
+        self.told_by(per_second, now);
         // At most 4.3e18, which fits.
         let cost = (u64::from(recipients) * SECOND).div_ceil(per_second.into());
         let take = |full_at: u64| {
@@ -29,6 +32,25 @@ impl Pace {
             (full_at <= now || after <= now.saturating_add(SECOND)).then_some(after)
         };
         self.full_at.try_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+
+    /// A debt is worked off at the new rate where that is higher: it would keep off for as long
+    /// as the old one asked for. Who still comes with the old rate meanwhile does no harm.
+    fn told_by(&self, per_second: u32, now: u64) {
+        if self.per_second.load(Ordering::Acquire) == per_second {
+            return;
+        }
+        let before = self.per_second.swap(per_second, Ordering::AcqRel);
+        if before == 0 || before >= per_second {
+            return;
+        }
+        let faster = |full_at: u64| {
+            let debt = u128::from(full_at.checked_sub(now)?) * u128::from(before) / u128::from(per_second);
+            // Less than the debt was, so it fits.
+            Some(now + u64::try_from(debt).unwrap_or(u64::MAX - now))
+        };
+        // Without a debt there is nothing to change.
+        let _ = self.full_at.try_update(Ordering::AcqRel, Ordering::Acquire, faster);
     }
 }
 
@@ -58,6 +80,17 @@ mod tests {
         assert!(pace.take(50, 10, ms(100)));
         assert!(!pace.take(1, 10, ms(4_100 + 99)), "in debt");
         assert!(pace.take(1, 10, ms(4_100 + 100)));
+    }
+
+    #[test]
+    fn a_debt_is_worked_off_at_a_raised_rate() {
+        let pace = Pace::default();
+        assert!(pace.take(50, 1, ms(1_000)), "a debt of 50 seconds");
+        assert!(!pace.take(1, 1, ms(1_000)));
+        assert!(pace.take(950, 1_000, ms(1_000)), "it is one of 50 ms now");
+        assert!(!pace.take(1, 1_000, ms(1_000)), "the new rate holds");
+        assert!(pace.take(1, 1_000, ms(1_001)));
+        assert!(pace.take(8, 10, ms(1_900)) && !pace.take(1, 10, ms(1_900)), "a lowered one makes no debt");
     }
 
     #[test]
