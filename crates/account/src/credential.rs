@@ -197,9 +197,9 @@ impl Record {
 }
 
 impl Credentials {
-    /// Whether there is such a credential at this moment.
+    /// Whether there is such a credential at this moment, and it is not disabled.
     pub(crate) fn exist(&self, user_name: &str) -> bool {
-        self.0.record(user_name).is_some()
+        self.0.record(user_name).is_some_and(|record| !record.credential.disabled)
     }
 }
 
@@ -281,7 +281,7 @@ impl Credentials {
         self.0.record(user_name).is_some_and(|record| record.credential.sandbox)
     }
 
-    /// Refuses the credential from now on, for sessions that authenticate after this.
+    /// Refuses the credential from now on, and the next message of sessions that have used it.
     /// Durable when it returns; disabling twice is no error.
     ///
     /// # Errors

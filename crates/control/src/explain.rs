@@ -1,9 +1,9 @@
 //! What would be used for mail of a sender, and why.
 
-use postrider_account::{ConfigurationSet, MailFromFailure, Resolved, TlsPolicy};
+use postrider_account::{ConfigurationSet, MailFrom, MailFromFailure, Resolved, TlsPolicy};
 use postrider_delivery::settings::SourceSettings;
 use postrider_mail::{AccountId, EmailAddress, Envelope, Recipient};
-use postrider_submission::{Answer, Question, ReturnPath, Rules};
+use postrider_submission::{Answer, Question, Refusal, ReturnPath, Rules};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Deps;
@@ -53,12 +53,17 @@ pub(crate) fn execute(deps: &Deps, request: &ExplainRequest) -> Result<Response,
     rows.extend(sources(deps, account, set.as_deref()));
     rows.push(tls(deps, set.as_deref()));
     rows.push(return_path(deps, resolved.as_ref())?);
-    rows.extend(decision(deps, account, request));
+    rows.extend(decision(deps, account, resolved.as_ref(), request));
     Ok(Response::Explained(rows))
 }
 
 /// What each check says of such a message, and what comes of it.
-fn decision(deps: &Deps, account: AccountId, request: &ExplainRequest) -> Vec<ExplainedRow> {
+fn decision(
+    deps: &Deps,
+    account: AccountId,
+    resolved: Option<&Resolved>,
+    request: &ExplainRequest,
+) -> Vec<ExplainedRow> {
     let ExplainRequest { from, credential, configuration_set, to, .. } = request;
     let envelope = Envelope {
         sender: Some(from.clone()),
@@ -76,9 +81,11 @@ fn decision(deps: &Deps, account: AccountId, request: &ExplainRequest) -> Vec<Ex
         now: deps.world.clock.now(),
     });
     // Without a credential there is nobody whose policies could be asked.
-    let asked = answers.into_iter().filter(|answer| credential.is_some() || answer.check != "policies");
+    let answers = answers.into_iter().map(|Answer { check, refusal }| (check, refusal));
+    let asked = answers.filter(|(check, _)| credential.is_some() || *check != "policies");
+    let asked = authenticates(deps, request).into_iter().chain(asked).chain(mail_from(deps, resolved));
     let (mut rows, mut first) = (Vec::new(), None);
-    for Answer { check, refusal } in asked {
+    for (check, refusal) in asked {
         let (says, why) = match &refusal {
             None => ("passed", passed(check)),
             Some(refusal) => ("refused", refusal.reply().to_string()),
@@ -93,8 +100,28 @@ fn decision(deps: &Deps, account: AccountId, request: &ExplainRequest) -> Vec<Ex
     rows
 }
 
+/// Whether the credential can be used at all, where one is named.
+fn authenticates(deps: &Deps, request: &ExplainRequest) -> Option<(&'static str, Option<Refusal>)> {
+    let found = deps.accounts.credentials().get(request.credential.as_ref()?)?;
+    Some(("credential", found.disabled.then_some(Refusal::Disabled)))
+}
+
+/// Whether the identity lets its mail be sent with the return path that it would have, where
+/// the relay chooses that.
+fn mail_from(deps: &Deps, resolved: Option<&Resolved>) -> Option<(&'static str, Option<Refusal>)> {
+    let own = resolved.and_then(Resolved::mail_from);
+    let own = own.filter(|_| deps.world.submission.return_path == ReturnPath::Verp)?;
+    Some(("mail-from", is_refused(own).then_some(Refusal::MailFromDomainNotVerified)))
+}
+
+fn is_refused(own: &MailFrom) -> bool {
+    !own.is_usable() && own.on_failure == MailFromFailure::Reject
+}
+
 fn passed(check: &str) -> String {
     match check {
+        "credential" => "it is not disabled",
+        "mail-from" => "its MAIL FROM domain is as it should be, or another return path may be used",
         "account" => "it is not paused",
         "senders" => "envelope sender and author may be used",
         "policies" => "those of the credential and of the identity let it",
@@ -262,7 +289,7 @@ fn return_path(deps: &Deps, resolved: Option<&Resolved>) -> Result<ExplainedRow,
         return Ok(row(WHAT, "as the client says in MAIL FROM", "submission.return_path is \"sender\""));
     }
     let mail_from = resolved.and_then(Resolved::mail_from);
-    if let Some(mail_from) = mail_from.filter(|own| !own.is_usable() && own.on_failure == MailFromFailure::Reject) {
+    if let Some(mail_from) = mail_from.filter(|own| is_refused(own)) {
         let why = format!(
             "its MAIL FROM domain {} is {}, and it asks for no other",
             mail_from.domain,

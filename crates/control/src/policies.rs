@@ -183,7 +183,8 @@ fn test(accounts: &Accounts, realm: &Realm, request: &PolicyTestRequest, now: Ti
     let senders = [(return_path, SenderRole::Source), (&request.from, SenderRole::From)];
     let mut used = Vec::with_capacity(senders.len());
     for (address, role) in senders {
-        used.push(UsedAddress { address, role, identity: identity(accounts, realm, account, request, address)? });
+        let name = request.name.as_deref().filter(|_| role == SenderRole::From);
+        used.push(UsedAddress { address, name, role, identity: identity(accounts, realm, account, request, address)? });
     }
     let recipients: Vec<_> = request.to.iter().collect();
     let decisions = SendingRequest {
@@ -191,7 +192,6 @@ fn test(accounts: &Accounts, realm: &Realm, request: &PolicyTestRequest, now: Ti
         user_name,
         realm,
         used: &used,
-        from_display_name: request.name.as_deref(),
         recipients: &recipients,
         source_ip: request.ip,
         is_secure: request.is_secure,
@@ -222,7 +222,7 @@ fn identity(
     let invalid = |error| Error::Invalid(format!("X-SES-SOURCE-ARN: {error}"));
     let arn: Arn = text.parse().map_err(invalid)?;
     let (owner, name) = realm.identity_of(&arn).map_err(invalid)?;
-    let found = UsedIdentity::named(accounts.identities(), &arn, (owner, &name), address);
+    let found = UsedIdentity::named(accounts.identities(), owner, name.clone(), address);
     let absent = || Error::NotFound(format!("account {owner} has no identity {name} that {address} belongs to"));
     Ok(Some(found.ok_or_else(absent)?))
 }

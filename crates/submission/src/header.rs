@@ -13,7 +13,7 @@ use crate::mime::PartHeader;
 use crate::{Preserve, Refusal};
 
 pub use addresses::BadAddress;
-pub(crate) use addresses::mailboxes;
+pub(crate) use addresses::{Mailbox, mailboxes};
 pub use fields::HeaderRules;
 
 /// Most bytes of the client's header that events can show.
@@ -87,10 +87,8 @@ pub(crate) struct Stamp<'a> {
 /// that it is to be sent from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Senders {
-    /// Every address of the From field, in its order; the first is the author.
-    pub(crate) from: Vec<EmailAddress>,
-    /// The name beside the author's address, its encoded words decoded (RFC 2047).
-    pub(crate) from_display_name: Option<String>,
+    /// Every address of the From field, with its name, in its order; the first is the author.
+    pub(crate) from: Vec<Mailbox>,
     pub(crate) sender: Option<EmailAddress>,
     /// Of the field, which SES lets a client write; not of the envelope.
     pub(crate) return_path: Option<EmailAddress>,
@@ -154,15 +152,6 @@ pub(crate) fn rewrite(message: &[u8], stamp: &Stamp<'_>, out: &mut Vec<u8>) -> R
     Ok(Understood { body_offset: block.body_offset(), ..survey.understood })
 }
 
-impl Senders {
-    fn set_from(&mut self, value: &str) -> Result<(), BadAddress> {
-        let found = mailboxes(value)?;
-        self.from_display_name = found.first().and_then(|first| first.name.clone());
-        self.from = found.into_iter().map(|mailbox| mailbox.address).collect();
-        Ok(())
-    }
-}
-
 impl Kind {
     fn is_taken_off(self) -> bool {
         use Kind::{ConfigurationSet, FromArn, MessageTags, Removed, ReturnPath, ReturnPathArn, SourceArn};
@@ -212,7 +201,7 @@ impl Survey {
                 self.date_signed |= signs(&value, "date");
                 self.message_id_signed |= signs(&value, "message-id");
             }
-            Kind::From => senders.set_from(&value)?,
+            Kind::From => senders.from = addresses::authors(&value)?,
             Kind::Sender => senders.sender = addresses::one(&value)?,
             Kind::ReturnPath if !repeated => senders.return_path = addresses::one(&value)?,
             Kind::ReplyTo => drop(mailboxes(&value)?),

@@ -155,8 +155,10 @@ fn all_senders_are_understood() {
     .unwrap();
     let address = |text: &str| text.parse::<EmailAddress>().unwrap();
     let senders = Senders {
-        from: vec![address("ann@example.com"), address("bob@example.com")],
-        from_display_name: Some("J\u{fc}".into()),
+        from: vec![
+            Mailbox { address: address("ann@example.com"), name: Some("J\u{fc}".into()) },
+            Mailbox { address: address("bob@example.com"), name: None },
+        ],
         sender: Some(address("eve@example.com")),
         return_path: Some(address("back@example.org")),
         source_arn: Some("arn:1".into()),

@@ -303,7 +303,7 @@ impl Submission {
             envelope: &envelope,
             senders: &understood.senders,
             set: understood.configuration_set.as_deref(),
-            client_ip: client.ip,
+            client_ip: Some(client.ip),
             has_tls: client.tls.is_some(),
             now,
         };
@@ -312,6 +312,7 @@ impl Submission {
         if envelope.sender.is_some() && settings.return_path == ReturnPath::Verp {
             check_mail_from(decision.resolved.as_ref())?;
         }
+        let author = understood.senders.from.first().map(|author| author.address.clone());
         let signer = decision.signer.unwrap_or(account);
         let lifetime = self.lifetime(decision.set.as_deref());
         let configuration_set = decision.set.map(|set| set.name.clone());
@@ -344,7 +345,7 @@ impl Submission {
             },
             content: Content::new(content),
         };
-        Ok(Prepared { message, author: understood.senders.from.into_iter().next(), signer })
+        Ok(Prepared { message, author, signer })
     }
 
     /// How long delivery is tried for a message that is sent with this configuration

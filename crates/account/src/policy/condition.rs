@@ -1,6 +1,7 @@
 //! Conditions of a statement: operators, read once and asked often.
 
 use postrider_base::{Network, Timestamp};
+use postrider_mail::EmailAddress;
 
 use super::error::{Place, PolicyError};
 use super::glob;
@@ -310,12 +311,15 @@ pub(super) fn text(node: &Node) -> Result<String, String> {
     }
 }
 
-/// Addresses are compared as the relay has them: what follows the last `@` is in lower case.
+/// Addresses are compared as the relay has them: what follows the last `@` is in lower case, and
+/// no quotes are there that change nothing.
 fn text_for(key: Key, node: &Node) -> Result<String, String> {
     let text = text(node)?;
-    Ok(match text.rsplit_once('@').filter(|_| key.is_address()) {
-        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
-        None => text,
+    let Some((local, domain)) = text.rsplit_once('@').filter(|_| key.is_address()) else { return Ok(text) };
+    let quoted = text.parse().ok().filter(|_| local.starts_with('"'));
+    Ok(match quoted {
+        Some(address) => EmailAddress::unquoted(&address).to_string(),
+        None => format!("{local}@{}", domain.to_lowercase()),
     })
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use postrider_base::Timestamp;
 use postrider_mail::{AccountId, EmailAddress};
 
-use super::{Policies, PolicyRequest, PolicyVerdict, SEND_RAW_EMAIL};
+use super::{Policies, PolicyRequest, PolicySet, PolicyVerdict, SEND_RAW_EMAIL};
 use crate::{Arn, Identities, Identity, IdentityName, Realm, Resolved};
 
 /// What an address does in a message.
@@ -27,6 +27,8 @@ pub enum SenderRole {
 pub struct UsedAddress<'a> {
     /// The address.
     pub address: &'a EmailAddress,
+    /// The name beside an author's address, decoded.
+    pub name: Option<&'a str>,
     /// What it does.
     pub role: SenderRole,
     /// The identity that it belongs to; none where any address may be sent from.
@@ -40,8 +42,8 @@ pub struct UsedIdentity {
     pub owner: AccountId,
     /// The identity, and the domain that it lies in.
     pub resolved: Resolved,
-    /// How the message names it, where it does.
-    pub named: Option<Arn>,
+    /// The one of those two that the message names, where it does.
+    pub named: Option<IdentityName>,
 }
 
 /// A message, as policies see it.
@@ -55,8 +57,6 @@ pub struct SendingRequest<'a> {
     pub realm: &'a Realm,
     /// All addresses that it is sent from.
     pub used: &'a [UsedAddress<'a>],
-    /// The author's name, decoded.
-    pub from_display_name: Option<&'a str>,
     /// Everybody that it goes to.
     pub recipients: &'a [&'a EmailAddress],
     /// The client's address.
@@ -70,10 +70,11 @@ pub struct SendingRequest<'a> {
 /// What policies say about sending in the name of one identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDecision {
-    /// The identity as it was named; what stands for it where there is none is the address.
+    /// The identity: of another account's the one that is named, of the account's own the most
+    /// specific. What stands for it where there is none is the address.
     pub resource: Arn,
     /// What the policies of the credential say; none when it has none, and may do all. One that
-    /// has been deleted may do nothing.
+    /// has been deleted or disabled may do nothing.
     pub credential: Option<PolicyVerdict>,
     /// The identity whose policies decide, and what they say; none when none says anything.
     pub identity: Option<(IdentityName, PolicyVerdict)>,
@@ -106,22 +107,25 @@ impl UsedIdentity {
     #[must_use]
     pub fn named(
         identities: &Identities,
-        arn: &Arn,
-        of: (AccountId, &IdentityName),
+        owner: AccountId,
+        name: IdentityName,
         address: &EmailAddress,
     ) -> Option<Self> {
-        let (owner, name) = of;
         let resolved = identities.resolve(owner, address)?;
-        let is_it = |identity: &Identity| identity.name == *name;
+        let is_it = |identity: &Identity| identity.name == name;
         let covers = is_it(&resolved.identity) || resolved.domain_identity.as_ref().is_some_and(|domain| is_it(domain));
-        covers.then(|| Self { owner, resolved, named: Some(arn.clone()) })
+        covers.then(|| Self { owner, resolved, named: Some(name) })
     }
 
-    /// The identity first.
+    /// The one whose rights are used. Only another account's is chosen by who sends.
+    fn name(&self, account: AccountId) -> &IdentityName {
+        let named = self.named.as_ref().filter(|_| self.owner != account);
+        named.unwrap_or(&self.resolved.identity.name)
+    }
+
+    /// All whose policies have a say, the most specific first.
     fn names(&self) -> impl Iterator<Item = &IdentityName> {
-        let Resolved { identity, domain_identity } = &self.resolved;
-        let domain = domain_identity.as_ref().filter(|domain| domain.name != identity.name);
-        [Some(identity), domain].into_iter().flatten().map(|identity| &identity.name)
+        self.resolved.covering.iter().map(|identity| &identity.name)
     }
 }
 
@@ -143,12 +147,12 @@ impl SendingRequest<'_> {
     #[must_use]
     pub fn decisions(&self, policies: &Policies) -> Vec<PolicyDecision> {
         let principal = self.realm.user(self.account, self.user_name);
-        let authors = or_none(self.of_roles(&[SenderRole::From]));
-        let feedback = or_none(self.of_roles(&[SenderRole::Source, SenderRole::ReturnPath]));
+        let authors = or_none(self.of_roles(&[SenderRole::From], |used| (used.address, used.name)));
+        let feedback = or_none(self.of_roles(&[SenderRole::Source, SenderRole::ReturnPath], |used| used.address));
         let mut decisions = Vec::new();
         for used in self.used {
             let resource = used.resource(self.account, self.realm);
-            let own = [Some(used.address)];
+            let own = [Some((used.address, used.name))];
             let authors = if used.role == SenderRole::From { &own[..] } else { &authors };
             for (from, feedback) in authors.iter().flat_map(|from| feedback.iter().map(move |to| (*from, *to))) {
                 let request = PolicyRequest {
@@ -157,8 +161,8 @@ impl SendingRequest<'_> {
                     account: self.account,
                     user_name: self.user_name,
                     principal: &principal,
-                    from,
-                    from_display_name: self.from_display_name,
+                    from: from.map(|(address, _)| address),
+                    from_display_name: from.and_then(|(_, name)| name),
                     feedback,
                     recipients: self.recipients,
                     source_ip: self.source_ip,
@@ -166,7 +170,7 @@ impl SendingRequest<'_> {
                     user_agent: None,
                     now: self.now,
                 };
-                let decision = used.decide(policies, &request);
+                let decision = used.decide(policies, self.realm, &request);
                 if decisions.last() != Some(&decision) {
                     decisions.push(decision);
                 }
@@ -175,23 +179,22 @@ impl SendingRequest<'_> {
         decisions
     }
 
-    fn of_roles(&self, roles: &[SenderRole]) -> Vec<&EmailAddress> {
-        self.used.iter().filter(|used| roles.contains(&used.role)).map(|used| used.address).collect()
+    fn of_roles<'u, T>(&'u self, roles: &[SenderRole], take: impl Fn(&'u UsedAddress<'u>) -> T) -> Vec<T> {
+        self.used.iter().filter(|used| roles.contains(&used.role)).map(take).collect()
     }
 }
 
 impl UsedAddress<'_> {
     fn resource(&self, account: AccountId, realm: &Realm) -> Arn {
         match &self.identity {
-            Some(UsedIdentity { named: Some(arn), .. }) => arn.clone(),
-            Some(used) => realm.identity(used.owner, &used.resolved.identity.name),
-            None => realm.identity(account, &IdentityName::Address(self.address.clone())),
+            Some(used) => realm.identity(used.owner, used.name(account)),
+            None => realm.identity(account, &IdentityName::Address(self.address.unquoted().into_owned())),
         }
     }
 
     /// The policies of an address beat those of its domain, both ways: those of the first that
     /// says anything decide.
-    fn decide(&self, policies: &Policies, request: &PolicyRequest<'_>) -> PolicyDecision {
+    fn decide(&self, policies: &Policies, realm: &Realm, request: &PolicyRequest<'_>) -> PolicyDecision {
         let owner = self.identity.as_ref().map_or(request.account, |used| used.owner);
         let mut names = self.identity.iter().flat_map(UsedIdentity::names);
         let identity = names.find_map(|name| match policies.of_identity(owner, name)?.authorize(request) {
@@ -199,9 +202,8 @@ impl UsedAddress<'_> {
             verdict => Some((name.clone(), verdict)),
         });
         let credential = match policies.of_credential(request.user_name) {
-            Some(set) => Some(set.authorize(request)),
-            None if policies.know_credential(request.user_name) => None,
-            None => Some(PolicyVerdict::NoMatch),
+            _ if !policies.know_credential(request.user_name) => Some(PolicyVerdict::NoMatch),
+            set => set.map(|set| self.limited(&set, realm, request)),
         };
         PolicyDecision {
             resource: request.resource.clone(),
@@ -210,11 +212,27 @@ impl UsedAddress<'_> {
             is_foreign: owner != request.account,
         }
     }
+
+    /// What the credential's policies say of the identity that is used. That they deny a more
+    /// specific one holds as well: who sends could name another, and it may not be verified yet.
+    fn limited(&self, set: &PolicySet, realm: &Realm, request: &PolicyRequest<'_>) -> PolicyVerdict {
+        let verdict = set.authorize(request);
+        let Some(used) = self.identity.as_ref().filter(|_| !matches!(verdict, PolicyVerdict::Deny(_))) else {
+            return verdict;
+        };
+        let is_used = used.name(request.account);
+        let denied = used.names().take_while(|name| *name != is_used).find_map(|name| {
+            let resource = &realm.identity(used.owner, name);
+            let verdict = set.authorize(&PolicyRequest { resource, ..*request });
+            matches!(verdict, PolicyVerdict::Deny(_)).then_some(verdict)
+        });
+        denied.unwrap_or(verdict)
+    }
 }
 
 /// The different ones, or that there is none.
-fn or_none(mut addresses: Vec<&EmailAddress>) -> Vec<Option<&EmailAddress>> {
-    addresses.sort_unstable();
-    addresses.dedup();
-    if addresses.is_empty() { vec![None] } else { addresses.into_iter().map(Some).collect() }
+fn or_none<T: Ord>(mut values: Vec<T>) -> Vec<Option<T>> {
+    values.sort_unstable();
+    values.dedup();
+    if values.is_empty() { vec![None] } else { values.into_iter().map(Some).collect() }
 }

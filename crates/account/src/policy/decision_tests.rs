@@ -61,10 +61,7 @@ impl Scene {
         let [from, return_path] = [from, return_path].map(|text| text.parse::<EmailAddress>().unwrap());
         let identities = self.accounts.identities();
         let identity = |address: &EmailAddress| match named {
-            Some(named) => {
-                let arn = realm().identity(OWNER(), &name(named));
-                UsedIdentity::named(identities, &arn, (OWNER(), &name(named)), address)
-            }
+            Some(named) => UsedIdentity::named(identities, OWNER(), name(named), address),
             None => identities.resolve(account, address).map(|resolved| UsedIdentity {
                 owner: account,
                 resolved,
@@ -72,13 +69,12 @@ impl Scene {
             }),
         };
         let used = [(&return_path, SenderRole::Source), (&from, SenderRole::From)];
-        let used = used.map(|(address, role)| UsedAddress { address, role, identity: identity(address) });
+        let used = used.map(|(address, role)| UsedAddress { address, name: None, role, identity: identity(address) });
         let request = SendingRequest {
             account,
             user_name: user,
             realm: &realm(),
             used: &used,
-            from_display_name: None,
             recipients: &[],
             source_ip: None,
             is_secure: true,
@@ -166,9 +162,8 @@ async fn an_arn_names_what_covers_the_address() {
     let scene = Scene::new().await;
     scene.attach("example.com", "Allow", "").await;
     let named = |named: &str, address: &str| {
-        let arn = realm().identity(OWNER(), &name(named));
         let address = address.parse().unwrap();
-        UsedIdentity::named(scene.accounts.identities(), &arn, (OWNER(), &name(named)), &address).is_some()
+        UsedIdentity::named(scene.accounts.identities(), OWNER(), name(named), &address).is_some()
     };
     assert!(named("example.com", "x@mail.example.com") && named("ann@example.com", "ann+1@example.com"));
     assert!(!named("ann@example.com", "bob@example.com"), "another address");
@@ -186,4 +181,73 @@ async fn an_arn_names_what_covers_the_address() {
         "User `arn:aws:iam::000000000001:user/AKIAIOSFODNN7EXAMPLE' is not authorized to perform `ses:SendRawEmail' on \
          resource `arn:aws:ses:us-east-1:000000000001:identity/x@example.org'"
     );
+}
+
+const ARN: &str = "arn:aws:ses:us-east-1:000000000001:identity/";
+
+#[tokio::test]
+async fn of_its_own_identities_a_user_chooses_none() {
+    let scene = Scene::new().await;
+    scene.limit(&scene.owner, "Allow", "*", "").await;
+    scene.limit(&scene.owner, "Deny", &format!("{ARN}ann@example.com"), "").await;
+    for named in [None, Some("example.com"), Some("EXAMPLE.com"), Some("ann@Example.com")] {
+        assert!(!scene.may(&scene.owner, "ann@example.com", named), "{named:?}");
+        assert!(!scene.may(&scene.owner, "\"ann\"@example.com", named), "{named:?}");
+        assert!(!scene.may(&scene.owner, "ann+x@example.com", named), "{named:?}");
+    }
+    assert!(scene.may(&scene.owner, "bob@example.com", Some("Example.com")));
+
+    let scene = Scene::new().await;
+    scene.limit(&scene.owner, "Allow", &format!("{ARN}example.com"), "").await;
+    assert!(scene.may(&scene.owner, "bob@example.com", Some("EXAMPLE.COM")));
+    assert!(!scene.may(&scene.owner, "ann@example.com", Some("example.com")), "that is another identity");
+}
+
+#[tokio::test]
+async fn the_spelling_of_what_is_named_changes_nothing() {
+    let scene = Scene::new().await;
+    scene.attach("example.com", "Allow", "").await;
+    scene.limit(&scene.delegate, "Allow", "*", "").await;
+    assert!(scene.may(&scene.delegate, "bob@example.com", Some("EXAMPLE.com")));
+    scene.limit(&scene.delegate, "Deny", &format!("{ARN}ann@example.com"), "").await;
+    assert!(!scene.may(&scene.delegate, "ann@example.com", Some("example.com")), "nor does it help to name its domain");
+    scene.limit(&scene.delegate, "Deny", &format!("{ARN}example.com"), "").await;
+    assert!(!scene.may(&scene.delegate, "bob@example.com", Some("EXAMPLE.com")));
+}
+
+#[tokio::test]
+async fn policies_of_what_is_not_verified_are_in_force() {
+    let scene = Scene::new().await;
+    let trust = |identity: &mut Identity| identity.trusted = true;
+    scene.accounts.identities().change(OWNER(), &name("example.com"), trust).await.unwrap();
+    for pending in ["mail.example.com", "ann+x@example.com"] {
+        scene.accounts.identities().create(Identity::new(OWNER(), name(pending))).await.unwrap();
+    }
+    scene.attach("example.com", "Allow", "").await;
+    assert!(scene.delegate_may("ann@example.com") && scene.delegate_may("bob@mail.example.com"));
+    scene.attach("ann@example.com", "Deny", "").await;
+    scene.attach("mail.example.com", "Deny", "").await;
+    for denied in ["ann@example.com", "ann+x@example.com", "\"ann\"@example.com", "bob@mail.example.com"] {
+        assert!(!scene.delegate_may(denied) && !scene.may(&scene.owner, denied, None), "{denied}");
+    }
+    assert!(scene.delegate_may("bob@example.com"));
+
+    scene.limit(&scene.owner, "Allow", "*", "").await;
+    scene.limit(&scene.owner, "Deny", &format!("{ARN}ann@example.com"), "").await;
+    scene.accounts.policies().forget(&PolicyOwner::Identity(OWNER(), name("ann@example.com"))).await.unwrap();
+    assert!(!scene.may(&scene.owner, "ann@example.com", None), "those of a credential too");
+}
+
+#[tokio::test]
+async fn quotes_are_no_way_around_a_condition() {
+    let scene = Scene::new().await;
+    scene.limit(&scene.owner, "Allow", "*", "").await;
+    for pattern in ["bob@example.com", r#"\"b*\"@EXAMPLE.com"#] {
+        let condition = format!(r#","Condition":{{"StringLike":{{"ses:FromAddress":"{pattern}"}}}}"#);
+        scene.limit(&scene.owner, "Deny", "*", &condition).await;
+        for from in ["bob@example.com", "\"bob\"@example.com", "\"bo\\b\"@example.com"] {
+            assert!(!scene.may(&scene.owner, from, None), "{from} by {pattern}");
+        }
+        assert!(scene.may(&scene.owner, "eve@example.com", None));
+    }
 }

@@ -1,5 +1,6 @@
 //! What a policy is asked, and what its condition keys stand for.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use postrider_base::Timestamp;
@@ -78,7 +79,7 @@ pub(super) const KEYS: [(&str, Key); 12] = [
 /// One value of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
-    Text(&'a str),
+    Text(Cow<'a, str>),
     Account(AccountId),
     /// Seconds since the Unix epoch.
     Seconds(u64),
@@ -99,19 +100,23 @@ impl Key {
 
     /// Its values in a request; none when the request does not say.
     pub(super) fn values<'a>(self, request: &PolicyRequest<'a>) -> impl Iterator<Item = Value<'a>> {
-        let address = |address: &'a EmailAddress| Value::Text(address.as_str());
+        let text = |text: &'a str| Value::Text(Cow::Borrowed(text));
+        let address = move |address: &'a EmailAddress| match address.unquoted() {
+            Cow::Borrowed(address) => text(address.as_str()),
+            Cow::Owned(address) => Value::Text(Cow::Owned(address.to_string())),
+        };
         let one = match self {
             Self::Recipients => None,
             Self::FromAddress => request.from.map(address),
-            Self::FromDisplayName => request.from_display_name.map(Value::Text),
+            Self::FromDisplayName => request.from_display_name.map(text),
             Self::FeedbackAddress => request.feedback.map(address),
             Self::CurrentTime | Self::EpochTime => Some(Value::Seconds(request.now.as_millis() / 1_000)),
             Self::SecureTransport => Some(Value::Flag(request.is_secure)),
             Self::SourceIp => request.source_ip.map(Value::Ip),
-            Self::UserAgent => request.user_agent.map(Value::Text),
+            Self::UserAgent => request.user_agent.map(text),
             Self::PrincipalAccount => Some(Value::Account(request.account)),
-            Self::PrincipalArn => Some(Value::Text(request.principal.as_str())),
-            Self::UserName => Some(Value::Text(request.user_name)),
+            Self::PrincipalArn => Some(text(request.principal.as_str())),
+            Self::UserName => Some(text(request.user_name)),
         };
         let recipients = if self == Self::Recipients { request.recipients } else { &[] };
         one.into_iter().chain(recipients.iter().copied().map(address))

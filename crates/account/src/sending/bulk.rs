@@ -23,7 +23,7 @@ impl Identities {
         let names: Vec<_> = names.iter().map(|(account, name)| (*account, name.key().to_owned())).collect();
         let checked = |index, found: Option<&Identity>| {
             let edited = edit(index, found)?;
-            edited.as_ref().map_or(Ok(()), |identity| self.check(identity))?;
+            edited.as_ref().map_or(Ok(()), |identity| self.check(identity, found))?;
             Ok(edited)
         };
         self.0.identities.edit(&names, checked).await

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::iter;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -103,6 +102,9 @@ pub struct Resolved {
     pub identity: Arc<Identity>,
     /// The most specific domain among them; the same as `identity` unless that is an address.
     pub domain_identity: Option<Arc<Identity>>,
+    /// All that cover the address, verified or not, from the most specific one to the first
+    /// domain that is verified: what their policies say holds before they are verified too.
+    pub covering: Arc<[Arc<Identity>]>,
 }
 
 impl Resolved {
@@ -140,9 +142,12 @@ impl fmt::Display for IdentityName {
 impl FromStr for IdentityName {
     type Err = AddressError;
 
-    /// With an `@` it is an address.
+    /// With an `@` it is an address, which is kept without quotes that change nothing.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.contains('@') { text.parse().map(Self::Address) } else { text.parse().map(Self::Domain) }
+        if !text.contains('@') {
+            return text.parse().map(Self::Domain);
+        }
+        text.parse().map(|address: EmailAddress| Self::Address(address.unquoted().into_owned()))
     }
 }
 
@@ -173,15 +178,8 @@ impl Item for Identity {
 }
 
 /// The first that is verified, else the first.
-fn most_specific(identities: impl Iterator<Item = Arc<Identity>>) -> Option<Arc<Identity>> {
-    let mut first = None;
-    for identity in identities {
-        if identity.is_verified() {
-            return Some(identity);
-        }
-        first.get_or_insert(identity);
-    }
-    first
+fn most_specific(identities: &[Arc<Identity>]) -> Option<Arc<Identity>> {
+    identities.iter().find(|identity| identity.is_verified()).or(identities.first()).cloned()
 }
 
 /// The identities of all accounts. Clones share them.
@@ -200,13 +198,23 @@ impl Identities {
     /// verified go before, as in SES: others count only where none is.
     #[must_use]
     pub fn resolve(&self, account: AccountId, address: &EmailAddress) -> Option<Resolved> {
-        let find = |name: &str| self.0.identities.find(account, name);
-        let unlabelled = || find(address.without_label()?.as_str());
-        let addresses = find(address.as_str()).into_iter().chain(iter::once_with(unlabelled).flatten());
-        let of_address = most_specific(addresses);
-        let domain_identity = most_specific(self.domains(account, address.domain()));
-        let both = of_address.into_iter().chain(domain_identity.clone());
-        Some(Resolved { identity: most_specific(both)?, domain_identity })
+        let find = |address: &EmailAddress| self.0.identities.find(account, address.as_str());
+        let address = address.unquoted();
+        let unlabelled = address.without_label().and_then(|address| find(&address));
+        let mut covering: Vec<_> = find(&address).into_iter().chain(unlabelled).collect();
+        let addresses = covering.len();
+        for domain in self.domains(account, address.domain()) {
+            let is_verified = domain.is_verified();
+            covering.push(domain);
+            if is_verified {
+                break;
+            }
+        }
+        Some(Resolved {
+            identity: most_specific(&covering)?,
+            domain_identity: most_specific(&covering[addresses..]),
+            covering: covering.into(),
+        })
     }
 
     /// The account's domains that this one is or lies in, the most specific first.
@@ -239,7 +247,7 @@ impl Identities {
     /// [`Error::Invalid`] (its MAIL FROM domain), [`Error::Full`] or [`Error::Store`].
     pub async fn create(&self, identity: Identity) -> Result<Arc<Identity>, Error> {
         let _changing = self.0.changing.lock().await;
-        self.check(&identity)?;
+        self.check(&identity, None)?;
         self.0.identities.insert(identity).await
     }
 
@@ -250,8 +258,8 @@ impl Identities {
     /// [`Error::Invalid`] (its MAIL FROM domain) or [`Error::Store`].
     pub async fn put(&self, identity: Identity) -> Result<(), Error> {
         let _changing = self.0.changing.lock().await;
-        self.0.identities.get(identity.account, identity.name.key())?;
-        self.check(&identity)?;
+        let found = self.0.identities.get(identity.account, identity.name.key())?;
+        self.check(&identity, Some(&found))?;
         self.0.identities.put(vec![identity]).await.map(drop)
     }
 
@@ -274,7 +282,7 @@ impl Identities {
         if identity == *found {
             return Ok(found);
         }
-        self.check(&identity)?;
+        self.check(&identity, Some(&found))?;
         let mut written = self.0.identities.put(vec![identity]).await?;
         Ok(written.remove(0))
     }
@@ -288,7 +296,9 @@ impl Identities {
         self.0.identities.delete(account, name.key()).await
     }
 
-    pub(super) fn check(&self, identity: &Identity) -> Result<(), Error> {
+    /// What is put in the place of `before` keeps a default configuration set that has gone since:
+    /// mail is refused then, and the identity must be able to lose its verification all the same.
+    pub(super) fn check(&self, identity: &Identity, before: Option<&Identity>) -> Result<(), Error> {
         tags::check(Identity::KIND, &identity.tags)?;
         let domain = identity.name.domain();
         if let Some(mail_from) = &identity.mail_from
@@ -298,6 +308,7 @@ impl Identities {
             return Err(Error::Invalid { what: Identity::KIND, reason });
         }
         match &identity.default_configuration_set {
+            had if before.is_some_and(|before| before.default_configuration_set == *had) => Ok(()),
             Some(set) => self.0.sets.get(identity.account, set).map(drop),
             None => Ok(()),
         }

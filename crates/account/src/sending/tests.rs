@@ -229,6 +229,30 @@ async fn identities_are_kept() {
 }
 
 #[tokio::test]
+async fn an_identity_outlives_its_default_set() {
+    let Sending { sets, identities, .. } = World::new().open();
+    for set in ["news", "other"] {
+        sets.create(ME(), set, vec![]).await.unwrap();
+    }
+    identities.create(identity("example.com")).await.unwrap();
+    sets.delete(ME(), "news").await.unwrap();
+    let me = name("example.com");
+    let changed = identities.change(ME(), &me, |identity| identity.trusted = false).await.unwrap();
+    assert!(!changed.trusted && changed.default_configuration_set.as_deref() == Some("news"));
+    identities.put(identity("example.com")).await.unwrap();
+    let edited =
+        |_, found: Option<&Identity>| Ok::<_, Error>(found.cloned().map(|it| Identity { trusted: false, ..it }));
+    identities.edit(&[(ME(), me.clone())], edited).await.unwrap();
+    let default = |set: &str| {
+        let set = Some(set.to_owned());
+        identities.change(ME(), &me, |identity| identity.default_configuration_set = set)
+    };
+    assert!(matches!(default("absent").await, Err(Error::NotFound { .. })));
+    default("other").await.unwrap();
+    assert!(matches!(default("news").await, Err(Error::NotFound { .. })), "it is gone");
+}
+
+#[tokio::test]
 async fn a_sender_belongs_to_the_most_specific_identity() {
     let world = World::new();
     let identities = world.open().identities;

@@ -10,6 +10,9 @@ use crate::mime::decode_words;
 /// Longest text of a field that a refusal repeats, in bytes.
 const MAX_SHOWN: usize = 128;
 
+/// Most addresses of a From field: each is looked for, and policies are asked about each.
+const MAX_AUTHORS: usize = 50;
+
 /// An address and the name in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mailbox {
@@ -36,6 +39,8 @@ enum AddressFault {
     Long,
     /// Where there may be one.
     Several,
+    /// More than may be.
+    Many,
     /// A quotation mark, comment or bracket that is not closed, or text behind a bracket.
     Syntax,
 }
@@ -51,6 +56,7 @@ impl fmt::Display for BadAddress {
             AddressFault::NoDomain => "Missing final '@domain'",
             AddressFault::Long => "Address is longer than 254 characters",
             AddressFault::Several => "Field has more than one address",
+            AddressFault::Many => "Field has more than 50 addresses",
             AddressFault::Syntax => "Address has quotes, brackets or comments that do not match",
         };
         write!(f, "{fault}: '{}'.", self.text)
@@ -110,6 +116,15 @@ fn by_the_rules(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
         }
     }
     found.extend(element.mailbox(value, value.len())?);
+    Ok(found)
+}
+
+/// The mailboxes of From, of which there are not too many.
+pub(super) fn authors(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
+    let found = mailboxes(value)?;
+    if found.len() > MAX_AUTHORS {
+        return Err(BadAddress { fault: AddressFault::Many, text: sanitize_text(value, MAX_SHOWN) });
+    }
     Ok(found)
 }
 
@@ -279,6 +294,14 @@ mod tests {
         assert_eq!(one("<a@b.c>"), Ok(Some("a@b.c".parse().unwrap())));
         assert!(one("nobody").is_err());
         assert_eq!(one("a@b.c, d@e.f").unwrap_err().to_string(), "Field has more than one address: 'a@b.c, d@e.f'.");
+    }
+
+    #[test]
+    fn authors_are_not_without_number() {
+        let of = |count: usize| vec!["a@b.c"; count].join(",");
+        assert_eq!(authors(&of(MAX_AUTHORS)).unwrap().len(), MAX_AUTHORS);
+        let bad = authors(&of(MAX_AUTHORS + 1)).unwrap_err().to_string();
+        assert!(bad.starts_with("Field has more than 50 addresses: 'a@b.c,a@b.c") && bad.len() < 200, "{bad}");
     }
 
     proptest! {

@@ -70,8 +70,9 @@ pub(super) fn named_identity(
 ) -> Result<UsedIdentity, Refusal> {
     let NamedArn { field, arn } = named;
     let (account, name) = realm.identity_of(arn).map_err(|error| invalid(field, &error))?;
-    let found = UsedIdentity::named(accounts.identities(), arn, (account, &name), address);
-    found.ok_or_else(|| denied(submitted, realm, arn))
+    let resource = realm.identity(account, &name);
+    let found = UsedIdentity::named(accounts.identities(), account, name, address);
+    found.ok_or_else(|| denied(submitted, realm, &resource))
 }
 
 /// Whether the credential may send the message, by its own policies and by those of all
@@ -90,9 +91,8 @@ pub(super) fn credential_may(
         user_name: submitted.credential,
         realm,
         used,
-        from_display_name: submitted.senders.from_display_name.as_deref(),
         recipients: &[],
-        source_ip: Some(submitted.client_ip),
+        source_ip: submitted.client_ip,
         is_secure: submitted.has_tls,
         now: submitted.now,
     };

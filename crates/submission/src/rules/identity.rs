@@ -4,7 +4,7 @@ use postrider_account::{SenderRole, UsedAddress, UsedIdentity};
 use postrider_mail::EmailAddress;
 
 use super::authorization::{Named, named_identity};
-use super::{Decision, Rules, Submitted};
+use super::{Decision, Rules, Submitted, sandbox};
 use crate::{Refusal, UnverifiedSenders};
 
 /// The envelope's sender, every address in From, and those in Sender and Return-Path: each must
@@ -14,6 +14,8 @@ use crate::{Refusal, UnverifiedSenders};
 /// What the most specific identity of an address says is taken; that a domain is verified is
 /// enough for all below it, and a `+label` is nobody of its own. The local part of an address
 /// identity has case, as in SES; domains have none.
+///
+/// Where some are refused, so are the recipients that the sandbox refuses, in the same reply.
 pub(super) fn may_be_used<'a>(
     rules: &Rules,
     submitted: &Submitted<'a>,
@@ -25,7 +27,7 @@ pub(super) fn may_be_used<'a>(
         return Err(Refusal::MissingHeader("From"));
     }
     let mut refused: Vec<String> = Vec::new();
-    for (address, role) in senders(submitted) {
+    for (address, name, role) in senders(submitted) {
         let identity = match named.of(role) {
             Some(named) => Some(named_identity(submitted, &rules.accounts, &rules.realm, named, address)?),
             None => unnamed(rules, submitted, decision, address, role),
@@ -37,20 +39,24 @@ pub(super) fn may_be_used<'a>(
         if must_be_verified && !is_verified && !refused.iter().any(|other| other == address.as_str()) {
             refused.push(address.to_string());
         }
-        decision.used.push(UsedAddress { address, role, identity });
+        decision.used.push(UsedAddress { address, name, role, identity });
     }
-    match refused.is_empty() {
-        true => Ok(()),
-        false => Err(Refusal::NotVerified { identities: refused, region: rules.realm.region.clone() }),
+    if refused.is_empty() {
+        return Ok(());
     }
+    let recipients = sandbox::unverified(rules, submitted, decision);
+    let recipients: Vec<_> = recipients.into_iter().filter(|recipient| !refused.contains(recipient)).collect();
+    refused.extend(recipients);
+    Err(Refusal::NotVerified { identities: refused, region: rules.realm.region.clone() })
 }
 
-/// In the order in which a refusal names them.
-fn senders<'a>(submitted: &Submitted<'a>) -> impl Iterator<Item = (&'a EmailAddress, SenderRole)> {
-    let envelope = submitted.envelope.sender.iter().map(|address| (address, SenderRole::Source));
-    let from = submitted.senders.from.iter().map(|address| (address, SenderRole::From));
-    let sender = submitted.senders.sender.iter().map(|address| (address, SenderRole::Sender));
-    let return_path = submitted.senders.return_path.iter().map(|address| (address, SenderRole::ReturnPath));
+/// In the order in which a refusal names them, with the names of authors.
+fn senders<'a>(submitted: &Submitted<'a>) -> impl Iterator<Item = (&'a EmailAddress, Option<&'a str>, SenderRole)> {
+    let envelope = submitted.envelope.sender.iter().map(|address| (address, None, SenderRole::Source));
+    let from = submitted.senders.from.iter();
+    let from = from.map(|author| (&author.address, author.name.as_deref(), SenderRole::From));
+    let sender = submitted.senders.sender.iter().map(|address| (address, None, SenderRole::Sender));
+    let return_path = submitted.senders.return_path.iter().map(|address| (address, None, SenderRole::ReturnPath));
     envelope.chain(from).chain(sender).chain(return_path)
 }
 

@@ -37,7 +37,8 @@ pub(crate) struct Submitted<'a> {
     pub(crate) senders: &'a Senders,
     /// The configuration set that it names.
     pub(crate) set: Option<&'a str>,
-    pub(crate) client_ip: IpAddr,
+    /// Where it comes from, if that is known.
+    pub(crate) client_ip: Option<IpAddr>,
     pub(crate) has_tls: bool,
     pub(crate) now: Timestamp,
 }

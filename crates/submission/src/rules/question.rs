@@ -1,13 +1,13 @@
 //! The rules asked about a message that nobody has sent.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use postrider_account::Accounts;
 use postrider_base::Timestamp;
 use postrider_mail::{AccountId, EmailAddress, Envelope};
 
 use super::{CHECKS, Decision, Rules, Submitted};
-use crate::header::Senders;
+use crate::header::{Mailbox, Senders};
 use crate::{Refusal, Settings};
 
 /// A message that might be sent, over TLS and without ARNs.
@@ -23,7 +23,7 @@ pub struct Question<'a> {
     pub from: &'a EmailAddress,
     /// The configuration set that it would name.
     pub set: Option<&'a str>,
-    /// Where it would come from.
+    /// Where it would come from; none where conditions about it are to find nothing.
     pub client_ip: Option<IpAddr>,
     /// When.
     pub now: Timestamp,
@@ -74,7 +74,7 @@ impl Rules {
 }
 
 fn senders(question: &Question<'_>) -> Senders {
-    Senders { from: vec![question.from.clone()], ..Senders::default() }
+    Senders { from: vec![Mailbox { address: question.from.clone(), name: None }], ..Senders::default() }
 }
 
 fn submitted<'a>(question: &Question<'a>, senders: &'a Senders) -> Submitted<'a> {
@@ -84,7 +84,7 @@ fn submitted<'a>(question: &Question<'a>, senders: &'a Senders) -> Submitted<'a>
         envelope: question.envelope,
         senders,
         set: question.set,
-        client_ip: question.client_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        client_ip: question.client_ip,
         has_tls: true,
         now: question.now,
     }

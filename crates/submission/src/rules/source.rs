@@ -16,12 +16,12 @@ impl Rules {
         let seen = from.or(source)?;
         let used = source.filter(named).unwrap_or(seen);
         let identity = used.identity.as_ref()?;
-        let name = &identity.resolved.identity.name;
+        let most_specific = &identity.resolved.identity.name;
         let is_own = identity.owner == submitted.account;
-        if is_own && matches!(name, IdentityName::Domain(domain) if domain == seen.address.domain()) {
+        if is_own && matches!(most_specific, IdentityName::Domain(domain) if domain == seen.address.domain()) {
             return None;
         }
-        let arn = || self.realm.identity(identity.owner, name);
-        Some(identity.named.clone().unwrap_or_else(arn).to_string())
+        let name = identity.named.as_ref().unwrap_or(most_specific);
+        Some(self.realm.identity(identity.owner, name).to_string())
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use postrider_account::{Identity, ImportedSecret, NewCredential, Pause, PausedBy, Sending};
+use postrider_account::{Identity, ImportedSecret, NewCredential, Pause, PausedBy, PolicyOwner, Sending};
 use postrider_base::{Clock, Random, SimDisk};
 use postrider_mail::{EmailAddress, Recipient};
 use postrider_store::Store;
@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 
 use super::*;
+use crate::header::mailboxes;
 
 const ACCOUNT: AccountId = AccountId::new(1).unwrap();
 const OTHER: AccountId = AccountId::new(2).unwrap();
@@ -76,7 +77,7 @@ impl World {
             ..Envelope::default()
         };
         let senders = Senders {
-            from: mail.from.iter().map(|from| address(from)).collect(),
+            from: mail.from.iter().flat_map(|from| mailboxes(from).unwrap()).collect(),
             sender: mail.sender_field.map(address),
             return_path: mail.return_path.map(address),
             ..Senders::default()
@@ -87,7 +88,7 @@ impl World {
             envelope: &envelope,
             senders: &senders,
             set: mail.set,
-            client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            client_ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             has_tls: true,
             now: NOW,
         };
@@ -259,8 +260,12 @@ async fn in_the_sandbox_mail_goes_to_verified_identities_and_the_simulator() {
     assert_eq!(world.outcome(&to(&own)), Ok(()));
     let mixed = ["b@example.com", "you@example.org", "them@example.net"];
     assert_eq!(world.unverified(&to(&mixed)), ["you@example.org", "them@example.net"]);
+    let nobody = Mail { to: mixed.to_vec(), ..mail("them@example.net", "eve@example.net") };
+    let all = ["them@example.net", "eve@example.net", "you@example.org"];
+    assert_eq!(world.unverified(&nobody), all, "senders and recipients in one reply, each once");
     world.rules.accounts.tenants().change(ACCOUNT, |tenant| tenant.sandbox = false).await.unwrap();
     assert_eq!(world.outcome(&everybody), Ok(()));
+    assert_eq!(world.unverified(&nobody), all[..2]);
 }
 
 #[tokio::test]
@@ -276,6 +281,35 @@ async fn a_credential_can_be_in_the_sandbox_alone() {
     assert_eq!(world.outcome(&mail), Ok(()), "mail of another credential");
     credentials.set_sandbox(&user, false).await.unwrap();
     assert_eq!(world.outcome(&tested), Ok(()));
+}
+
+#[tokio::test]
+async fn a_disabled_credential_sends_no_more_on_sessions_that_are_open() {
+    let world = world().await;
+    world.identity("example.com").await;
+    let (credentials, mail) = (world.rules.accounts.credentials(), mail("a@example.com", "a@example.com"));
+    let allow = r#"{"Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}"#;
+    let owner = PolicyOwner::Credential(USER.to_owned());
+    for has_policy in [false, true] {
+        if has_policy {
+            world.rules.accounts.policies().put(&owner, "all", allow, &world.rules.realm).await.unwrap();
+        }
+        assert_eq!(world.outcome(&mail), Ok(()));
+        credentials.disable(USER).await.unwrap();
+        assert!(matches!(world.outcome(&mail), Err(Refusal::AccessDenied(_))), "policy: {has_policy}");
+        credentials.enable(USER).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn needless_quotes_are_no_other_address() {
+    let world = world().await;
+    world.identity("\"ann\"@example.com").await;
+    for good in ["ann@example.com", "\"ann\"@example.com", "\"an\\n\"@Example.com", "\"ann+x\"@example.com"] {
+        assert_eq!(world.outcome(&mail(good, good)), Ok(()), "{good}");
+    }
+    let bad = "\"ann \"@example.com";
+    assert_eq!(world.unverified(&mail(bad, bad)), [bad]);
 }
 
 #[tokio::test]

@@ -125,6 +125,26 @@ async fn identities_of_others_must_be_named_and_allow_it() {
 }
 
 #[tokio::test]
+async fn each_author_has_a_name_of_its_own() {
+    let world = world().await;
+    let from = |from: &str| {
+        let mut message = request(Some("ann@example.com"), &["b@example.org"], &[]);
+        message.content = vec![Bytes::from(format!("From: {from}\r\n\r\nbody\r\n"))];
+        world.submission.submit(message)
+    };
+    world.limit(r#"{"StringEquals":{"ses:FromDisplayName":"Marketing"}}"#).await;
+    assert!(from("Marketing <ann@example.com>, Marketing <bob@example.com>").await.is_ok());
+    for bad in [
+        "Marketing <ann@example.com>, The CEO <bob@example.com>",
+        "Marketing <ann@example.com>, The CEO <ann@example.com>",
+        "Marketing <ann@example.com>, bob@example.com",
+        "ann@example.com (Marketing)",
+    ] {
+        assert!(matches!(from(bad).await, Err(Refusal::AccessDenied(_))), "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn arns_that_name_no_identity_are_explained() {
     let world = world().await;
     for (field, why) in [
