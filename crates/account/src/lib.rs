@@ -28,7 +28,7 @@ use postrider_mail::AccountId;
 use postrider_store::Store;
 
 pub use arn::{Arn, ArnError, Realm};
-pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord, Audited, UserIdentity, shortened};
+pub use audit::{Actor, Audit, AuditEntry, AuditFile, AuditFilter, AuditRecord, Audited, UserIdentity, shortened};
 pub use credential::{AuthError, Authenticated, Credential, Credentials, Issued, NewCredential, RecipientOverflow};
 pub use derive::{ImportedSecret, derive_smtp_password};
 pub use error::Error;

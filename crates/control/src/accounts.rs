@@ -2,9 +2,11 @@
 
 use postrider_account::{Accounts, Tenant, TenantOption};
 use postrider_mail::AccountId;
+use postrider_spool::Spool;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::control::Deps;
 use crate::{Error, Response};
 
 /// Accounts in one item of the answer.
@@ -21,7 +23,7 @@ pub enum AccountOperation {
         /// What is not as it is by default.
         options: Vec<TenantOption>,
     },
-    /// Forgets an account that owns nothing any more.
+    /// Forgets an account that owns nothing any more, and has no mail that waits.
     Delete {
         /// Its number.
         id: AccountId,
@@ -53,7 +55,8 @@ impl AccountOperation {
         }
     }
 
-    pub(crate) async fn execute(self, accounts: &Accounts, answer: &mpsc::Sender<Response>) -> Result<(), Error> {
+    pub(crate) async fn execute(self, deps: &Deps, answer: &mpsc::Sender<Response>) -> Result<(), Error> {
+        let accounts = &deps.accounts;
         let tenants = accounts.tenants();
         let response = match self {
             Self::Create { id, options } => {
@@ -62,6 +65,9 @@ impl AccountOperation {
                 Response::Accounts(vec![Tenant::clone(&*tenants.create(tenant).await?)])
             }
             Self::Delete { id } => {
+                if let Some(spool) = &deps.spool {
+                    check_queue(spool, id).await?;
+                }
                 accounts.delete_tenant(id).await?;
                 Response::Changed { count: 1 }
             }
@@ -92,6 +98,15 @@ async fn list(tenants: impl Iterator<Item = &Tenant> + Send, answer: &mpsc::Send
         }
     }
     Ok(())
+}
+
+/// A pause that holds mail back must not go before the mail.
+async fn check_queue(spool: &Spool, id: AccountId) -> Result<(), Error> {
+    let queues = spool.summary().await?;
+    match queues.iter().find(|queue| queue.account == id) {
+        Some(queue) => Err(Error::Invalid(format!("account {id} still has mail that waits, to {}", queue.domain))),
+        None => Ok(()),
+    }
 }
 
 fn known(accounts: &Accounts, id: AccountId) -> Result<(), Error> {

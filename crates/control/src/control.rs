@@ -96,7 +96,8 @@ impl Control {
 
     /// Does what `actor` asks for and sends the answer's items to `answer`; the channel closes
     /// at the end. When nobody receives any more, a stream of items stops and the operation
-    /// ends well. A change is in the audit log before it is made.
+    /// ends well. A change is in the audit log before it is made; dropped before its end, it may
+    /// be on the disk and not in force.
     ///
     /// # Errors
     ///
@@ -122,7 +123,7 @@ impl Control {
     async fn perform(&self, actor: &Actor, operation: Operation, answer: mpsc::Sender<Response>) -> Result<(), Error> {
         let deps = &*self.deps;
         let response = match operation {
-            Operation::Accounts(operation) => return operation.execute(&deps.accounts, &answer).await,
+            Operation::Accounts(operation) => return operation.execute(deps, &answer).await,
             Operation::Audit(filter) => return audit::list(deps, filter, &answer).await,
             Operation::Backup(request) => return backup::execute(deps, actor, request, &answer).await,
             Operation::Bans(operation) => bans::execute(deps.accounts.guard(), operation).await?,

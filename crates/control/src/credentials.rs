@@ -40,6 +40,7 @@ pub(crate) async fn execute(
         CredentialOperation::Import { account, label, user_name, secret, recipient_overflow, sandbox } => {
             let secret = ImportedSecret::parse(&SecretString::from(secret.expose().to_owned()))?;
             let wanted = Wanted { account, label, region: region.to_owned(), recipient_overflow, sandbox };
+            accounts.policies().forget_remains(&PolicyOwner::Credential(user_name.clone())).await?;
             let credential = credentials.import(&user_name, secret, wanted).await?;
             Ok(Response::Credential(NewCredential {
                 user_name: credential.user_name,

@@ -174,6 +174,7 @@ fn show(deps: &Deps, account: AccountId, name: &IdentityName) -> Result<Response
 
 async fn create(deps: &Deps, identity: Identity) -> Result<(), Error> {
     let (account, name) = (identity.account, identity.name.clone());
+    deps.accounts.policies().forget_remains(&PolicyOwner::Identity(account, name.clone())).await?;
     deps.accounts.identities().create(identity).await?;
     if let IdentityName::Domain(domain) = &name {
         make_keys(deps, account, domain).await;

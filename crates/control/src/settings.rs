@@ -15,6 +15,8 @@ pub struct Settings {
     pub max_request: Size,
     /// How long a connection may be idle between two requests.
     pub idle_timeout: Period,
+    /// How long a command may take nothing of its answer, before the daemon hangs up.
+    pub answer_timeout: Period,
 }
 
 impl Default for Settings {
@@ -24,6 +26,7 @@ impl Default for Settings {
             max_connections: 16,
             max_request: Size::from_mib(1),
             idle_timeout: Period::from_secs(60),
+            answer_timeout: Period::from_secs(15 * 60),
         }
     }
 }
@@ -44,6 +47,9 @@ impl Settings {
         }
         if self.max_connections == 0 {
             return Err("max_connections: must be at least 1".to_owned());
+        }
+        if self.answer_timeout.as_duration().is_zero() {
+            return Err("answer_timeout: must be longer than nothing".to_owned());
         }
         if self.max_request.bytes() < 64 * 1024 {
             return Err("max_request: must be at least 64KiB".to_owned());

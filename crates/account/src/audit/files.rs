@@ -31,10 +31,16 @@ pub(super) struct Files {
     max_files: usize,
 }
 
-/// A file, as long as it is now.
-pub(super) struct Opened {
-    file: Arc<dyn DiskFile>,
-    length: u64,
+/// A file of the log, as far as it was written when it was opened. A rotation meanwhile
+/// neither renames nor cuts it.
+#[derive(Debug)]
+pub struct AuditFile {
+    /// Its name in the log's directory.
+    pub name: String,
+    /// What to read.
+    pub file: Arc<dyn DiskFile>,
+    /// How much of it: whole records.
+    pub length: u64,
 }
 
 impl Files {
@@ -75,13 +81,14 @@ impl Files {
     }
 
     /// All files, the oldest first.
-    pub(super) fn open_all(&self) -> io::Result<Vec<Opened>> {
+    pub(super) fn open_all(&self) -> io::Result<Vec<AuditFile>> {
         let mut all = Vec::new();
-        for (_, path) in self.rotated()? {
+        for (number, path) in self.rotated()? {
             let file = self.disk.open(&path, OpenMode::Read)?;
-            all.push(Opened { length: file.len()?, file });
+            all.push(AuditFile { name: aside(number), length: file.len()?, file });
         }
-        all.extend(self.file.clone().map(|file| Opened { file, length: self.length }));
+        let current = |file| AuditFile { name: CURRENT.to_owned(), file, length: self.length };
+        all.extend(self.file.clone().map(current));
         Ok(all)
     }
 
@@ -110,8 +117,7 @@ impl Files {
         }
         let rotated = self.rotated()?;
         let next = rotated.last().map_or(1, |(number, _)| number + 1);
-        let aside = self.dir.join(format!("{PREFIX}{next:06}{SUFFIX}"));
-        self.disk.rename(&self.dir.join(CURRENT), &aside)?;
+        self.disk.rename(&self.dir.join(CURRENT), &self.dir.join(aside(next)))?;
         (self.file, self.length) = (None, 0);
         // With the one that is about to begin there are as many as there may be.
         let too_many = (rotated.len() + 2).saturating_sub(self.max_files);
@@ -133,7 +139,12 @@ impl Files {
     }
 }
 
-impl Opened {
+/// The name of a file before the one that grows.
+fn aside(number: u64) -> String {
+    format!("{PREFIX}{number:06}{SUFFIX}")
+}
+
+impl AuditFile {
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         let length = usize::try_from(self.length).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let mut bytes = vec![0; length];

@@ -22,6 +22,7 @@ use postrider_base::{Clock, Disk, Random, Timestamp};
 use serde_json::Value;
 
 use crate::{Error, Settings};
+pub use files::AuditFile;
 use files::Files;
 
 pub use record::{Actor, AuditEntry, AuditRecord, UserIdentity, shortened};
@@ -111,9 +112,8 @@ impl Audit {
         filter: &AuditFilter,
         each: &mut dyn FnMut(AuditRecord) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let Some(inner) = &self.0 else { return Ok(()) };
         // All are opened before one is read: a rotation meanwhile loses none.
-        let open = inner.files.lock().open_all().map_err(unread)?;
+        let open = self.files()?;
         let filter = filter.prepared();
         for file in open {
             let text = file.read().map_err(unread)?;
@@ -125,6 +125,18 @@ impl Audit {
             }
         }
         Ok(())
+    }
+
+    /// All files of the log, the oldest first: none that is there now is missed when the log
+    /// is rotated while they are read. None without a log. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`Error::Audit`].
+    pub fn files(&self) -> Result<Vec<AuditFile>, Error> {
+        match &self.0 {
+            Some(inner) => inner.files.lock().open_all().map_err(unread),
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn write(&self, request: &str, entries: &[AuditEntry], failure: Option<(&str, &str)>) -> Result<(), Error> {

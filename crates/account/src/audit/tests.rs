@@ -44,6 +44,15 @@ fn names(audit: &Audit) -> Vec<String> {
     records(audit, &AuditFilter::default()).into_iter().map(|record| record.event_name).collect()
 }
 
+#[test]
+fn of_a_webhook_a_record_has_the_host_alone() {
+    let whole = json!({ "target": { "webhook": "https://user:secret@hooks.example.com:8443/secret?token=secret" } });
+    assert_eq!(shortened(&whole), json!({ "target": { "webhook": "https://hooks.example.com:8443/..." } }));
+    let bare = json!({ "webhook": "https://hooks.example.com" });
+    assert_eq!(shortened(&bare), bare);
+    assert_eq!(shortened(&json!({ "webhook": "secret" })), json!({ "webhook": "..." }));
+}
+
 #[tokio::test]
 async fn a_record_says_who_when_what_and_from_where() {
     let audit = open(&SimDisk::new(), &settings());
@@ -159,4 +168,20 @@ async fn without_a_log_nothing_is_recorded_and_nothing_refused() {
     let begun = audit.begin(vec![entry("One", Value::Null)]).await.unwrap();
     audit.failed(begun, "Failed", "for a test").await;
     assert!(records(&audit, &AuditFilter::default()).is_empty());
+}
+
+#[tokio::test]
+async fn files_that_were_opened_are_whole_after_a_rotation() {
+    let disk = SimDisk::new();
+    let audit = open(&disk, &Settings { audit_file_size: Size::from_kib(4), ..settings() });
+    let _ = audit.begin(vec![entry("First", Value::Null)]).await.unwrap();
+    let opened = audit.files().unwrap();
+    for _ in 0..30 {
+        let _ = audit.begin(vec![entry("Later", Value::Null)]).await.unwrap();
+    }
+    assert!(audit.files().unwrap().len() > 1, "it was rotated");
+    assert_eq!(opened.len(), 1);
+    let mut text = vec![0; usize::try_from(opened[0].length).unwrap()];
+    opened[0].file.read_exact_at(&mut text, 0).unwrap();
+    assert!(String::from_utf8(text).unwrap().contains("First"));
 }

@@ -21,6 +21,8 @@ pub use bulk::PolicyEdit;
 const TABLE: &str = "policies";
 /// Most policies of one credential or identity, as in SES.
 const MAX_POLICIES: usize = 20;
+/// Policies without an owner that are removed together.
+const ORPHANS: usize = 1_000;
 /// What errors call one.
 const KIND: &str = "policy";
 
@@ -118,6 +120,10 @@ impl Policies {
         for row in table.scan() {
             let (_, text) = row?;
             let row: Row = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+            // Its owner went, and a crash came before it. `forget_orphans` removes it.
+            if check_owner(&credentials, &identities, &row.owner).is_err() {
+                continue;
+            }
             let policy =
                 Policy::parse(&row.name, &row.text, attached(&row.owner)).map_err(|error| unreadable(&error))?;
             let (_, policies) = by_owner.entry(Key::of(&row.owner, "").0).or_insert_with(|| (row.owner, Vec::new()));
@@ -230,24 +236,69 @@ impl Policies {
     /// [`Error::Store`].
     pub async fn forget(&self, owner: &PolicyOwner) -> Result<usize, Error> {
         let _changing = self.0.changing.lock().await;
-        let Some(set) = self.of(owner) else { return Ok(0) };
-        let keys = set.policies().iter().map(|policy| Change::Delete(Key::of(owner, policy.name())));
-        self.0.table.write(keys.collect()).await?;
-        self.has_changed(owner, Vec::new());
-        Ok(set.policies().len())
+        self.remove(owner).await
+    }
+
+    /// Takes away what an earlier credential or identity of this name has left, before a new
+    /// one is made: nobody means it for that. Leaves those of one that is there. Durable when
+    /// it returns.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn forget_remains(&self, owner: &PolicyOwner) -> Result<(), Error> {
+        let _changing = self.0.changing.lock().await;
+        match self.check_owner(owner) {
+            Ok(()) => Ok(()),
+            Err(_) => self.remove(owner).await.map(drop),
+        }
+    }
+
+    /// Removes policies whose credential or identity is no more, as a crash between the two
+    /// may leave them; says how many. They are in force for nobody, but would be for the next
+    /// one of that name. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn forget_orphans(&self) -> Result<usize, Error> {
+        let _changing = self.0.changing.lock().await;
+        let mut orphans = Vec::new();
+        for row in self.0.table.scan() {
+            let (key, text) = row?;
+            let row: Row = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+            if self.check_owner(&row.owner).is_err() {
+                orphans.push(key);
+            }
+        }
+        let count = orphans.len();
+        // What is left by a crash is few; so many fit into the log at once.
+        for part in orphans.chunks(ORPHANS) {
+            self.0.table.write(part.iter().cloned().map(Change::Delete).collect()).await?;
+        }
+        Ok(count)
+    }
+
+    /// Takes all of an owner's away, those too that are in the store alone. The caller holds
+    /// `changing`.
+    async fn remove(&self, owner: &PolicyOwner) -> Result<usize, Error> {
+        let first = Key::of(owner, "");
+        let mut keys = Vec::new();
+        for row in self.0.table.scan_from(&first) {
+            let (key, _) = row?;
+            if !key.0.starts_with(&first.0) {
+                break;
+            }
+            keys.push(Change::Delete(key));
+        }
+        let count = keys.len();
+        if count > 0 {
+            self.0.table.write(keys).await?;
+            self.has_changed(owner, Vec::new());
+        }
+        Ok(count)
     }
 
     fn check_owner(&self, owner: &PolicyOwner) -> Result<(), Error> {
-        match owner {
-            PolicyOwner::Credential(user_name) => {
-                let found = self.0.credentials.get(user_name);
-                found.map(drop).ok_or_else(|| Error::NoSuchUser(postrider_mail::sanitize_text(user_name, 64)))
-            }
-            PolicyOwner::Identity(account, name) => {
-                let found = self.0.identities.find(*account, name);
-                found.map(drop).ok_or_else(|| Error::NotFound { what: "identity", name: name.to_string() })
-            }
-        }
+        check_owner(&self.0.credentials, &self.0.identities, owner)
     }
 
     /// Memory as the store has it now. The caller holds `changing`.
@@ -286,6 +337,20 @@ fn replace(sets: &mut Sets, name: &str, set: Option<Arc<PolicySet>>) -> Option<A
     }
 }
 
+/// Whether what policies are attached to is there.
+fn check_owner(credentials: &Credentials, identities: &Identities, owner: &PolicyOwner) -> Result<(), Error> {
+    match owner {
+        PolicyOwner::Credential(user_name) => {
+            let found = credentials.get(user_name);
+            found.map(drop).ok_or_else(|| Error::NoSuchUser(postrider_mail::sanitize_text(user_name, 64)))
+        }
+        PolicyOwner::Identity(account, name) => {
+            let found = identities.find(*account, name);
+            found.map(drop).ok_or_else(|| Error::NotFound { what: "identity", name: name.to_string() })
+        }
+    }
+}
+
 /// What was put when the realm was another one stays attached to its identity.
 fn attached(owner: &PolicyOwner) -> Attached<'static> {
     match owner {
@@ -303,3 +368,6 @@ impl fmt::Debug for Policies {
         f.debug_struct("Policies").field("count", &self.0.known.load().count).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

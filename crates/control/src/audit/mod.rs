@@ -20,10 +20,15 @@ pub use who::user;
 /// Records that are answered together.
 const PAGE: usize = 200;
 
+/// Whether it changes anything.
+pub(crate) fn is_change(operation: &Operation) -> bool {
+    names::is_change(operation.name())
+}
+
 /// What the log says of an operation before it is done; none for one that changes nothing,
 /// and for one that has entries of its own.
 pub(crate) fn entry(deps: &Deps, actor: &Actor, operation: &Operation) -> Option<AuditEntry> {
-    if matches!(operation, Operation::State(_)) || !names::is_change(operation.name()) {
+    if matches!(operation, Operation::State(_)) || !is_change(operation) {
         return None;
     }
     let mut parameters = serde_json::to_value(operation).unwrap_or_default();

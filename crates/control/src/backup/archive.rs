@@ -15,7 +15,8 @@ use crate::Error;
 /// What a copy has behind its name until it is whole.
 const PARTIAL: &str = "partial";
 
-/// Writes a copy from what a daemon sends.
+/// Writes a copy from what a daemon sends. Dropped before that is whole, it leaves no file,
+/// which would have keys in it.
 pub struct ArchiveWriter {
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -27,6 +28,8 @@ pub struct ArchiveWriter {
     written: Vec<super::FileSum>,
     /// Directories that have got names.
     dirs: BTreeSet<PathBuf>,
+    /// The files that were made and have no name of their own yet.
+    made: Vec<PathBuf>,
 }
 
 struct Tar {
@@ -59,18 +62,28 @@ impl ArchiveWriter {
         if is_taken {
             return Err(Error::Invalid(format!("{} is there already, and nothing is written over", path.display())));
         }
-        if disk.exists(&partial) {
+        if disk.exists(&partial) && has_files(&*disk, &partial) {
             let left = partial.display();
             return Err(Error::Invalid(format!("{left} is there: remove what an interrupted backup has left")));
         }
-        let tar = if is_tar {
-            let file = disk.open(&partial, OpenMode::CreateNew).map_err(|error| failed(&partial, &error))?;
-            Some(Tar { file, end: 0 })
-        } else {
-            disk.create_dir_all(&partial).map_err(|error| failed(&partial, &error))?;
-            None
+        let mut writer = Self {
+            disk,
+            path: path.to_owned(),
+            partial,
+            tar: None,
+            open: None,
+            written: Vec::new(),
+            dirs: BTreeSet::new(),
+            made: Vec::new(),
         };
-        Ok(Self { disk, path: path.to_owned(), partial, tar, open: None, written: Vec::new(), dirs: BTreeSet::new() })
+        if is_tar {
+            let file = writer.make(writer.partial.clone())?;
+            writer.tar = Some(Tar { file, end: 0 });
+        } else {
+            let partial = &writer.partial;
+            writer.disk.create_dir_all(partial).map_err(|error| failed(partial, &error))?;
+        }
+        Ok(writer)
     }
 
     /// Takes what comes next; gives the copy when it is whole, written, synced, and read back
@@ -108,11 +121,17 @@ impl ArchiveWriter {
                 let parent = path.parent().unwrap_or(&self.partial);
                 self.disk.create_dir_all(parent).map_err(|error| failed(parent, &error))?;
                 self.dirs.extend([parent.to_owned(), self.partial.clone()]);
-                (self.disk.open(&path, OpenMode::CreateNew).map_err(|error| failed(&path, &error))?, 0)
+                (self.make(path)?, 0)
             }
         };
         self.open = Some(Open { name: name.to_owned(), file, start, length: 0, sum: Sum::new() });
         Ok(())
+    }
+
+    fn make(&mut self, path: PathBuf) -> Result<Arc<dyn DiskFile>, Error> {
+        let file = self.disk.open(&path, OpenMode::CreateNew).map_err(|error| failed(&path, &error))?;
+        self.made.push(path);
+        Ok(file)
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), Error> {
@@ -150,6 +169,7 @@ impl ArchiveWriter {
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let named = self.disk.rename(&self.partial, &self.path).and_then(|()| self.disk.sync_dir(parent));
         named.map_err(|error| failed(&self.path, &error))?;
+        self.made.clear();
         Ok(manifest)
     }
 
@@ -161,6 +181,20 @@ impl ArchiveWriter {
         }
         self.dirs.iter().try_for_each(|dir| self.disk.sync_dir(dir))
     }
+}
+
+impl Drop for ArchiveWriter {
+    fn drop(&mut self) {
+        for path in &self.made {
+            // One that stays is in the way of the next copy, which says so.
+            let _ = self.disk.remove_file(path);
+        }
+    }
+}
+
+/// Whether it is a file, or has one somewhere in it. What cannot be listed counts as one.
+fn has_files(disk: &dyn Disk, path: &Path) -> bool {
+    disk.read_dir(path).map_or(true, |entries| entries.iter().any(|entry| has_files(disk, entry)))
 }
 
 /// A copy that is there, to be read.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use postrider_account::Actor;
+use postrider_account::{Actor, Audit, AuditFile};
 use postrider_base::{Disk, DiskFile, OpenMode};
 use postrider_events::{Events, Start};
 use postrider_store::Checkpoint;
@@ -17,8 +17,9 @@ use super::{BackupItem, BackupRequest, CHUNK, FORMAT, JOURNAL, Manifest, STORE, 
 use crate::control::Deps;
 use crate::{Error, Response};
 
-/// Directories that are copied file by file.
-const DIRS: [&str; 2] = ["keys", "audit"];
+/// Directories of the copy, and of the state.
+const KEYS: &str = "keys";
+const AUDIT: &str = "audit";
 
 /// Sends a copy of the state as it is now.
 ///
@@ -49,6 +50,7 @@ pub(crate) async fn execute(
         disk: Arc::clone(&deps.world.disk),
         state: PathBuf::from(&about.state_dir),
         checkpoint: deps.store.checkpoint().await?,
+        audit: deps.accounts.audit().clone(),
         events,
         sending: Sending { answer: answer.clone(), open: None },
     };
@@ -91,6 +93,7 @@ struct Copying {
     disk: Arc<dyn Disk>,
     state: PathBuf,
     checkpoint: Checkpoint,
+    audit: Audit,
     events: Option<Events>,
     sending: Sending,
 }
@@ -103,8 +106,9 @@ impl Copying {
         for file in &files {
             self.file(&format!("store/{}", file.name), &*file.file)?;
         }
-        for dir in DIRS {
-            self.dir(dir)?;
+        self.dir(KEYS)?;
+        for AuditFile { name, file, length } in self.audit.files().map_err(Error::from)? {
+            self.part(&format!("{AUDIT}/{name}"), &*file, length)?;
         }
         if let Some(events) = self.events.take() {
             self.journal(&events, runtime)?;
@@ -133,7 +137,7 @@ impl Copying {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             match self.disk.open(&path, OpenMode::Read) {
                 Ok(file) => self.file(&format!("{dir}/{name}"), &*file)?,
-                // Rotated away meanwhile.
+                // Removed meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(&path, &error).into()),
             }
@@ -143,13 +147,17 @@ impl Copying {
 
     /// As long as the file is now: it may grow.
     fn file(&mut self, name: &str, file: &dyn DiskFile) -> Result<(), Stop> {
-        let failed = |error: &std::io::Error| failed(Path::new(name), error);
-        let length = file.len().map_err(|error| failed(&error))?;
+        let length = file.len().map_err(|error| failed(Path::new(name), &error))?;
+        self.part(name, file, length)
+    }
+
+    /// The beginning of a file.
+    fn part(&mut self, name: &str, file: &dyn DiskFile, length: u64) -> Result<(), Stop> {
         self.sending.begin(name)?;
         let (mut at, mut buffer) = (0, vec![0; CHUNK]);
         while at < length {
             let count = usize::try_from(length - at).unwrap_or(CHUNK).min(CHUNK);
-            file.read_exact_at(&mut buffer[..count], at).map_err(|error| failed(&error))?;
+            file.read_exact_at(&mut buffer[..count], at).map_err(|error| failed(Path::new(name), &error))?;
             self.sending.write(&buffer[..count])?;
             at += count as u64;
         }

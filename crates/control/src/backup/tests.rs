@@ -136,3 +136,24 @@ async fn nothing_is_written_over_and_nothing_outside() {
     let refused = wrong.into_iter().map(|item| writer.take(item)).find(Result::is_err);
     assert!(matches!(refused, Some(Err(Error::Protocol(_)))));
 }
+
+#[tokio::test]
+async fn a_copy_that_is_not_finished_leaves_no_file() {
+    for name in ["copy", "copy.tar"] {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join(name);
+        let mut writer = ArchiveWriter::create(real(), &path).unwrap();
+        for item in items("keys/mac.key", &[7; 32]) {
+            writer.take(item).unwrap();
+        }
+        let partial = place.path().join(format!("{name}.partial"));
+        let file = if name == "copy" { partial.join("keys/mac.key") } else { partial.clone() };
+        assert!(file.exists());
+        assert!(ArchiveWriter::create(real(), &path).is_err(), "somebody else makes it");
+        assert!(file.exists(), "and their file stays");
+        drop(writer);
+        assert!(!file.exists());
+        write(real(), &path).await.unwrap();
+        assert!(!partial.exists() && path.exists());
+    }
+}
