@@ -16,12 +16,12 @@ use crate::config::Config;
 use crate::finding::Finding;
 use crate::holds::Holds;
 use crate::lane::{self, Demand, Lane};
-use crate::paused::SenderPause;
+use crate::paused::{Held, SenderPause};
 use crate::route::Route;
 use crate::scan::{Gate, Scanned, Scans};
 use crate::settle::Settling;
 use crate::shaping::Ended;
-use crate::site::{Expired, Job, Pushed, Site};
+use crate::site::{Expired, HeldBy, Job, Pushed, Site};
 use crate::sites::Destination;
 use crate::sought::{Sought, Waiting};
 use crate::source::{Choice, Place, Wish};
@@ -46,6 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         plans: HashMap::new(),
         sought: Sought::new(shared.clone()),
         holds: Holds::new(shared.clone()),
+        held: Held::default(),
         scans: Scans::new(shared.clone()),
         shared,
         news_sender,
@@ -62,6 +63,7 @@ struct Dispatcher {
     plans: HashMap<Domain, Plan>,
     sought: Sought,
     holds: Holds,
+    held: Held,
     scans: Scans,
     /// At most one entry for each claim, which the settings bound.
     news_sender: mpsc::UnboundedSender<News>,
@@ -141,8 +143,9 @@ impl Dispatcher {
                     ended = shared.governor.ended() => Step::Resume(ended),
                     Ok(()) = addresses.changed() => Step::Resource,
                     Ok(()) = pools.changed() => Step::Resource,
-                    Ok(()) = tenants.changed() => Step::Resource,
-                    Ok(()) = sets.changed() => Step::Resource,
+                    Ok(()) = tenants.changed() => Step::Senders,
+                    // They name pools, too.
+                    Ok(()) = sets.changed() => Step::SendersAndResource,
                     () = self.holds.advance() => Step::Nothing,
                     scanned = self.scans.advance() => Step::Scanned(scanned),
                     jobs = taking.as_mut() => Step::Jobs(jobs),
@@ -157,6 +160,11 @@ impl Dispatcher {
                 }
                 Step::Resume(ended) => self.count_recalled(shared.sites.resume(&ended)),
                 Step::Resource => self.count_recalled(shared.sites.resource()),
+                Step::Senders => self.release(),
+                Step::SendersAndResource => {
+                    self.release();
+                    self.count_recalled(shared.sites.resource());
+                }
                 Step::Nothing => {}
                 Step::Scanned(scanned) => self.scanned(scanned),
                 Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
@@ -309,9 +317,12 @@ impl Dispatcher {
         };
         let message = &job.claim.message;
         let pause = SenderPause::of(&self.shared.accounts, message.account, message.origin.kind, set.as_deref());
-        let choice = match pause {
-            Some(pause) => Choice::Wait { until: message.expires_at, why: pause.words() },
-            None => self.choose_source(target, set.as_deref(), &job),
+        let (by, choice) = match pause {
+            Some(pause) => {
+                self.held.add(message.account, &pause);
+                (HeldBy::Sender, Choice::Wait { until: message.expires_at, why: pause.words() })
+            }
+            None => (HeldBy::Source, self.choose_source(target, set.as_deref(), &job)),
         };
         let (source, wait) = match choice {
             Choice::Use { source, place } => {
@@ -325,7 +336,7 @@ impl Dispatcher {
         let destination = Destination { generation, target, lane, limits };
         let pushed = match wait {
             None => self.shared.sites.push(destination, job),
-            Some((until, why)) => self.shared.sites.hold_back(destination, job, until, &why),
+            Some((until, why)) => self.shared.sites.hold_back(destination, job, until, &why, by),
         };
         match pushed {
             Pushed::Taken => {}
@@ -362,6 +373,14 @@ impl Dispatcher {
     fn wake(&mut self, site: &Arc<Site>) {
         site.ring().into_iter().for_each(|expired| self.expire(expired));
         self.shared.sites.tidy(site);
+    }
+
+    /// What was held of senders goes on that are not paused any more.
+    fn release(&mut self) {
+        let accounts = self.held.take_ended(&self.shared.accounts);
+        if !accounts.is_empty() {
+            self.count_recalled(self.shared.sites.release(&accounts));
+        }
     }
 
     fn count_recalled(&self, queues: u64) {
@@ -431,8 +450,11 @@ enum Step {
     Alarm(Vec<Arc<Site>>),
     /// Pauses have ended.
     Resume(Vec<Ended>),
-    /// There is news of the addresses to leave from, or of senders that were paused.
+    /// There is news of the addresses to leave from.
     Resource,
+    /// Senders may be paused or not any more.
+    Senders,
+    SendersAndResource,
     Nothing,
     Scanned(Scanned),
     News(News),

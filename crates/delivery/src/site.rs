@@ -35,6 +35,7 @@ use crate::source::Place;
 use crate::target::Target;
 use crate::walk::Refused;
 
+pub(crate) use aside::HeldBy;
 use aside::Wait;
 pub(crate) use look::Asked;
 
@@ -118,6 +119,8 @@ struct State {
     paused: Parked,
     /// Queues that wait for an address to leave from.
     sourceless: Parked,
+    /// Queues with mail of paused senders.
+    held: Parked,
     /// The last pause, and when it is thought to end.
     pause: Option<(Option<Timestamp>, String)>,
     /// When the site is to be woken.
@@ -168,14 +171,14 @@ impl State {
         self.refusals.back().map(|refusal| refusal.text.clone())
     }
 
-    /// Whether nothing is aside.
-    fn is_free(&self) -> bool {
+    /// Whether nothing waits for the lane.
+    fn has_no_pause(&self) -> bool {
         self.paused.is_empty() && self.sourceless.is_empty()
     }
 
     fn is_unused(&self) -> bool {
         let is_idle = self.connections == 0 && self.ready.is_empty() && self.down.is_none();
-        is_idle && self.parked.is_empty() && self.is_free()
+        is_idle && self.parked.is_empty() && self.held.is_empty() && self.has_no_pause()
     }
 }
 
@@ -266,6 +269,7 @@ impl Site {
             state.parked.earliest(),
             state.paused.earliest(),
             state.sourceless.earliest(),
+            state.held.earliest(),
             forgotten,
         ];
         let at = earliest.into_iter().flatten().min();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use postrider_base::{Clock, Timestamp};
+use postrider_mail::AccountId;
 use postrider_spool::Spool;
 use tokio::sync::Semaphore;
 
@@ -14,7 +15,7 @@ use crate::alarm::Alarms;
 use crate::lane::Lane;
 use crate::settings::Limits;
 use crate::shaping::{Ended, Governor};
-use crate::site::{Job, Pushed, Site};
+use crate::site::{HeldBy, Job, Pushed, Site};
 use crate::slots::Slots;
 use crate::target::Target;
 
@@ -70,9 +71,9 @@ impl Sites {
     }
 
     /// As [`Sites::push`], for a job that has to wait until then.
-    pub(crate) fn hold_back(&self, to: Destination<'_>, job: Job, until: Timestamp, why: &str) -> Pushed {
+    pub(crate) fn hold_back(&self, to: Destination<'_>, job: Job, until: Timestamp, why: &str, by: HeldBy) -> Pushed {
         let mut map = self.map.lock();
-        self.site(&mut map, to).hold_back(job, until, why)
+        self.site(&mut map, to).hold_back(job, until, why, by)
     }
 
     /// Pauses have ended: what they held goes on. How many queues are looked at again.
@@ -90,6 +91,11 @@ impl Sites {
     /// queues are looked at again.
     pub(crate) fn resource(&self) -> u64 {
         self.each(Site::resource)
+    }
+
+    /// Pauses of senders of these accounts have ended. How many queues are looked at again.
+    pub(crate) fn release(&self, accounts: &[AccountId]) -> u64 {
+        self.each(|site| site.release(accounts))
     }
 
     fn each(&self, lets_go: impl Fn(&Site) -> u64) -> u64 {

@@ -148,7 +148,18 @@ impl Claim {
     /// [`Spool::park`]: crate::Spool::park
     /// [`Spool::recall`]: crate::Spool::recall
     pub fn set_aside(mut self, until: Timestamp) {
-        self.lease.aside = Some(until);
+        self.lease.aside = Some(Aside { until, is_passed_over: false });
+    }
+
+    /// As [`Claim::set_aside`], for any number of messages: with many of a queue set aside it
+    /// goes past the others, which keeps them in memory no more than any that wait. Those come
+    /// back with [`Spool::read_again`]; without it some minutes after `until`, by
+    /// [`Spool::let_on`].
+    ///
+    /// [`Spool::read_again`]: crate::Spool::read_again
+    /// [`Spool::let_on`]: crate::Spool::let_on
+    pub fn pass_over(mut self, until: Timestamp) {
+        self.lease.aside = Some(Aside { until, is_passed_over: true });
     }
 
     fn new(lease: Lease, parcel: Parcel) -> Self {
@@ -176,8 +187,16 @@ struct Lease {
     pinned: bool,
     /// The message does not wait in this queue any more.
     void: bool,
-    /// It is to let others pass until then.
-    aside: Option<Timestamp>,
+    /// It is to let others pass.
+    aside: Option<Aside>,
+}
+
+/// How a message lets others pass.
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    until: Timestamp,
+    /// Its queue may go past it.
+    is_passed_over: bool,
 }
 
 impl Drop for Lease {
@@ -188,9 +207,11 @@ impl Drop for Lease {
             false => {
                 let due = state.messages.get(&slot.1).and_then(|active| active.row.due(&queue.domain));
                 state.give_back(queue, *slot, *pinned, now);
-                if let (Some(due), Some(until)) = (due, *aside)
-                    && !state.due.set_aside(queue, (due, slot.1), until, now)
-                {
+                let (Some(due), Some(Aside { until, is_passed_over })) = (due, *aside) else { return };
+                let slot = (due, slot.1);
+                if is_passed_over {
+                    state.due.pass_over(queue, slot, until, now);
+                } else if !state.due.set_aside(queue, slot, until, now) {
                     state.due.park(queue, true, now);
                 }
             }

@@ -8,6 +8,7 @@
 //! neither in the ready ring nor among the timers, whatever it holds.
 
 mod aside;
+mod passed;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -18,8 +19,8 @@ use crate::message::QueueKey;
 use crate::records::Holds;
 use crate::row::NEVER;
 use crate::turns::Turns;
-use crate::view::Selector;
 use aside::Aside;
+use passed::Passed;
 
 /// A message's place in a queue. Order is the order of delivery.
 pub(crate) type Slot = (Timestamp, MessageId);
@@ -60,6 +61,10 @@ pub(crate) struct Queue {
     window: BTreeSet<Slot>,
     /// Boxed, since it is rare.
     aside: Option<Box<Aside>>,
+    /// What it went past, if it did.
+    passed: Option<Box<Passed>>,
+    /// The refill under way is of no use: the queue is to be read from its beginning.
+    again: bool,
     /// The index may have slots after `covered` that the window lacks.
     more: bool,
     covered: Option<Slot>,
@@ -144,10 +149,11 @@ impl Due {
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.fresh.remove(&old);
         queue.window.remove(&old);
+        let is_passed = queue.passed.as_mut().is_some_and(|passed| passed.remove(&old)) && old == new;
         if old != new {
             queue.let_in(new.1);
         }
-        if !queue.claimed.contains(&new.1) {
+        if !is_passed && !queue.claimed.contains(&new.1) {
             queue.insert(new, batch);
         }
         self.schedule(key, now);
@@ -159,6 +165,9 @@ impl Due {
         queue.fresh.remove(&slot);
         queue.window.remove(&slot);
         queue.let_in(slot.1);
+        if let Some(passed) = &mut queue.passed {
+            passed.remove(&slot);
+        }
         queue.waiting = queue.waiting.saturating_sub(1);
         self.schedule(key, now);
     }
@@ -202,67 +211,15 @@ impl Due {
         self.schedule(key, now);
     }
 
-    /// A message lets the others of its queue pass until then; `slot` is where it
-    /// waits. False when too many do.
-    pub(crate) fn set_aside(&mut self, key: &QueueKey, slot: Slot, until: Timestamp, now: Timestamp) -> bool {
-        let Some(queue) = self.queues.get_mut(key) else { return true };
-        let is_aside = queue.aside.get_or_insert_default().add(slot, until);
-        if is_aside {
-            let _ = queue.fresh.remove(&slot) || queue.window.remove(&slot);
-        }
-        self.schedule(key, now);
-        is_aside
-    }
-
-    /// What was set aside in a queue is due as far as it was before.
-    pub(crate) fn recall(&mut self, key: &QueueKey, now: Timestamp) {
-        let Some(queue) = self.queues.get_mut(key) else { return };
-        if let Some(aside) = &mut queue.aside {
-            aside.recall(|_| true, now);
-        }
-        self.schedule(key, now);
-    }
-
-    /// Nothing but their own times keeps those back any more that are set aside in a queue;
-    /// when the next one of them comes.
-    pub(crate) fn let_on(&mut self, key: &QueueKey, now: Timestamp) -> Option<Timestamp> {
-        let queue = self.queues.get_mut(key)?;
-        queue.parked = false;
-        let next = queue.aside.as_ref().and_then(|aside| aside.next(now));
-        self.schedule(key, now);
-        next
-    }
-
-    /// As [`Due::recall`], for what a selector means and nobody holds; how many messages.
-    pub(crate) fn recall_selected(&mut self, selector: &Selector, now: Timestamp) -> u64 {
-        let one = match selector {
-            Selector::Message(id) => Some(*id),
-            _ => None,
-        };
-        let is_meant = |key: &QueueKey, queue: &Queue| {
-            queue.aside.is_some() && !queue.held && (one.is_some() || selector.covers(key))
-        };
-        let keys: Vec<_> = self.queues.iter().filter(|(key, queue)| is_meant(key, queue)).collect();
-        let keys: Vec<_> = keys.into_iter().map(|(key, _)| key.clone()).collect();
-        let mut count = 0;
-        for key in keys {
-            if let Some(Queue { aside: Some(aside), parked, .. }) = self.queues.get_mut(&key) {
-                let is_full = aside.is_full();
-                let recalled = aside.recall(|id| one.is_none_or(|one| one == id), now);
-                // With too many aside the rest of the queue waits for the same.
-                *parked &= !is_full || (one.is_some() && recalled == 0);
-                count += recalled;
-            }
-            self.schedule(&key, now);
-        }
-        count
-    }
-
     /// What a refill read, in order, and whether the index has no more.
     pub(crate) fn refilled(&mut self, key: &QueueKey, slots: &[Slot], end: bool, now: Timestamp) {
         let batch = self.batch;
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.refilling = false;
+        if std::mem::take(&mut queue.again) {
+            queue.forget_window();
+            return self.schedule(key, now);
+        }
         queue.more = !end;
         queue.covered = slots.last().copied().max(queue.covered);
         let claimed = &queue.claimed;
@@ -277,11 +234,9 @@ impl Due {
     /// The index was made anew: windows are to be read again.
     pub(crate) fn forget_windows(&mut self, now: Timestamp) {
         for queue in self.queues.values_mut() {
-            queue.window.clear();
-            queue.added.clear();
-            queue.covered = None;
-            queue.more = true;
+            queue.forget_window();
             queue.refilling = false;
+            queue.again = false;
         }
         self.start(now);
     }
@@ -454,6 +409,14 @@ impl Queue {
                 return Some(slot);
             }
         }
+    }
+
+    /// Everything in the index is to be read again.
+    fn forget_window(&mut self) {
+        self.window.clear();
+        self.added.clear();
+        self.covered = None;
+        self.more = true;
     }
 
     /// A message is not set aside any more; when it was due before, if it was.

@@ -235,8 +235,16 @@ impl Spool {
         });
     }
 
+    /// As [`Spool::recall`], also for what its queue went past ([`Claim::pass_over`]).
+    pub fn read_again(&self, queue: &QueueKey) {
+        self.0.0.update(|state, now| {
+            state.due.park(queue, false, now);
+            state.due.read_again(queue, now);
+        });
+    }
+
     /// As [`Spool::unpark`], for a queue of which messages are set aside
-    /// ([`Claim::set_aside`]): those whose time has come are handed out. When the next one
+    /// ([`Claim::set_aside`], [`Claim::pass_over`]): those whose time has come are handed out. When the next one
     /// is, if one is left.
     pub fn let_on(&self, queue: &QueueKey) -> Option<Timestamp> {
         self.0.0.update(|state, now| state.due.let_on(queue, now))

@@ -1,31 +1,41 @@
 //! What one lane sets aside in the spool until something has passed: the end of a
-//! pause, or the news of an address to leave from.
+//! pause, the news of an address to leave from, or the end of its sender's pause.
 
 use postrider_base::Timestamp;
+use postrider_mail::AccountId;
 use postrider_spool::QueueKey;
 
 use super::{Expired, Job, Pushed, Site, State};
 use crate::shaping::{Ended, Pause};
 
+/// What a job waits for before it comes to a lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HeldBy {
+    /// An address to leave from.
+    Source,
+    /// The end of its sender's pause.
+    Sender,
+}
+
 /// What a job that is set aside waits for.
 pub(super) struct Wait<'a> {
     until: Option<Timestamp>,
     why: &'a str,
-    /// An address to leave from, and not the end of a pause.
-    is_sourceless: bool,
+    /// `None` is a pause of the lane.
+    by: Option<HeldBy>,
 }
 
 impl<'a> From<&'a Pause> for Wait<'a> {
     fn from(pause: &'a Pause) -> Self {
-        Self { until: pause.until, why: &pause.why, is_sourceless: false }
+        Self { until: pause.until, why: &pause.why, by: None }
     }
 }
 
 impl Site {
-    /// For a job that has no address to leave from until then, or until there is news of
-    /// the addresses, if its message lives as long.
-    pub(crate) fn hold_back(&self, job: Job, until: Timestamp, why: &str) -> Pushed {
-        self.wait(&mut self.state.lock(), job, &Wait { until: Some(until), why, is_sourceless: true })
+    /// For a job that has to wait until then, or until there is news of what it waits for, if
+    /// its message lives as long.
+    pub(crate) fn hold_back(&self, job: Job, until: Timestamp, why: &str, by: HeldBy) -> Pushed {
+        self.wait(&mut self.state.lock(), job, &Wait { until: Some(until), why, by: Some(by) })
     }
 
     pub(super) fn wait(&self, state: &mut State, job: Job, wait: &Wait<'_>) -> Pushed {
@@ -41,10 +51,20 @@ impl Site {
     pub(super) fn set_aside(&self, state: &mut State, job: Job, wait: &Wait<'_>) {
         let (queue, expires_at) = (job.claim.queue.clone(), job.claim.message.expires_at);
         let end = wait.until.map_or(expires_at, |until| until.min(expires_at));
-        job.claim.set_aside(end);
-        let waiting = if wait.is_sourceless { &mut state.sourceless } else { &mut state.paused };
+        let waiting = match wait.by {
+            None => &mut state.paused,
+            Some(HeldBy::Source) => &mut state.sourceless,
+            Some(HeldBy::Sender) => &mut state.held,
+        };
         waiting.add(queue, end);
-        state.pause = Some((wait.until, wait.why.to_owned()));
+        if let Some(HeldBy::Sender) = wait.by {
+            // All that one sender has queued may be held, and its other mail goes on. It says
+            // nothing of the lane.
+            job.claim.pass_over(end);
+        } else {
+            job.claim.set_aside(end);
+            state.pause = Some((wait.until, wait.why.to_owned()));
+        }
         self.set_alarm(state);
     }
 
@@ -70,18 +90,28 @@ impl Site {
         self.recall(&mut state, &queues)
     }
 
+    /// Senders of these accounts are not paused any more: what was held of them is looked at
+    /// again.
+    pub(crate) fn release(&self, accounts: &[AccountId]) -> u64 {
+        let mut state = self.state.lock();
+        let queues = state.held.take_if(|queue| accounts.contains(&queue.account));
+        queues.iter().for_each(|queue| self.around.spool.read_again(queue));
+        self.set_alarm(&mut state);
+        queues.len() as u64
+    }
+
     /// For some queues something that is aside comes back by itself, since what it waits
     /// for or its message's time is over. The rest waits on.
     pub(super) fn let_on(&self, state: &mut State, now: Timestamp) {
-        let State { paused, sourceless, .. } = state;
-        for waiting in [paused, sourceless] {
+        let State { paused, sourceless, held, .. } = state;
+        for waiting in [paused, sourceless, held] {
             for queue in waiting.over(now) {
                 if let Some(next) = self.around.spool.let_on(&queue) {
                     waiting.add(queue, next);
                 }
             }
         }
-        if state.is_free() {
+        if state.has_no_pause() {
             state.pause = None;
         }
     }
@@ -89,7 +119,7 @@ impl Site {
     /// How many queues are looked at again.
     pub(super) fn recall(&self, state: &mut State, queues: &[QueueKey]) -> u64 {
         queues.iter().for_each(|queue| self.around.spool.recall(queue));
-        if state.is_free() {
+        if state.has_no_pause() {
             state.pause = None;
         }
         self.set_alarm(state);

@@ -11,6 +11,7 @@ mod days;
 mod dovecot;
 mod extensions;
 mod faults;
+mod held;
 mod hosts;
 mod known;
 mod lmtp;

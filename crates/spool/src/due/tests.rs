@@ -3,6 +3,7 @@
 use postrider_mail::AccountId;
 
 use super::*;
+use crate::view::Selector;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
@@ -218,4 +219,70 @@ fn so_many_are_set_aside_and_those_that_end_or_are_wanted_at_once_are_not() {
     due.reslot(&key, slot(10, 1), slot(900, 1), NOW);
     assert_eq!(taken(&mut due, 9), [slot(900, 1)]);
     assert_eq!(due.take(2_000, until).len(), 998);
+}
+
+#[test]
+fn any_number_is_passed_over_and_comes_back_when_the_queue_is_read_again() {
+    let (mut due, key) = (Due::new(100, Holds::default()), key("a.example"));
+    let until = Timestamp::from_millis(5_000);
+    for n in 0..3_000u32 {
+        due.add_fresh(&key, slot(10, n.into()), NOW);
+        due.pass_over(&key, slot(10, n.into()), until, NOW);
+    }
+    due.add_fresh(&key, slot(20, 9_000), NOW);
+    assert_eq!(taken(&mut due, 9), [slot(20, 9_000)], "what is not meant goes on");
+    assert!(due.set_aside(&key, slot(20, 9_000), until, NOW), "there is no room left for others");
+    // Some go to the index, some end, one is wanted at another time.
+    due.reslot(&key, slot(10, 2_000), slot(10, 2_000), NOW);
+    due.reslot(&key, slot(10, 2_001), slot(15, 2_001), NOW);
+    due.end(&key, slot(10, 2_002), NOW);
+    assert_eq!(taken(&mut due, 9), [slot(15, 2_001)]);
+    due.recall(&key, NOW);
+    assert_eq!(taken(&mut due, 9_999).len(), 500, "a recall is for those that have a place aside");
+    due.read_again(&key, NOW);
+    assert_eq!(taken(&mut due, 9_999).len(), 2_497);
+    let refills = due.refills();
+    assert_eq!((refills.len(), refills[0].after), (1, None), "the index is read from its beginning");
+    due.refilled(&key, &[slot(10, 2_000)], true, NOW);
+    assert_eq!(taken(&mut due, 9), [slot(10, 2_000)]);
+}
+
+#[test]
+fn what_was_passed_over_in_the_index_is_found_again_though_it_is_being_read() {
+    let (mut due, key) = (Due::new(2, Holds::default()), key("a.example"));
+    let until = Timestamp::from_millis(5_000);
+    for n in 0..500u32 {
+        due.add_fresh(&key, slot(10, (1_000 + n).into()), NOW);
+        due.pass_over(&key, slot(10, (1_000 + n).into()), until, NOW);
+    }
+    let all: Vec<Slot> = (0..3).map(|n| slot(10 + n, n.into())).collect();
+    all.iter().for_each(|slot| due.restore(&key, *slot));
+    due.start(NOW);
+    assert_eq!(taken(&mut due, 9), all[..1]);
+    due.give_back(&key, all[0].1, Some(all[0]), false, NOW);
+    due.pass_over(&key, all[0], until, NOW);
+    assert!(taken(&mut due, 9).is_empty());
+    assert_eq!(due.refills().len(), 1);
+    due.read_again(&key, NOW);
+    // Answers the question of before.
+    due.refilled(&key, &all[1..], true, NOW);
+    assert_eq!(due.refills()[0].after, None);
+    due.refilled(&key, &all, true, NOW);
+    let mut index = due.take(9_999, NOW).into_iter().map(|(_, slot)| slot).filter(|slot| slot.1 < self::slot(0, 900).1);
+    assert!(index.by_ref().eq(all));
+}
+
+#[test]
+fn the_time_of_what_was_passed_over_comes_but_not_all_the_time() {
+    let (mut due, key) = (due(), key("a.example"));
+    let at = Timestamp::from_millis;
+    for n in 0..501u32 {
+        due.add_fresh(&key, slot(10, n.into()), NOW);
+        due.pass_over(&key, slot(10, n.into()), at(2_000), NOW);
+    }
+    let again = NOW.saturating_add(std::time::Duration::from_secs(600));
+    assert_eq!(due.let_on(&key, at(2_000)), Some(again));
+    assert_eq!(due.take(9_999, at(2_000)).len(), 500);
+    assert_eq!(due.let_on(&key, again), None);
+    assert_eq!(due.take(9_999, again).len(), 1);
 }
