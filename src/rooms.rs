@@ -17,7 +17,7 @@ use postrider_store::Store;
 use postrider_submission::KeyRing;
 use postrider_upkeep::Upkeep;
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::dkim;
@@ -82,6 +82,7 @@ impl Rooms {
             .with_context(|| format!("cannot open the audit log in {}", state.room("audit").display()))?;
         let accounts = Accounts::open(&store, &clock, &random, &settings).context("cannot read the account tables")?;
         let accounts = accounts.with_audit(audit);
+        forget_orphans(&accounts).await;
         let ring = dkim::key_ring(config, &state, Arc::clone(&disk), &accounts, &clock, &random);
         let queue = match open {
             Open::Accounts => None,
@@ -147,6 +148,16 @@ async fn open_store(disk: Arc<dyn Disk>, state: &StateDir) -> Result<Store> {
         .await
         .context("opening the account tables panicked")?
         .with_context(|| format!("cannot open the account tables in {shown}"))
+}
+
+/// Policies that outlived what they were attached to. They are in force for nobody, so a disk
+/// that takes nothing is no reason not to start.
+async fn forget_orphans(accounts: &Accounts) {
+    match accounts.policies().forget_orphans().await {
+        Ok(0) => {}
+        Ok(count) => info!(count, "removed policies of credentials and identities that were deleted"),
+        Err(error) => warn!(%error, "policies of credentials and identities that were deleted are not removed"),
+    }
 }
 
 /// Says in the log how old mail came back. That it did not ends the daemon elsewhere.

@@ -36,7 +36,7 @@ use anyhow::{Result, bail};
 use postrider_control::Response;
 
 use crate::access::{Access, Need};
-use crate::cli::{Command, CredentialsCommand, QueueCommand, SpoolCommand};
+use crate::cli::{AccountsCommand, Command, CredentialsCommand, QueueCommand, SpoolCommand};
 use crate::output::Output;
 
 /// Runs a command that acts on a node: through its daemon, or in process when none runs.
@@ -89,6 +89,8 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
 /// What must be opened when no daemon runs.
 fn need(command: &Command) -> Need {
     match command {
+        // Whether its mail waits is in the queue.
+        Command::Accounts(AccountsCommand::Delete { .. }) => Need::Everything,
         Command::Accounts(_) | Command::Apply(_) | Command::Export => Need::Accounts,
         Command::Backup(arguments) => backup::need(arguments),
         Command::Audit(_) | Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,

@@ -14,7 +14,7 @@ use postrider_events::{FileSink, MailSink, TracingSink};
 use postrider_listener::Listeners;
 use postrider_submission::{Refusal, ReturnPath, ReturnPaths, Signing, Submission, SubmissionDeps};
 use postrider_upkeep::{Rotation, Upkeep};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::{World, supervisor};
@@ -80,7 +80,7 @@ impl Running {
         let sources = Sources {
             metrics: rooms.metrics.clone(),
             readiness: readiness(&submission, &scopes.intake),
-            links: Some(Arc::new(MailedLinks(upkeep.clone()))),
+            links: Some(Arc::new(MailedLinks { upkeep: upkeep.clone(), scope: scopes.intake.clone() })),
         };
         if let Some(address) = postrider_api::start(&config.api, sources, &scopes.intake)? {
             info!("metrics and health on http://{address}");
@@ -109,6 +109,8 @@ impl Running {
 
     /// Stops taking, lets what has begun end, cuts off the rest at the deadline.
     pub(crate) async fn close(self, deadline: Duration, clock: &Clock) {
+        // Nobody reads the configuration again: whoever waits for that must not be waited for.
+        drop(self.reloads);
         let reading = READING.min(deadline / 4);
         let working = clock.instant() + (deadline - reading);
         let left = || working.saturating_duration_since(clock.instant());
@@ -216,18 +218,26 @@ fn upkeep(config: &Config, rooms: &Rooms, submission: &Submission, world: &World
 }
 
 /// Mailed links, as the HTTP service shows them.
-struct MailedLinks(Upkeep);
+struct MailedLinks {
+    upkeep: Upkeep,
+    scope: Scope,
+}
 
 impl Links for MailedLinks {
     fn address(&self, token: &str) -> Result<String, String> {
-        self.0.link(token).map(|address| address.to_string()).map_err(|error| error.to_string())
+        self.upkeep.link(token).map(|address| address.to_string()).map_err(|error| error.to_string())
     }
 
+    /// In a task of its own: a browser that hangs up must not leave half of a change.
     fn confirm<'a>(&'a self, token: &'a str) -> Confirmation<'a> {
-        Box::pin(async {
-            let confirmed = self.0.confirm(token).await;
-            confirmed.map(|address| address.to_string()).map_err(|error| error.to_string())
-        })
+        let (tell, told) = oneshot::channel();
+        let (upkeep, token) = (self.upkeep.clone(), token.to_owned());
+        self.scope.spawn("mailed link", async move {
+            let confirmed = upkeep.confirm(&token).await;
+            // Nobody hears it: the browser has gone.
+            let _ = tell.send(confirmed.map(|address| address.to_string()).map_err(|error| error.to_string()));
+        });
+        Box::pin(async { told.await.unwrap_or_else(|_| Err("the relay is stopping: try again later".to_owned())) })
     }
 }
 
