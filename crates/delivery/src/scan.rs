@@ -5,8 +5,9 @@
 //! a message that is found bad is ended there as a whole.
 
 mod board;
+mod line;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub(crate) use self::board::Board;
 use self::board::{Failure, Standing};
+use self::line::{Line, Turn};
 use crate::Shared;
 use crate::finding::millis;
 use crate::ready::Parked;
@@ -38,8 +40,7 @@ pub(crate) struct Scans {
     shared: Arc<Shared>,
     /// All claims of each message that is in a scan or waits for its turn.
     jobs: HashMap<MessageId, Vec<Job>>,
-    line: VecDeque<MessageId>,
-    running: usize,
+    line: Line,
     /// Somebody asks whether the scanner answers.
     probing: bool,
     /// One for each that runs, and one for the probe.
@@ -58,8 +59,11 @@ enum News {
         id: MessageId,
         /// The claim by which the message was read.
         job: Option<Box<Job>>,
+        turn: Turn,
         found: Found,
     },
+    /// The scanner does not answer, for this reason.
+    Silent(String),
     Answers,
 }
 
@@ -121,8 +125,7 @@ impl Scans {
         Self {
             shared,
             jobs: HashMap::new(),
-            line: VecDeque::new(),
-            running: 0,
+            line: Line::default(),
             probing: false,
             news,
             telling,
@@ -158,42 +161,51 @@ impl Scans {
         if let Some(jobs) = self.jobs.get_mut(&id) {
             return jobs.push(job);
         }
-        if self.line.len() >= most_waiting(settings) {
+        let turn = if self.shared.scans.has_failed(id) { Turn::Again } else { Turn::First };
+        if self.line.len(turn) >= most_waiting(settings) {
+            if turn == Turn::Again {
+                // Others of its queue may not have been shown to the scanner at all.
+                let until = now.saturating_add(settings.retry.as_duration());
+                return job.claim.set_aside(until);
+            }
             let queue = job.claim.queue.clone();
             self.shared.spool.park(&queue);
             return self.beyond.add(queue, job.claim.message.expires_at);
         }
         self.shared.scans.begins(id, now);
         self.jobs.insert(id, vec![job]);
-        self.line.push_back(id);
+        self.line.push(id, turn);
         self.begin(settings);
     }
 
     /// Begins scans as far as there is room.
     fn begin(&mut self, settings: &ScanSettings) {
-        while self.running < settings.connections {
-            let Some(id) = self.line.pop_front() else { break };
+        while let Some((id, turn)) = self.line.next(settings.connections) {
             // Nothing is in the line without a job.
-            let Some(job) = self.jobs.get_mut(&id).and_then(Vec::pop) else { continue };
-            self.running += 1;
+            let Some(job) = self.jobs.get_mut(&id).and_then(Vec::pop) else {
+                self.line.ended(turn);
+                continue;
+            };
             let lost = Found::Failed(Error::Garbage("the scan broke off".to_owned()));
-            let news = Some(News::Scanned { id, job: None, found: lost });
+            let news = Some(News::Scanned { id, job: None, turn, found: lost });
             let report = Report { news, to: self.telling.clone() };
             let (clamd, shared) = (clamd(&self.shared, settings), self.shared.clone());
             self.shared.scope.spawn("scan", async move {
                 tokio::select! {
                     biased;
                     () = shared.scope.cancelled() => {}
-                    found = scan(&shared, clamd, &job) => report.say(News::Scanned { id, job: Some(Box::new(job)), found }),
+                    found = scan(&shared, clamd, &job) => {
+                        report.say(News::Scanned { id, job: Some(Box::new(job)), turn, found });
+                    }
                 }
             });
         }
-        if self.running == 0 {
+        if self.line.is_idle() {
             // Nothing would end that lets in the others.
             while let Some(queue) = self.beyond.pop() {
                 self.shared.spool.unpark(&queue);
             }
-        } else if self.line.len() < most_waiting(settings)
+        } else if self.line.len(Turn::First) < most_waiting(settings)
             && let Some(queue) = self.beyond.pop()
         {
             self.shared.spool.unpark(&queue);
@@ -240,8 +252,17 @@ impl Scans {
                 self.recall();
                 Scanned::Nothing
             }
-            News::Scanned { id, job, found } => {
-                self.running -= 1;
+            News::Silent(why) => {
+                let (now, retry) = (self.shared.clock.now(), settings.retry.as_duration());
+                let failure = Failure { why, since: now, until: now.saturating_add(retry) };
+                if settings.clamd.is_some() && self.shared.scans.goes_down(failure) {
+                    tracing::warn!("the virus scanner does not answer");
+                    self.shared.metrics.scanner_up.set(0);
+                }
+                Scanned::Nothing
+            }
+            News::Scanned { id, job, turn, found } => {
+                self.line.ended(turn);
                 self.shared.scans.ends(id);
                 let mut jobs = self.jobs.remove(&id).unwrap_or_default();
                 jobs.extend(job.map(|job| *job));
@@ -263,7 +284,7 @@ impl Scans {
             }
             Found::Infected { name, open } => {
                 verdicts.of(ScanVerdict::Infected).inc();
-                self.shared.scans.is_infected(id);
+                self.shared.scans.is_infected(id, self.shared.clock.now());
                 tracing::warn!(%id, signature = %name, "a message has a virus and is not sent");
                 // The others go back to the spool, where nobody waits any more.
                 let Some(job) = jobs.into_iter().next_back() else { return Scanned::Nothing };
@@ -285,22 +306,20 @@ impl Scans {
         }
     }
 
-    /// Remembers that a scan came to nothing; if that may be the scanner's fault, nothing more
-    /// goes to it until it answers.
+    /// Remembers that a scan came to nothing; if that may be the scanner's fault it is asked
+    /// whether it is there. One message says nothing of the others.
     fn fail(&mut self, settings: &ScanSettings, id: MessageId, error: &Error) -> Failure {
         let now = self.shared.clock.now();
-        let until = now.saturating_add(settings.retry.as_duration());
-        let failure = Failure { why: error.to_string(), since: now, until };
-        self.shared.scans.fails(id, failure.clone(), now);
+        let failure = self.shared.scans.fails(id, error.to_string(), settings.retry.as_duration(), now);
         tracing::warn!(%id, %error, "a message could not be scanned");
-        if !error.is_about_the_message() && self.shared.scans.goes_down(failure.clone()) {
-            self.shared.metrics.scanner_up.set(0);
+        if !error.is_about_the_message() {
             self.probe();
         }
         failure
     }
 
-    /// Has a task ask until the scanner that is in force answers, where there is one.
+    /// Has a task ask until the scanner that is in force answers, where there is one. Nothing
+    /// more goes to one that does not.
     pub(crate) fn probe(&mut self) {
         if self.shared.config.load().settings.scan.clamd.is_none() {
             return;
@@ -309,15 +328,15 @@ impl Scans {
             return;
         }
         let report = Report { news: Some(News::Answers), to: self.telling.clone() };
-        let shared = self.shared.clone();
+        let (shared, telling) = (self.shared.clone(), self.telling.clone());
         self.shared.scope.spawn("scanner", async move {
             let answers = async {
                 loop {
                     let config = shared.config.load_full();
-                    match clamd(&shared, &config.settings.scan) {
-                        Some(clamd) if clamd.ping().await.is_err() => {}
-                        _ => break,
-                    }
+                    let Some(clamd) = clamd(&shared, &config.settings.scan) else { break };
+                    let Err(error) = clamd.ping().await else { break };
+                    // Nobody is there to hear it when the relay stops.
+                    drop(telling.send(News::Silent(error.to_string())));
                     sleep(config.settings.scan.retry.as_duration()).await;
                 }
             };

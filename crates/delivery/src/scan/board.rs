@@ -2,6 +2,7 @@
 //! message is scanned again for each domain of its recipients.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use postrider_base::Timestamp;
@@ -11,6 +12,13 @@ use postrider_mail::MessageId;
 /// still to be sent of them is scanned again.
 const MOST: usize = 100_000;
 
+/// How long a message is left alone that has a virus: within that it is ended. What of it could
+/// not be is scanned again.
+const ENDING: Duration = Duration::from_secs(60);
+
+/// Longest time until a message is scanned again that got no verdict.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
 /// Shared by the scans and by those who ask. Every lock is held for a look.
 #[derive(Default)]
 pub(crate) struct Board(Mutex<State>);
@@ -19,11 +27,12 @@ pub(crate) struct Board(Mutex<State>);
 struct State {
     /// May leave. Two generations, of which the older one goes when the younger one is full.
     passed: [HashSet<MessageId>; 2],
-    /// Has a virus, and is being ended.
-    infected: HashSet<MessageId>,
+    /// Has a virus, and is being ended until then.
+    infected: HashMap<MessageId, Timestamp>,
     /// Since when they wait for a scan or are in one.
     under_way: HashMap<MessageId, Timestamp>,
-    failed: HashMap<MessageId, Failure>,
+    /// Scans that came to nothing, and how often.
+    failed: HashMap<MessageId, (Failure, u32)>,
     down: Option<Failure>,
 }
 
@@ -55,10 +64,10 @@ impl Board {
         if state.passed.iter().any(|passed| passed.contains(&id)) {
             return Standing::Passed;
         }
-        if state.infected.contains(&id) {
+        if state.infected.get(&id).is_some_and(|until| *until > now) {
             return Standing::Infected;
         }
-        let own = state.failed.get(&id).filter(|failure| failure.until > now);
+        let own = state.failed.get(&id).map(|(failure, _)| failure).filter(|failure| failure.until > now);
         own.or(state.down.as_ref()).map_or(Standing::Unknown, |failure| Standing::Waits(failure.clone()))
     }
 
@@ -74,7 +83,12 @@ impl Board {
         if state.passed.iter().any(|passed| passed.contains(&id)) {
             return None;
         }
-        Some(state.failed.get(&id).or(state.down.as_ref()).cloned())
+        Some(state.failed.get(&id).map(|(failure, _)| failure).or(state.down.as_ref()).cloned())
+    }
+
+    /// Whether a scan of a message has come to nothing.
+    pub(crate) fn has_failed(&self, id: MessageId) -> bool {
+        self.0.lock().failed.contains_key(&id)
     }
 
     pub(crate) fn begins(&self, id: MessageId, now: Timestamp) {
@@ -96,26 +110,31 @@ impl Board {
         state.passed[0].insert(id);
     }
 
-    pub(crate) fn is_infected(&self, id: MessageId) {
+    pub(crate) fn is_infected(&self, id: MessageId, now: Timestamp) {
         let mut state = self.0.lock();
         state.failed.remove(&id);
         // It is out of the queue long before.
         if state.infected.len() >= MOST {
             state.infected.clear();
         }
-        state.infected.insert(id);
+        state.infected.insert(id, now.saturating_add(ENDING));
     }
 
-    pub(crate) fn fails(&self, id: MessageId, failure: Failure, now: Timestamp) {
+    /// A scan has come to nothing. The message waits for `retry`, and for twice as long each
+    /// further time.
+    pub(crate) fn fails(&self, id: MessageId, why: String, retry: Duration, now: Timestamp) -> Failure {
         let mut state = self.0.lock();
         if state.failed.len() >= MOST {
-            state.failed.retain(|_, failure| failure.until > now);
+            state.failed.retain(|_, (failure, _)| failure.until > now);
         }
         if state.failed.len() >= MOST {
             state.failed.clear();
         }
-        let since = state.failed.get(&id).map_or(failure.since, |known| known.since);
-        state.failed.insert(id, Failure { since, ..failure });
+        let (since, times) = state.failed.get(&id).map_or((now, 0), |(known, times)| (known.since, *times));
+        let wait = retry.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST_WAIT.max(retry));
+        let failure = Failure { why, since, until: now.saturating_add(wait) };
+        state.failed.insert(id, (failure.clone(), times.saturating_add(1)));
+        failure
     }
 
     /// The scanner does not answer. False when that was known.
@@ -155,7 +174,7 @@ mod tests {
     #[test]
     fn a_failure_holds_for_a_message_until_its_time_and_for_all_while_the_scanner_is_down() {
         let (board, now) = (Board::default(), Timestamp::from_millis(5));
-        board.fails(id(1), failure(6), now);
+        board.fails(id(1), "why".into(), Duration::from_millis(1), now);
         assert!(matches!(board.standing(id(1), now), Standing::Waits(_)));
         assert!(matches!(board.standing(id(1), Timestamp::from_millis(6)), Standing::Unknown));
         assert!(matches!(board.standing(id(2), now), Standing::Unknown));
@@ -166,6 +185,23 @@ mod tests {
         assert!(board.failure(id(3)).is_none() && board.failure(id(2)).flatten().is_some());
         assert!(board.comes_up() && !board.comes_up());
         assert!(matches!(board.standing(id(2), now), Standing::Unknown));
+    }
+
+    #[test]
+    fn a_message_waits_longer_each_time_and_what_is_being_ended_not_for_ever() {
+        let (board, retry) = (Board::default(), Duration::from_secs(10));
+        let mut now = Timestamp::from_millis(0);
+        let mut waits = Vec::new();
+        for _ in 0..40 {
+            let failure = board.fails(id(1), "why".into(), retry, now);
+            assert_eq!(failure.since, Timestamp::from_millis(0));
+            waits.push(failure.until.saturating_since(now).as_secs());
+            now = failure.until;
+        }
+        assert_eq!((&waits[..4], waits[39]), (&[10, 20, 40, 80][..], 3600));
+        board.is_infected(id(1), now);
+        assert!(!board.has_failed(id(1)) && matches!(board.standing(id(1), now), Standing::Infected));
+        assert!(matches!(board.standing(id(1), now.saturating_add(ENDING)), Standing::Unknown));
     }
 
     #[test]

@@ -37,6 +37,8 @@ enum Says {
     Verdict,
     After(Duration),
     Reply(&'static [u8]),
+    /// A verdict, but of `Bad`.
+    NothingOfBad,
     /// It answers PING, and hangs up on messages.
     HangUp,
     Nothing,
@@ -92,7 +94,8 @@ impl Scanner {
             }
             Says::Reply(reply) => drop(stream.write_all(reply).await),
             Says::HangUp => {}
-            Says::Nothing => std::future::pending().await,
+            Says::NothingOfBad if !is_bad => drop(stream.write_all(verdict).await),
+            Says::Nothing | Says::NothingOfBad => std::future::pending().await,
         }
         self.0.lock().open.0 -= 1;
     }
@@ -261,6 +264,33 @@ async fn a_message_that_can_not_be_scanned_keeps_no_other_from_leaving() {
     let found = why(&rig, &delivery, long).await;
     assert!(matches!(&found, Why::NotScanned { why, .. } if why.contains("size limit exceeded")), "{found:?}");
     assert!(is_delivered(&rig.outcome(long).await), "it was not tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_on_which_the_scanner_chokes_hold_up_no_others() {
+    let (mut rig, _) = rig().await;
+    let scanner = Scanner::start(&rig.net);
+    scanner.says(Says::NothingOfBad);
+    let mut settings = scanned();
+    settings.scan.connections = 2;
+    rig.deliver(settings);
+    for _ in 0..20 {
+        rig.accept(bad(&rig, &["bob@example.com"])).await;
+    }
+    // Each of them has been tried once, for two minutes, beside the further tries.
+    tokio::time::sleep(Duration::from_secs(20 * 120 + 60)).await;
+    for _ in 0..60 {
+        let id = rig.send(&["ann@example.com"]).await;
+        let began = rig.clock.now();
+        assert!(is_delivered(&rig.outcome(id).await));
+        let waited = rig.clock.now().saturating_since(began);
+        assert!(waited < Duration::from_secs(5), "{waited:?}");
+        assert_eq!(rig.metrics.scanner_up.get(), 1, "it answers");
+        tokio::time::sleep(Duration::from_secs(17)).await;
+    }
+    let (before, hour) = (scanner.scans(), Duration::from_secs(3_600));
+    tokio::time::sleep(12 * hour).await;
+    assert!(scanner.scans() - before <= 20 * 14, "they are tried again and again");
 }
 
 #[tokio::test(start_paused = true)]
