@@ -31,6 +31,22 @@ pub(crate) enum IdentitiesCommand {
         /// The configuration set of messages that name none
         #[arg(long, value_name = "NAME")]
         configuration_set: Option<String>,
+        /// A tag; an identity has at most 50
+        #[arg(long = "tag", value_name = "KEY=VALUE")]
+        tags: Vec<String>,
+        #[command(flatten)]
+        account: AccountArg,
+    },
+    /// Put tags on an identity, or take them off
+    SetTags {
+        /// A domain or an address
+        name: IdentityName,
+        /// A tag, or another value for it; an identity has at most 50
+        #[arg(long = "tag", value_name = "KEY=VALUE", required_unless_present = "untags")]
+        tags: Vec<String>,
+        /// Take a tag off
+        #[arg(long = "untag", value_name = "KEY")]
+        untags: Vec<String>,
         #[command(flatten)]
         account: AccountArg,
     },

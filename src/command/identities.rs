@@ -1,6 +1,8 @@
 //! `postrider identities`.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
 use postrider_control::{IdentityOperation, IdentityRow, Operation, Response};
 
 use super::unexpected;
@@ -15,8 +17,12 @@ pub(crate) async fn run(command: IdentitiesCommand, access: &mut Access, out: &m
     let operation = match command {
         Of::List { account } => To::List { account: access.account(account.account) },
         Of::Show { name, account } => To::Show { account: access.account(account.account), name },
-        Of::Create { name, trust, configuration_set, account } => {
-            To::Create { account: access.account(account.account), name, trusted: trust, configuration_set }
+        Of::Create { name, trust, configuration_set, tags, account } => {
+            let (account, tags) = (access.account(account.account), parsed(&tags)?);
+            To::Create { account, name, trusted: trust, configuration_set, tags }
+        }
+        Of::SetTags { name, tags, untags, account } => {
+            To::Tag { account: access.account(account.account), name, tags: parsed(&tags)?, untags }
         }
         Of::Verify { name, account } => To::Verify { account: access.account(account.account), name },
         Of::Trust { name, account } => To::Trust { account: access.account(account.account), name, trusted: true },
@@ -40,6 +46,14 @@ pub(crate) async fn run(command: IdentitiesCommand, access: &mut Access, out: &m
         Response::Changed { .. } => out.line("done"),
         other => unexpected(&other),
     }
+}
+
+fn parsed(tags: &[String]) -> Result<BTreeMap<String, String>> {
+    let parsed = tags.iter().map(|tag| {
+        let (key, value) = tag.split_once('=').with_context(|| format!("{tag:?} is no tag: KEY=VALUE"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    });
+    parsed.collect()
 }
 
 fn list(rows: &[IdentityRow], out: &mut Output) -> Result<()> {
@@ -75,6 +89,9 @@ fn show(row: &IdentityRow, out: &mut Output) -> Result<()> {
         }
     }
     out.line(format_args!("configuration set  {}", or_dash(row.configuration_set_name.as_ref())))?;
+    for tag in &row.tags {
+        out.line(format_args!("tag                {}={}", tag.key, tag.value))?;
+    }
     if row.records.is_empty() {
         return Ok(());
     }

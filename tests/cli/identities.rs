@@ -60,6 +60,22 @@ fn a_domain_is_made_with_its_keys_and_shown_with_what_to_publish() {
 }
 
 #[test]
+fn tags_are_put_on_and_taken_off() {
+    let node = Node::new();
+    let made = json_of(&node, &["identities", "create", "example.com", "--tag", "team=shop", "--tag", "empty="]);
+    let (team, empty) = (json!({ "Key": "team", "Value": "shop" }), json!({ "Key": "empty", "Value": "" }));
+    assert_eq!(made["Tags"], json!([empty, team]));
+    let set = ["identities", "set-tags", "example.com", "--tag", "team=web", "--untag", "empty"];
+    assert_eq!(json_of(&node, &set)["Tags"], json!([{ "Key": "team", "Value": "web" }]));
+    assert!(node.told(&["identities", "show", "example.com"]).contains("tag                team=web\n"));
+    let no_tag = refusal(&node.run(&["identities", "set-tags", "example.com", "--tag", "team"]));
+    assert!(no_tag.contains("KEY=VALUE"), "{no_tag}");
+    let long = format!("{}=x", "k".repeat(129));
+    let too_long = refusal(&node.run(&["identities", "set-tags", "example.com", "--tag", &long]));
+    assert!(too_long.contains("1 to 128 characters"), "{too_long}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_reason() {
     let node = Node::new();
     node.told(&["identities", "create", "example.com"]);

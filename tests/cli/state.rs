@@ -160,6 +160,96 @@ fn credentials_are_declared_without_their_secrets() {
     assert!(told.contains(&format!("postrider credentials import --user {user}")), "{told}");
 }
 
+const ALLOW: &str =
+    r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ses:SendRawEmail","Resource":"*"}}"#;
+
+/// A credential, and the policies that it gets.
+fn credential(node: &Node, policies: &[&str]) -> String {
+    let made: serde_json::Value = serde_json::from_str(&node.told(&["credentials", "create", "--json"])).unwrap();
+    let user = made["user_name"].as_str().unwrap().to_owned();
+    fs::write(node.path("policy.json"), ALLOW).unwrap();
+    for name in policies {
+        node.told(&["policy", "put", "--credential", &user, name, node.path("policy.json").to_str().unwrap()]);
+    }
+    user
+}
+
+#[test]
+fn what_is_not_declared_goes_with_its_policies() {
+    let node = node_with(STATE);
+    applied(&node, &["--yes"]);
+    let user = credential(&node, &["a", "b"]);
+    // Of a credential that stays, a policy goes by itself.
+    let stays = credential(&node, &["c"]);
+    let declared = format!("[[credential]]\nuser = \"{stays}\"\n");
+    fs::write(node.path("state.toml"), &declared).unwrap();
+    let pruned = applied(&node, &["--yes", "--prune"]);
+    let gone: Vec<_> = pruned.lines().filter(|line| line.starts_with('-')).collect();
+    assert_eq!(
+        gone,
+        [
+            &format!("- policy c of {stays}"),
+            &format!("- credential {user}"),
+            "- identity example.com of account 000000000001",
+            "- identity sales@acme.example of account 000000000007",
+            "- configuration set news of account 000000000001",
+            "- pool bulk of account 000000000001",
+            "- account 000000000007",
+        ]
+    );
+    let export = node.told(&["export"]);
+    assert!(export.contains(&stays) && !export.contains(&user) && !export.contains("[[policy]]"), "{export}");
+    assert_eq!(applied(&node, &["--dry-run", "--prune"]), "nothing to change\n");
+}
+
+#[test]
+fn accounts_that_are_needed_stay() {
+    let node = node_with("[[identity]]\naccount = \"000000000007\"\nname = \"example.com\"\n");
+    applied(&node, &["--yes"]);
+    node.told(&["accounts", "set", "1", "--daily-quota", "500"]);
+    node.told(&["accounts", "set", "7", "--daily-quota", "500"]);
+    assert_eq!(applied(&node, &["--yes", "--prune"]), "nothing to change\n");
+
+    // One that can not go is told with what to do, and no other goes either.
+    node.told(&["accounts", "create", "8"]);
+    node.told(&["accounts", "create", "9"]);
+    node.told(&["suppression", "put", "gone@example.net", "--account", "9"]);
+    let refused = refusal(&apply(&node, &["--yes", "--prune"]));
+    assert!(refused.contains("`postrider suppression import --delete`"), "{refused}");
+    assert!(refused.ends_with("nothing was changed"), "{refused}");
+    assert!(node.told(&["accounts", "list"]).contains("000000000008"));
+    node.told(&["suppression", "delete", "gone@example.net", "--account", "9"]);
+    assert!(applied(&node, &["--yes", "--prune"]).ends_with("2 changes made\n"));
+}
+
+#[test]
+fn a_pool_can_get_another_name() {
+    let state = "[[pool]]\nname = \"bulk\"\nsources = { a = 1, b = 1 }\n\
+                 [[configuration_set]]\nname = \"news\"\npool = \"bulk\"\n";
+    let node = node_with(state);
+    node.configure("[delivery.sources.a]\nipv4 = \"127.0.0.2\"\n[delivery.sources.b]\nipv4 = \"127.0.0.3\"\n");
+    applied(&node, &["--yes"]);
+    let renamed = state.replace("bulk", "bulk-2").replace(", b = 1", "");
+    fs::write(node.path("state.toml"), &renamed).unwrap();
+    // Without being told to, nothing leaves a pool.
+    assert!(refusal(&apply(&node, &["--yes"])).contains("in use by pool bulk"));
+    assert!(applied(&node, &["--yes", "--prune"]).ends_with("4 changes made\n"));
+    assert_eq!(applied(&node, &["--dry-run", "--prune"]), "nothing to change\n");
+}
+
+#[test]
+fn a_policy_waits_for_its_credential() {
+    let node = node_with("");
+    let user = credential(&node, &["a"]);
+    let export = node.told(&["export"]);
+    let other = node_with(&format!("{export}\n[[identity]]\nname = \"example.com\"\n"));
+    let told = applied(&other, &["--yes"]);
+    assert!(told.contains(&format!("! policy a of {user}: left out until that credential is here\n")), "{told}");
+    assert!(told.ends_with("1 changes made\n"), "{told}");
+    let exported = other.told(&["export"]);
+    assert!(exported.contains("example.com") && !exported.contains("[[policy]]"), "{exported}");
+}
+
 /// So many accounts, each with an identity, a set and a policy.
 fn tenants(count: usize) -> String {
     let mut state = String::new();

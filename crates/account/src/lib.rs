@@ -23,6 +23,8 @@ mod suppression;
 mod tags;
 mod tenant;
 
+use std::collections::HashSet;
+
 use postrider_base::{Clock, Random};
 use postrider_mail::AccountId;
 use postrider_store::Store;
@@ -179,10 +181,32 @@ impl Accounts {
     /// # Errors
     /// [`Error::InUse`], [`Error::NotFound`] or [`Error::Store`].
     pub async fn delete_tenant(&self, id: AccountId) -> Result<(), Error> {
-        match self.possession_of(id)? {
-            Some(possession) => Err(Error::InUse { what: "account", name: id.to_string(), by: possession.to_owned() }),
-            None => self.tenants.delete(id).await,
-        }
+        self.check_unused(id, &self.with_credentials())?;
+        self.tenants.delete(id).await
+    }
+
+    /// Shows each of these accounts to `edit`, as it is, and puts what that gives in its place;
+    /// none forgets it, which owns nothing any more. All of it or nothing; durable when it
+    /// returns. Numbers and times of creation stay.
+    ///
+    /// # Errors
+    /// What `edit` refuses, [`Error::InUse`], [`Error::Invalid`], [`Error::Full`] or
+    /// [`Error::Store`].
+    pub async fn edit_tenants<E: From<Error>>(
+        &self,
+        ids: &[AccountId],
+        mut edit: impl FnMut(usize, Option<&Tenant>) -> Result<Option<Tenant>, E>,
+    ) -> Result<(), E> {
+        // Once for all of them: there may be many of either.
+        let with_credentials = self.with_credentials();
+        let checked = |index: usize, made: Option<&Tenant>| {
+            let edited = edit(index, made)?;
+            if edited.is_none() {
+                self.check_unused(ids[index], &with_credentials)?;
+            }
+            Ok(edited)
+        };
+        self.tenants.edit(ids, checked).await
     }
 
     /// Whether there is such an account: it was made, is the one that every install has, or
@@ -192,17 +216,34 @@ impl Accounts {
     /// [`Error::Store`].
     pub fn has_tenant(&self, id: AccountId) -> Result<bool, Error> {
         let is_made = id == AccountId::default() || self.tenants.made(id).is_some();
-        Ok(is_made || self.possession_of(id)?.is_some())
+        Ok(is_made || self.possession_of(id, &self.with_credentials())?.is_some())
+    }
+
+    fn check_unused(&self, id: AccountId, with_credentials: &HashSet<AccountId>) -> Result<(), Error> {
+        match self.possession_of(id, with_credentials)? {
+            Some(possession) => Err(Error::InUse { what: "account", name: id.to_string(), by: possession.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The accounts that own credentials.
+    fn with_credentials(&self) -> HashSet<AccountId> {
+        self.credentials.list().iter().map(|credential| credential.account).collect()
     }
 
     /// Something that the account owns.
-    fn possession_of(&self, id: AccountId) -> Result<Option<&'static str>, Error> {
+    fn possession_of(
+        &self,
+        id: AccountId,
+        with_credentials: &HashSet<AccountId>,
+    ) -> Result<Option<&'static str>, Error> {
+        let is_suppressing = || self.suppression.list(id, Filter::default()).next().transpose();
         let possessions = [
-            ("its credentials", self.credentials.list().iter().any(|credential| credential.account == id)),
+            ("its credentials", with_credentials.contains(&id)),
             ("its identities", !self.identities().list(id).is_empty()),
             ("its configuration sets", !self.configuration_sets().list(id).is_empty()),
             ("its pools", !self.pools().list(id).is_empty()),
-            ("its suppression list", self.suppression.list(id, Filter::default()).next().transpose()?.is_some()),
+            ("its suppression list, which `postrider suppression import --delete` empties", is_suppressing()?.is_some()),
         ];
         Ok(possessions.iter().find(|(_, owns)| *owns).map(|(what, _)| *what))
     }

@@ -1,5 +1,7 @@
 //! Operations on identities.
 
+use std::collections::BTreeMap;
+
 use postrider_account::{
     Accounts, DkimKey, Identity, IdentityName, KeyOrigin, KeyState, MailFrom, MailFromFailure, PolicyOwner,
     Verification,
@@ -27,6 +29,9 @@ pub enum IdentityOperation {
         trusted: bool,
         /// The configuration set of messages that name none.
         configuration_set: Option<String>,
+        /// Its tags.
+        #[serde(default)]
+        tags: BTreeMap<String, String>,
     },
     /// Forgets an identity. Its keys stay.
     Delete {
@@ -69,6 +74,17 @@ pub enum IdentityOperation {
         /// Which.
         name: IdentityName,
     },
+    /// Changes its tags.
+    Tag {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        name: IdentityName,
+        /// Those that it gets, or other values for them.
+        tags: BTreeMap<String, String>,
+        /// Keys of those that it loses.
+        untags: Vec<String>,
+    },
     /// Declares that it needs no proof, or that it does.
     Trust {
         /// Whose.
@@ -96,6 +112,7 @@ impl IdentityOperation {
             Self::List { .. } => "identities-list",
             Self::MailFrom { .. } => "identities-mail-from",
             Self::Show { .. } => "identities-show",
+            Self::Tag { .. } => "identities-tag",
             Self::Trust { .. } => "identities-trust",
             Self::Verify { .. } => "identities-verify",
         }
@@ -113,9 +130,10 @@ impl IdentityOperation {
                 deps.accounts.policies().forget(&PolicyOwner::Identity(account, name)).await?;
                 return Ok(Response::Changed { count: 1 });
             }
-            Self::Create { account, name, trusted, configuration_set } => {
+            Self::Create { account, name, trusted, configuration_set, tags } => {
                 let identity = Identity {
                     trusted,
+                    tags,
                     default_configuration_set: configuration_set,
                     verification: if trusted { Verification::default() } else { Verification::pending(now) },
                     ..Identity::new(account, name.clone())
@@ -140,6 +158,14 @@ impl IdentityOperation {
                 (account, name)
             }
             Self::Show { account, name } => (account, name),
+            Self::Tag { account, name, tags, untags } => {
+                let change = |identity: &mut Identity| {
+                    identity.tags.retain(|key, _| !untags.contains(key));
+                    identity.tags.extend(tags);
+                };
+                identities.change(account, &name, change).await?;
+                (account, name)
+            }
             Self::Trust { account, name, trusted } => {
                 let change = |identity: &mut Identity| {
                     identity.trusted = trusted;
@@ -253,9 +279,22 @@ pub struct IdentityRow {
     pub last_checked: Option<Timestamp>,
     /// What was wrong then.
     pub problem: Option<String>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<IdentityTag>,
     /// What is to be published for it; of one that is shown alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
+}
+
+/// What SES calls `Tag`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct IdentityTag {
+    /// Its key.
+    pub key: String,
+    /// Its value, which may be empty.
+    pub value: String,
 }
 
 /// What SES calls so.
@@ -292,6 +331,7 @@ pub struct MailFromAttributes {
 fn row(accounts: &Accounts, identity: &Identity) -> IdentityRow {
     let domain = matches!(identity.name, IdentityName::Domain(_));
     let verification = &identity.verification;
+    let tag = |(key, value): (&String, &String)| IdentityTag { key: key.clone(), value: value.clone() };
     IdentityRow {
         identity_name: identity.name.clone(),
         identity_type: if domain { "DOMAIN" } else { "EMAIL_ADDRESS" }.to_owned(),
@@ -310,6 +350,7 @@ fn row(accounts: &Accounts, identity: &Identity) -> IdentityRow {
         since: verification.since,
         last_checked: verification.checked,
         problem: verification.found_wrong.clone(),
+        tags: identity.tags.iter().map(tag).collect(),
         records: Vec::new(),
     }
 }

@@ -55,7 +55,7 @@ pub use dns_plan::DnsPlanRequest;
 pub use doctor::{DoctorOperation, Examination};
 pub use error::{Error, ErrorKind};
 pub use explain::{ExplainRequest, ExplainedRow};
-pub use identities::{DkimAttributes, IdentityOperation, IdentityRow, MailFromAttributes};
+pub use identities::{DkimAttributes, IdentityOperation, IdentityRow, IdentityTag, MailFromAttributes};
 pub use operation::{
     BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,
     StsOperation,

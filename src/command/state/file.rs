@@ -1,6 +1,6 @@
 //! A file that declares state, with the places of what it says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use postrider_control::{Declared, DeclaredKey, DeclaredKind, DeclaredState};
@@ -17,16 +17,26 @@ pub(super) struct StateFile {
     pub(super) things: Vec<Declared>,
     /// Which table of its kind each is.
     places: HashMap<DeclaredKey, usize>,
+    /// The accounts that stay when what is not declared goes: those of which something is
+    /// declared, the configuration's, and the one that every install has.
+    pub(super) accounts: HashSet<AccountId>,
 }
 
 impl StateFile {
     /// Reads a file; things that name no account are of the one given.
     pub(super) fn parse(path: &Path, text: String, account: AccountId) -> Result<StateFile, ConfigError> {
         let state: DeclaredState = toml::from_str(&text).map_err(|error| ConfigError::of_toml(path, &text, &error))?;
-        let mut file = StateFile { path: path.to_owned(), text, things: state.into_things(), places: HashMap::new() };
+        let mut file = StateFile {
+            path: path.to_owned(),
+            text,
+            things: state.into_things(),
+            places: HashMap::new(),
+            accounts: HashSet::from([account, AccountId::default()]),
+        };
         let mut counts: HashMap<DeclaredKind, usize> = HashMap::new();
         for thing in &mut file.things {
             settle(thing, account);
+            file.accounts.extend(*thing.account_mut());
             let key = thing.key();
             let count = counts.entry(key.kind).or_default();
             let place = std::mem::replace(count, *count + 1);

@@ -19,7 +19,8 @@ use file::StateFile;
 use plan::{Plan, Planned};
 
 /// What a file begins with.
-const HEADER: &str = "# What this node has, for `postrider apply -f FILE`. Secrets are not in it.\n\n";
+const HEADER: &str = "# What this node has, for `postrider apply -f FILE`. Passwords and keys are not in it;\n\
+                      # the URLs of webhooks are.\n\n";
 
 /// A dry run found something to do; what has been printed.
 #[derive(Debug)]

@@ -16,6 +16,9 @@ const MAX_DEPTH: usize = 8;
 /// Longest parameters, or state before, of one record, in bytes of JSON.
 const MAX_VALUE: usize = 8 << 10;
 
+/// The field that has the URL of an event destination: who knows one may post to it.
+const WEBHOOK: &str = "webhook";
+
 /// Who makes a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
@@ -190,12 +193,24 @@ fn short(value: &Value, depth: usize) -> Value {
         Value::Array(items) if items.len() > MAX_LIST => json!({ "count": items.len() }),
         Value::Array(items) => items.iter().map(|item| short(item, depth - 1)).collect(),
         Value::Object(fields) => {
-            let kept = fields.iter().take(MAX_FIELDS).map(|(name, value)| (text(name), short(value, depth - 1)));
+            let kept = fields.iter().take(MAX_FIELDS).map(|(name, value)| match value {
+                Value::String(url) if name == WEBHOOK => (text(name), Value::String(text(&origin(url)))),
+                _ => (text(name), short(value, depth - 1)),
+            });
             Value::Object(kept.collect::<Map<_, _>>())
         }
         Value::String(long) => Value::String(text(long)),
         other => other.clone(),
     }
+}
+
+/// A URL without what may be a secret in it: user, path and query.
+fn origin(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "...".to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let rest = if rest.len() > host.len() { "/..." } else { "" };
+    format!("{scheme}://{host}{rest}")
 }
 
 /// A text as one printable line.

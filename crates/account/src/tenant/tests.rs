@@ -7,7 +7,7 @@ use postrider_base::{Random, SimDisk};
 use postrider_store::Options;
 
 use super::*;
-use crate::{Accounts, Identity, NewCredential};
+use crate::{Accounts, Identity, IdentityName, NewCredential};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const ACME: AccountId = AccountId::new(7).unwrap();
@@ -90,6 +90,22 @@ async fn only_an_account_that_owns_nothing_is_deleted() {
     accounts.identities().delete(ACME, &"example.com".parse().unwrap()).await.unwrap();
     accounts.delete_tenant(ACME).await.unwrap();
     assert!(accounts.tenants().made(ACME).is_none());
+}
+
+#[tokio::test]
+async fn of_many_that_go_all_do_or_none() {
+    let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+    let accounts = opened(&store(&disk, &index));
+    let ids = [ACME, AccountId::new(8).unwrap()];
+    accounts.tenants().put(ids.map(Tenant::new).to_vec()).await.unwrap();
+    let name: IdentityName = "example.com".parse().unwrap();
+    accounts.identities().create(Identity::new(ids[1], name.clone())).await.unwrap();
+    let gone = |_: usize, _: Option<&Tenant>| Ok::<_, Error>(None);
+    assert!(matches!(accounts.edit_tenants(&ids, gone).await, Err(Error::InUse { .. })));
+    assert_eq!(accounts.tenants().list().len(), 2);
+    accounts.identities().delete(ids[1], &name).await.unwrap();
+    accounts.edit_tenants(&ids, gone).await.unwrap();
+    assert!(accounts.tenants().list().is_empty());
 }
 
 #[tokio::test]

@@ -140,21 +140,13 @@ impl Batch<'_> {
     }
 
     async fn accounts(&self) -> Result<(), Error> {
-        let mut going = Vec::new();
-        let mut put = Vec::new();
-        for (index, change) in self.changes.iter().enumerate() {
-            match sides!(change, Account) {
-                (was, Some(now)) => put.push((index, id(now.id)?, was, now)),
-                (Some(was), None) => going.push((index, id(was.id)?)),
-                (None, None) => {}
-            }
-        }
-        let ids: Vec<_> = put.iter().map(|(_, id, ..)| *id).collect();
-        let edit = |place: usize, made: Option<&Tenant>| {
-            let (index, id, was, now): (usize, _, _, &DeclaredAccount) = put[place];
+        let ids: Vec<_> = self.names()?.into_iter().map(|(id, _)| id).collect();
+        let edit = |index: usize, made: Option<&Tenant>| {
+            let (was, now) = sides!(self.changes[index], Account);
             self.check(index, was, made.map(DeclaredAccount::from).as_ref())?;
-            let tenant = made.cloned().unwrap_or_else(|| Tenant::new(id));
-            Ok::<_, Error>(Tenant {
+            let Some(now) = now else { return Ok(None) };
+            let tenant = made.cloned().unwrap_or_else(|| Tenant::new(ids[index]));
+            Ok::<_, Error>(Some(Tenant {
                 name: now.name.clone(),
                 contact: now.contact.clone(),
                 sandbox: now.sandbox,
@@ -164,14 +156,9 @@ impl Batch<'_> {
                 auto_pause: now.auto_pause,
                 tags: now.tags.clone(),
                 ..tenant
-            })
+            }))
         };
-        self.deps.accounts.tenants().edit(&ids, edit).await?;
-        for (index, id) in going {
-            self.at.store(index, Ordering::Relaxed);
-            self.deps.accounts.delete_tenant(id).await?;
-        }
-        Ok(())
+        Ok(self.deps.accounts.edit_tenants(&ids, edit).await?)
     }
 
     async fn pools(&self) -> Result<(), Error> {
@@ -219,7 +206,7 @@ impl Batch<'_> {
     async fn identities(&self) -> Result<(), Error> {
         let (deps, now_at) = (self.deps, self.deps.world.clock.now());
         let mut names = Vec::with_capacity(self.changes.len());
-        let (mut new, mut going) = (Vec::new(), Vec::new());
+        let (mut new, mut coming, mut going) = (Vec::new(), Vec::new(), Vec::new());
         for change in self.changes {
             let (was, now) = sides!(change, Identity);
             let Some(thing) = now.or(was) else { continue };
@@ -227,8 +214,11 @@ impl Batch<'_> {
             if let (None, IdentityName::Domain(domain)) = (was, &name) {
                 new.push((account, domain.clone()));
             }
-            if now.is_none() {
-                going.push(PolicyOwner::Identity(account, name.clone()));
+            let owner = PolicyOwner::Identity(account, name.clone());
+            match (was, now) {
+                (None, _) => coming.push(owner),
+                (_, None) => going.push(owner),
+                _ => {}
             }
             names.push((account, name));
         }
@@ -248,6 +238,9 @@ impl Batch<'_> {
             identities::set_mail_from(&mut identity, now.mail_from.clone(), now.mail_from_on_failure, now_at);
             Ok(Some(identity))
         };
+        for owner in coming {
+            deps.accounts.policies().forget_remains(&owner).await?;
+        }
         deps.accounts.identities().edit(&names, edit).await?;
         self.forget(going).await?;
         if new.len() <= KEYS_AT_ONCE {
@@ -300,20 +293,16 @@ impl Batch<'_> {
     }
 
     async fn policies(&self) -> Result<(), Error> {
-        let policies = self.deps.accounts.policies();
         let mut edits = Vec::with_capacity(self.changes.len());
         for (index, change) in self.changes.iter().enumerate() {
             self.at.store(index, Ordering::Relaxed);
             let (was, now) = sides!(change, Policy);
             let Some(thing) = now.or(was) else { continue };
             let owner = owner(thing)?;
-            let set = policies.of(&owner);
-            let known = set.as_ref().and_then(|set| set.policies().iter().find(|known| known.name() == thing.name));
             let text = |policy: &DeclaredPolicy| policy.document.clone();
-            self.check(index, was.map(text).as_ref(), known.map(|known| known.text().to_owned()).as_ref())?;
-            edits.push(PolicyEdit { owner, name: thing.name.clone(), text: now.map(text) });
+            edits.push(PolicyEdit { owner, name: thing.name.clone(), was: was.map(text), text: now.map(text) });
         }
-        policies.edit(&edits, &self.deps.about.realm()).await.map_err(|(index, error)| {
+        self.deps.accounts.policies().edit(&edits, &self.deps.about.realm()).await.map_err(|(index, error)| {
             self.at.store(index, Ordering::Relaxed);
             Error::from(error)
         })

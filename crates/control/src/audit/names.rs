@@ -7,7 +7,7 @@ const READING: [&str; 10] = ["get", "list", "plan", "show", "since", "stat", "su
 const LOOKING: [&str; 8] = ["audit", "explain", "message", "quota", "sites", "state-read", "status", "trace"];
 
 /// SES's and IAM's names of what they can do too.
-const NAMES: [(&str, &str); 31] = [
+const NAMES: [(&str, &str); 32] = [
     ("accounts-create", "CreateTenant"),
     ("accounts-delete", "DeleteTenant"),
     ("accounts-pause", "UpdateAccountSendingEnabled"),
@@ -23,6 +23,7 @@ const NAMES: [(&str, &str); 31] = [
     ("identities-create", "CreateEmailIdentity"),
     ("identities-delete", "DeleteEmailIdentity"),
     ("identities-dkim", "PutEmailIdentityDkimAttributes"),
+    ("identities-tag", "TagResource"),
     ("identities-mail-from", "PutEmailIdentityMailFromAttributes"),
     ("dkim-import", "PutEmailIdentityDkimSigningAttributes"),
     ("pools-assign", "PutDedicatedIpInPool"),

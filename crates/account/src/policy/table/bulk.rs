@@ -10,6 +10,9 @@ use super::{KIND, Key, Known, MAX_POLICIES, Policies, PolicyOwner, Row, attached
 use crate::policy::{Attached, Policy, PolicySet};
 use crate::{Error, Realm};
 
+/// What a policy is refused with that somebody else was quicker to change.
+const CHANGED: &str = "it has changed meanwhile: compare again";
+
 /// A policy to be put, or, without a text, to be taken away.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyEdit {
@@ -17,6 +20,8 @@ pub struct PolicyEdit {
     pub owner: PolicyOwner,
     /// Its name.
     pub name: String,
+    /// Its text as it is now: else nothing is changed.
+    pub was: Option<String>,
     /// The policy.
     pub text: Option<String>,
 }
@@ -47,11 +52,11 @@ impl Policies {
     }
 
     /// Puts and takes away all of these or none. Durable when it returns, and in force for the
-    /// next message. One that is not there need not be taken away.
+    /// next message.
     ///
     /// # Errors
-    /// The place in `edits` of what is refused, and as [`Policies::put`]; of what is about all
-    /// of them, the first.
+    /// The place in `edits` of what is refused, and as [`Policies::put`]; [`Error::Invalid`]
+    /// too when one is not as its edit says; of what is about all of them, the first.
     pub async fn edit(&self, edits: &[PolicyEdit], realm: &Realm) -> Result<(), (usize, Error)> {
         let parsed = edits.iter().enumerate().map(|(index, edit)| match &edit.text {
             Some(text) => parse(edit, text, realm).map(Some).map_err(|error| (index, error)),
@@ -66,6 +71,10 @@ impl Policies {
             let place = |error| (index, error);
             let of_owner = || (&edit.owner, self.of(&edit.owner).map_or_else(Vec::new, |set| set.policies().to_vec()));
             let (_, policies) = owners.entry(Key::of(&edit.owner, "").0).or_insert_with(of_owner);
+            let is = policies.iter().find(|known| known.name() == edit.name).map(Policy::text);
+            if is != edit.was.as_deref() {
+                return Err(place(Error::Invalid { what: KIND, reason: CHANGED }));
+            }
             policies.retain(|known| known.name() != edit.name);
             let key = Key::of(&edit.owner, &edit.name);
             let Some((policy, text)) = policy.zip(edit.text.as_ref()) else {
@@ -100,4 +109,39 @@ fn parse(edit: &PolicyEdit, text: &str, realm: &Realm) -> Result<Policy, Error> 
     };
     let arn = realm.identity(*account, name);
     Ok(Policy::parse(&edit.name, text, Attached::Identity(Some(&arn)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NewCredential;
+    use crate::policy::tests::{World, realm};
+
+    const ALLOW: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ses:*","Resource":"*"}}"#;
+    const DENY: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"ses:*","Resource":"*"}}"#;
+
+    #[tokio::test]
+    async fn what_was_put_meanwhile_is_not_lost() {
+        let world = World::new();
+        let accounts = world.open();
+        let user = accounts.credentials().create(NewCredential::default()).await.unwrap().credential.user_name;
+        let (owner, policies) = (PolicyOwner::Credential(user), accounts.policies());
+        let edit = |name: &str, was: Option<&str>, text: Option<&str>| PolicyEdit {
+            owner: owner.clone(),
+            name: name.to_owned(),
+            was: was.map(str::to_owned),
+            text: text.map(str::to_owned),
+        };
+        policies.edit(&[edit("a", None, Some(ALLOW))], &realm()).await.unwrap();
+        policies.put(&owner, "a", DENY, &realm()).await.unwrap();
+        for stale in [edit("a", Some(ALLOW), None), edit("a", None, Some(ALLOW)), edit("c", Some(ALLOW), Some(DENY))] {
+            let (index, error) = policies.edit(&[edit("b", None, Some(ALLOW)), stale], &realm()).await.unwrap_err();
+            assert_eq!(index, 1);
+            assert!(matches!(error, Error::Invalid { reason: CHANGED, .. }), "{error}");
+        }
+        let all: Vec<_> = policies.all().into_iter().map(|(_, name, text)| (name, text)).collect();
+        assert_eq!(all, [("a".to_owned(), DENY.to_owned())]);
+        policies.edit(&[edit("a", Some(DENY), None)], &realm()).await.unwrap();
+        assert_eq!(policies.of(&owner), None);
+    }
 }
