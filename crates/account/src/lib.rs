@@ -243,7 +243,10 @@ impl Accounts {
             ("its identities", !self.identities().list(id).is_empty()),
             ("its configuration sets", !self.configuration_sets().list(id).is_empty()),
             ("its pools", !self.pools().list(id).is_empty()),
-            ("its suppression list, which `postrider suppression import --delete` empties", is_suppressing()?.is_some()),
+            (
+                "its suppression list, which `postrider suppression import --delete` empties",
+                is_suppressing()?.is_some(),
+            ),
         ];
         Ok(possessions.iter().find(|(_, owns)| *owns).map(|(what, _)| *what))
     }
