@@ -158,6 +158,8 @@ table! {
     suppression_entries: Gauge = "postrider_suppression_entries";
     /// Addresses that the global suppression list has or remembers, within the same bound.
     suppression_global_entries: Gauge = "postrider_suppression_global_entries";
+    /// Hard bounces that a suppression list could not take, because it is full or a file of it is damaged.
+    suppression_failures: Counter = "postrider_suppression_failures";
     /// Seconds from handing a message to the log until it was synced.
     commit_duration: Histogram = "postrider_commit_duration_seconds";
 

@@ -182,9 +182,9 @@ fn row(accounts: &Accounts, sender: &Sender, now: Timestamp) -> ReputationRow {
     let reputation = accounts.reputation();
     let (tally, pause) = (reputation.tally(sender, now), reputation.pause_of(sender));
     let fresh_start = reputation.fresh_start(sender);
-    let (is_paused, stored) = (pause.is_some(), reputation.standing(sender));
+    let (paused_by, stored) = (pause.as_ref().map(|pause| pause.by), reputation.standing(sender));
     // As it is now, which may be some seconds ahead of what is kept.
-    let situation = Situation { tally, is_paused, auto_pause: false, fresh_start, now };
+    let situation = Situation { tally, paused_by, auto_pause: false, fresh_start, now };
     let standing = stored.step(&situation, reputation.settings()).standing;
     ReputationRow {
         account: sender.account,
@@ -201,7 +201,7 @@ fn row(accounts: &Accounts, sender: &Sender, now: Timestamp) -> ReputationRow {
         complaints: tally.complaints,
         representative: tally.is_representative(reputation.settings()),
         auto_pause: accounts.tenants().find(sender.account).auto_pause,
-        paused_by: pause.as_ref().map(|pause| pause.by),
+        paused_by,
         paused_at: pause.as_ref().map(|pause| pause.at),
         hold: pause.as_ref().is_some_and(|pause| pause.hold),
         pause_reason: pause.map(|pause| pause.reason),

@@ -130,7 +130,9 @@ pub(crate) async fn execute(
             Response::Changed { count: suppression.add(account, entries).await? }
         }
         SuppressionOperation::List { account, filter } => {
-            return list(suppression.list(account, filter), Response::Suppressed, answer).await;
+            let asker = answer.clone();
+            let entries = suppression.list_while(account, filter, move || !asker.is_closed());
+            return list(entries, Response::Suppressed, answer).await;
         }
         SuppressionOperation::Put { account, address, reason } => {
             suppression.put(account, &address, reason).await?;
@@ -162,7 +164,9 @@ async fn execute_globally(
             Response::GloballySuppressed(vec![entry])
         }
         GlobalSuppressionOperation::List { matching } => {
-            return list(global.list(matching.as_deref()), Response::GloballySuppressed, answer).await;
+            let asker = answer.clone();
+            let entries = global.list_while(matching.as_deref(), move || !asker.is_closed());
+            return list(entries, Response::GloballySuppressed, answer).await;
         }
         GlobalSuppressionOperation::Put { address } => {
             global.put(&address).await?;
@@ -180,23 +184,25 @@ fn check_batch(entries: usize) -> Result<(), Error> {
     }
 }
 
-/// Sends the list page by page, as fast as the asker takes it.
-async fn list<T>(
-    entries: impl Iterator<Item = Result<T, postrider_account::Error>>,
+/// Sends the list page by page, as fast as the asker takes it. On a thread that may block for
+/// the disk: millions of entries may be looked at before one is found.
+async fn list<T: Send + 'static>(
+    mut entries: impl Iterator<Item = Result<T, postrider_account::Error>> + Send + 'static,
     response: fn(Vec<T>) -> Response,
     answer: &mpsc::Sender<Response>,
 ) -> Result<(), Error> {
-    let mut page = Vec::new();
-    for entry in entries {
-        page.push(entry?);
-        if page.len() == PAGE && answer.send(response(std::mem::take(&mut page))).await.is_err() {
-            return Ok(());
+    let answer = answer.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        loop {
+            let page = entries.by_ref().take(PAGE).collect::<Result<Vec<T>, _>>()?;
+            let is_last = page.len() < PAGE;
+            // Nobody receives: the asker has gone.
+            if !page.is_empty() && answer.blocking_send(response(page)).is_err() || is_last {
+                return Ok(());
+            }
         }
-    }
-    if !page.is_empty() {
-        let _ = answer.send(response(page)).await;
-    }
-    Ok(())
+    });
+    reading.await.map_err(|error| Error::Failed(error.to_string()))?
 }
 
 fn absent(address: &EmailAddress, which: &str) -> Error {

@@ -90,7 +90,7 @@ impl Counter {
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         loop {
             tokio::select! {
-                lines = reader.follow() => {
+                lines = reader.follow_on("reputations") => {
                     for line in lines? {
                         self.take(&line);
                         if self.unsaved >= SAVE_EVERY || self.accounts.reputation().unsaved() >= SAVE_SENDERS {
@@ -294,12 +294,16 @@ mod tests {
 
     impl World {
         async fn new() -> Self {
-            let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+            Self::on(SimDisk::new(), 1).await
+        }
+
+        async fn on(disk: SimDisk, next: u8) -> Self {
+            let index = tempfile::tempdir().unwrap();
             let options_of = postrider_store::Options { index_dir: Some(index.path().into()), ..Default::default() };
             let store = Store::open_with(Arc::new(disk.clone()), Path::new("/store"), options_of).unwrap();
             let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
             let accounts = reopen(&store);
-            Self { disk, store, accounts, events, scope: Scope::new("test"), next: 1, _index: index }
+            Self { disk, store, accounts, events, scope: Scope::new("test"), next, _index: index }
         }
 
         /// A message of the set `ConfigSet` to these recipients, and what becomes of it.
@@ -320,6 +324,13 @@ mod tests {
             self.events.close().await.unwrap();
             self.events = open(options(&self.disk, Clock::simulated(ACCEPTED))).await;
             self.accounts = reopen(&self.store);
+        }
+
+        /// Goes on with what is on the disk at this moment. Gives the world that was: whoever
+        /// still runs there changes another disk.
+        async fn crash(&mut self) -> Self {
+            let world = Self::on(self.disk.fork(), self.next).await;
+            std::mem::replace(self, world)
         }
 
         async fn until(&self, recipients: u32, bounces: u32) {
@@ -362,9 +373,9 @@ mod tests {
         world.send(&["d@example.net"], Disposition::Bounced(BounceKind::PermanentNoEmail)).await;
         world.start();
         world.until(4, 2).await;
-        // A crash: what had not been written is counted again.
-        let killed = std::mem::replace(&mut world.scope, Scope::new("test"));
-        world.restart().await;
+        let killed = world.crash().await;
+        assert_eq!(world.tally(&me()), Tally { recipients: 3, bounces: 1, complaints: 0 }, "it was written in time");
+        // What had not been written is counted again.
         world.start();
         world.until(4, 2).await;
         world.restart().await;

@@ -9,6 +9,7 @@ use postrider_base::{Metrics, Scope};
 use postrider_mail::{AccountId, EmailAddress, SuppressionReason, is_simulator};
 use postrider_store::{Error as StoreError, Store, Table};
 use serde::Deserialize;
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use crate::error::Result;
@@ -25,6 +26,14 @@ const SAVE_EVERY: usize = 10_000;
 
 /// Between two attempts to record a bounce.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How often a file is tried that can not be read: the disk may recover, but a damaged block
+/// must not end the suppression of all other addresses.
+const TRIES: u32 = 3;
+
+/// For how long addresses that were added are gathered into one record of the audit log:
+/// changes by people must not be lost among those of the relay.
+const GATHER: Duration = Duration::from_mins(10);
 
 /// This reader's row in it.
 const READER: &str = "suppression";
@@ -56,7 +65,9 @@ impl Events {
             None => Start::Oldest,
         };
         let operator_domain = operator_domain.to_owned();
-        let suppressor = Suppressor { accounts: accounts.clone(), operator_domain, cursors };
+        let metrics = self.0.metrics.clone();
+        let mut suppressor =
+            Suppressor { accounts: accounts.clone(), operator_domain, cursors, metrics, bounced: 0, unsaved: 0 };
         let reader = self.since(start);
         let (lists, metrics, ended) = (accounts.clone(), self.0.metrics.clone(), scope.clone());
         scope.spawn("suppression entries", async move {
@@ -75,6 +86,7 @@ impl Events {
                     }
                 }
             }
+            suppressor.audit().await;
         });
         Ok(())
     }
@@ -85,7 +97,7 @@ async fn tend(accounts: &Accounts, metrics: &Metrics) {
     let lists = accounts.suppression();
     let gauge = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
     loop {
-        match lists.sweep().await {
+        match lists.sweep(accounts.audit()).await {
             Ok(0) => {}
             Ok(removed) => info!(removed, "suppression entries have had their time"),
             Err(error) => warn!(%error, "suppression entries that have had their time stay"),
@@ -102,28 +114,46 @@ struct Suppressor {
     accounts: Accounts,
     operator_domain: String,
     cursors: Table<String, Cursor>,
+    metrics: Metrics,
+    /// Recipients of hard bounces that the audit log does not have.
+    bounced: u64,
+    /// Events since the place was kept.
+    unsaved: usize,
 }
 
 impl Suppressor {
-    async fn run(&self, mut reader: Reader) -> Result<()> {
-        let mut unsaved = 0;
+    async fn run(&mut self, mut reader: Reader) -> Result<()> {
+        let mut audit = tokio::time::interval(GATHER);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let lines = reader.follow().await?;
-            let mut bounced = 0;
-            for line in lines.iter().filter(|line| line.kind == Kind::Bounce) {
-                bounced += self.take(line).await;
+            tokio::select! {
+                lines = reader.follow_on("automatic suppression") => self.take_all(&lines?).await,
+                _ = audit.tick() => self.audit().await,
             }
-            if bounced > 0 {
-                // Counted: one record for what came together.
-                let parameters = serde_json::json!({ "reason": "BOUNCE", "count": bounced });
-                self.accounts.audit().by_relay("suppression", "PutSuppressedDestination", parameters).await;
-            }
-            unsaved += lines.len();
-            let Some(last) = lines.last().filter(|_| bounced > 0 || unsaved >= SAVE_EVERY) else { continue };
-            unsaved = 0;
-            if let Err(error) = self.cursors.put(&READER.to_owned(), &last.cursor).await {
-                warn!(%error, "the place in the journal is not kept");
-            }
+        }
+    }
+
+    async fn take_all(&mut self, lines: &[Line]) {
+        let mut bounced = 0;
+        for line in lines.iter().filter(|line| line.kind == Kind::Bounce) {
+            let recipients = self.take(line).await;
+            bounced += recipients;
+            self.bounced += recipients;
+        }
+        self.unsaved += lines.len();
+        let Some(last) = lines.last().filter(|_| bounced > 0 || self.unsaved >= SAVE_EVERY) else { return };
+        self.unsaved = 0;
+        if let Err(error) = self.cursors.put(&READER.to_owned(), &last.cursor).await {
+            warn!(%error, "the place in the journal is not kept");
+        }
+    }
+
+    /// One record for what came together.
+    async fn audit(&mut self) {
+        let count = std::mem::take(&mut self.bounced);
+        if count > 0 {
+            let parameters = serde_json::json!({ "reason": "BOUNCE", "count": count });
+            self.accounts.audit().by_relay("suppression", "PutSuppressedDestination", parameters).await;
         }
     }
 
@@ -139,14 +169,27 @@ impl Suppressor {
         count
     }
 
-    /// Until it is recorded: what is passed over is never looked at again.
+    /// Tells both lists, each by itself: one that is full or damaged is not the other's affair.
     async fn record(&self, bounce: &HardBounce, address: &EmailAddress, line: &Line) {
-        use postrider_account::Error::Store;
-        loop {
-            match self.try_record(bounce, address, line).await {
-                Ok(()) => return,
-                // About this one address, and it does not pass.
-                Err(error @ Store(StoreError::Format { .. } | StoreError::TooLarge(_))) => {
+        let lists = self.accounts.suppression();
+        let set = bounce.set.as_ref().and_then(|name| self.accounts.configuration_sets().find(bounce.account, name));
+        let reasons = set.as_deref().and_then(|set: &ConfigurationSet| set.suppressed_reasons.as_ref());
+        self.until_told(line, || lists.record(bounce.account, reasons, address, SuppressionReason::Bounce, line.at))
+            .await;
+        self.until_told(line, || lists.record_globally(address, line.at)).await;
+    }
+
+    /// Tells a list until it knows, since what is passed over is never looked at again; but no
+    /// longer than others can wait for this one address.
+    async fn until_told<F>(&self, line: &Line, tell: impl Fn() -> F)
+    where
+        F: Future<Output = std::result::Result<bool, postrider_account::Error>>,
+    {
+        for tries in 1.. {
+            match tell().await {
+                Ok(_) => return,
+                Err(error) if is_lost(&error, tries) => {
+                    self.metrics.suppression_failures.inc();
                     return error!(%error, id = %line.id, "the recipient of a hard bounce is not suppressed");
                 }
                 Err(error) => warn!(%error, id = %line.id, "automatic suppression waits"),
@@ -154,19 +197,16 @@ impl Suppressor {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
 
-    async fn try_record(
-        &self,
-        bounce: &HardBounce,
-        address: &EmailAddress,
-        line: &Line,
-    ) -> std::result::Result<(), postrider_account::Error> {
-        let lists = self.accounts.suppression();
-        let set = bounce.set.as_ref().and_then(|name| self.accounts.configuration_sets().find(bounce.account, name));
-        let reasons = set.as_deref().and_then(|set: &ConfigurationSet| set.suppressed_reasons.as_ref());
-        lists.record(bounce.account, reasons, address, SuppressionReason::Bounce, line.at).await?;
-        lists.record_globally(address, line.at).await?;
-        Ok(())
+/// Whether an error is about one address or one list and does not pass soon; whatever else
+/// there is stops all that the store has, and there is nothing to be done but to wait.
+fn is_lost(error: &postrider_account::Error, tries: u32) -> bool {
+    use postrider_account::Error::{Full, Store};
+    match error {
+        Full { .. } | Store(StoreError::Format { .. } | StoreError::TooLarge(_)) => true,
+        Store(StoreError::File { .. }) => tries >= TRIES,
+        _ => false,
     }
 }
 
@@ -236,7 +276,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use postrider_account::Settings;
+    use postrider_account::{Audit, AuditFilter, AuditRecord, Settings};
     use postrider_base::{Clock, Random, SimDisk};
     use postrider_mail::{BounceKind, Disposition, SuppressionReason};
 
@@ -273,11 +313,12 @@ mod tests {
         waited.await.expect("it never happens");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_bounce_that_can_not_be_recorded_is_not_passed_over() {
+    #[tokio::test]
+    async fn a_list_that_is_full_does_not_stop_what_comes_behind_it() {
         let disk = SimDisk::new();
         let (store, _index) = store(&disk);
-        let accounts = accounts(&store, 1);
+        let settings = Settings { max_suppressed: 1, global_suppression: true, ..Settings::default() };
+        let accounts = Accounts::open(&store, &Clock::simulated(ACCEPTED), &Random::seeded(1), &settings).unwrap();
         let (account, list) = (AccountId::default(), accounts.suppression());
         let address = |text: &str| text.parse::<EmailAddress>().unwrap();
         let by_hand = address("by-hand@example.net");
@@ -286,13 +327,54 @@ mod tests {
         let scope = Scope::new("test");
         bounce_of(&events, 1, "one@example.net").await;
         events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        // The other list takes it all the same.
+        until(|| list.global().get(&address("one@example.net")).unwrap().is_some()).await;
         let cursors: Table<String, Cursor> = store.table(TABLE);
-        tokio::time::sleep(PAUSE * 10).await;
-        assert_eq!(cursors.get(&READER.to_owned()).unwrap(), None, "the list was full");
-        list.delete(account, &by_hand).await.unwrap();
-        until(|| list.get(account, &address("one@example.net")).unwrap().is_some()).await;
         until(|| cursors.get(&READER.to_owned()).unwrap().is_some()).await;
+        assert_eq!(list.get(account, &address("one@example.net")).unwrap(), None);
+        assert_eq!(events.0.metrics.suppression_failures.get(), 1);
+        list.delete(account, &by_hand).await.unwrap();
+        bounce_of(&events, 2, "two@example.net").await;
+        until(|| list.get(account, &address("two@example.net")).unwrap().is_some()).await;
         scope.close(Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[test]
+    fn only_a_store_that_takes_nothing_is_waited_for() {
+        let file = || StoreError::File { path: "run".to_owned(), reason: "damaged".to_owned() }.into();
+        assert!(!is_lost(&file(), 1), "the disk may recover");
+        assert!(is_lost(&file(), TRIES));
+        assert!(is_lost(&postrider_account::Error::Full { setting: "max_suppressed", bound: 1 }, 1));
+        assert!(is_lost(&StoreError::TooLarge("a key").into(), 1));
+        let failed = StoreError::Log(postrider_wal::Error::Poisoned("no disk".to_owned()));
+        assert!(!is_lost(&failed.into(), 1_000));
+    }
+
+    #[tokio::test]
+    async fn what_was_added_is_one_record_of_the_audit_log() {
+        let disk = SimDisk::new();
+        let (store, _index) = store(&disk);
+        let clock = Clock::simulated(ACCEPTED);
+        let log =
+            Audit::open(Arc::new(disk.clone()), Path::new("/audit"), &clock, &Random::seeded(2), &Settings::default());
+        let accounts = accounts(&store, 100).with_audit(log.unwrap());
+        let events = open(options(&disk, clock)).await;
+        let scope = Scope::new("test");
+        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        for number in 1..6 {
+            let gone = format!("gone-{number}@example.net");
+            bounce_of(&events, number, &gone).await;
+            let gone = gone.parse().unwrap();
+            until(|| accounts.suppression().get(AccountId::default(), &gone).unwrap().is_some()).await;
+        }
+        scope.close(Duration::from_secs(10)).await.unwrap();
+        let mut counts = Vec::new();
+        let mut each = |record: AuditRecord| {
+            counts.push(record.request_parameters["count"].clone());
+            std::ops::ControlFlow::Continue(())
+        };
+        accounts.audit().read(&AuditFilter::default(), &mut each).unwrap();
+        assert_eq!(counts, [5]);
     }
 
     #[tokio::test]

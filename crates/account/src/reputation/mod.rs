@@ -11,7 +11,7 @@ mod standing;
 mod tests;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -70,6 +70,8 @@ struct Inner {
     /// What is counted, and not yet in `windows` where it says so.
     counted: Mutex<Known>,
     stood: Mutex<HashMap<Sender, Standing>>,
+    /// Those of `stood` that could not be written.
+    unkept: Mutex<HashSet<Sender>>,
     tenants: Tenants,
     sets: ConfigurationSets,
     settings: ReputationSettings,
@@ -156,7 +158,8 @@ impl Reputation {
         let counted = Mutex::new(Known { senders, unsaved: 0 });
         let store = store.clone();
         let stood = Mutex::new(stood);
-        Ok(Self(Arc::new(Inner { store, windows, standings, counted, stood, tenants, sets, settings })))
+        let unkept = Mutex::default();
+        Ok(Self(Arc::new(Inner { store, windows, standings, counted, stood, unkept, tenants, sets, settings })))
     }
 
     /// What the operator says about rates.
@@ -255,12 +258,21 @@ impl Reputation {
     /// Keeps where a sender stands. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Store`]; it holds all the same, until the process ends, so that people are
+    /// told each thing once, and [`Reputation::is_kept`] is false.
     pub async fn stand(&self, sender: &Sender, standing: &Standing) -> Result<(), Error> {
         let text = serde_json::to_string(standing).map_err(|error| unreadable(&error))?;
-        self.0.standings.put(sender, &text).await?;
         self.0.stood.lock().insert(sender.clone(), standing.clone());
+        self.0.unkept.lock().insert(sender.clone());
+        self.0.standings.put(sender, &text).await?;
+        self.0.unkept.lock().remove(sender);
         Ok(())
+    }
+
+    /// Whether where a sender stands is durable.
+    #[must_use]
+    pub fn is_kept(&self, sender: &Sender) -> bool {
+        !self.0.unkept.lock().contains(sender)
     }
 
     /// Forgets sets that are gone, and senders of whom nothing counts any more and that stand
@@ -283,6 +295,7 @@ impl Reputation {
                 self.0.store.write(batch).await?;
                 self.0.counted.lock().senders.remove(&sender);
                 self.0.stood.lock().remove(&sender);
+                self.0.unkept.lock().remove(&sender);
             }
         }
         Ok(())
@@ -307,32 +320,43 @@ impl Reputation {
         }
     }
 
-    /// Pauses or resumes a sender. A rule does not take the place of a pause that is there. To
-    /// resume is a fresh start. Durable when it returns, and holds for the next message.
+    /// Pauses or resumes a sender. To resume is a fresh start. Durable when it returns, and
+    /// holds for the next message.
     ///
     /// # Errors
     /// [`Error::NotFound`] (the set), [`Error::Invalid`] (the reason) or [`Error::Store`].
     pub async fn set_sending(&self, sender: &Sender, sending: Sending, now: Timestamp) -> Result<(), Error> {
         let change = |known: &mut Sending, fresh_start: &mut Option<Timestamp>| {
-            let is_by_rule = sending.pause().is_some_and(|pause| pause.by == PausedBy::Rule);
-            if is_by_rule && *known != Sending::Enabled {
-                return;
-            }
             if sending == Sending::Enabled {
                 *fresh_start = Some(now);
             }
             *known = sending;
         };
-        match &sender.set {
-            None => {
-                let change = |tenant: &mut Tenant| change(&mut tenant.sending, &mut tenant.fresh_start);
-                self.0.tenants.change(sender.account, change).await.map(drop)
+        self.change(sender, change).await
+    }
+
+    /// Pauses a sender by rule, for rates that count since the fresh start `seen`. Says whether
+    /// it did: a rule neither takes the place of a pause that is there, nor pauses whom a
+    /// person has given a fresh start meanwhile. Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`Reputation::set_sending`].
+    pub async fn pause_by_rule(
+        &self,
+        sender: &Sender,
+        reason: String,
+        seen: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut pauses = false;
+        let change = |known: &mut Sending, fresh_start: &mut Option<Timestamp>| {
+            if *known == Sending::Enabled && fresh_start.unwrap_or_default() == seen {
+                *known = Sending::Paused(Pause { by: PausedBy::Rule, at: now, reason, hold: false });
+                pauses = true;
             }
-            Some(set) => {
-                let change = |set: &mut ConfigurationSet| change(&mut set.sending, &mut set.fresh_start);
-                self.0.sets.change(sender.account, set, change).await.map(drop)
-            }
-        }
+        };
+        self.change(sender, change).await?;
+        Ok(pauses)
     }
 
     /// Has only the outcomes of messages count that are accepted from `now` on. Durable when
@@ -341,13 +365,21 @@ impl Reputation {
     /// # Errors
     /// [`Error::NotFound`] (the set) or [`Error::Store`].
     pub async fn start_afresh(&self, sender: &Sender, now: Timestamp) -> Result<(), Error> {
+        self.change(sender, |_, fresh_start| *fresh_start = Some(now)).await
+    }
+
+    async fn change(
+        &self,
+        sender: &Sender,
+        change: impl FnOnce(&mut Sending, &mut Option<Timestamp>),
+    ) -> Result<(), Error> {
         match &sender.set {
             None => {
-                let change = |tenant: &mut Tenant| tenant.fresh_start = Some(now);
+                let change = |tenant: &mut Tenant| change(&mut tenant.sending, &mut tenant.fresh_start);
                 self.0.tenants.change(sender.account, change).await.map(drop)
             }
             Some(set) => {
-                let change = |set: &mut ConfigurationSet| set.fresh_start = Some(now);
+                let change = |set: &mut ConfigurationSet| change(&mut set.sending, &mut set.fresh_start);
                 self.0.sets.change(sender.account, set, change).await.map(drop)
             }
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ReputationSettings;
 use super::window::Tally;
+use crate::PausedBy;
 
 /// Where a sender stands, in SES's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -112,8 +113,8 @@ pub struct Standing {
 pub struct Situation {
     /// What is counted.
     pub tally: Tally,
-    /// Whether sending is paused by now, by whomever.
-    pub is_paused: bool,
+    /// Who has paused sending, where somebody has.
+    pub paused_by: Option<PausedBy>,
     /// Whether a rule may pause it.
     pub auto_pause: bool,
     /// The last fresh start.
@@ -173,7 +174,7 @@ impl Standing {
     /// What is to be done in a situation.
     #[must_use]
     pub fn step(&self, situation: &Situation, settings: &ReputationSettings) -> Step {
-        let was_resumed = self.status == EnforcementStatus::SendingPaused && !situation.is_paused;
+        let was_resumed = self.status == EnforcementStatus::SendingPaused && situation.paused_by.is_none();
         let starts_anew = was_resumed || situation.fresh_start > self.fresh;
         let anew = Standing { fresh: situation.fresh_start, since: situation.now, ..Standing::default() };
         let before = if starts_anew { &anew } else { self };
@@ -188,8 +189,8 @@ impl Standing {
     fn follow(&self, bounces: Level, complaints: Level, situation: &Situation, review: Duration) -> Step {
         use EnforcementStatus::{Healthy, SendingPaused};
         let (worst, now) = (bounces.max(complaints), situation.now);
-        let pauses = worst == Level::Pause && situation.auto_pause && !situation.is_paused;
-        let status = self.next_status(worst, pauses || situation.is_paused, now);
+        let pauses = worst == Level::Pause && situation.auto_pause && situation.paused_by.is_none();
+        let status = self.next_status(worst, pauses || situation.paused_by.is_some(), now);
         let mut standing = Standing { status, ..self.clone() };
         if status != self.status {
             standing.since = now;
@@ -205,7 +206,8 @@ impl Standing {
         if status == Healthy && worst <= Level::Good && is_forgotten {
             standing.told.clear();
         }
-        let notice = notice_of(status, worst, pauses).filter(|notice| !standing.told.contains_key(notice));
+        let by_rule = pauses || situation.paused_by == Some(PausedBy::Rule);
+        let notice = notice_of(status, worst, by_rule).filter(|notice| !standing.told.contains_key(notice));
         if let Some(notice) = notice {
             standing.told.insert(notice, now);
         }
@@ -241,9 +243,10 @@ impl MetricStatus {
     }
 }
 
-fn notice_of(status: EnforcementStatus, worst: Level, pauses: bool) -> Option<Notice> {
+fn notice_of(status: EnforcementStatus, worst: Level, by_rule: bool) -> Option<Notice> {
     match status {
-        _ if pauses => Some(Notice::Paused),
+        // Also of a pause that was made before, if the process ended before it told anybody.
+        EnforcementStatus::SendingPaused if by_rule => Some(Notice::Paused),
         EnforcementStatus::Healthy => (worst == Level::Warning).then_some(Notice::Warning),
         EnforcementStatus::UnderReview => Some(Notice::Review),
         EnforcementStatus::PendingEndOfReviewDecision => Some(Notice::ReviewEnded),
@@ -283,7 +286,7 @@ mod tests {
     fn on(day: u32, bounces: u32) -> Situation {
         Situation {
             tally: Tally { recipients: 1000, bounces, complaints: 0 },
-            is_paused: false,
+            paused_by: None,
             auto_pause: false,
             fresh_start: Timestamp::default(),
             now: START.saturating_add(DAY * day),
@@ -355,13 +358,23 @@ mod tests {
         let step = Standing::default().step(&bad, &settings);
         assert!(step.pauses && step.notice == Some(Notice::Paused));
         assert_eq!(step.standing.bounce, MetricStatus::SendingPause);
-        let healed = Situation { is_paused: true, auto_pause: true, ..on(20, 0) };
+        let healed = Situation { paused_by: Some(PausedBy::Rule), auto_pause: true, ..on(20, 0) };
         let later = step.standing.step(&healed, &settings);
         assert_eq!((later.standing.status, later.notice), (EnforcementStatus::SendingPaused, None));
         // A person has resumed it: the next time is a time of its own.
-        let resumed = Situation { is_paused: false, fresh_start: bad.now, ..bad };
+        let resumed = Situation { paused_by: None, fresh_start: bad.now, ..bad };
         let again = later.standing.step(&Situation { now: START.saturating_add(DAY * 21), ..resumed }, &settings);
         assert!(again.pauses && again.notice == Some(Notice::Paused));
+    }
+
+    #[test]
+    fn of_a_pause_by_rule_people_are_told_though_the_process_ended_in_between() {
+        let settings = ReputationSettings::default();
+        let paused = |by| Situation { paused_by: Some(by), ..on(0, 100) };
+        let step = Standing::default().step(&paused(PausedBy::Rule), &settings);
+        assert_eq!((step.pauses, step.notice), (false, Some(Notice::Paused)));
+        assert_eq!(step.standing.step(&paused(PausedBy::Rule), &settings).notice, None);
+        assert_eq!(Standing::default().step(&paused(PausedBy::Operator), &settings).notice, None);
     }
 
     #[test]
@@ -382,7 +395,8 @@ mod tests {
             let (mut standing, mut is_paused) = (Standing::default(), false);
             let mut told: Vec<(Notice, u32)> = Vec::new();
             for (day, bounces) in (0u32..).zip(bounces) {
-                let step = standing.step(&Situation { is_paused, auto_pause, ..on(day, bounces) }, &settings);
+                let paused_by = is_paused.then_some(PausedBy::Rule);
+                let step = standing.step(&Situation { paused_by, auto_pause, ..on(day, bounces) }, &settings);
                 prop_assert_eq!(step.pauses, auto_pause && !is_paused && bounces >= 100);
                 is_paused |= step.pauses;
                 prop_assert_eq!(step.standing.status == EnforcementStatus::SendingPaused, is_paused);

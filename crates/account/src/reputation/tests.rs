@@ -139,11 +139,18 @@ async fn a_rule_does_not_take_the_place_of_an_operator_and_to_resume_is_a_fresh_
     accounts.configuration_sets().create(AccountId::default(), "news", Vec::new()).await.unwrap();
     for sender in [me(), news()] {
         reputation.set_sending(&sender, by(PausedBy::Operator, "spam"), at(1)).await.unwrap();
-        reputation.set_sending(&sender, by(PausedBy::Rule, "bounces"), at(2)).await.unwrap();
+        let by_rule =
+            async |seen, now| reputation.pause_by_rule(&sender, "bounces".to_owned(), seen, now).await.unwrap();
+        assert!(!by_rule(Timestamp::default(), at(2)).await);
         assert_eq!(reputation.pause_of(&sender).unwrap().reason, "spam");
         assert_eq!(reputation.fresh_start(&sender), Timestamp::default());
         reputation.set_sending(&sender, Sending::Enabled, at(3)).await.unwrap();
         assert_eq!((reputation.pause_of(&sender), reputation.fresh_start(&sender)), (None, at(3)));
+        assert!(!by_rule(Timestamp::default(), at(4)).await, "by rates that count no more");
+        assert_eq!(reputation.pause_of(&sender), None);
+        assert!(by_rule(at(3), at(4)).await);
+        let pause = reputation.pause_of(&sender).unwrap();
+        assert_eq!((pause.by, pause.at, pause.hold), (PausedBy::Rule, at(4), false));
     }
     let unknown = Sender::set(AccountId::default(), "nobodys");
     let refused = reputation.set_sending(&unknown, Sending::Enabled, at(3)).await;
@@ -157,7 +164,7 @@ async fn where_a_sender_stands_is_kept() {
     let reputation = accounts.reputation();
     let situation = Situation {
         tally: Tally { recipients: 100, bounces: 6, complaints: 0 },
-        is_paused: false,
+        paused_by: None,
         auto_pause: false,
         fresh_start: Timestamp::default(),
         now: START,

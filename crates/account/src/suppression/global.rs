@@ -90,11 +90,22 @@ impl GlobalList {
         &self,
         matching: Option<&str>,
     ) -> impl Iterator<Item = Result<GloballySuppressed, Error>> + Send + 'static {
+        self.list_while(matching, || true)
+    }
+
+    /// As [`GlobalList::list`], which may look at millions of entries before it gives one, as
+    /// long as `goes_on` says so. Blocks for the disk.
+    pub fn list_while(
+        &self,
+        matching: Option<&str>,
+        goes_on: impl Fn() -> bool + Send + 'static,
+    ) -> impl Iterator<Item = Result<GloballySuppressed, Error>> + Send + 'static {
         let (now, matching) = (self.0.clock.now(), matching.map(str::to_lowercase));
         let lets = move |entry: &GloballySuppressed| {
             now < entry.until && matching.as_ref().is_none_or(|text| entry.address.contains(text))
         };
-        let entries = self.0.entries.scan().map(|row| Ok(row.map(|(address, row)| entry(address, row))?));
+        let rows = self.0.entries.scan().take_while(move |_| goes_on());
+        let entries = rows.map(|row| Ok(row.map(|(address, row)| entry(address, row))?));
         entries.filter(move |entry| entry.as_ref().map_or(true, &lets))
     }
 
@@ -129,22 +140,20 @@ impl GlobalList {
         Ok(was_listed)
     }
 
-    /// Counts a hard bounce. One that is not newer than the last is known already: it may be
-    /// told any number of times. Says whether the list changed.
+    /// Counts a hard bounce, which may be told any number of times; but none of the time of an
+    /// entry: such mail was under way already, and says nothing that its first bounce did not.
+    /// Says whether the list changed.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::Store`].
     pub async fn record(&self, address: &EmailAddress, at: Timestamp) -> Result<bool, Error> {
         let decide = |_, old: Option<Row>| {
-            let (bounces, known, until) = match old {
-                None => (0, None, at),
-                Some(Row::V1 { bounces, updated_at, until }) => (bounces, Some(updated_at), until),
+            let bounces = match old {
+                Some(Row::V1 { until, .. }) if at < until => return Edit::Keep,
+                Some(Row::V1 { bounces, .. }) => bounces.saturating_add(1),
+                None => 1,
             };
-            if known.is_some_and(|known| known >= at) {
-                return Edit::Keep;
-            }
-            let bounces = bounces.saturating_add(1);
-            Edit::Put(Row::V1 { bounces, updated_at: at, until: until.max(end(bounces, at)) })
+            Edit::Put(Row::V1 { bounces, updated_at: at, until: end(bounces, at) })
         };
         Ok(self.0.entries.edit(vec![address.fold()], decide).await.map_err(full)? > 0)
     }

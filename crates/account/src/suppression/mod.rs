@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use postrider_base::{Clock, Random, Timestamp};
 use postrider_mail::{AccountId, EmailAddress, SuppressionList, SuppressionReason, SuppressionSource};
-use postrider_store::{Bulk, BulkOptions, BulkUsage, Edit, Store};
+use postrider_store::{Bulk, BulkOptions, BulkUsage, Edit, Store, Table};
 use serde::{Deserialize, Serialize};
 
 pub use format::{
@@ -29,10 +29,12 @@ pub use global::{GlobalList, GloballySuppressed};
 pub use import::ImportReport;
 use table::{Key, Row};
 
-use crate::{Error, Settings, Tenants};
+use crate::{Audit, Error, Settings, Tenants};
 
 /// Name of the table in the store.
 const TABLE: &str = "suppression";
+/// Name of the table of pauses that have emptied a list.
+const SWEPT: &str = "suppression-swept";
 
 /// New rows that move into a file together: about 10 MB of log, read again after a crash.
 const RECENT_ROWS: usize = 100_000;
@@ -76,6 +78,8 @@ struct Inner {
     entries: Bulk<Key, Row>,
     global: GlobalList,
     is_global_on: bool,
+    /// Of accounts (by number) that are paused and have lost their entries by that: the pause.
+    swept: Table<String, Timestamp>,
     tenants: Tenants,
     clock: Clock,
 }
@@ -93,6 +97,7 @@ impl Suppression {
             entries: store.bulk(TABLE, options)?,
             global: GlobalList::open(store, clock.clone(), options)?,
             is_global_on: settings.global_suppression,
+            swept: store.table(SWEPT),
             tenants,
             clock,
         })))
@@ -104,8 +109,8 @@ impl Suppression {
     /// waits for another task, and answers from memory for an address that is on no list.
     ///
     /// Should the disk fail to tell what it has of an address that is very likely listed, it
-    /// counts as listed for [`SuppressionReason::Bounce`]: a wrong bounce reaches a sender who
-    /// can act on it, mail to a complainer can not be undone.
+    /// counts as listed for a reason that is in force, [`SuppressionReason::Bounce`] first: a
+    /// wrong bounce reaches a sender who can act on it, mail to a complainer can not be undone.
     #[must_use]
     pub fn check(
         &self,
@@ -114,16 +119,15 @@ impl Suppression {
         address: &EmailAddress,
     ) -> Option<SuppressionSource> {
         let key = Key::new(account, address);
+        let is_in_force = |reason: &SuppressionReason| self.is_in_force(account, set, *reason);
         let listed = match self.0.entries.get(&key) {
-            Ok(row) => row.map(|Row::V1 { reason, .. }| reason),
+            Ok(row) => row.map(|Row::V1 { reason, .. }| reason).filter(is_in_force),
             Err(error) => {
                 tracing::error!(%error, "suppression list can not be read");
-                Some(SuppressionReason::Bounce)
+                [SuppressionReason::Bounce, SuppressionReason::Complaint].into_iter().find(is_in_force)
             }
         };
-        if let Some(reason) = listed
-            && self.is_in_force(account, set, reason)
-        {
+        if let Some(reason) = listed {
             return Some(SuppressionSource { list: SuppressionList::Account, reason });
         }
         let is_global = self.0.is_global_on && self.0.global.is_listed(&key.address);
@@ -186,10 +190,21 @@ impl Suppression {
         account: AccountId,
         filter: Filter,
     ) -> impl Iterator<Item = Result<Suppressed, Error>> + Send + 'static {
+        self.list_while(account, filter, || true)
+    }
+
+    /// As [`Suppression::list`], which may look at millions of entries before it gives one, as
+    /// long as `goes_on` says so. Blocks for the disk.
+    pub fn list_while(
+        &self,
+        account: AccountId,
+        filter: Filter,
+        goes_on: impl Fn() -> bool + Send + 'static,
+    ) -> impl Iterator<Item = Result<Suppressed, Error>> + Send + 'static {
         let first = Key { account, address: String::new() };
         let filter = filter.prepared();
         let rows = self.0.entries.scan_from(&first).map(|row| row.map_err(Error::from));
-        rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.account == account))
+        rows.take_while(move |row| goes_on() && row.as_ref().map_or(true, |(key, _)| key.account == account))
             .map(|row| row.map(|(key, row)| suppressed(key, row)))
             .filter(move |entry| entry.as_ref().map_or(true, |entry| filter.lets(entry)))
     }
@@ -240,8 +255,9 @@ impl Suppression {
         if self.0.is_global_on { self.0.global.record(address, at).await } else { Ok(false) }
     }
 
-    /// Adds entries in one atomic batch, except those that the list has as new or newer.
-    /// Entries without a time count as of now. Returns how many were added or changed.
+    /// Adds entries in one atomic batch, except those that the list has as new or newer; of
+    /// several for one address that are equally new the last holds, as it would in batches of
+    /// their own. Entries without a time count as of now. Returns how many were added or changed.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::Store`]; none was added then.
@@ -252,7 +268,8 @@ impl Suppression {
             let ImportEntry { reason, updated_at, .. } = &entries[place];
             let updated_at = updated_at.unwrap_or(now);
             match old {
-                Some(Row::V1 { updated_at: old, .. }) if old >= updated_at => Edit::Keep,
+                Some(Row::V1 { updated_at: old, .. }) if old > updated_at => Edit::Keep,
+                Some(Row::V1 { updated_at: old, reason: same }) if old == updated_at && same == *reason => Edit::Keep,
                 _ => Edit::Put(Row::V1 { reason: *reason, updated_at }),
             }
         };
@@ -261,44 +278,61 @@ impl Suppression {
 
     /// Removes what has had its time: entries of accounts that have been paused for 90 days,
     /// and what the global list need not remember. Says how many. To be called now and then;
-    /// nothing depends on when.
+    /// nothing depends on when. What an account gets while it is still paused after that stays.
     ///
     /// # Errors
-    /// [`Error::Store`].
-    pub async fn sweep(&self) -> Result<u64, Error> {
+    /// [`Error::Store`], the first; what can be removed is removed all the same.
+    pub async fn sweep(&self, audit: &Audit) -> Result<u64, Error> {
         let now = self.0.clock.now();
-        let mut removed = self.0.global.sweep(now).await?;
+        let mut removed = self.0.global.sweep(now).await;
         for tenant in self.0.tenants.list() {
-            let is_over = |since: Timestamp| since.saturating_add(KEPT_IN_PAUSE) <= now;
-            if tenant.sending.pause().is_some_and(|pause| is_over(pause.at)) {
-                removed += self.clear(tenant.id).await?;
-            }
+            let swept = self.sweep_account(tenant.id, now, audit).await;
+            removed = match (removed, swept) {
+                (Ok(before), Ok(swept)) => Ok(before + swept),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
         }
+        removed
+    }
+
+    /// Removes the entries of an account once for each pause that has lasted for long enough.
+    async fn sweep_account(&self, account: AccountId, now: Timestamp, audit: &Audit) -> Result<u64, Error> {
+        let key = account.to_string();
+        let swept = self.0.swept.get(&key)?;
+        let Some(since) = self.paused_since(account) else {
+            if swept.is_some() {
+                self.0.swept.delete(&key).await?;
+            }
+            return Ok(0);
+        };
+        if since.saturating_add(KEPT_IN_PAUSE) > now || swept == Some(since) {
+            return Ok(0);
+        }
+        if self.list(account, Filter::default()).next().is_some() {
+            let parameters = serde_json::json!({ "account": account, "pausedSince": since.rfc3339() });
+            audit.by_relay("suppression", "ClearSuppressionList", parameters).await;
+        }
+        let removed = self.clear(account, since).await?;
+        self.0.swept.put(&key, &since).await?;
         Ok(removed)
     }
 
-    /// Removes all entries of an account.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn clear(&self, account: AccountId) -> Result<u64, Error> {
-        let mut entries = self.0.entries.scan_from(&Key { account, address: String::new() });
+    fn paused_since(&self, account: AccountId) -> Option<Timestamp> {
+        self.0.tenants.find(account).sending.pause().map(|pause| pause.at)
+    }
+
+    /// Removes all entries of an account, as long as this pause of it lasts.
+    async fn clear(&self, account: AccountId, since: Timestamp) -> Result<u64, Error> {
+        let mut entries = self.list(account, Filter::default());
         let mut removed = 0;
         loop {
-            let mut keys = Vec::new();
-            for row in entries.by_ref() {
-                let (key, _) = row?;
-                if key.account != account {
-                    break;
-                }
-                keys.push(key);
-                if keys.len() == BATCH {
-                    break;
-                }
-            }
-            let is_last = keys.len() < BATCH;
-            removed += self.0.entries.edit(keys, |_, _| Edit::Remove).await?;
-            if is_last {
+            let some = entries.by_ref().take(BATCH).collect::<Result<Vec<_>, _>>()?;
+            let is_last = some.len() < BATCH;
+            let keys = some.into_iter().map(|entry| Key { account, address: entry.address }).collect();
+            // It may be resumed at any moment.
+            let decide = |_, _| if self.paused_since(account) == Some(since) { Edit::Remove } else { Edit::Keep };
+            removed += self.0.entries.edit(keys, decide).await?;
+            if is_last || self.paused_since(account) != Some(since) {
                 return Ok(removed);
             }
         }

@@ -5,10 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Accounts, Error, Filter, Format, ImportEntry, Pause, PausedBy, Sending, Settings, export};
-use postrider_base::{Clock, Random, SimDisk, Timestamp};
+use super::{Inner, Suppression};
+use crate::{
+    Accounts, Audit, AuditFilter, AuditRecord, Error, Filter, Format, ImportEntry, Pause, PausedBy, Sending, Settings,
+    export,
+};
+use postrider_base::{Clock, Disk as _, Random, SimDisk, Timestamp};
 use postrider_mail::{AccountId, EmailAddress, SuppressionList, SuppressionReason};
-use postrider_store::Store;
+use postrider_store::{BulkOptions, Store};
 
 const START: Timestamp = Timestamp::from_millis(1_500_000_000_000);
 const DAY: Duration = Duration::from_hours(24);
@@ -16,6 +20,7 @@ const ME: fn() -> AccountId = AccountId::default;
 
 /// A store and a disk that outlive the accounts, for reopening.
 struct World {
+    disk: SimDisk,
     store: Store,
     clock: Clock,
     _index: tempfile::TempDir,
@@ -28,9 +33,9 @@ impl World {
             index_dir: Some(index.path().to_owned()),
             ..postrider_store::Options::default()
         };
-        let disk = Arc::new(SimDisk::new());
-        let store = Store::open_with(disk, Path::new("/store"), options).unwrap();
-        Self { store, clock: Clock::simulated(START), _index: index }
+        let disk = SimDisk::new();
+        let store = Store::open_with(Arc::new(disk.clone()), Path::new("/store"), options).unwrap();
+        Self { disk, store, clock: Clock::simulated(START), _index: index }
     }
 
     fn open(&self, settings: &Settings) -> Accounts {
@@ -238,9 +243,9 @@ async fn the_global_list_keeps_longer_with_each_bounce() {
     }
     // The number is remembered for a while, and then the row goes.
     tokio::time::advance(DAY * 34).await;
-    assert_eq!(list.sweep().await.unwrap(), 0);
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 0);
     tokio::time::advance(DAY).await;
-    assert_eq!(list.sweep().await.unwrap(), 1);
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 1);
     assert_eq!(global.usage().rows, 0);
     list.record_globally(&gone, world.clock.now()).await.unwrap();
     assert_eq!(global.get(&gone).unwrap().unwrap().bounces, 1);
@@ -297,13 +302,123 @@ async fn entries_of_a_paused_account_end_after_90_days() {
         accounts.tenants().change(account, |tenant| tenant.sending = pause).await.unwrap();
     }
     tokio::time::advance(DAY * 90 - Duration::from_secs(1)).await;
-    assert_eq!(list.sweep().await.unwrap(), 0);
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 0);
     accounts.tenants().change(resumed, |tenant| tenant.sending = Sending::Enabled).await.unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(list.sweep().await.unwrap(), 2_300);
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 2_300);
     let left = |account| list.list(account, Filter::default()).count();
     assert_eq!((left(ME()), left(paused), left(resumed)), (2_300, 0, 2_300));
     assert_eq!(list.usage().rows, 4_600);
+    // What it gets before it is resumed stays, over a restart too.
+    list.add(paused, entries[..10].to_vec()).await.unwrap();
+    tokio::time::advance(DAY).await;
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 0);
+    drop(accounts);
+    let accounts = world.accounts();
+    let list = accounts.suppression();
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 0);
+    assert_eq!(list.list(paused, Filter::default()).count(), 10);
+    // Another pause is another time.
+    for sending in [Sending::Enabled, Sending::Paused(Pause { at: world.clock.now(), ..pause })] {
+        accounts.tenants().change(paused, |tenant| tenant.sending = sending).await.unwrap();
+    }
+    tokio::time::advance(DAY * 90).await;
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_resumed_keeps_what_is_left_and_the_audit_log_says_what_went() {
+    let world = World::new();
+    let log = Audit::open(
+        Arc::new(SimDisk::new()),
+        "/audit".as_ref(),
+        &world.clock,
+        &Random::seeded(2),
+        &Settings::default(),
+    );
+    let accounts = world.accounts().with_audit(log.unwrap());
+    let list = accounts.suppression();
+    list.put(ME(), &address("one@example.com"), SuppressionReason::Complaint).await.unwrap();
+    let pause = Pause { by: PausedBy::Rule, at: START, reason: String::new(), hold: false };
+    let set =
+        async |sending: Sending| accounts.tenants().change(ME(), |tenant| tenant.sending = sending).await.unwrap();
+    set(Sending::Paused(pause)).await;
+    tokio::time::advance(DAY * 90).await;
+    // As if it were resumed while it is swept.
+    set(Sending::Enabled).await;
+    assert_eq!(list.clear(ME(), START).await.unwrap(), 0);
+    set(Sending::Paused(Pause { by: PausedBy::Rule, at: START, reason: String::new(), hold: false })).await;
+    assert_eq!(list.sweep(accounts.audit()).await.unwrap(), 1);
+    let mut names = Vec::new();
+    let mut each = |record: AuditRecord| {
+        names.push(record.event_name);
+        std::ops::ControlFlow::Continue(())
+    };
+    accounts.audit().read(&AuditFilter::default(), &mut each).unwrap();
+    assert_eq!(names, ["ClearSuppressionList"]);
+}
+
+#[tokio::test]
+async fn of_lines_for_one_address_the_last_holds() {
+    use SuppressionReason::{Bounce, Complaint};
+    let world = World::new();
+    let accounts = world.accounts();
+    let list = accounts.suppression();
+    let text = "a@example.com, BOUNCE\nb@example.com, COMPLAINT\nA@example.com, COMPLAINT\n";
+    let report = list.import(ME(), text, |_| {}).await.unwrap();
+    assert_eq!((report.added, report.unchanged), (2, 1));
+    let reason = |of: &str| list.get(ME(), &address(of)).unwrap().unwrap().reason;
+    assert_eq!((reason("a@example.com"), reason("b@example.com")), (Complaint, Complaint));
+    // Also of what is of another time: the newer one.
+    let at = |seconds| Some(START.saturating_add(Duration::from_secs(seconds)));
+    let entry = |reason, updated_at| ImportEntry { address: address("c@example.com"), reason, updated_at };
+    list.add(ME(), vec![entry(Complaint, at(2)), entry(Bounce, at(1))]).await.unwrap();
+    assert_eq!(reason("c@example.com"), Complaint);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_that_is_under_way_does_not_keep_an_address_listed_for_longer() {
+    let world = World::new();
+    let accounts = world.global();
+    let (list, gone) = (accounts.suppression(), address("gone@example.com"));
+    for seconds in 0..5 {
+        let told = list.record_globally(&gone, START.saturating_add(Duration::from_secs(seconds))).await.unwrap();
+        assert_eq!(told, seconds == 0, "{seconds}");
+    }
+    let entry = list.global().get(&gone).unwrap().unwrap();
+    assert_eq!((entry.bounces, entry.until), (1, START.saturating_add(DAY)));
+}
+
+#[tokio::test]
+async fn of_a_damaged_file_any_reason_that_is_in_force_holds() {
+    use SuppressionReason::{Bounce, Complaint};
+    let world = World::new();
+    let tenants = crate::Tenants::open(&world.store, world.clock.clone(), &Settings::default()).unwrap();
+    let options = BulkOptions { max_rows: 100, recent_rows: 8, seed: 1 };
+    let list = Suppression(Arc::new(Inner {
+        entries: world.store.bulk(super::TABLE, options).unwrap(),
+        global: super::GlobalList::open(&world.store, world.clock.clone(), options).unwrap(),
+        is_global_on: false,
+        swept: world.store.table(super::SWEPT),
+        tenants,
+        clock: world.clock.clone(),
+    }));
+    for number in 0..8 {
+        list.put(ME(), &address(&format!("user{number}@example.com")), Complaint).await.unwrap();
+    }
+    while list.usage().runs == 0 || list.usage().recent > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let file = world.disk.read_dir(Path::new("/store/bulk")).unwrap().remove(0);
+    world.disk.damage(&file, 100, 0x10).unwrap();
+    let one = address("user1@example.com");
+    assert!(list.get(ME(), &one).is_err());
+    for (of_set, expected) in
+        [(vec![], None), (vec![Complaint], Some(Complaint)), (vec![Bounce, Complaint], Some(Bounce))]
+    {
+        let found = list.check(ME(), Some(&reasons(&of_set)), &one);
+        assert_eq!(found.map(|source| source.reason), expected);
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use postrider_account::{
-    EnforcementStatus, Error, Notice, Pause, PausedBy, Reputation, Sender, Sending, Situation, Step, Tally,
+    Actor, AuditEntry, EnforcementStatus, Error, Notice, Reputation, Sender, Situation, Step, Tally,
 };
 use postrider_base::metrics::{Enforcement, Label as _, Rate};
 use postrider_base::{Scope, Timestamp};
@@ -53,15 +53,17 @@ async fn look(shared: &Shared, sender: &Sender) -> Result<(EnforcementStatus, Ta
     let (reputation, now) = (shared.accounts.reputation(), shared.clock.now());
     let tenant = shared.accounts.tenants().find(sender.account);
     let standing = reputation.standing(sender);
+    // Before the tally, so that no rule acts by what counts no more.
+    let fresh_start = reputation.fresh_start(sender);
     let mut situation = Situation {
+        paused_by: reputation.pause_of(sender).map(|pause| pause.by),
         tally: reputation.tally(sender, now),
-        is_paused: reputation.pause_of(sender).is_some(),
         auto_pause: tenant.auto_pause,
-        fresh_start: reputation.fresh_start(sender),
+        fresh_start,
         now,
     };
     if standing.status == EnforcementStatus::SendingPaused
-        && !situation.is_paused
+        && situation.paused_by.is_none()
         && situation.fresh_start < standing.since
     {
         // Whoever switched it on again did not say so.
@@ -69,50 +71,63 @@ async fn look(shared: &Shared, sender: &Sender) -> Result<(EnforcementStatus, Ta
         situation = Situation { tally: Tally::default(), fresh_start: now, ..situation };
     }
     let Step { standing: next, pauses, notice } = standing.step(&situation, reputation.settings());
-    if pauses && has_paused_set_since(shared, sender, situation.fresh_start) {
-        // What the set did is in the account's rates too. The rest has to show by itself.
-        tracing::warn!("{sender} starts afresh instead of a pause: a configuration set of it is paused");
-        reputation.start_afresh(sender, now).await?;
-        return Ok((standing.status, Tally::default()));
+    if pauses && !pause(shared, reputation, sender, &situation).await? {
+        // A person was faster: the next round sees what there is now.
+        return Ok((standing.status, situation.tally));
     }
-    if pauses {
-        pause(shared, reputation, sender, &situation.tally, now).await?;
+    if let (Some(Notice::Paused), Some(set)) = (notice, &sender.set) {
+        start_account_afresh(shared, sender.account, set, now).await?;
     }
     if let Some(notice) = notice {
         let told = Told { sender, notice, tally: &situation.tally, standing: &next, settings: reputation.settings() };
         tell(shared, &told).await;
     }
-    if next != standing {
+    if next != standing || !reputation.is_kept(sender) {
         reputation.stand(sender, &next).await?;
     }
     Ok((next.status, situation.tally))
 }
 
+/// Pauses a sender, unless somebody has changed it meanwhile. Says whether it did.
 async fn pause(
     shared: &Shared,
     reputation: &Reputation,
     sender: &Sender,
-    tally: &Tally,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let reason = reason(tally);
+    situation: &Situation,
+) -> Result<bool, Error> {
+    let reason = reason(&situation.tally);
     let parameters = serde_json::json!({ "account": sender.account, "name": sender.set, "reason": reason });
     let name = match sender.set {
         None => "UpdateAccountSendingEnabled",
         Some(_) => "UpdateConfigurationSetSendingEnabled",
     };
-    shared.accounts.audit().by_relay("reputation", name, parameters).await;
-    let pause = Pause { by: PausedBy::Rule, at: now, reason, hold: false };
-    reputation.set_sending(sender, Sending::Paused(pause), now).await?;
-    shared.metrics.reputation_pauses.inc();
-    Ok(())
+    let audit = shared.accounts.audit();
+    let begun = audit.begin(vec![AuditEntry::new(Actor::Relay("reputation"), name, parameters)]).await;
+    if let Err(error) = &begun {
+        // Mail that does harm is stopped all the same.
+        tracing::error!(%error, "the audit log lacks the pause of {sender}");
+    }
+    let pauses = reputation.pause_by_rule(sender, reason, situation.fresh_start, situation.now).await?;
+    if pauses {
+        shared.metrics.reputation_pauses.inc();
+    } else if let Ok(begun) = begun {
+        audit.failed(begun, "Conflict", "it has changed meanwhile").await;
+    }
+    Ok(pauses)
 }
 
-/// Whether a rule has paused a set of this account after its last fresh start.
-fn has_paused_set_since(shared: &Shared, sender: &Sender, fresh: Timestamp) -> bool {
-    let sets = || shared.accounts.configuration_sets().list(sender.account);
-    let by_rule = |pause: &Pause| pause.by == PausedBy::Rule && pause.at > fresh;
-    sender.set.is_none() && sets().iter().any(|set| set.sending.pause().is_some_and(by_rule))
+/// What a set did is in its account's rates too, and more comes of what it has in the queue:
+/// from its pause on the rest of the account's mail has to show by itself. Right then and not
+/// later, so that no later pause of the account is forgiven for it.
+async fn start_account_afresh(shared: &Shared, account: AccountId, set: &str, now: Timestamp) -> Result<(), Error> {
+    let sender = Sender::account(account);
+    if shared.accounts.reputation().pause_of(&sender).is_some() {
+        return Ok(());
+    }
+    tracing::warn!("{sender} starts afresh: configuration set {set} of it is paused");
+    let parameters = serde_json::json!({ "account": account, "pausedSet": set });
+    shared.accounts.audit().by_relay("reputation", "ReputationFreshStart", parameters).await;
+    shared.accounts.reputation().start_afresh(&sender, now).await
 }
 
 async fn tell(shared: &Shared, told: &Told<'_>) {

@@ -121,6 +121,49 @@ async fn a_set_is_paused_before_its_account_and_then_only_if_the_rest_is_bad_too
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_pause_of_a_set_forgives_its_account_nothing_that_comes_later() {
+    let world = with_set(true).await;
+    // 2 % of the account, and not its pause that is asked for.
+    count(&world, Some("news"), Counts::Bounced, 150);
+    count(&world, Some("news"), Counts::Fine, 850);
+    count(&world, None, Counts::Fine, 6000);
+    let queued = world.clock.now();
+    world.pass(1).await;
+    let reputation = world.accounts.reputation();
+    assert!(reputation.pause_of(&news()).is_some());
+    subjects(&world).await;
+    // What the set had in the queue when it was paused is not held against its account.
+    let (account, now) = (AccountId::default(), world.clock.now());
+    let late = Counted { account, set: Some("news"), accepted_at: queued, at: now, what: Counts::Bounced, count: 5000 };
+    reputation.count(&late);
+    world.pass(1).await;
+    assert_eq!((reputation.pause_of(&me()), reputation.tally(&me(), now)), (None, Tally::default()));
+    world.pass(20 * 24).await;
+    count(&world, None, Counts::Fine, 880);
+    count(&world, None, Counts::Bounced, 120);
+    world.pass(1).await;
+    assert_eq!(reputation.pause_of(&me()).unwrap().by, PausedBy::Rule);
+    let told = subjects(&world).await;
+    assert_eq!(told.first().unwrap().1, "account 000000000001 is paused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_which_nobody_was_told_is_told_of_after_a_restart() {
+    let world = with_set(true).await;
+    count(&world, Some("news"), Counts::Bounced, 1000);
+    // As if the process had ended there.
+    let reputation = world.accounts.reputation();
+    let seen = reputation.fresh_start(&news());
+    assert!(reputation.pause_by_rule(&news(), "bounces".to_owned(), seen, world.clock.now()).await.unwrap());
+    world.pass(1).await;
+    let told = subjects(&world).await;
+    assert!(told.iter().any(|(_, subject)| subject == "configuration set news of account 000000000001 is paused"));
+    world.pass(1).await;
+    let again = subjects(&world).await;
+    assert!(!again.iter().any(|(_, subject)| subject.starts_with("configuration set")), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn to_switch_a_set_on_again_is_a_fresh_start_however_it_is_done() {
     let world = with_set(true).await;
     count(&world, Some("news"), Counts::Bounced, 1000);

@@ -13,6 +13,10 @@ pub(super) struct Told<'a> {
     pub(super) settings: &'a ReputationSettings,
 }
 
+/// What the pause of a set is for its account.
+const REST: &str = "\n\nThe rates of the account begin at nothing, without what this set did: the rest of its\n\
+                    mail has to show by itself.";
+
 /// The subject and the text of a mail.
 pub(super) fn letter(told: &Told<'_>) -> (String, String) {
     let Told { sender, notice, tally, standing, settings } = told;
@@ -71,8 +75,9 @@ fn advice(told: &Told<'_>) -> String {
         Notice::Paused => format!(
             "New mail is answered with 454 Throttling failure: Sending paused, so that clients\nkeep it. What had been \
              accepted before is still sent. Nothing resumes by itself: when the\ncause is mended, resume it, which is \
-             a fresh start:\n\n    {}",
+             a fresh start:\n\n    {}{}",
             command(told.sender, "resume"),
+            if told.sender.set.is_some() { REST } else { "" },
         ),
     }
 }
@@ -121,6 +126,7 @@ mod tests {
             "Bounces:     10% (100) (warning 2%, review 5%, pause 10%)\n",
             "Complaints:  none (warning 0.05%, review 0.1%, pause 0.5%)\n",
             "    postrider configuration-sets resume news --account 000000000001\n",
+            "The rates of the account begin at nothing",
         ] {
             assert!(text.contains(part), "{text}");
         }
