@@ -114,7 +114,7 @@ impl UsedIdentity {
         let resolved = identities.resolve(owner, address)?;
         let is_it = |identity: &Identity| identity.name == name;
         let covers = is_it(&resolved.identity) || resolved.domain_identity.as_ref().is_some_and(|domain| is_it(domain));
-        covers.then(|| Self { owner, resolved, named: Some(name) })
+        covers.then_some(Self { owner, resolved, named: Some(name) })
     }
 
     /// The one whose rights are used. Only another account's is chosen by who sends.
