@@ -60,4 +60,13 @@ fn an_explanation_ends_with_the_decision() {
     node.told(&["accounts", "set", "1", "--sandbox", "on"]);
     assert!(explain(&["--to", "you@example.org"]).contains("recipients: refused"));
     assert!(explain(&["--to", "bob@example.com"]).contains("recipients: passed"));
+
+    let made = json(&node.told(&["credentials", "create", "--json"]))["user_name"].clone();
+    let user = made.as_str().unwrap();
+    assert!(explain(&["--credential", user]).contains("credential: passed"));
+    node.told(&["credentials", "disable", user]);
+    let told = explain(&["--credential", user]);
+    assert!(told.contains("535 5.7.13 Account not subscribed to SES") && !told.contains("accepted"), "{told}");
+    node.told(&["identities", "mail-from", "example.com", "bounce.example.com", "--on-failure", "reject"]);
+    assert!(explain(&[]).contains("accepted"), "clients choose the return path");
 }
