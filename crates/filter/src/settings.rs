@@ -18,7 +18,8 @@ pub struct ScanSettings {
     /// Most messages that are scanned at the same time, each over a connection of its own and
     /// with its content in memory.
     pub connections: usize,
-    /// How long a message waits that got no verdict, and how often a scanner that does not
+    /// How long a message waits that got no verdict (twice as long each further time, an hour at
+    /// most), and how often a scanner that does not
     /// answer is asked whether it does again.
     pub retry: Period,
 }

@@ -44,21 +44,25 @@ impl Filters {
         let mut end = FilterVerdict::Accepted;
         for filter in &self.filters {
             let id = message.id;
-            match self.ask(filter, &message, tls).await {
-                Ok(Verdict::Accept(changes)) => {
+            let parts = Parts::of(&message.content)?;
+            let verdict = self.ask(filter, &message, &parts, tls).await;
+            match verdict.and_then(|verdict| Ok((parts.changed(&verdict)?, verdict))) {
+                Ok((content, Verdict::Accept(changes))) => {
                     if let Some(why) = &changes.quarantine {
                         tracing::info!(%id, filter = %filter.socket, %why, "a filter has the message held");
                         message.origin.hold = true;
                         end = FilterVerdict::Quarantined;
                     }
-                    self.change(&mut message, &changes)?;
+                    if let Some(content) = content {
+                        message.content = content;
+                    }
                 }
-                Ok(Verdict::Discard) => {
+                Ok((_, Verdict::Discard)) => {
                     tracing::info!(%id, filter = %filter.socket, "a filter discards the message");
                     self.count(FilterVerdict::Discarded);
                     return Ok(None);
                 }
-                Ok(Verdict::Refuse(reply)) => {
+                Ok((_, Verdict::Refuse(reply))) => {
                     tracing::info!(filter = %filter.socket, %reply, "a filter refuses a message");
                     self.count(FilterVerdict::Refused);
                     return Err(Refusal::Filtered(Box::new(reply)));
@@ -86,9 +90,9 @@ impl Filters {
         &self,
         filter: &MilterSettings,
         message: &NewMessage,
+        parts: &Parts,
         tls: Option<&TlsInfo>,
     ) -> Result<Verdict, postrider_filter::Error> {
-        let parts = Parts::of(&message.content);
         let (id, origin, envelope) = (message.id.to_string(), &message.origin, &message.envelope);
         let ip = origin.client_ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
         let (address, helo) = (ip.to_canonical().to_string(), origin.client_name.as_deref().unwrap_or("unknown"));
@@ -137,19 +141,6 @@ impl Filters {
         self.metrics.filter_changes_ignored.inc_by(ignored.into());
         Ok(changes)
     }
-
-    fn change(&self, message: &mut NewMessage, changes: &Changes) -> Result<(), Refusal> {
-        if changes.header.is_empty() {
-            return Ok(());
-        }
-        let Parts { received, header, body } = Parts::of(&message.content);
-        let header = changes.apply(&header)?;
-        let mut content = Vec::with_capacity(1 + body.len());
-        content.push(Bytes::from([&received[..], &header, b"\r\n"].concat()));
-        content.extend(body);
-        message.content = Content::new(content);
-        Ok(())
-    }
 }
 
 /// A message apart: nothing is copied.
@@ -164,21 +155,40 @@ struct Parts {
 
 impl Parts {
     /// Of content whose first piece has the whole header, with the relay's own field first.
-    fn of(content: &Content) -> Self {
+    ///
+    /// # Errors
+    /// The header is over its bounds with the fields that the relay has added: nothing can be
+    /// said of what is header then, and what is body.
+    fn of(content: &Content) -> Result<Self, postrider_mail::Error> {
         let mut pieces = content.chunks().iter();
         let front = pieces.next().cloned().unwrap_or_default();
-        // A header over its bounds was refused before.
-        let (own, end, body) = HeaderBlock::parse(&front).map_or((0, 0, 0), |block| {
-            let own = block.fields().next().map_or(0, |field| field.raw().len());
-            (own, block.len(), block.body_offset())
-        });
+        let block = HeaderBlock::parse(&front)?;
+        let own = block.fields().next().map_or(0, |field| field.raw().len());
+        let (end, body) = (block.len(), block.body_offset());
         let rest = front.slice(body..);
         let rest = (!rest.is_empty()).then_some(rest);
-        Self {
+        Ok(Self {
             received: front.slice(..own),
             header: front.slice(own..end),
             body: rest.into_iter().chain(pieces.cloned()).collect(),
+        })
+    }
+
+    /// The message as a verdict leaves it, where that is not as it was.
+    ///
+    /// # Errors
+    /// Its changes lead beyond the bounds of a header: the filter's fault, not the client's.
+    fn changed(&self, verdict: &Verdict) -> Result<Option<Content>, postrider_filter::Error> {
+        let Verdict::Accept(changes) = verdict else { return Ok(None) };
+        if changes.header.is_empty() {
+            return Ok(None);
         }
+        let beyond = |error| postrider_filter::Error::Garbage(format!("its changes make another header: {error}"));
+        let header = changes.apply(&self.header).map_err(beyond)?;
+        let front = Bytes::from([&self.received[..], &header, b"\r\n"].concat());
+        HeaderBlock::parse(&front).map_err(beyond)?;
+        let content = std::iter::once(front).chain(self.body.iter().cloned()).collect();
+        Ok(Some(Content::new(content)))
     }
 }
 

@@ -36,11 +36,14 @@ enum What {
     Change(usize),
 }
 
-/// Longest name of a field (RFC 5322 section 2.1.1: a line has 998 octets at most).
+/// Longest line, without its end (RFC 5322 section 2.1.1): many hosts refuse longer ones.
+const MAX_LINE: usize = 998;
+/// Longest name of a field, so that there is room on its line.
 const MAX_NAME: usize = 500;
 
 impl HeaderChange {
-    /// A field behind all others. `None` when it has no name that a field may have.
+    /// A field behind all others. `None` when it has no name that a field may have, or a line
+    /// that is too long and has no blank to fold it at.
     #[must_use]
     pub fn add(name: &[u8], value: &[u8]) -> Option<Self> {
         Self::new(What::Add, name, Some(value))
@@ -66,7 +69,11 @@ impl HeaderChange {
         if name.is_empty() || name.len() > MAX_NAME || !name.iter().all(is_name) {
             return None;
         }
-        Some(Self { what, name: name.to_owned(), value: value.map(folded).unwrap_or_default() })
+        let value = match value {
+            Some(value) => folded(value, name.len() + 2)?,
+            None => Vec::new(),
+        };
+        Some(Self { what, name: name.to_owned(), value })
     }
 
     /// Bytes that it holds.
@@ -131,8 +138,10 @@ impl Changes {
 }
 
 /// A value with its line end, in which every line but the first begins with a blank, so that it
-/// can not end the field (RFC 5322 section 2.2.3). Lines without anything but blanks are left out.
-fn folded(value: &[u8]) -> Vec<u8> {
+/// can not end the field (RFC 5322 section 2.2.3). Lines without anything but blanks are left out;
+/// too long ones are folded at blanks, the first one with `before` bytes before it. `None` where
+/// there is no blank.
+fn folded(value: &[u8], before: usize) -> Option<Vec<u8>> {
     let mut written = Vec::with_capacity(value.len() + 2);
     for (number, line) in value.split(|byte| *byte == b'\n').enumerate() {
         let line = line.trim_ascii_end();
@@ -145,11 +154,30 @@ fn folded(value: &[u8]) -> Vec<u8> {
                 written.push(b'\t');
             }
         }
-        // No other control characters than tabs.
-        written.extend(line.iter().map(|byte| if byte.is_ascii_control() && *byte != b'\t' { b'?' } else { *byte }));
+        // Room for the blank that may have been put before it.
+        let room = MAX_LINE - if number == 0 { before } else { 1 };
+        write_folded(&mut written, line, room)?;
     }
     written.extend_from_slice(b"\r\n");
-    written
+    Some(written)
+}
+
+/// Writes a line, of which `room` bytes at most are on the first one.
+fn write_folded(out: &mut Vec<u8>, line: &[u8], room: usize) -> Option<()> {
+    let is_blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
+    // No other control characters than tabs.
+    let clean = |byte: &u8| if byte.is_ascii_control() && *byte != b'\t' { b'?' } else { *byte };
+    let (mut line, mut room) = (line, room);
+    while line.len() > room {
+        let text = line.iter().position(|byte| !is_blank(byte))?;
+        // Behind something that is no blank: a line of blanks alone is not folded (section 3.2.2).
+        let at = line.get(text..=room)?.iter().rposition(is_blank)? + text;
+        out.extend(line[..at].trim_ascii_end().iter().map(clean));
+        out.extend_from_slice(b"\r\n");
+        (line, room) = (&line[at..], MAX_LINE);
+    }
+    out.extend(line.iter().map(clean));
+    Some(())
 }
 
 #[cfg(test)]
@@ -197,8 +225,30 @@ mod tests {
     }
 
     #[test]
+    fn long_lines_are_folded_at_blanks_and_without_one_there_is_no_such_change() {
+        let words = b"seven77 ".repeat(500);
+        let header = vec![HeaderChange::add(b"X-A", &words).unwrap()];
+        let applied = applied(header);
+        let field = applied.split_once("hi\r\n").unwrap().1;
+        assert!(field.lines().count() == 5 && field.lines().all(|line| line.len() <= MAX_LINE), "{field}");
+        assert!(field.lines().skip(1).all(|line| line.starts_with(" seven77 ")), "{field}");
+        assert_eq!(field.split_ascii_whitespace().count(), 501, "{field}");
+        for (len, is_fine) in [(993, true), (994, false)] {
+            assert_eq!(HeaderChange::add(b"X-A", &vec![b'x'; len]).is_some(), is_fine, "{len}");
+        }
+        let blanks = [&b"x"[..], &b" ".repeat(2_000), b"x"].concat();
+        let header = vec![HeaderChange::add(b"X-A", &[&b"y\n"[..], &blanks].concat())];
+        assert!(
+            header
+                .iter()
+                .flatten()
+                .all(|change| change.value.split(|byte| *byte == b'\n').all(|line| line.len() <= 999))
+        );
+    }
+
+    #[test]
     fn a_header_stays_within_its_bounds() {
-        let long = HeaderChange::add(b"X-A", &vec![b'x'; 60_000]).unwrap();
+        let long = HeaderChange::add(b"X-A", &b"sixteen letters ".repeat(3_750)).unwrap();
         let changes = Changes { header: vec![long; 20], ..Changes::default() };
         assert_eq!(changes.apply(HEADER), Err(Error::HeaderTooLong));
     }

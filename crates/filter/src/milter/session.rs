@@ -110,7 +110,7 @@ enum Stage {
 const VERSION: u32 = 6;
 /// Its replies are a part of those of version 6; nothing speaks older ones any more.
 const OLDEST: u32 = 2;
-/// Most of the body in one packet.
+/// Most of the body in one packet, and most of a field: libmilter takes no longer ones.
 const CHUNK: usize = 65_535;
 /// Most changes of one message, and most bytes in them.
 const MAX_CHANGES: usize = 1_000;
@@ -281,7 +281,11 @@ impl<'a> Session<'a> {
             Stage::Data => write(&mut out, b'T', &[]),
             Stage::Field(number) => {
                 let field = self.fields.get(number)?;
-                write(&mut out, b'L', &[field.name(), &[0], &self.value(field), &[0]]);
+                let (name, value) = (field.name(), self.value(field));
+                let name = &name[..name.len().min(CHUNK - 2)];
+                // What does not fit is not shown; else there would be no verdict at all.
+                let value = &value[..value.len().min(CHUNK - 2 - name.len())];
+                write(&mut out, b'L', &[name, &[0], value, &[0]]);
             }
             Stage::EndOfHeader => write(&mut out, b'N', &[]),
             Stage::Body(piece, at) => {

@@ -167,3 +167,32 @@ async fn the_author_is_not_changed_by_filters() {
     let Ok(Some(taken)) = ignored else { panic!("taken") };
     assert_eq!(taken, message());
 }
+
+#[tokio::test]
+async fn a_header_over_its_bounds_is_refused_and_no_filter_is_asked() {
+    let asked: Script = |_| panic!("asked");
+    let (filters, _hears) = filters(&[asked], |filter| filter.when_down = WhenDown::Accept).await;
+    let many = [&b"Received: from x\r\nFrom: a@example.com\r\n"[..], &b"a: b\r\n".repeat(10_000), b"\r\n"].concat();
+    let long = [&b"Received: from x\r\na: "[..], &vec![b'x'; 1024 * 1024], b"\r\n\r\n"].concat();
+    for (header, refusal) in [(many, Refusal::TooManyFields), (long, Refusal::HeaderTooLong)] {
+        let content = Content::new(vec![Bytes::from(header), Bytes::from_static(b"body\r\n")]);
+        let judged = filters.judge(NewMessage { content, ..message() }, None).await;
+        assert_eq!(judged.unwrap_err().to_string(), refusal.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_adds_too_much_gives_no_verdict() {
+    let adds: Script = at_the_end!(b"\0\0\0\x07hX-A\0b\0\0\0\0\x01c");
+    let full = [HEADER.trim_end().as_bytes(), b"\r\n", &b"a: b\r\n".repeat(9_997), b"\r\n"].concat();
+    for (when_down, is_taken) in [(WhenDown::Tempfail, false), (WhenDown::Accept, true)] {
+        let (mut filters, _hears) = filters(&[adds], |_| {}).await;
+        filters.filters[0].when_down = when_down;
+        let content = Content::new(vec![Bytes::from(full.clone())]);
+        let judged = filters.judge(NewMessage { content: content.clone(), ..message() }, None).await;
+        match judged {
+            Ok(Some(message)) => assert!(is_taken && message.content == content),
+            other => assert!(!is_taken && matches!(other, Err(Refusal::FilterDown)), "{other:?}"),
+        }
+    }
+}

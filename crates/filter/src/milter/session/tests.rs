@@ -69,6 +69,16 @@ fn at_the_end(others: OtherChanges, actions: u32) -> Session<'static> {
 }
 
 #[test]
+fn of_a_long_field_as_much_is_told_as_filters_take() {
+    let long = [&b"To: "[..], &vec![b'x'; 70_000], b"\r\n"].concat();
+    let mut session = Session::new(Letter { header: &long, ..letter(&[]) }, OtherChanges::Refuse).unwrap();
+    let (said, ..) = whole(&mut session, 0);
+    let field = said.iter().find(|(letter, _)| *letter == 'L').unwrap();
+    assert_eq!(field.1.len(), CHUNK);
+    assert!(field.1.starts_with("To|xxx") && field.1.ends_with("xxx|"));
+}
+
+#[test]
 fn a_message_is_told_step_by_step() {
     let body = [Bytes::from_static(b"one\r\n"), Bytes::new(), Bytes::from_static(b"two\r\n")];
     let (said, turns, verdict) = whole(&mut session(&body, OtherChanges::Refuse), 0);
