@@ -15,7 +15,8 @@ async fn policies_do_not_outlive_their_owner() {
     let realm = Realm { partition: "aws".to_owned(), region: "us-east-1".to_owned() };
     let name: IdentityName = "example.com".parse().unwrap();
     let owner = PolicyOwner::Identity(account, name.clone());
-    let text = r#"{"Statement":[{"Effect":"Allow","Principal":"*","Action":"ses:SendRawEmail","Resource":"*"}]}"#;
+    let text = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"ses:SendRawEmail",
+        "Resource":"arn:aws:ses:us-east-1:000000000001:identity/example.com"}}"#;
     let left = async |accounts: &Accounts| {
         accounts.identities().create(Identity::new(account, name.clone())).await.unwrap();
         accounts.policies().put(&owner, "partner", text, &realm).await.unwrap();
