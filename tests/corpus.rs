@@ -65,7 +65,7 @@ async fn a_message_of_ten_megabytes_passes_and_a_larger_one_does_not() -> Outcom
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_be_ambiguous_is_refused() -> Outcome {
+async fn what_would_be_ambiguous_or_is_malformed_is_refused() -> Outcome {
     let mut sink = Sink::start(Record::default(), Clock::system()).await?;
     let relay = start(&sink)?;
     let mut client = connect(&relay).await?;
@@ -82,7 +82,11 @@ async fn what_would_be_ambiguous_is_refused() -> Outcome {
 }
 
 fn start(sink: &Sink) -> std::io::Result<Relay> {
-    Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), ""))
+    let relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), ""))?;
+    // What the samples name.
+    relay.cli(&["configuration-sets", "create", "ConfigSet"])?;
+    relay.cli(&["identities", "create", "example.com", "--trust"])?;
+    Ok(relay)
 }
 
 async fn connect(relay: &Relay) -> std::io::Result<Client> {

@@ -111,6 +111,8 @@ impl Scene {
         );
         std::fs::write(&file, named)?;
         relay.launch()?;
+        // What the samples name.
+        relay.cli(&["configuration-sets", "create", "ConfigSet"])?;
         Ok(Self { relay, sink, kept, keys, hop })
     }
 
