@@ -84,7 +84,11 @@ impl Stage {
             .unwrap();
         let lines = BufReader::new(tail.stdout.take().unwrap()).lines();
         let (sign, happened) = watch::channel(());
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|_| _ = sign.send_replace(())));
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|_| {
+                sign.send_replace(());
+            });
+        });
         Self { relay, kept, tail, happened, _sink: sink }
     }
 
@@ -223,7 +227,7 @@ impl Drop for Stage {
 fn is(event: &Value, wanted: &Wanted) -> bool {
     let holds = |(place, value): &(String, String)| match event.pointer(place) {
         Some(Value::String(text)) => text == value,
-        Some(other) => other.to_string() == *value,
+        Some(other) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *other),
         None => value == "-",
     };
     event["eventType"] == wanted.kind.as_str() && wanted.holds.as_ref().is_none_or(holds)

@@ -158,7 +158,7 @@ impl Batch<'_> {
                 ..tenant
             }))
         };
-        Ok(self.deps.accounts.edit_tenants(&ids, edit).await?)
+        self.deps.accounts.edit_tenants(&ids, edit).await
     }
 
     async fn pools(&self) -> Result<(), Error> {
