@@ -35,6 +35,8 @@ impl Scene {
         let sink = Sink::start(kept.clone(), Clock::system()).await?;
         let relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), ""))?;
         std::fs::write(relay.path("ca.pem"), relay.authority_pem())?;
+        // What clients name.
+        relay.cli(&["configuration-sets", "create", "ConfigSet"])?;
         Ok(Self { relay, sink, kept })
     }
 
