@@ -27,6 +27,7 @@ use crate::sought::{Sought, Waiting};
 use crate::source::{Choice, Place, Wish};
 use crate::sts::{self, Way};
 use crate::target::{Kind, Target, find_mx};
+use crate::telling::Report;
 use crate::unattempted;
 
 /// Claims taken at once.
@@ -97,27 +98,6 @@ struct Hosts {
     holds: Duration,
     /// The id of its policy.
     announced: Option<String>,
-}
-
-/// What a task reports however it ends, be it by a panic: others wait for it.
-struct Report {
-    news: Option<News>,
-    sender: mpsc::UnboundedSender<News>,
-}
-
-impl Report {
-    fn say(mut self, news: News) {
-        self.news = Some(news);
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if let Some(news) = self.news.take() {
-            // Nobody is there to hear it when the relay stops.
-            drop(self.sender.send(news));
-        }
-    }
 }
 
 impl Dispatcher {
@@ -399,8 +379,8 @@ impl Dispatcher {
         }
     }
 
-    fn report(&self, news: News) -> Report {
-        Report { news: Some(news), sender: self.news_sender.clone() }
+    fn report(&self, news: News) -> Report<News> {
+        Report::new(news, &self.news_sender)
     }
 
     fn remember(&mut self, domain: Domain, plan: Plan) {

@@ -50,6 +50,7 @@ mod sought;
 mod source;
 pub mod sts;
 mod target;
+mod telling;
 mod tls;
 mod tlsrpt;
 mod trace;

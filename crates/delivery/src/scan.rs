@@ -28,6 +28,7 @@ use crate::finding::millis;
 use crate::ready::Parked;
 use crate::report::Results;
 use crate::site::Job;
+use crate::telling::Report;
 
 /// Most messages that wait for their scan outside of the spool, for each that is in one.
 const WAITING_PER_SCAN: usize = 32;
@@ -65,26 +66,6 @@ enum News {
     /// The scanner does not answer, for this reason.
     Silent(String),
     Answers,
-}
-
-struct Report {
-    news: Option<News>,
-    to: mpsc::UnboundedSender<News>,
-}
-
-impl Report {
-    fn say(mut self, news: News) {
-        self.news = Some(news);
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        // Nobody is there to hear it when the relay stops.
-        if let Some(news) = self.news.take() {
-            drop(self.to.send(news));
-        }
-    }
 }
 
 /// What became of a scan.
@@ -187,8 +168,8 @@ impl Scans {
                 continue;
             };
             let lost = Found::Failed(Error::Garbage("the scan broke off".to_owned()));
-            let news = Some(News::Scanned { id, job: None, turn, found: lost });
-            let report = Report { news, to: self.telling.clone() };
+            let news = News::Scanned { id, job: None, turn, found: lost };
+            let report = Report::new(news, &self.telling);
             let (clamd, shared) = (clamd(&self.shared, settings), self.shared.clone());
             self.shared.scope.spawn("scan", async move {
                 tokio::select! {
@@ -327,7 +308,7 @@ impl Scans {
         if std::mem::replace(&mut self.probing, true) {
             return;
         }
-        let report = Report { news: Some(News::Answers), to: self.telling.clone() };
+        let report = Report::new(News::Answers, &self.telling);
         let (shared, telling) = (self.shared.clone(), self.telling.clone());
         self.shared.scope.spawn("scanner", async move {
             let answers = async {

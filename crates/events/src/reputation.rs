@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use crate::error::Result;
 use crate::handle::Events;
-use crate::reader::{Reader, Start};
+use crate::reader::Reader;
 use crate::record::{Cursor, Kind, Line};
 use crate::suppression::TABLE;
 
@@ -47,10 +47,7 @@ impl Events {
         scope: &Scope,
     ) -> std::result::Result<(), StoreError> {
         let cursors: Table<String, Cursor> = store.table(TABLE);
-        let start = match cursors.get(&READER.to_owned())? {
-            Some(cursor) => Start::After(self.0.clamp(cursor)),
-            None => Start::Oldest,
-        };
+        let start = self.start_of(READER, &cursors)?;
         let operator_domain = operator_domain.to_owned();
         let (accounts, clock) = (accounts.clone(), self.0.clock.clone());
         let mut counter = Counter { accounts, operator_domain, cursors, clock, last: None, unsaved: 0 };

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::error::Result;
 use crate::handle::Events;
-use crate::reader::{Reader, Start};
+use crate::reader::Reader;
 use crate::record::{Cursor, Kind, Line};
 
 /// Name of the table that holds how far readers of the journal have come.
@@ -60,10 +60,7 @@ impl Events {
         scope: &Scope,
     ) -> std::result::Result<(), StoreError> {
         let cursors: Table<String, Cursor> = store.table(TABLE);
-        let start = match cursors.get(&READER.to_owned())? {
-            Some(cursor) => Start::After(self.0.clamp(cursor)),
-            None => Start::Oldest,
-        };
+        let start = self.start_of(READER, &cursors)?;
         let operator_domain = operator_domain.to_owned();
         let metrics = self.0.metrics.clone();
         let mut suppressor =

@@ -10,7 +10,7 @@ use memchr::memmem;
 use postrider_account::{Accounts, Authenticated, ConfigurationSet, Guard, MailFrom, MailFromFailure, Resolved};
 use postrider_base::{Clock, Dialer, Metrics, Random, TcpDialer, Timestamp};
 use postrider_mail::{AccountId, Domain, EmailAddress, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
-use postrider_spool::{Content, NewMessage, Origin, OriginKind, SOURCE_ARN_TAG, Spool};
+use postrider_spool::{Content, NewMessage, Origin, OriginKind, OriginalHeaders, SOURCE_ARN_TAG, Spool};
 use rsasl::config::SASLConfig;
 
 use crate::header::{Stamp, rewrite};
@@ -333,15 +333,10 @@ impl Submission {
             tls_optional: understood.tls_optional && !envelope.require_tls,
             envelope,
             origin: Origin {
-                credential: Some(authenticated.user_name),
-                client_ip: Some(client.ip),
-                client_name: Some(client.name),
-                protocol: client.protocol,
-                kind: OriginKind::Submission,
                 configuration_set,
                 tags,
                 headers: understood.original,
-                hold: false,
+                ..origin(authenticated.user_name, client)
             },
             content: Content::new(content),
         };
@@ -370,6 +365,21 @@ impl Submission {
     #[must_use]
     pub fn message_id_domain(&self) -> &str {
         &self.0.message_id_domain
+    }
+}
+
+/// Who hands a message in, and from where.
+fn origin(user_name: String, client: Client) -> Origin {
+    Origin {
+        credential: Some(user_name),
+        client_ip: Some(client.ip),
+        client_name: Some(client.name),
+        protocol: client.protocol,
+        kind: OriginKind::Submission,
+        configuration_set: None,
+        tags: Vec::new(),
+        headers: OriginalHeaders::default(),
+        hold: false,
     }
 }
 
