@@ -227,7 +227,9 @@ fn fills(arguments: &Arguments, case: Case, others: Others) -> Vec<Fill> {
 
 fn relay(case: Case) -> io::Result<Relay> {
     let binary = built_beside(&std::env::current_exe()?)?;
-    let configuration = format!("[dns]\nservers = [\"{RESOLVER}\"]\n[dns.dnssec]\nvalidate = false\n");
+    // A queue of a million is more than a hundred connections may fill by default.
+    let sessions = "[sessions]\nmax_messages = 1000000\n";
+    let configuration = format!("{sessions}[dns]\nservers = [\"{RESOLVER}\"]\n[dns.dnssec]\nvalidate = false\n");
     let by_route = matches!(case, Case::One | Case::Tls | Case::Idle);
     let routes = by_route.then(|| ("*".to_owned(), format!("smtp://{ALONE}:25")));
     Relay::start(RelayOptions {
