@@ -35,6 +35,10 @@ pub enum Error {
     /// program; does not pass.
     #[error("a journal record is not readable: {0}")]
     Record(&'static str),
+    /// A report can not be taken at present: the journal is still being looked through, is
+    /// full, or has not kept up. Nobody's fault; passes.
+    #[error("a report can not be taken now: {0}")]
+    Later(&'static str),
     /// A file could not be reached. The machine's fault, or the operator's.
     #[error("{action}: {source}")]
     Io {

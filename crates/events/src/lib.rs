@@ -29,6 +29,7 @@ mod reader;
 mod record;
 mod recovery;
 mod reputation;
+mod returned;
 #[cfg(test)]
 mod samples;
 mod settings;
@@ -42,4 +43,5 @@ pub use mail_log::{FileSink, MailSink, TracingSink};
 pub use postrider_wal::Driver;
 pub use reader::{Reader, Start};
 pub use record::{Acceptance, Cursor, Kind, LifeEntry, Line};
+pub use returned::{Affected, Reported, Returned, ReturnedBounce, ReturnedComplaint, ReturnedKind, ReturnedSource};
 pub use settings::Settings;

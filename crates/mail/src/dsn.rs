@@ -10,15 +10,18 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use postrider_base::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use self::lines::{field, indented, paragraph, value};
-use crate::{EmailAddress, EnhancedStatus, HeaderBlock, MessageId, Remote, Ret, header_of, sanitize_text};
+use crate::{
+    EmailAddress, EnhancedStatus, HeaderBlock, MessageId, Remote, Ret, header_of, quoted_printable, sanitize_text,
+};
 
 /// Most that is returned of an original's header.
 const MAX_RETURNED_HEADER: usize = 64 * 1024;
 
 /// What happened to the recipients that a notification names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Failed for good.
     Failed,
@@ -136,8 +139,9 @@ pub struct DsnRecipient<'a> {
 
 /// The whole notification, header and body, with CRLF line ends.
 ///
-/// It is ASCII unless an address or the original is not: then it needs
-/// 8BITMIME, and SMTPUTF8 where its recipient's address does.
+/// It is ASCII, so that every host can take it, but for two things: the address of its own
+/// recipient, which needs SMTPUTF8 anyway, and an original that is returned whole, which nothing
+/// may encode (RFC 2046 section 5.2.1).
 pub fn build(request: &DsnRequest<'_>) -> Vec<u8> {
     let header = header_of(request.original, MAX_RETURNED_HEADER);
     let boundary = format!("postrider-{:032x}", request.boundary);
@@ -166,11 +170,27 @@ fn write_header(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
 }
 
 fn write_explanation(out: &mut String, request: &DsnRequest<'_>, boundary: &str, header: &[u8]) {
+    let text = explanation(request, header);
     let _ = write!(out, "--{boundary}\r\n");
     field(out, "Content-Type", "text/plain; charset=utf-8");
-    field(out, "Content-Transfer-Encoding", "8bit");
     field(out, "Content-Description", "Notification");
-    out.push_str("\r\n");
+    put_encoded(out, text.as_bytes());
+}
+
+/// Ends the header of a part and puts its content behind, in seven bits.
+fn put_encoded(out: &mut String, content: &[u8]) {
+    if content.is_ascii() {
+        out.push_str("\r\n");
+        out.extend(content.iter().copied().map(char::from));
+    } else {
+        out.push_str("Content-Transfer-Encoding: quoted-printable\r\n\r\n");
+        out.push_str(&quoted_printable(content));
+    }
+}
+
+fn explanation(request: &DsnRequest<'_>, header: &[u8]) -> String {
+    let mut text = String::with_capacity(1024);
+    let out = &mut text;
     paragraph(out, request.action.explanation());
     for recipient in request.recipients {
         let _ = write!(out, "\r\n  {}\r\n", recipient.address);
@@ -195,10 +215,11 @@ fn write_explanation(out: &mut String, request: &DsnRequest<'_>, boundary: &str,
     }
     let _ = write!(out, "Accepted: {}\r\n", request.arrival.rfc5322());
     let _ = write!(out, "Message id: {}\r\n\r\n", request.id);
+    text
 }
 
 /// The machine's part (RFC 3464 section 2). With an international address it
-/// takes the media type of RFC 6533 section 4.
+/// takes the media type of RFC 6533 section 4, which may be encoded.
 fn write_status(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
     let ascii = request
         .recipients
@@ -206,14 +227,15 @@ fn write_status(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
         .all(|recipient| recipient.address.is_ascii() && recipient.orcpt.is_none_or(str::is_ascii))
         && request.envid.is_none_or(str::is_ascii);
     let _ = write!(out, "--{boundary}\r\n");
-    if ascii {
-        field(out, "Content-Type", "message/delivery-status");
-    } else {
-        field(out, "Content-Type", "message/global-delivery-status");
-        field(out, "Content-Transfer-Encoding", "8bit");
-    }
+    let media_type = if ascii { "message/delivery-status" } else { "message/global-delivery-status" };
+    field(out, "Content-Type", media_type);
     field(out, "Content-Description", "Delivery report");
-    out.push_str("\r\n");
+    put_encoded(out, status(request, ascii).as_bytes());
+}
+
+fn status(request: &DsnRequest<'_>, ascii: bool) -> String {
+    let mut text = String::with_capacity(512);
+    let out = &mut text;
     if let Some(envid) = request.envid {
         field(out, "Original-Envelope-Id", envid);
     }
@@ -229,6 +251,7 @@ fn write_status(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
         out.extend(fields.chars().map(kept));
     }
     out.push_str("\r\n");
+    text
 }
 
 /// RFC 3464 section 2.3
@@ -263,7 +286,6 @@ fn write_recipient(out: &mut String, request: &DsnRequest<'_>, recipient: &DsnRe
 
 fn write_original(out: &mut Vec<u8>, request: &DsnRequest<'_>, boundary: &str, header: &[u8]) {
     let full = request.ret == Ret::Full && request.action == Action::Failed;
-    let eight_bit = !header.is_ascii() || (full && !request.original.iter().all(|c| c.is_ascii()));
     // RFC 6532 section 3.7 and RFC 6533 section 5. Headers in an older 8-bit
     // encoding are no UTF-8 and keep the older types.
     let international = !header.is_ascii() && std::str::from_utf8(header).is_ok();
@@ -275,20 +297,18 @@ fn write_original(out: &mut Vec<u8>, request: &DsnRequest<'_>, boundary: &str, h
     };
     let mut head = format!("--{boundary}\r\n");
     field(&mut head, "Content-Type", media_type);
-    if eight_bit {
-        field(&mut head, "Content-Transfer-Encoding", "8bit");
-    }
     let what = if full { "Your message" } else { "Header of your message" };
     field(&mut head, "Content-Description", what);
+    if !full {
+        put_encoded(&mut head, header);
+        return out.extend_from_slice(head.as_bytes());
+    }
+    if !request.original.iter().all(|chunk| chunk.is_ascii()) {
+        field(&mut head, "Content-Transfer-Encoding", "8bit");
+    }
     head.push_str("\r\n");
     out.extend_from_slice(head.as_bytes());
-    if full {
-        for chunk in request.original {
-            out.extend_from_slice(chunk);
-        }
-    } else {
-        out.extend_from_slice(header);
-    }
+    request.original.iter().for_each(|chunk| out.extend_from_slice(chunk));
 }
 
 /// The original's subject where a person can read it as it stands.
@@ -412,8 +432,24 @@ mod tests {
         case.original = vec![Bytes::from("Subject: Grüße\r\n\r\n")];
         let text = build_text(&case, Action::Failed, Ret::Headers);
         assert!(text.contains("Content-Type: message/global-delivery-status\r\n"));
-        assert!(text.contains("Final-Recipient: utf-8; jürgen@xn--bcher-kva.example\r\n"));
+        assert!(text.contains("Final-Recipient: utf-8; j=C3=BCrgen@xn--bcher-kva.example\r\n"));
         assert!(text.contains("Content-Type: message/global-headers\r\n"));
+        assert!(text.contains("\r\nSubject: Gr=C3=BC=C3=9Fe\r\n"));
+        assert!(text.is_ascii(), "every host can take it");
+        assert_eq!(text.matches("Content-Transfer-Encoding: quoted-printable\r\n").count(), 3);
+        // In another encoding than UTF-8.
+        case.original = vec![Bytes::from_static(b"Subject: Gr\xfc\xdfe\r\n\r\n")];
+        let text = build_text(&case, Action::Failed, Ret::Headers);
+        assert!(text.contains("Content-Type: text/rfc822-headers\r\n") && text.contains("Subject: Gr=FC=DFe\r\n"));
+    }
+
+    #[test]
+    fn what_is_returned_whole_stays_as_it_was() {
+        let mut case = case();
+        case.original = vec![Bytes::from("Subject: x\r\n\r\nGrüße\r\n")];
+        let text = build_text(&case, Action::Failed, Ret::Full);
+        assert!(text.contains("Content-Type: message/rfc822\r\n"));
+        assert!(text.contains("Content-Transfer-Encoding: 8bit\r\n\r\nSubject: x\r\n\r\nGrüße\r\n"));
     }
 
     #[test]
@@ -421,11 +457,11 @@ mod tests {
         let mut case = case();
         case.diagnostic = "550 5.1.1 unbekannter Empfänger".into();
         let text = build_text(&case, Action::Failed, Ret::Headers);
-        assert!(text.contains("unbekannter Empfänger"));
+        assert!(text.contains("unbekannter Empf=C3=A4nger"));
         assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1 unbekannter Empf?nger\r\n"));
         case.address = "jürgen@bücher.example".parse().unwrap();
         let text = build_text(&case, Action::Failed, Ret::Headers);
-        assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1 unbekannter Empfänger\r\n"));
+        assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1 unbekannter Empf=C3=A4nger\r\n"));
     }
 
     #[test]
