@@ -158,6 +158,9 @@ table! {
     suppression_entries: Gauge = "postrider_suppression_entries";
     /// Addresses that the global suppression list has or remembers, within the same bound.
     suppression_global_entries: Gauge = "postrider_suppression_global_entries";
+    /// Files of the suppression lists that were found to be damaged: their entries that can not be read suppress
+    /// also mail to a few addresses that are not listed. See docs/suppression.md.
+    suppression_damaged_files: Gauge = "postrider_suppression_damaged_files";
     /// Hard bounces that a suppression list could not take, because it is full or a file of it is damaged.
     suppression_failures: Counter = "postrider_suppression_failures";
     /// Seconds from handing a message to the log until it was synced.
@@ -198,6 +201,23 @@ table! {
     filtered: By<FilterVerdict, Counter> = "postrider_filtered_messages";
     /// Changes of messages that filters asked for and that are not made.
     filter_changes_ignored: Counter = "postrider_filter_changes_ignored";
+
+    /// Bytes of messages that come in at feedback listeners, in memory until what they say is synced.
+    feedback_content_memory: Gauge = "postrider_feedback_content_memory_bytes";
+    /// SPF checks of messages that came in at feedback listeners, by result.
+    verified_spf: By<Verified, Counter> = "postrider_verified_spf";
+    /// DKIM signatures of messages that came in at feedback listeners, by result; `none` counts messages without any.
+    verified_dkim: By<Verified, Counter> = "postrider_verified_dkim";
+    /// ARC chains of messages that came in at feedback listeners, by result.
+    verified_arc: By<Verified, Counter> = "postrider_verified_arc";
+    /// DMARC checks of messages that came in at feedback listeners, by result.
+    verified_dmarc: By<Verified, Counter> = "postrider_verified_dmarc";
+    /// Messages that are being verified, those that wait for their turn among them.
+    verifying: Gauge = "postrider_verifying_messages";
+    /// Messages that were taken without being verified: too many others were, or they exceed a bound of `verification`.
+    unverified: Counter = "postrider_unverified_messages";
+    /// Seconds that the verification of a message took, its wait for a turn included.
+    verification_duration: Histogram = "postrider_verification_duration_seconds";
 
     /// Delivery attempts: one message to one domain over one connection.
     attempts: Counter = "postrider_delivery_attempts";

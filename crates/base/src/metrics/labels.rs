@@ -291,6 +291,26 @@ labels! {
         Skipped = "skipped",
     }
 
+    /// What SPF, DKIM, ARC or DMARC says of a message (RFC 8601).
+    Verified = "result" {
+        /// There is nothing to look at.
+        None = "none",
+        /// It is whom it says it is from.
+        Pass = "pass",
+        /// It is not.
+        Fail = "fail",
+        /// It probably is not.
+        SoftFail = "softfail",
+        /// It may be or not.
+        Neutral = "neutral",
+        /// It is, in a way that does not count.
+        Policy = "policy",
+        /// The DNS could not be asked.
+        TempError = "temperror",
+        /// What is published can not be understood.
+        PermError = "permerror",
+    }
+
     /// How a DNS question was answered.
     DnsResult = "result" {
         /// From the cache.

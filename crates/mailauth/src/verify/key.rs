@@ -63,12 +63,14 @@ pub(super) struct Signed<'a> {
 pub(super) struct Keys<'a> {
     resolver: &'a dyn Resolver,
     deadline: Instant,
+    most: usize,
     known: HashMap<String, Result<Arc<Key>, Fault>>,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(resolver: &'a dyn Resolver, deadline: Instant) -> Keys<'a> {
-        Keys { resolver, deadline, known: HashMap::new() }
+    /// At most so many are looked up.
+    pub(super) fn new(resolver: &'a dyn Resolver, most: usize, deadline: Instant) -> Keys<'a> {
+        Keys { resolver, deadline, most, known: HashMap::new() }
     }
 
     /// The key that a signature names.
@@ -80,6 +82,9 @@ impl<'a> Keys<'a> {
         let name = format!("{}._domainkey.{}", signed.selector, signed.domain).to_ascii_lowercase();
         if let Some(known) = self.known.get(&name) {
             return known.clone();
+        }
+        if self.known.len() >= self.most {
+            return Err(Fault::Permanent(format!("it takes more than {} keys to verify this message", self.most)));
         }
         let found = self.fetch(&name).await.map(Arc::new);
         self.known.insert(name, found.clone());

@@ -18,6 +18,7 @@ pub mod spf;
 pub(crate) mod tags;
 #[cfg(test)]
 mod tests;
+mod verifier;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -34,7 +35,9 @@ use dkim::{DkimReport, DkimResult};
 use dmarc::{DmarcReport, DmarcResult, Identifier};
 use key::Keys;
 use message::Message;
-use spf::{SpfQuery, SpfReport, SpfResult};
+use spf::{SpfLimits, SpfQuery, SpfReport, SpfResult};
+
+pub use verifier::{Looked, VerificationSettings, Verifier};
 
 /// What is known of the connection that a message came over.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +57,11 @@ pub struct Connection<'a> {
 pub struct Limits {
     /// DKIM signatures that are looked at, from the top; the others count as if absent.
     pub signatures: usize,
+    /// Keys that are asked for, of DKIM signatures and ARC seals together. What needs one more
+    /// does not pass.
+    pub keys: usize,
+    /// What SPF may ask.
+    pub spf: SpfLimits,
     /// Header fields; a message with more is refused.
     pub fields: usize,
     /// Octets of the header; a message with more is refused. Each ARC link signs all before it.
@@ -66,7 +74,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { signatures: 10, fields: 2_000, header: 1 << 20, size: 64 << 20, time: Duration::from_secs(20) }
+        Limits {
+            signatures: 10,
+            keys: 50,
+            spf: SpfLimits::default(),
+            fields: 2_000,
+            header: 1 << 20,
+            size: 64 << 20,
+            time: Duration::from_secs(20),
+        }
     }
 }
 
@@ -120,8 +136,8 @@ pub async fn verify(
     if message.header_size() > limits.header {
         return Err(VerifyError::HeaderTooLarge(limits.header));
     }
-    let (spf, spf_of_helo) = check_spf(resolver, clock, connection).await;
-    let mut keys = Keys::new(resolver, clock.instant() + limits.time);
+    let (spf, spf_of_helo) = check_spf(resolver, clock, connection, &limits.spf).await;
+    let mut keys = Keys::new(resolver, limits.keys, clock.instant() + limits.time);
     let now = clock.now().as_millis() / 1000;
     let signatures: Vec<_> = message.all("DKIM-Signature").collect();
     let mut dkim = Vec::new();
@@ -134,7 +150,12 @@ pub async fn verify(
     Ok(Verdict { spf, spf_of_helo, dkim, dkim_ignored, arc, dmarc })
 }
 
-async fn check_spf(resolver: &dyn Resolver, clock: &Clock, connection: &Connection<'_>) -> (Option<SpfReport>, bool) {
+async fn check_spf(
+    resolver: &dyn Resolver,
+    clock: &Clock,
+    connection: &Connection<'_>,
+    limits: &SpfLimits,
+) -> (Option<SpfReport>, bool) {
     let of_helo = connection.mail_from.is_empty();
     let Some(ip) = connection.ip else { return (None, of_helo) };
     let domain = connection.mail_from.rsplit_once('@').map_or(connection.helo, |(_, domain)| domain);
@@ -146,7 +167,7 @@ async fn check_spf(resolver: &dyn Resolver, clock: &Clock, connection: &Connecti
         receiver: connection.receiver,
         at: clock.now(),
     };
-    (Some(spf::evaluate(resolver, &query).await), of_helo)
+    (Some(spf::evaluate_within(resolver, &query, limits).await), of_helo)
 }
 
 async fn check_dmarc(

@@ -70,6 +70,24 @@ impl fmt::Display for SpfResult {
     }
 }
 
+/// How much one evaluation may ask. The defaults are the RFC's: with less, records that others
+/// understand do not pass here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpfLimits {
+    /// Terms that ask the DNS, in all records together.
+    pub lookups: usize,
+    /// Such terms that find nothing.
+    pub void: usize,
+    /// The time for all of them.
+    pub time: Duration,
+}
+
+impl Default for SpfLimits {
+    fn default() -> SpfLimits {
+        SpfLimits { lookups: MOST_LOOKUPS, void: MOST_VOID_LOOKUPS, time: TIME_LIMIT }
+    }
+}
+
 /// The question of RFC 7208 section 4.1.
 #[derive(Clone, Copy, Debug)]
 pub struct SpfQuery<'a> {
@@ -128,7 +146,12 @@ pub struct Lookup {
 /// Asks whether `query.ip` may send in the name of `query.domain`: `check_host()` of RFC
 /// 7208 section 4. Takes at most 20 s, and at most 10 counted lookups of which 2 find nothing.
 pub async fn evaluate(resolver: &dyn Resolver, query: &SpfQuery<'_>) -> SpfReport {
-    run(resolver, query, MOST_LOOKUPS, MOST_VOID_LOOKUPS).await
+    evaluate_within(resolver, query, &SpfLimits::default()).await
+}
+
+/// As [`evaluate`], within other bounds.
+pub async fn evaluate_within(resolver: &dyn Resolver, query: &SpfQuery<'_>, limits: &SpfLimits) -> SpfReport {
+    run(resolver, query, limits).await
 }
 
 /// Follows all that the record of `domain` names, for an address that none of it lists: what
@@ -144,16 +167,17 @@ pub async fn survey(resolver: &dyn Resolver, domain: &str) -> SpfReport {
         receiver: "unknown",
         at: Timestamp::default(),
     };
-    run(resolver, &query, MOST_SURVEYED, MOST_SURVEYED).await
+    let limits = SpfLimits { lookups: MOST_SURVEYED, void: MOST_SURVEYED, ..SpfLimits::default() };
+    run(resolver, &query, &limits).await
 }
 
-async fn run(resolver: &dyn Resolver, query: &SpfQuery<'_>, lookups: usize, void: usize) -> SpfReport {
-    let mut evaluation = Evaluation::new(resolver, query, lookups, void);
-    let result = tokio::time::timeout(TIME_LIMIT, evaluation.whole()).await;
+async fn run(resolver: &dyn Resolver, query: &SpfQuery<'_>, limits: &SpfLimits) -> SpfReport {
+    let mut evaluation = Evaluation::new(resolver, query, limits.lookups, limits.void);
+    let result = tokio::time::timeout(limits.time, evaluation.whole()).await;
     match result {
         Ok(result) => evaluation.into_report(result),
         Err(_) => {
-            evaluation.say(format!("the DNS did not answer within {} s", TIME_LIMIT.as_secs()));
+            evaluation.say(format!("the DNS did not answer within {} s", limits.time.as_secs()));
             evaluation.into_report(SpfResult::TempError)
         }
     }
