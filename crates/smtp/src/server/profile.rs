@@ -74,6 +74,21 @@ impl Profile {
         }
     }
 
+    /// A public mail exchanger of this name with the default limits: it takes mail from any
+    /// server, so nobody authenticates, and TLS is offered by STARTTLS and never forced (RFC 3207
+    /// section 4). What a client of submission may ask for besides is not offered: delivery
+    /// reports (RFC 3461) and a hold (RFC 4865). REQUIRETLS is, inside TLS: without it a bounce of
+    /// mail that required TLS could not come (RFC 8689 section 5). Too many recipients of a
+    /// message are deferred, so that their server comes again with them (RFC 5321 section
+    /// 4.5.3.1.10).
+    pub fn exchanger(hostname: impl Into<String>) -> Profile {
+        Profile {
+            overflow: RecipientOverflow::Defer,
+            extensions: Extensions { dsn: false, future_release: None, binary_mime: false, ..Extensions::default() },
+            ..Profile::open(hostname, TlsMode::StartTls)
+        }
+    }
+
     /// A service that takes mail from anyone, as a public mail exchanger: TLS
     /// is offered by `tls`, never forced (RFC 3207 section 4).
     pub fn open(hostname: impl Into<String>, tls: TlsMode) -> Profile {

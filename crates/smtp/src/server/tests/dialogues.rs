@@ -233,3 +233,28 @@ fn input_waits_while_an_answer_is_due() {
     assert_eq!(session.receive(&mut input), Event::NeedInput);
     assert!(session.output().ends_with(b"450 later\r\n250 Ok\r\n"));
 }
+
+#[test]
+fn an_exchanger_takes_mail_in_clear_and_from_nobody_in_particular() {
+    let mut driver = Driver::new(Profile::exchanger("mx.example.com"));
+    let hello = driver.say("EHLO c\r\n");
+    for offered in ["250-8BITMIME\r\n", "250-SIZE ", "250-STARTTLS\r\n", "250-PIPELINING\r\n", "250-SMTPUTF8\r\n"] {
+        assert!(hello.contains(offered), "{offered} in {hello}");
+    }
+    for kept in ["AUTH", "DSN", "FUTURERELEASE", "BINARYMIME", "REQUIRETLS"] {
+        assert!(!hello.contains(kept), "{kept} in {hello}");
+    }
+    let refused = driver.say("AUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<> RET=HDRS\r\n");
+    assert!(refused.lines().all(|line| line.starts_with('5')), "{refused}");
+    assert_eq!(driver.say("MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\n"), "250 Ok\r\n250 Ok\r\n");
+    driver.say("DATA\r\nSubject: x\r\n\r\n.\r\n");
+    assert_eq!(driver.messages.len(), 1);
+    // More recipients than the limit come again.
+    let many = format!("MAIL FROM:<>\r\n{}", "RCPT TO:<a@b.example>\r\n".repeat(51));
+    assert!(driver.say(&many).ends_with("452 Too many recipients\r\n"));
+    // Inside TLS the bounce of mail that required it may come.
+    assert_eq!(driver.say("RSET\r\nSTARTTLS\r\n"), "250 Ok\r\n220 Ready to start TLS\r\n");
+    driver.session.tls_started();
+    assert!(driver.say("EHLO c\r\n").contains("250-REQUIRETLS\r\n"));
+    assert_eq!(driver.say("MAIL FROM:<> REQUIRETLS\r\n"), "250 Ok\r\n");
+}
