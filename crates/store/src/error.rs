@@ -39,9 +39,25 @@ pub enum Error {
         /// What the disk said.
         reason: String,
     },
+    /// A block of such a file can not be read: its rows are unknown. The disk's fault: it has
+    /// lost what it was given; does not pass.
+    #[error("{path}: the block at {at} can not be read: {reason}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where the block begins, in octets.
+        at: u64,
+        /// What the disk said, or that its checksum is wrong.
+        reason: String,
+    },
 }
 
 impl Error {
+    /// Whether this is about some rows, and others can be read.
+    pub(crate) fn is_of_a_block(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
     pub(crate) fn file(path: &std::path::Path, reason: &dyn std::fmt::Display) -> Self {
         Self::File { path: path.display().to_string(), reason: reason.to_string() }
     }

@@ -22,7 +22,7 @@ impl Entry {
 pub(super) type Source = Box<dyn Iterator<Item = Result<Entry, Error>> + Send>;
 
 /// The rows of all sources in the order of their keys; of rows with one key that of the
-/// first source that has one. Ends at the first error.
+/// first source that has one. An error comes before all rows, and is gone on from.
 pub(super) struct Merge {
     heads: Vec<Head>,
 }
@@ -68,13 +68,10 @@ impl Iterator for Merge {
     fn next(&mut self) -> Option<Self::Item> {
         let lowest = self.lowest()?;
         let next = self.heads[lowest].take()?;
-        match &next {
-            Err(_) => self.heads.clear(),
-            Ok(entry) => {
-                for head in &mut self.heads[lowest + 1..] {
-                    if matches!(&head.next, Some(Ok(other)) if other.key == entry.key) {
-                        head.take();
-                    }
+        if let Ok(entry) = &next {
+            for head in &mut self.heads[lowest + 1..] {
+                if matches!(&head.next, Some(Ok(other)) if other.key == entry.key) {
+                    head.take();
                 }
             }
         }
@@ -108,10 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_it() {
-        let failing: Source = Box::new([Err(Error::NoRuntime)].into_iter());
+    fn an_error_is_told_and_gone_on_from() {
+        let failing: Source = Box::new([Err(Error::NoRuntime)].into_iter().chain(source(&[("b", "2")])));
         let mut merged = Merge::new(vec![source(&[("a", "1")]), failing]);
         assert!(merged.next().unwrap().is_err());
-        assert!(merged.next().is_none());
+        let rows: Vec<_> = merged.map(|row| row.unwrap().key).collect();
+        assert_eq!(rows, [b"a", b"b"]);
     }
 }

@@ -86,6 +86,8 @@ pub struct BulkUsage {
     pub runs: u64,
     /// Octets of their rows on disk.
     pub run_bytes: u64,
+    /// Of the sorted files, those that were found to be damaged.
+    pub damaged: u64,
     /// Octets of memory.
     pub memory: u64,
 }
@@ -117,6 +119,8 @@ struct Inner {
     /// Held across a change, so that what a decision was made on holds, until the rows are in
     /// the table or are not: whoever moves them may take all that are there.
     changing: Arc<Mutex<()>>,
+    /// Held while runs are made and merged.
+    tending: Mutex<()>,
     /// There are rows to move, or nobody is left.
     work: Arc<Notify>,
 }
@@ -158,7 +162,8 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
     /// The value of a key. May block for the disk, for as long as a page takes.
     ///
     /// # Errors
-    /// As [`Table::get`](crate::Table::get), and [`Error::File`].
+    /// As [`Table::get`](crate::Table::get), and [`Error::Damaged`], also for a few of the keys
+    /// that have no row.
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
         let found = self.inner.find(&key.to_bytes())?;
         found.map(|value| value_from(self.inner.name, &value)).transpose()
@@ -169,10 +174,13 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
     /// it returns; says how many rows were changed. One call takes less than a segment of the
     /// log, 4 MiB by default.
     ///
+    /// A row that is lost with a damaged block has no value for `decide`, and is replaced or
+    /// removed as any other.
+    ///
     /// Dropping the future does not take back what was begun, nor tear it apart.
     ///
     /// # Errors
-    /// [`Error::Exceeded`]; as [`Store::write`], [`Bulk::get`].
+    /// [`Error::Exceeded`]; as [`Store::write`], [`Table::get`](crate::Table::get).
     pub async fn edit(&self, keys: Vec<K>, mut decide: impl FnMut(usize, Option<V>) -> Edit<V>) -> Result<u64, Error> {
         let inner = &self.inner;
         let changing = inner.changing.clone().lock_owned().await;
@@ -180,11 +188,11 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
         let mut rows = inner.rows.load(Ordering::Relaxed);
         for (place, key) in keys.iter().enumerate() {
             let key = key.to_bytes();
-            let old = match changes.get(&key) {
-                Some(value) => Some(value.clone()).filter(|value| !value.is_empty()),
-                None => inner.find(&key)?,
+            let (old, was) = match changes.get(&key) {
+                Some(value) if value.is_empty() => (None, false),
+                Some(value) => (Some(value.clone()), true),
+                None => inner.found(&key)?,
             };
-            let was = old.is_some();
             let old = old.map(|value| value_from(inner.name, &value)).transpose()?;
             let value = match decide(place, old) {
                 Edit::Keep => continue,
@@ -207,7 +215,9 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
         Ok(changed)
     }
 
-    /// All rows in key order. Changes made meanwhile may be seen or not.
+    /// All rows in key order. Changes made meanwhile may be seen or not. A block that can not be
+    /// read is an [`Error::Damaged`], once or more, and its rows are left out; any other error
+    /// is the last item.
     pub fn scan(&self) -> impl Iterator<Item = Result<(K, V), Error>> + Send + use<K, V> {
         self.rows(Vec::new())
     }
@@ -215,6 +225,17 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
     /// All rows from this key on, in key order.
     pub fn scan_from(&self, key: &K) -> impl Iterator<Item = Result<(K, V), Error>> + Send + use<K, V> {
         self.rows(key.to_bytes())
+    }
+
+    /// Gives up the rows that damaged blocks have lost: all sorted files are made into one
+    /// without them, and those that were damaged stay beside it, with `.damaged` behind their
+    /// names. Says how many blocks were lost. Takes as long as reading and writing all rows;
+    /// nobody waits for it but who wants more files merged.
+    ///
+    /// # Errors
+    /// [`Error::File`] and as [`Store::write`]; nothing has changed then.
+    pub async fn repair(&self) -> Result<u64, Error> {
+        self.inner.repair().await
     }
 
     /// What it takes.
@@ -226,6 +247,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
             recent: shown.recent.len() as u64,
             runs: shown.runs.len() as u64,
             run_bytes: shown.runs.iter().map(|run| run.file_bytes()).sum(),
+            damaged: shown.runs.iter().filter(|run| run.is_damaged()).count() as u64,
             memory: (shown.recent.bytes() + shown.runs.iter().map(|run| run.memory()).sum::<usize>()) as u64,
         }
     }
@@ -234,13 +256,13 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
         let inner = self.inner.clone();
         let mut from = Some(from);
         let pages = std::iter::from_fn(move || {
-            let page = inner.page(from.as_ref()?);
+            let page = inner.page(&from.take()?).unwrap_or_else(|error| vec![Err(error)]);
             // Behind the last key, unless that was the end.
-            from = match &page {
-                Ok(page) if page.len() == PAGE => page.last().map(|last| [last.key.as_slice(), &[0]].concat()),
-                _ => None,
-            };
-            Some(page.map_or_else(|error| vec![Err(error)], |page| page.into_iter().map(Ok).collect()))
+            if page.len() >= PAGE {
+                let last = page.iter().rev().flatten().next();
+                from = last.map(|last| [last.key.as_slice(), &[0]].concat());
+            }
+            Some(page)
         });
         let name = self.inner.name;
         pages.flatten().map(move |entry: Result<Entry, Error>| {
@@ -271,8 +293,18 @@ impl Inner {
         Ok(shown.find(hash, key)?.filter(|value| !value.is_empty()))
     }
 
-    /// The first rows from a key on.
-    fn page(&self, from: &[u8]) -> Result<Vec<Entry>, Error> {
+    /// The value of a key, and whether it counts as a row: one that can not be read does.
+    fn found(&self, key: &[u8]) -> Result<(Option<Bytes>, bool), Error> {
+        match self.find(key) {
+            Ok(value) => Ok((value.clone(), value.is_some())),
+            Err(error) if error.is_of_a_block() => Ok((None, true)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The first rows from a key on, [`PAGE`] unless that are all; between them an error for
+    /// each block that can not be read.
+    fn page(&self, from: &[u8]) -> Result<Vec<Result<Entry, Error>>, Error> {
         loop {
             let shown = self.shown.load_full();
             let mut sources = vec![self.recent_from(from)?];
@@ -280,7 +312,18 @@ impl Inner {
                 sources.push(Box::new(run.clone().rows_from(from)));
             }
             let there = Merge::new(sources).filter(|entry| entry.as_ref().map_or(true, |entry| !entry.is_removed()));
-            let page = there.take(PAGE).collect::<Result<Vec<_>, _>>()?;
+            let (mut page, mut rows) = (Vec::new(), 0);
+            for entry in there {
+                match &entry {
+                    Ok(_) => rows += 1,
+                    Err(error) if error.is_of_a_block() => {}
+                    Err(error) => return Err(error.clone()),
+                }
+                page.push(entry);
+                if rows == PAGE {
+                    break;
+                }
+            }
             // Rows that move are first in the run and then not in the table.
             if Arc::ptr_eq(&shown, &self.shown.load()) {
                 return Ok(page);

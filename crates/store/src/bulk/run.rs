@@ -18,6 +18,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, BufMut, Bytes};
 use postrider_base::{Disk, DiskFile, OpenMode};
@@ -44,6 +45,8 @@ pub(super) struct Run {
     rows: u64,
     index: Index,
     filter: Filter,
+    /// A block of it could not be read.
+    damaged: AtomicBool,
 }
 
 /// Where the blocks begin, and with which keys.
@@ -100,6 +103,7 @@ impl Run {
             rows: footer.rows,
             index: Index::from_bytes(&index, footer.blocks).ok_or_else(|| damaged("index"))?,
             filter: Filter::from_bytes(&filter).ok_or_else(|| damaged("filter"))?,
+            damaged: AtomicBool::new(false),
             file,
         })
     }
@@ -117,6 +121,11 @@ impl Run {
         self.index.end
     }
 
+    /// Whether a block of it could not be read.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
     /// Whether it may have a row of the key with this hash.
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         self.filter.may_contain(hash)
@@ -125,11 +134,12 @@ impl Run {
     /// The value of a key; an empty one where the row was removed.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::Damaged`].
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let Some(number) = self.index.block_of(key) else { return Ok(None) };
         let mut block = self.block(number)?;
-        while let Some(value) = block.next(&self.path)? {
+        let cut = |reason: &str| self.damage(self.index.range(number).start, reason.to_owned());
+        while let Some(value) = block.next().map_err(cut)? {
             if block.key.as_slice() >= key {
                 let found = (block.key == key).then(|| Bytes::copy_from_slice(&block.bytes[value]));
                 return Ok(found);
@@ -138,21 +148,33 @@ impl Run {
         Ok(None)
     }
 
-    /// The rows from a key on, in key order.
+    /// The rows from a key on, in key order; an error for each block that can not be read, whose
+    /// rows are left out.
     pub(super) fn rows_from(self: Arc<Self>, from: &[u8]) -> Rows {
         let next = self.index.block_of(from).unwrap_or(0);
         Rows { run: self, next, block: Block::default(), from: from.to_vec() }
     }
 
+    /// # Errors
+    /// [`Error::Damaged`].
     fn block(&self, number: usize) -> Result<Block, Error> {
         let range = self.index.range(number);
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, range.start).map_err(|error| Error::file(&self.path, &error))?;
+        let read = self.file.read_exact_at(&mut bytes, range.start);
+        read.map_err(|error| self.damage(range.start, error.to_string()))?;
         let crc = bytes.split_off(bytes.len().saturating_sub(CRC));
         if crc != crc32fast::hash(&bytes).to_le_bytes() {
-            return Err(Error::file(&self.path, &format!("the block at {} is damaged", range.start)));
+            return Err(self.damage(range.start, "its checksum is wrong".to_owned()));
         }
         Ok(Block { bytes, ..Block::default() })
+    }
+
+    fn damage(&self, at: u64, reason: String) -> Error {
+        let error = Error::Damaged { path: self.path.display().to_string(), at, reason };
+        if !self.damaged.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "rows are unknown; the file is left as it is, and others are gone on with");
+        }
+        error
     }
 }
 
@@ -169,7 +191,8 @@ pub(super) struct Rows {
 impl Rows {
     fn row(&mut self) -> Result<Option<Entry>, Error> {
         loop {
-            while let Some(value) = self.block.next(&self.run.path)? {
+            let cut = |reason: &str| self.run.damage(self.run.index.range(self.next - 1).start, reason.to_owned());
+            while let Some(value) = self.block.next().map_err(cut)? {
                 if self.block.key >= self.from {
                     let value = Bytes::copy_from_slice(&self.block.bytes[value]);
                     return Ok(Some(Entry { key: self.block.key.clone(), value }));
@@ -178,8 +201,10 @@ impl Rows {
             if self.next >= self.run.index.blocks.len() {
                 return Ok(None);
             }
-            self.block = self.run.block(self.next)?;
+            // Empty until it is read.
+            self.block = Block::default();
             self.next += 1;
+            self.block = self.run.block(self.next - 1)?;
         }
     }
 }
@@ -188,12 +213,7 @@ impl Iterator for Rows {
     type Item = Result<Entry, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = self.row().transpose();
-        if let Some(Err(_)) = &row {
-            // Nothing behind it is read.
-            (self.next, self.block) = (usize::MAX, Block::default());
-        }
-        row
+        self.row().transpose()
     }
 }
 
@@ -207,15 +227,16 @@ struct Block {
 }
 
 impl Block {
-    /// Reads the next row's key; says where its value is.
-    fn next(&mut self, path: &Path) -> Result<Option<Range<usize>>, Error> {
+    /// Reads the next row's key; says where its value is. An error ends the block.
+    fn next(&mut self) -> Result<Option<Range<usize>>, &'static str> {
         if self.at == self.bytes.len() {
             return Ok(None);
         }
-        match self.row() {
-            Some(value) => Ok(Some(value)),
-            None => Err(Error::file(path, &"a row is cut short")),
+        let row = self.row();
+        if row.is_none() {
+            *self = Self::default();
         }
+        row.map(Some).ok_or("a row is cut short")
     }
 
     fn row(&mut self) -> Option<Range<usize>> {

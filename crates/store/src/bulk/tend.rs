@@ -1,5 +1,6 @@
 //! Moving new rows into runs, and merging runs.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,7 +10,7 @@ use arc_swap::ArcSwap;
 use postrider_base::Disk;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use super::hash::hash;
 use super::merge::{Entry, Merge, Source};
@@ -67,6 +68,7 @@ impl Inner {
             rows: AtomicU64::new(rows),
             next: AtomicU64::new(next),
             changing: Arc::default(),
+            tending: Mutex::default(),
             work: Arc::new(Notify::new()),
         });
         inner.load_recent()?;
@@ -85,7 +87,11 @@ impl Inner {
                 recent = recent.with_room(2 * recent.len());
             }
             recent.insert(hash);
-            let was = shown.find(hash, &entry.key)?.is_some_and(|value| !value.is_empty());
+            let was = match shown.find(hash, &entry.key) {
+                // It counted when it was put there.
+                Err(error) if error.is_of_a_block() => true,
+                found => found?.is_some_and(|value| !value.is_empty()),
+            };
             rows = (rows + u64::from(!entry.is_removed())).saturating_sub(u64::from(was));
         }
         self.rows.store(rows, Ordering::Relaxed);
@@ -98,11 +104,16 @@ impl Inner {
     }
 
     async fn tend(self: &Arc<Self>) -> Result<(), Error> {
+        let _tending = self.tending.lock().await;
         if self.shown.load().recent.len() >= self.recent_rows {
             self.move_recent().await?;
         }
-        while let Some(count) = due(&self.shown.load().runs) {
-            self.merge(count).await?;
+        while let Some(range) = due(&self.shown.load().runs) {
+            match self.merge(range).await {
+                // That file stays as it is from now on.
+                Err(error) if error.is_of_a_block() => {}
+                merged => merged?,
+            }
         }
         Ok(())
     }
@@ -140,30 +151,67 @@ impl Inner {
         }
     }
 
-    /// Makes one run of the newest ones. Nobody waits for it.
-    async fn merge(self: &Arc<Self>, count: usize) -> Result<(), Error> {
-        let runs = self.shown.load().runs.clone();
-        let (old, kept) = (runs[..count].to_vec(), runs[count..].to_vec());
-        let (inner, sources, is_oldest) = (self.clone(), old.clone(), kept.is_empty());
+    /// Makes one run of these. Nobody waits for it.
+    async fn merge(self: &Arc<Self>, range: Range<usize>) -> Result<(), Error> {
+        let mut runs = self.shown.load().runs.clone();
+        let old = runs[range.clone()].to_vec();
+        let (inner, sources, is_oldest) = (self.clone(), old.clone(), range.end == runs.len());
         let merged = blocking(move || {
-            let rows = sources.iter().map(|run| run.rows()).sum();
-            let sources = sources.into_iter().map(|run| Box::new(run.rows_from(&[])) as Source).collect();
-            inner.write_run(Merge::new(sources), rows, is_oldest)
+            let count = sources.iter().map(|run| run.rows()).sum();
+            inner.write_run(rows_of(sources), count, is_oldest)
         });
         let merged = merged.await?;
-        let runs: Vec<_> = merged.into_iter().chain(kept).collect();
+        runs.splice(range, merged);
         let _changing = self.changing.lock().await;
         let Some(Manifest::V1 { rows, .. }) = manifests(&self.store).get(&self.name.to_owned())? else { return Ok(()) };
         self.name_runs(&runs, rows).await?;
         let recent = self.shown.load().recent.clone();
         self.shown.store(Arc::new(Shown { recent, runs }));
-        for run in old {
-            // Who reads it still has it open; one that stays is removed at the next start.
-            if let Err(error) = self.disk.remove_file(&run.path) {
-                tracing::warn!(path = %run.path.display(), %error, "an old file is not removed");
-            }
-        }
+        old.iter().for_each(|run| self.put_away(run));
         Ok(())
+    }
+
+    /// Makes one run of all, without what damaged ones have lost; says how many blocks that is.
+    pub(super) async fn repair(self: &Arc<Self>) -> Result<u64, Error> {
+        let _tending = self.tending.lock().await;
+        let old = self.shown.load().runs.clone();
+        let (inner, sources) = (self.clone(), old.clone());
+        let merging = blocking(move || {
+            let count = sources.iter().map(|run| run.rows()).sum();
+            let mut lost = 0;
+            let known = rows_of(sources).filter(|row| {
+                let is_lost = row.as_ref().is_err_and(Error::is_of_a_block);
+                lost += u64::from(is_lost);
+                !is_lost
+            });
+            let run = inner.write_run(known, count, true)?;
+            Ok((run, lost))
+        });
+        let (merged, lost) = merging.await?;
+        let _changing = self.changing.lock().await;
+        let rows = merged.as_ref().map_or(0, |run| run.rows());
+        let runs: Vec<_> = merged.into_iter().collect();
+        self.name_runs(&runs, rows).await?;
+        let recent = self.shown.load().recent.clone();
+        self.shown.store(Arc::new(Shown { recent, runs }));
+        self.rows.store(rows, Ordering::Relaxed);
+        let inner = self.clone();
+        blocking(move || inner.load_recent()).await?;
+        old.iter().for_each(|run| self.put_away(run));
+        Ok(lost)
+    }
+
+    /// Removes the file of a run that is no longer needed, and keeps one that is damaged. Who
+    /// reads it still has it open; one that stays is removed at the next start.
+    fn put_away(&self, run: &Run) {
+        let done = if run.is_damaged() {
+            self.disk.rename(&run.path, &run.path.with_extension("run.damaged"))
+        } else {
+            self.disk.remove_file(&run.path)
+        };
+        if let Err(error) = done {
+            tracing::warn!(path = %run.path.display(), %error, "an old file is not removed");
+        }
     }
 
     /// Writes at most `count` rows as a run. In the oldest one nothing has to stay removed.
@@ -226,18 +274,30 @@ async fn tend(table: Weak<Inner>, work: Arc<Notify>) {
     }
 }
 
-/// How many of the newest runs are to be merged, if any: each is to be more than twice as
-/// large as all newer ones together.
-pub(super) fn due(runs: &[Arc<Run>]) -> Option<usize> {
-    let mut rows = 0;
-    let mut count = None;
-    for (number, run) in runs.iter().enumerate() {
-        if number > 0 && run.rows() <= 2 * rows {
-            count = Some(number + 1);
+/// Which runs are to be merged, if any: each is to be more than twice as large as all newer
+/// ones together. What a damaged one has lost is not known, so it stays where it is among the
+/// others, and only those before or behind it are merged with each other.
+pub(super) fn due(runs: &[Arc<Run>]) -> Option<Range<usize>> {
+    let mut start = 0;
+    for sound in runs.split(|run| run.is_damaged()) {
+        let (mut rows, mut end) = (0, None);
+        for (number, run) in sound.iter().enumerate() {
+            if number > 0 && run.rows() <= 2 * rows {
+                end = Some(number + 1);
+            }
+            rows += run.rows();
         }
-        rows += run.rows();
+        if let Some(end) = end {
+            return Some(start..start + end);
+        }
+        start += sound.len() + 1;
     }
-    count
+    None
+}
+
+/// The newest rows of runs.
+fn rows_of(runs: Vec<Arc<Run>>) -> Merge {
+    Merge::new(runs.into_iter().map(|run| Box::new(run.rows_from(&[])) as Source).collect())
 }
 
 fn manifests(store: &Store) -> Table<String, Manifest> {
