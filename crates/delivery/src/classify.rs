@@ -9,6 +9,7 @@ mod cause;
 mod corpus;
 #[cfg(test)]
 mod hostile;
+mod report;
 mod rule;
 mod rules;
 mod words;
@@ -71,6 +72,32 @@ pub fn classify(stage: Stage, reply: &SmtpReply) -> Classification {
             verdict: Verdict::Deferred(cause.delay_type(stage)),
             about_us: cause.is_about_us() || refused_us,
         }
+    }
+}
+
+/// Says why a message failed that a host had taken, by the report of that host: the status code
+/// and the diagnostic text, without the type in front. Whoever reports a failure has given up,
+/// also for what may pass: that is never `Permanent`. `Undetermined` where neither says anything.
+pub fn classify_report(status: Option<EnhancedStatus>, diagnostic: &str) -> BounceKind {
+    let (stage, code, text) = report::heard(diagnostic);
+    let inner = || rule::inner_status(500, text).or_else(|| rule::inner_status(400, text));
+    let class = code.map(|code| code / 100).or_else(|| Some(u16::from(status.or_else(inner)?.class)));
+    let told = match status {
+        // What the diagnostic itself says is more than "other or undefined".
+        Some(status) if status.subject != 0 && inner().is_none() => format!("{status} {text}"),
+        _ => text.to_owned(),
+    };
+    let reply = SmtpReply::new(code.unwrap_or(550), &told);
+    let said = Said::new(stage, &reply);
+    let cause = match find_rule(&said) {
+        Some(rule) => rule.cause,
+        None if class.is_none() => return BounceKind::Undetermined,
+        None => fallback(stage, reply.code, said.enhanced),
+    };
+    let is_soft = class == Some(4) || status.is_some_and(|status| status.class == 4);
+    match cause.bounce_kind() {
+        kind if is_soft && kind.is_hard() => BounceKind::TransientGeneral,
+        kind => kind,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Return paths: what MAIL FROM says to the next host, where that is not what the client said.
 
 use postrider_account::{Accounts, MailFrom, Resolved};
-use postrider_mail::{Domain, EmailAddress, Verp};
+use postrider_mail::{Domain, EmailAddress, MessageId, Verp};
 use postrider_mailauth::MacKey;
 use postrider_spool::Message;
 
@@ -47,6 +47,25 @@ impl ReturnPaths {
     #[must_use]
     pub fn read(&self, address: &EmailAddress) -> Option<Verp> {
         Verp::decode(address.local(), |named| self.key.short_tag(PURPOSE, named))
+    }
+
+    /// A return path in this domain that belongs to no message: taken wherever ours are, and by
+    /// nobody else. `None` for a domain that leaves no room for one.
+    #[must_use]
+    pub fn of_nobody(&self, domain: &Domain) -> Option<EmailAddress> {
+        let verp = Verp { id: MessageId::from_bytes([0; 24]), recipient: None };
+        EmailAddress::new(&verp.encode(|named| self.key.short_tag(PURPOSE, named)), domain.clone()).ok()
+    }
+
+    /// Whether return paths can be in this domain: the relay's, or a custom MAIL FROM domain,
+    /// whatever its state.
+    #[must_use]
+    pub fn is_domain(&self, domain: &Domain) -> bool {
+        let is_custom = || {
+            let identities = self.accounts.identities().all();
+            identities.iter().filter_map(|identity| identity.mail_from.as_ref()).any(|custom| custom.domain == *domain)
+        };
+        *domain == self.domain || is_custom()
     }
 
     fn domain_of(&self, message: &Message) -> Domain {

@@ -1,0 +1,129 @@
+//! The handle that everybody holds.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use postrider_base::{Clock, Metrics, Random, Timestamp};
+use postrider_events::Events;
+use postrider_mail::{EmailAddress, SmtpReply};
+use postrider_mailauth::verify::Verifier;
+use postrider_submission::{ReturnPaths, Submission};
+
+use crate::mailbox::{Mailbox, ROLES};
+use crate::settings::Settings;
+
+/// What feedback works with.
+#[derive(Clone, Debug)]
+pub struct FeedbackOptions {
+    /// Whose return paths come back.
+    pub return_paths: ReturnPaths,
+    /// Where events are written, and messages are found.
+    pub events: Events,
+    /// Says whose mail it is that arrives.
+    pub verifier: Verifier,
+    /// Takes the mail to senders and to the operator.
+    pub submission: Submission,
+    /// What time it is.
+    pub clock: Clock,
+    /// Boundaries of what is written.
+    pub random: Random,
+    /// Where it is counted.
+    pub metrics: Metrics,
+    /// What the operator says.
+    pub rules: FeedbackRules,
+}
+
+/// What the operator says, and may say otherwise while the relay runs.
+#[derive(Clone, Debug)]
+pub struct FeedbackRules {
+    /// Bounds, and the addresses for complaints.
+    pub settings: Settings,
+    /// Who gets the mail to `postmaster@` and `abuse@` of return path domains
+    /// (`upkeep.operator_address`); without one there are no such mailboxes.
+    pub operator: Option<EmailAddress>,
+    /// Whether senders are told of bounces and complaints by mail
+    /// (`delivery.feedback_forwarding`).
+    pub forwarding: bool,
+}
+
+/// Takes what comes back. A cheap handle; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Feedback(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: FeedbackOptions,
+    rules: ArcSwap<FeedbackRules>,
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// The session, as the log names it.
+    pub session: String,
+    /// The client's address.
+    pub client: IpAddr,
+    /// What the client called itself.
+    pub helo: Option<String>,
+    /// Whether it came encrypted.
+    pub tls: bool,
+    /// It may not go on without TLS (RFC 8689 section 5): nor does what is passed on of it.
+    pub require_tls: bool,
+    /// The reverse-path; `None` is the null one.
+    pub sender: Option<EmailAddress>,
+    /// Whom it is for: what [`Feedback::recipient`] said at each RCPT.
+    pub recipients: Vec<Mailbox>,
+    /// Header and body.
+    pub content: Vec<Bytes>,
+    /// When its last byte came.
+    pub at: Timestamp,
+}
+
+impl Feedback {
+    /// Ready to take mail.
+    #[must_use]
+    pub fn new(options: FeedbackOptions) -> Self {
+        let rules = ArcSwap::from_pointee(options.rules.clone());
+        Self(Arc::new(Shared { options, rules }))
+    }
+
+    /// Takes new rules. They hold from the next message on.
+    pub fn reload(&self, rules: FeedbackRules) {
+        self.0.rules.store(Arc::new(rules));
+    }
+
+    /// Whether mail for this address is for us, from memory: a return path of ours that nobody
+    /// made up; one of `complaint_addresses`; `postmaster@` and `abuse@` of a domain of return
+    /// paths, where somebody reads them.
+    ///
+    /// # Errors
+    /// `550 5.1.1` for every other address: this is no way into anybody's mailbox.
+    pub fn recipient(&self, recipient: &EmailAddress) -> Result<Mailbox, SmtpReply> {
+        let Shared { options, rules } = &*self.0;
+        let rules = rules.load();
+        if let Some(verp) = options.return_paths.read(recipient) {
+            return Ok(Mailbox::ReturnPath(verp));
+        }
+        let folded = recipient.fold();
+        if rules.settings.complaint_addresses.iter().any(|address| address.fold() == folded) {
+            return Ok(Mailbox::Complaints(recipient.clone()));
+        }
+        let is_role = ROLES.iter().any(|role| recipient.local().eq_ignore_ascii_case(role));
+        if is_role && rules.operator.is_some() && options.return_paths.is_domain(recipient.domain()) {
+            return Ok(Mailbox::Operator(recipient.clone()));
+        }
+        Err(SmtpReply::new(550, "5.1.1 There is no such mailbox"))
+    }
+
+    /// Takes a message: when this returns `Ok`, all that it says is on disk.
+    ///
+    /// # Errors
+    /// `451` where that can not be written now, so that the client comes again; `550` and `554`
+    /// for what nobody can use.
+    pub async fn take(&self, arrived: Arrived) -> Result<(), SmtpReply> {
+        let _ = arrived;
+        Err(SmtpReply::new(451, "4.3.0 Temporary service failure"))
+    }
+}

@@ -1,0 +1,109 @@
+//! What a message that came back says: the one reader, without any network or disk.
+
+use bytes::Bytes;
+use postrider_mail::HeaderBlock;
+use serde::Serialize;
+
+use crate::automatic::is_automatic;
+use crate::complaint::ComplaintReport;
+use crate::original::Original;
+use crate::parts::{Part, parts};
+use crate::plain;
+use crate::settings::Settings;
+use crate::status::StatusReport;
+
+/// The field that marks what a relay like this one passed on, with its name: it is not passed
+/// on again.
+pub(crate) const PASSED_ON: &str = "X-Postrider-Passed-On";
+
+/// A message that came back, read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reading {
+    /// What it says.
+    pub report: Report,
+    /// What it returns of the message that it is about.
+    pub original: Option<Original>,
+    /// Whether a relay passed it on before.
+    pub passed_on: bool,
+}
+
+/// What a message that came back says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// What became of recipients (RFC 3464, and text that says the same to people).
+    Status(StatusReport),
+    /// A recipient complains (RFC 5965).
+    Complaint(ComplaintReport),
+    /// A program answered for a person (RFC 3834).
+    Automatic,
+    /// None of these.
+    Other,
+}
+
+/// Reads a message that came back. `from_nobody` says whether its reverse-path was the null
+/// one, as that of a bounce is (RFC 5321 section 4.5.5). Never fails: what is damaged is read
+/// as far as it is there.
+#[must_use]
+pub fn read(message: &[Bytes], from_nobody: bool, settings: &Settings) -> Reading {
+    let front = front(message, usize::try_from(settings.max_read_bytes.bytes()).unwrap_or(usize::MAX));
+    let Ok(header) = HeaderBlock::parse(&front) else {
+        return Reading { report: Report::Other, original: None, passed_on: false };
+    };
+    let parts = parts(&header, &front[header.body_offset()..]);
+    let original = original(&parts);
+    let max = usize::from(settings.max_recipients);
+    let report = status(&parts, max)
+        .or_else(|| complaint(&parts, original.as_ref(), max))
+        .unwrap_or_else(|| by_its_look(&header, &parts, from_nobody, max));
+    Reading { report, original, passed_on: header.find(PASSED_ON).is_some() }
+}
+
+/// The first bytes of a message in one piece; no copy where they are.
+fn front(message: &[Bytes], max: usize) -> Bytes {
+    if let [whole] = message {
+        return whole.slice(..whole.len().min(max));
+    }
+    let mut front = Vec::new();
+    for piece in message {
+        front.extend_from_slice(&piece[..piece.len().min(max - front.len())]);
+    }
+    front.into()
+}
+
+fn of<'a, 'b>(parts: &'b [Part<'a>], media: &[&str]) -> Option<&'b Part<'a>> {
+    parts.iter().find(|part| media.contains(&part.media.as_str()))
+}
+
+fn original(parts: &[Part<'_>]) -> Option<Original> {
+    // RFC 6522 section 3, RFC 6533 section 4
+    let media = ["message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers"];
+    of(parts, &media).map(|part| Original::read(&part.body))
+}
+
+fn status(parts: &[Part<'_>], max: usize) -> Option<Report> {
+    let media = ["message/delivery-status", "message/global-delivery-status"];
+    StatusReport::read(&of(parts, &media)?.body, max).map(Report::Status)
+}
+
+fn complaint(parts: &[Part<'_>], original: Option<&Original>, max: usize) -> Option<Report> {
+    let reported = of(parts, &["message/feedback-report"]).and_then(|part| ComplaintReport::read(&part.body, max));
+    let noted = || original.and_then(|original| original.recipient.clone()).map(ComplaintReport::about);
+    reported.or_else(noted).map(Report::Complaint)
+}
+
+/// What is no report by its form. Hosts that have none say more often from whom and what about
+/// than that a program wrote it; and what comes from nobody and is not automatic is a bounce.
+fn by_its_look(header: &HeaderBlock<'_>, parts: &[Part<'_>], from_nobody: bool, max: usize) -> Report {
+    let text = of(parts, &["text/plain", "text/html"]).map(|part| String::from_utf8_lossy(&part.body));
+    let text = text.as_deref().unwrap_or("");
+    // A receipt of a reader's program (RFC 8098).
+    let is_receipt = of(parts, &["message/disposition-notification"]).is_some();
+    match (plain::is_bounce(header, text), is_receipt || is_automatic(header)) {
+        (true, false) => Report::Status(plain::read(header, text, max)),
+        (true, true) if plain::is_sure(header, text) => Report::Status(plain::read(header, text, max)),
+        (_, true) => Report::Automatic,
+        (false, false) if from_nobody => Report::Status(plain::read(header, text, max)),
+        (false, false) => Report::Other,
+    }
+}
