@@ -13,7 +13,7 @@ use postrider_mail::AccountId;
 use postrider_store::{Store, Table};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use crate::derive::Verifier;
@@ -200,6 +200,11 @@ impl Credentials {
     /// Whether there is such a credential at this moment, and it is not disabled.
     pub(crate) fn exist(&self, user_name: &str) -> bool {
         self.0.record(user_name).is_some_and(|record| !record.credential.disabled)
+    }
+
+    /// None comes, changes or goes as long as what this gives is kept.
+    pub(crate) async fn hold(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().await
     }
 }
 

@@ -181,6 +181,8 @@ impl Accounts {
     /// # Errors
     /// [`Error::InUse`], [`Error::NotFound`] or [`Error::Store`].
     pub async fn delete_tenant(&self, id: AccountId) -> Result<(), Error> {
+        // None is made meanwhile, which would send without the account's bounds.
+        let _unchanging = self.credentials.hold().await;
         self.check_unused(id, &self.with_credentials())?;
         self.tenants.delete(id).await
     }
@@ -197,6 +199,7 @@ impl Accounts {
         ids: &[AccountId],
         mut edit: impl FnMut(usize, Option<&Tenant>) -> Result<Option<Tenant>, E>,
     ) -> Result<(), E> {
+        let _unchanging = self.credentials.hold().await;
         // Once for all of them: there may be many of either.
         let with_credentials = self.with_credentials();
         let checked = |index: usize, made: Option<&Tenant>| {

@@ -57,7 +57,19 @@ fn what_is_wrong_is_named_with_its_place() {
         let refused = refusal(text, Attached::Credential);
         assert!(refused.starts_with(start), "{text}: {refused}");
     }
-    for (element, start) in [
+}
+
+/// Each element, in a statement that is right otherwise, is refused with a text that begins so.
+fn assert_refused(cases: &[(&str, &str)]) {
+    for (element, start) in cases {
+        let refused = refusal(&statement(element), Attached::Credential);
+        assert!(refused.starts_with(start), "{element}: {refused}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_statement_is_named() {
+    assert_refused(&[
         (r#""Effect":"allow""#, r#"Statement 1, Effect: it must be "Allow" or "Deny""#),
         (r#""Actions":"ses:*""#, r#"Statement 1: there is no element "Actions" here; there are Sid, Effect,"#),
         (r#""Action":[]"#, "Statement 1, Action: it has no value"),
@@ -75,6 +87,13 @@ fn what_is_wrong_is_named_with_its_place() {
         (r#""NotResource":"*""#, "Statement 1: it has Resource and NotResource"),
         (r#""Principal":"*""#, "Statement 1, Principal: a policy of a credential is about that credential alone"),
         (r#""NotPrincipal":"*""#, "Statement 1: NotPrincipal is not supported"),
+    ]);
+    assert!(Policy::parse("test", &statement(r#""Sid":"a""#), Attached::Credential).is_ok());
+}
+
+#[test]
+fn what_is_wrong_in_a_condition_is_named() {
+    assert_refused(&[
         (r#""Condition":[]"#, "Statement 1, Condition: it must be an object, not a list"),
         (r#""Condition":{"StringEquals":{}}"#, "Statement 1, Condition, StringEquals: it names no condition key"),
         (
@@ -133,11 +152,7 @@ fn what_is_wrong_is_named_with_its_place() {
             r#""Condition":{"StringLike":{"ses:FromAddress":"${aws:username}@example.com"}}"#,
             "Statement 1, Condition, StringLike, ses:FromAddress: policy variables as ${aws:username} are not supported",
         ),
-    ] {
-        let refused = refusal(&statement(element), Attached::Credential);
-        assert!(refused.starts_with(start), "{element}: {refused}");
-    }
-    assert!(Policy::parse("test", &statement(r#""Sid":"a""#), Attached::Credential).is_ok());
+    ]);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub enum Counts {
     Fine,
     /// Recipients that bounced hard.
     Bounced,
+    /// Hard bounces of recipients that have been counted: a host had taken the message, and
+    /// reported later that it could not deliver it.
+    Returned,
     /// Complaints about messages whose recipients have been counted.
     Complained,
 }
@@ -33,7 +36,7 @@ pub enum Counts {
 pub struct Tally {
     /// Recipients with an outcome that counts.
     pub recipients: u32,
-    /// Hard bounces among them.
+    /// Hard bounces among them, and those reported later that came meanwhile.
     pub bounces: u32,
     /// Complaints that came meanwhile.
     pub complaints: u32,
@@ -83,9 +86,10 @@ impl Window {
     /// the same day.
     pub(super) fn add(&mut self, reach: Reach, at: Timestamp, what: Counts, mut count: u32) {
         let day = self.0.back().map_or(0, |last| last.day).max(day_of(at));
-        if what == Counts::Complained {
+        if matches!(what, Counts::Complained | Counts::Returned) {
             let last = self.chunk_of(reach, day, true);
-            last.complaints = last.complaints.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
+            let counter = if what == Counts::Returned { &mut last.bounces } else { &mut last.complaints };
+            *counter = counter.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
             return self.trim(reach, day);
         }
         while count > 0 {
@@ -94,7 +98,7 @@ impl Window {
             let taken = u16::try_from(count).unwrap_or(u16::MAX).min(room);
             last.recipients += taken;
             if what == Counts::Bounced {
-                last.bounces += taken;
+                last.bounces = last.bounces.saturating_add(taken);
             }
             count -= u32::from(taken);
             self.trim(reach, day);
@@ -178,6 +182,16 @@ mod tests {
         assert_eq!(window.tally(REACH, at(400)), tally(0, 0, 0));
         window.add(REACH, at(400), Counts::Complained, 2);
         assert_eq!((window.0.len(), window.tally(REACH, at(400))), (1, tally(0, 0, 2)));
+    }
+
+    #[test]
+    fn what_is_reported_later_adds_no_recipient() {
+        let mut window = Window::default();
+        window.add(REACH, at(0), Counts::Fine, 100);
+        window.add(REACH, at(3), Counts::Returned, 2);
+        window.add(REACH, at(3), Counts::Complained, 1);
+        assert_eq!(window.tally(REACH, at(3)), tally(100, 2, 1));
+        assert_eq!(window.tally(REACH, at(31)), tally(0, 2, 1), "they are as old as the day they came");
     }
 
     #[test]

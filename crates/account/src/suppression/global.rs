@@ -10,7 +10,8 @@ use postrider_mail::EmailAddress;
 use postrider_store::{Bulk, BulkOptions, BulkUsage, Edit, Store};
 use serde::{Deserialize, Serialize};
 
-use super::{BATCH, full};
+use super::full;
+use super::sweep::sweep;
 use crate::Error;
 
 /// Name of the table in the store.
@@ -125,7 +126,7 @@ impl GlobalList {
     }
 
     /// Takes an address off the list, and forgets its bounces; says whether it was on it.
-    /// Durable when it returns.
+    /// Bounces until now do not put it back. Durable when it returns.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -134,7 +135,8 @@ impl GlobalList {
         let mut was_listed = false;
         let decide = |_, old: Option<Row>| {
             was_listed = old.is_some_and(|Row::V1 { until, .. }| now < until);
-            Edit::Remove
+            // With its time over: what bounced before that is passed over.
+            old.map_or(Edit::Keep, |_| Edit::Put(Row::V1 { bounces: 0, updated_at: now, until: now }))
         };
         self.0.entries.edit(vec![address.fold()], decide).await?;
         Ok(was_listed)
@@ -163,23 +165,7 @@ impl GlobalList {
     /// # Errors
     /// [`Error::Store`].
     pub(super) async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
-        let is_over = |Row::V1 { until, .. }: &Row| until.saturating_add(REMEMBERED) <= now;
-        let mut rows = self.0.entries.scan();
-        let mut removed = 0;
-        loop {
-            // So many that are looked at, lest others wait for this.
-            let seen = rows.by_ref().take(BATCH).collect::<Result<Vec<_>, _>>()?;
-            let is_last = seen.len() < BATCH;
-            let keys = seen.into_iter().filter(|(_, row)| is_over(row)).map(|(address, _)| address).collect();
-            // Again by what is there by now.
-            let decide =
-                |_, old: Option<Row>| if old.as_ref().is_some_and(is_over) { Edit::Remove } else { Edit::Keep };
-            removed += self.0.entries.edit(keys, decide).await?;
-            if is_last {
-                return Ok(removed);
-            }
-            tokio::task::yield_now().await;
-        }
+        sweep(&self.0.entries, |Row::V1 { until, .. }| until.saturating_add(REMEMBERED) <= now).await
     }
 
     /// What the list takes.

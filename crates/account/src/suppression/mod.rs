@@ -7,6 +7,8 @@
 mod format;
 mod global;
 mod import;
+mod removals;
+mod sweep;
 mod table;
 
 #[cfg(test)]
@@ -27,6 +29,7 @@ pub use format::{
 };
 pub use global::{GlobalList, GloballySuppressed};
 pub use import::ImportReport;
+use removals::Removals;
 use table::{Key, Row};
 
 use crate::{Audit, Error, Settings, Tenants};
@@ -78,6 +81,7 @@ struct Inner {
     entries: Bulk<Key, Row>,
     global: GlobalList,
     is_global_on: bool,
+    removals: Removals,
     /// Of accounts (by number) that are paused and have lost their entries by that: the pause.
     swept: Table<String, Timestamp>,
     tenants: Tenants,
@@ -97,6 +101,7 @@ impl Suppression {
             entries: store.bulk(TABLE, options)?,
             global: GlobalList::open(store, clock.clone(), options)?,
             is_global_on: settings.global_suppression,
+            removals: Removals::open(store, options)?,
             swept: store.table(SWEPT),
             tenants,
             clock,
@@ -173,13 +178,18 @@ impl Suppression {
         Ok(self.remove(account, std::slice::from_ref(address)).await? > 0)
     }
 
-    /// Takes addresses off the list in one atomic batch; says how many were on it. Durable
-    /// when it returns.
+    /// Takes addresses off the list in one atomic batch; says how many were on it. What became
+    /// of mail until now does not put them back ([`Suppression::record`]). Durable when it
+    /// returns.
     ///
     /// # Errors
     /// [`Error::Store`]; none was taken off then.
     pub async fn remove(&self, account: AccountId, addresses: &[EmailAddress]) -> Result<u64, Error> {
-        let keys = addresses.iter().map(|address| Key::new(account, address)).collect();
+        let keys: Vec<_> = addresses.iter().map(|address| Key::new(account, address)).collect();
+        // One that can not be read is on the list.
+        let is_listed = |key: &&Key| self.0.entries.get(key).map_or(true, |row| row.is_some());
+        let listed = keys.iter().filter(is_listed).cloned().collect();
+        self.0.removals.remember(listed, self.0.clock.now()).await?;
         Ok(self.0.entries.edit(keys, |_, _| Edit::Remove).await?)
     }
 
@@ -221,7 +231,8 @@ impl Suppression {
     /// mailbox does not exist, or its owner complained; if that reason is in force, `set`
     /// being the reasons of the message's configuration set, where it has its own. The same
     /// outcome may be told any number of times: an entry that is as new is left alone, and so
-    /// is a complaint by a bounce, which weighs less. Says whether the list changed.
+    /// is a complaint by a bounce, which weighs less; and whom somebody has taken off the list
+    /// since stays off it. Says whether the list changed.
     ///
     /// # Errors
     /// [`Error::Full`] or [`Error::Store`].
@@ -237,11 +248,13 @@ impl Suppression {
             return Ok(false);
         }
         let key = Key::new(account, address);
+        let removable = key.clone();
         let decide = |_, old: Option<Row>| match old {
             Some(Row::V1 { reason: SuppressionReason::Complaint, .. }) if reason == SuppressionReason::Bounce => {
                 Edit::Keep
             }
             Some(Row::V1 { reason: old, updated_at }) if old == reason && updated_at >= at => Edit::Keep,
+            None if self.0.removals.is_after(&removable, at) => Edit::Keep,
             _ => Edit::Put(Row::V1 { reason, updated_at: at }),
         };
         Ok(self.0.entries.edit(vec![key], decide).await.map_err(full)? > 0)
@@ -285,6 +298,9 @@ impl Suppression {
     pub async fn sweep(&self, audit: &Audit) -> Result<u64, Error> {
         let now = self.0.clock.now();
         let mut removed = self.0.global.sweep(now).await;
+        if let Err(error) = self.0.removals.sweep(now).await {
+            removed = removed.and(Err(error));
+        }
         for tenant in self.0.tenants.list() {
             let swept = self.sweep_account(tenant.id, now, audit).await;
             removed = match (removed, swept) {
@@ -325,15 +341,22 @@ impl Suppression {
     async fn clear(&self, account: AccountId, since: Timestamp) -> Result<u64, Error> {
         let mut entries = self.list(account, Filter::default());
         let mut removed = 0;
+        let mut failed = None;
         loop {
-            let some = entries.by_ref().take(BATCH).collect::<Result<Vec<_>, _>>()?;
+            let some: Vec<_> = entries.by_ref().take(BATCH).collect();
             let is_last = some.len() < BATCH;
-            let keys = some.into_iter().map(|entry| Key { account, address: entry.address }).collect();
+            let mut keys = Vec::with_capacity(some.len());
+            for entry in some {
+                match entry {
+                    Ok(entry) => keys.push(Key { account, address: entry.address }),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
             // It may be resumed at any moment.
             let decide = |_, _| if self.paused_since(account) == Some(since) { Edit::Remove } else { Edit::Keep };
             removed += self.0.entries.edit(keys, decide).await?;
             if is_last || self.paused_since(account) != Some(since) {
-                return Ok(removed);
+                return failed.map_or(Ok(removed), Err);
             }
         }
     }
@@ -342,6 +365,12 @@ impl Suppression {
     #[must_use]
     pub fn usage(&self) -> BulkUsage {
         self.0.entries.usage()
+    }
+
+    /// Files of all lists, the global one included, that were found to be damaged.
+    #[must_use]
+    pub fn damaged_files(&self) -> u64 {
+        self.usage().damaged + self.0.global.usage().damaged + self.0.removals.usage().damaged
     }
 
     /// Whether this reason makes entries of the account's list, and whether its entries hold.

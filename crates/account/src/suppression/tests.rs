@@ -399,6 +399,7 @@ async fn of_a_damaged_file_any_reason_that_is_in_force_holds() {
         entries: world.store.bulk(super::TABLE, options).unwrap(),
         global: super::GlobalList::open(&world.store, world.clock.clone(), options).unwrap(),
         is_global_on: false,
+        removals: super::Removals::open(&world.store, options).unwrap(),
         swept: world.store.table(super::SWEPT),
         tenants,
         clock: world.clock.clone(),
@@ -432,4 +433,38 @@ async fn many_are_taken_off_at_once() {
     }
     assert_eq!(list.remove(ME(), &addresses[3..]).await.unwrap(), 7);
     assert_eq!(list.list(ME(), Filter::default()).count(), 3);
+}
+
+/// A reader of the journal that dies before it has kept its place tells all again.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_told_again_does_not_put_back_who_was_taken_off() {
+    let world = World::new();
+    let accounts = world.global();
+    let list = accounts.suppression();
+    let (gone, bounce) = (address("gone@example.com"), SuppressionReason::Bounce);
+    let bounced = world.clock.now();
+    assert!(list.record(ME(), None, &gone, bounce, bounced).await.unwrap());
+    assert!(list.record_globally(&gone, bounced).await.unwrap());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(list.delete(ME(), &address("Gone@Example.com")).await.unwrap());
+    assert!(list.global().delete(&gone).await.unwrap());
+    for accounts in [accounts.clone(), world.global()] {
+        let list = accounts.suppression();
+        assert!(!list.record(ME(), None, &gone, bounce, bounced).await.unwrap());
+        assert!(!list.record_globally(&gone, bounced).await.unwrap());
+        assert_eq!(list.check(ME(), None, &gone), None);
+    }
+    // Other lists know nothing of it, and what becomes of later mail counts.
+    let other = AccountId::new(2).unwrap();
+    assert!(list.record(other, None, &gone, bounce, bounced).await.unwrap());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let again = world.clock.now();
+    assert!(list.record(ME(), None, &gone, bounce, again).await.unwrap());
+    assert!(list.record_globally(&gone, again).await.unwrap());
+    assert_eq!(list.global().get(&gone).unwrap().unwrap().bounces, 1);
+    // It is not remembered for ever.
+    list.delete(ME(), &gone).await.unwrap();
+    tokio::time::advance(DAY * 7).await;
+    list.sweep(accounts.audit()).await.unwrap();
+    assert!(list.record(ME(), None, &gone, bounce, again).await.unwrap());
 }

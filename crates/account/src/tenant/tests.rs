@@ -93,6 +93,38 @@ async fn only_an_account_that_owns_nothing_is_deleted() {
 }
 
 #[tokio::test]
+async fn no_credential_is_made_while_its_account_goes() {
+    let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+    let accounts = opened(&store(&disk, &index));
+    accounts.tenants().create(Tenant { sandbox: true, ..Tenant::new(ACME) }).await.unwrap();
+    let gone = |_: usize, _: Option<&Tenant>| Ok::<_, Error>(None);
+    for goes_with_others in [false, true] {
+        accounts.tenants().put(vec![Tenant { sandbox: true, ..Tenant::new(ACME) }]).await.unwrap();
+        // Another change is under way, behind which the account goes.
+        let changing = accounts.tenants().0.changing.lock().await;
+        let going = async {
+            match goes_with_others {
+                true => accounts.edit_tenants(&[ACME], gone).await,
+                false => accounts.delete_tenant(ACME).await,
+            }
+        };
+        let coming = async {
+            let new = NewCredential { account: ACME, ..NewCredential::default() };
+            let user = accounts.credentials().create(new).await.unwrap().credential.user_name;
+            (user, accounts.tenants().made(ACME).is_some())
+        };
+        let later = async {
+            tokio::task::yield_now().await;
+            drop(changing);
+        };
+        let (gone, (user, was_there), ()) = tokio::join!(going, coming, later);
+        gone.unwrap();
+        assert!(!was_there, "it was made for an account in the sandbox, which then went");
+        accounts.credentials().delete(&user).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn of_many_that_go_all_do_or_none() {
     let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
     let accounts = opened(&store(&disk, &index));
