@@ -15,6 +15,7 @@ mod error;
 mod header;
 mod id;
 mod outcome;
+mod quoted_printable;
 mod record;
 mod reply;
 mod simulator;
@@ -33,11 +34,12 @@ pub use outcome::{
     AttemptOutcome, BounceKind, DelayType, Delays, Disposition, Remote, Stage, SuppressionList, SuppressionReason,
     SuppressionSource, TlsInfo,
 };
+pub use quoted_printable::quoted_printable;
 pub use record::{
     AttemptRecord, Exchange, HostProof, HostRecord, Privacy, SessionLevel, attach_records, store_records,
 };
 pub use reply::{Severity, SmtpReply};
-pub use simulator::{SES_SIMULATOR, is_simulator};
+pub use simulator::{SES_SIMULATOR, SimulatedMailbox, is_simulator};
 pub use status::EnhancedStatus;
 pub use text::sanitize_text;
 pub use verp::Verp;

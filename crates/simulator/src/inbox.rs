@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use postrider_base::{Clock, Random, Scope, Stream, Timestamp};
-use postrider_mail::{Domain, Envelope, HeaderBlock, header_of, sanitize_text};
+use postrider_mail::{
+    Domain, EmailAddress, Envelope, HeaderBlock, SES_SIMULATOR, SimulatedMailbox, SmtpReply, header_of, sanitize_text,
+};
 use postrider_smtp::{Profile, ReceivedMessage, TlsMode};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast};
@@ -27,6 +29,8 @@ pub struct Inbox(Arc<Inner>);
 
 struct Inner {
     domain: Domain,
+    /// Where it is the mailbox simulator, the operator's domain.
+    plays: Option<String>,
     profile: Arc<Profile>,
     settings: Settings,
     clock: Clock,
@@ -67,11 +71,25 @@ struct Kept {
 impl Inbox {
     /// An empty inbox for `domain` that calls itself by the domain's name.
     pub fn new(domain: Domain, settings: Settings, clock: Clock, random: Random) -> Inbox {
+        Self::of(domain, None, settings, clock, random)
+    }
+
+    /// The mailbox simulator of a relay whose operator has this domain: it takes mail for what
+    /// [`SimulatedMailbox`] names, below both of its domains, refuses what these refuse, and
+    /// keeps nothing of what it takes but for its subscribers. It calls itself by SES's name.
+    pub fn simulator(operator_domain: &str, clock: Clock, random: Random) -> Inbox {
+        let settings = Settings { max_messages: 0, ..Settings::default() };
+        let domain = SES_SIMULATOR.parse().expect("it is a domain");
+        Self::of(domain, Some(operator_domain.to_owned()), settings, clock, random)
+    }
+
+    fn of(domain: Domain, plays: Option<String>, settings: Settings, clock: Clock, random: Random) -> Inbox {
         let mut profile = Profile::open(domain.as_str(), TlsMode::None);
         profile.limits.max_message_bytes = settings.max_message_bytes.bytes();
         profile.enhanced_status_codes = true;
         Inbox(Arc::new(Inner {
             domain,
+            plays,
             profile: Arc::new(profile),
             sessions: Arc::new(Semaphore::new(settings.max_connections as usize)),
             settings,
@@ -135,6 +153,21 @@ impl Inbox {
                 () = cancelled.cancelled() => {}
             }
         });
+    }
+
+    /// Why mail for a recipient is not taken; none where it is.
+    pub(crate) fn refusal(&self, recipient: &EmailAddress) -> Option<SmtpReply> {
+        let Some(operator_domain) = &self.0.plays else {
+            let is_here = recipient.domain() == self.domain();
+            return (!is_here).then(|| SmtpReply::new(550, "5.1.1 No such user here"));
+        };
+        let text = match SimulatedMailbox::of(recipient, operator_domain) {
+            Some(SimulatedMailbox::Bounce) => "5.1.1 user unknown",
+            Some(SimulatedMailbox::SuppressionList) => "5.1.1 This mailbox plays one on the global suppression list",
+            Some(_) => return None,
+            None => "5.1.1 No such mailbox in the simulator",
+        };
+        Some(SmtpReply::new(550, text))
     }
 
     pub(crate) fn profile(&self) -> &Arc<Profile> {
@@ -236,6 +269,23 @@ mod tests {
         assert_eq!(numbers(&inbox), [] as [u64; 0]);
         inbox.take(message(b"1"));
         assert_eq!(numbers(&inbox), [6]);
+    }
+
+    #[test]
+    fn the_simulator_plays_its_mailboxes() {
+        let clock = Clock::simulated(Timestamp::from_millis(1_000));
+        let simulator = Inbox::simulator("example.com", clock, Random::seeded(1));
+        let refusal = |to: &str| simulator.refusal(&to.parse().unwrap()).map(|reply| reply.to_string());
+        for taken in ["success", "complaint+label", "ooto"] {
+            assert_eq!(refusal(&format!("{taken}@simulator.amazonses.com")), None);
+            assert_eq!(refusal(&format!("{taken}@simulator.example.com")), None);
+        }
+        assert_eq!(refusal("Bounce+a@simulator.amazonses.com").unwrap().trim_end(), "550 5.1.1 user unknown");
+        for refused in ["suppressionlist@simulator.example.com", "x@simulator.example.com", "success@example.com"] {
+            assert!(refusal(refused).unwrap().starts_with("550 5.1.1 "), "{refused}");
+        }
+        simulator.take(message(b"x"));
+        assert!(simulator.messages().is_empty(), "it is nobody's mail");
     }
 
     #[tokio::test]

@@ -63,10 +63,9 @@ impl<S: Stream> Driver<'_, S> {
     }
 
     fn answer_rcpt(&mut self, request: &RcptRequest) {
-        if request.recipient.address.domain() == self.inbox.domain() {
-            self.session.accept();
-        } else {
-            self.session.reply(&SmtpReply::new(550, "5.1.1 No such user here"));
+        match self.inbox.refusal(&request.recipient.address) {
+            None => self.session.accept(),
+            Some(refusal) => self.session.reply(&refusal),
         }
     }
 
