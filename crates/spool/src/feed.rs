@@ -103,6 +103,11 @@ impl Feed {
         }
     }
 
+    /// Whether all batches that are synced by now were handed out.
+    pub fn is_at_end(&self) -> bool {
+        self.next > *self.synced.borrow()
+    }
+
     /// Everything up to and with this batch is dealt with and need not be
     /// kept for this reader.
     pub fn ack(&self, lsn: Lsn) {
