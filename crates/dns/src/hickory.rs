@@ -84,9 +84,10 @@ impl HickoryResolver {
         if let Some(dnssec) = &self.dnssec
             && let Some(handle) = dnssec.handle(&name).await
         {
-            let reply = proof::records(handle, name.clone(), kind, pick).await;
+            let mut path = proof::Path::new(handle, name);
+            let reply = path.records(kind, pick).await;
             if matches!(reply, Err(DnsError::Bogus { .. })) {
-                handle.inner().forget(&name);
+                path.names().for_each(|name| handle.inner().forget(name));
             }
             return reply;
         }

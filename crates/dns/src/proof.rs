@@ -14,39 +14,22 @@ use crate::hickory::host_name;
 /// Aliases that are followed.
 const MOST_ALIASES: usize = 8;
 
-/// Asks a validating handle for records of one type. Aliases are followed here,
-/// one after the other, so that each is looked at.
+/// Asks a validating handle for records of one type.
 pub(crate) async fn records<H: DnsHandle, T>(
     handle: &H,
     name: Name,
     kind: RecordType,
     pick: fn(&RData) -> Option<T>,
 ) -> Reply<T> {
-    let mut path = Path { handle, owner: name, proved: true, ttl: FOREVER, first_proved: None, unsigned: None };
-    for _ in 0..=MOST_ALIASES {
-        let asked = path.owner.clone();
-        let heard = ask(handle, asked.clone(), kind).await?;
-        path.follow(&heard).await?;
-        if of(&heard.message.answers, &path.owner, kind).next().is_some() {
-            return path.answer(&heard, kind, pick).await;
-        }
-        // What an alias leads to is asked by itself: the validator takes its
-        // absence for that of the alias, and finds no proof of that.
-        if path.owner == asked {
-            let proved = heard.has_denial_of(&asked);
-            if !proved {
-                path.must_be_unsigned(&asked).await?;
-            }
-            return Err(path.limit(heard.absence(proved)));
-        }
-    }
-    Err(DnsError::temporary("too many aliases"))
+    Path::new(handle, name).records(kind, pick).await
 }
 
 /// The way from the name that was asked for to the name that has the records.
-struct Path<'a, H> {
+pub(crate) struct Path<'a, H> {
     handle: &'a H,
     owner: Name,
+    /// Aliases before that.
+    aliases: Vec<Name>,
     /// Every step so far is.
     proved: bool,
     ttl: Duration,
@@ -55,7 +38,48 @@ struct Path<'a, H> {
     unsigned: Option<Name>,
 }
 
-impl<H: DnsHandle> Path<'_, H> {
+impl<'a, H: DnsHandle> Path<'a, H> {
+    /// A way that begins at `name`.
+    pub(crate) fn new(handle: &'a H, name: Name) -> Self {
+        Self {
+            handle,
+            owner: name,
+            aliases: Vec::new(),
+            proved: true,
+            ttl: FOREVER,
+            first_proved: None,
+            unsigned: None,
+        }
+    }
+
+    /// The records of one type at its end. Aliases are followed here, one after the other, so
+    /// that each is looked at.
+    pub(crate) async fn records<T>(&mut self, kind: RecordType, pick: fn(&RData) -> Option<T>) -> Reply<T> {
+        for _ in 0..=MOST_ALIASES {
+            let asked = self.owner.clone();
+            let heard = ask(self.handle, asked.clone(), kind).await?;
+            self.follow(&heard).await?;
+            if of(&heard.message.answers, &self.owner, kind).next().is_some() {
+                return self.answer(&heard, kind, pick).await;
+            }
+            // What an alias leads to is asked by itself: the validator takes its
+            // absence for that of the alias, and finds no proof of that.
+            if self.owner == asked {
+                let proved = heard.has_denial_of(&asked);
+                if !proved {
+                    self.must_be_unsigned(&asked).await?;
+                }
+                return Err(self.limit(heard.absence(proved)));
+            }
+        }
+        Err(DnsError::temporary("too many aliases"))
+    }
+
+    /// The names that it has led along so far.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.aliases.iter().chain([&self.owner])
+    }
+
     /// Goes along the aliases that were heard.
     async fn follow(&mut self, heard: &Heard) -> Result<(), DnsError> {
         for _ in 0..=MOST_ALIASES {
@@ -64,7 +88,7 @@ impl<H: DnsHandle> Path<'_, H> {
             self.take(alias, heard).await?;
             self.first_proved.get_or_insert(self.proved);
             if let RData::CNAME(target) = &alias.data {
-                self.owner = target.0.clone();
+                self.aliases.push(std::mem::replace(&mut self.owner, target.0.clone()));
             }
         }
         Err(DnsError::temporary("too many aliases"))
@@ -96,7 +120,7 @@ impl<H: DnsHandle> Path<'_, H> {
     }
 
     /// The records at the end of the way.
-    async fn answer<T>(mut self, heard: &Heard, kind: RecordType, pick: fn(&RData) -> Option<T>) -> Reply<T> {
+    async fn answer<T>(&mut self, heard: &Heard, kind: RecordType, pick: fn(&RData) -> Option<T>) -> Reply<T> {
         let owner = self.owner.clone();
         let found = || of(&heard.message.answers, &owner, kind);
         for record in found() {

@@ -137,6 +137,26 @@ async fn a_forged_link_spoils_one_answer() {
     assert!(resolver.mx(&"secure.test".parse().unwrap()).await.unwrap().authenticated);
 }
 
+#[tokio::test]
+async fn a_forged_link_of_what_an_alias_leads_to_spoils_one_answer() {
+    let world = World::new();
+    let mut settings = world.settings();
+    let forged = AtomicUsize::new(0);
+    let _liar = Liar::before(&mut settings, move |query, honest| {
+        let is_link = query.query_type() == RecordType::DNSKEY && *query.name() == name("nsec3.test.");
+        if !is_link || forged.fetch_add(1, Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let mut lie = honest.ask("secure.test.", RecordType::DNSKEY);
+        lie.answers.iter_mut().for_each(|record| record.name = name("nsec3.test."));
+        Some(lie)
+    });
+    let resolver = HickoryResolver::new(&settings).unwrap();
+    let spoiled = resolver.proved_addresses("across.secure.test").await;
+    assert!(matches!(spoiled, Err(DnsError::Bogus { .. })), "{spoiled:?}");
+    assert!(resolver.proved_addresses("across.secure.test").await.unwrap().authenticated);
+}
+
 /// Forges the root's keys as often as told.
 fn forges_probes(settings: &mut postrider_dns::Settings, times: usize) -> (Liar, Arc<AtomicUsize>) {
     let left = Arc::new(AtomicUsize::new(times));

@@ -26,6 +26,7 @@ _25._tcp.linked IN CNAME _25._tcp.mx
 inside  IN CNAME mx
 v4alias IN CNAME v4
 outside IN CNAME mx.open.test.
+across  IN CNAME mx.nsec3.test.
 away    IN CNAME absent
 *.wild  IN MX   10 mx
 ";
