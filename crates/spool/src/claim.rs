@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use postrider_base::{Clock, Timestamp};
 use postrider_mail::{AttemptOutcome, MessageId};
 use postrider_wal::{Durability, Location};
@@ -35,7 +36,7 @@ pub struct Claim {
     location: Location,
     /// Whether the log need not be told that an attempt begins.
     registered: bool,
-    lease: Lease,
+    lease: Arc<Lease>,
 }
 
 /// A recipient whose time has come.
@@ -147,8 +148,8 @@ impl Claim {
     ///
     /// [`Spool::park`]: crate::Spool::park
     /// [`Spool::recall`]: crate::Spool::recall
-    pub fn set_aside(mut self, until: Timestamp) {
-        self.lease.aside = Some(Aside { until, is_passed_over: false });
+    pub fn set_aside(self, until: Timestamp) {
+        self.lease.set_aside(Aside { until, is_passed_over: false });
     }
 
     /// As [`Claim::set_aside`], for any number of messages: with many of a queue set aside it
@@ -158,8 +159,28 @@ impl Claim {
     ///
     /// [`Spool::read_again`]: crate::Spool::read_again
     /// [`Spool::let_on`]: crate::Spool::let_on
-    pub fn pass_over(mut self, until: Timestamp) {
-        self.lease.aside = Some(Aside { until, is_passed_over: true });
+    pub fn pass_over(self, until: Timestamp) {
+        self.lease.set_aside(Aside { until, is_passed_over: true });
+    }
+
+    /// Makes the first recipient a claim of its own; none when there is no other. The message
+    /// is given back with the last of its claims: until then nothing of it that is due for the
+    /// domain is handed out again. It is set aside if one of them was, for the shortest time.
+    pub fn split_first(&mut self) -> Option<Self> {
+        if self.recipients.len() < 2 {
+            return None;
+        }
+        Some(Self {
+            id: self.id,
+            queue: self.queue.clone(),
+            recipients: vec![self.recipients.remove(0)],
+            message: Arc::clone(&self.message),
+            ready_since: self.ready_since,
+            body: self.body.clone(),
+            location: self.location,
+            registered: self.registered,
+            lease: Arc::clone(&self.lease),
+        })
     }
 
     fn new(lease: Lease, parcel: Parcel) -> Self {
@@ -172,7 +193,7 @@ impl Claim {
             body: parcel.body,
             location: parcel.location,
             registered: parcel.fresh,
-            lease,
+            lease: Arc::new(lease),
         }
     }
 }
@@ -188,7 +209,7 @@ struct Lease {
     /// The message does not wait in this queue any more.
     void: bool,
     /// It is to let others pass.
-    aside: Option<Aside>,
+    aside: Mutex<Option<Aside>>,
 }
 
 /// How a message lets others pass.
@@ -199,15 +220,29 @@ struct Aside {
     is_passed_over: bool,
 }
 
+impl Lease {
+    fn set_aside(&self, wish: Aside) {
+        let mut aside = self.aside.lock();
+        *aside = match *aside {
+            Some(known) => Some(Aside {
+                until: known.until.min(wish.until),
+                is_passed_over: known.is_passed_over && wish.is_passed_over,
+            }),
+            None => Some(wish),
+        };
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         let Self { shared, queue, slot, pinned, void, aside } = self;
+        let aside = *aside.get_mut();
         shared.update(|state, now| match void {
             true => state.discard(queue, slot.1, now),
             false => {
                 let due = state.messages.get(&slot.1).and_then(|active| active.row.due(&queue.domain));
                 state.give_back(queue, *slot, *pinned, now);
-                let (Some(due), Some(Aside { until, is_passed_over })) = (due, *aside) else { return };
+                let (Some(due), Some(Aside { until, is_passed_over })) = (due, aside) else { return };
                 let slot = (due, slot.1);
                 if is_passed_over {
                     state.due.pass_over(queue, slot, until, now);
@@ -271,7 +306,7 @@ fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Taken>, Option<Timestamp>)
             slot,
             pinned: parcel.is_some(),
             void: known && parcel.is_none(),
-            aside: None,
+            aside: Mutex::default(),
         };
         match parcel {
             Some(parcel) => Some(Taken::Claim(Claim::new(lease, parcel))),

@@ -268,6 +268,12 @@ impl Due {
         !self.ready.is_empty()
     }
 
+    /// Whether an account has something due that nobody has taken yet. With turns that is not for
+    /// long unless it has more than its share.
+    pub(crate) fn has_to_wait(&self, account: AccountId) -> bool {
+        self.ready.get(&account).is_some_and(|queues| !queues.is_empty())
+    }
+
     /// Since when the oldest of what is due has waited to be taken, where something is
     /// and somebody takes it at all. What waits in queues that nothing is wanted from
     /// does not count.

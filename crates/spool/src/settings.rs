@@ -40,7 +40,8 @@ pub struct Settings {
     /// How long what is due may wait to be taken for delivery, in memory or in the
     /// index, before the reply to the next message is delayed: the longer it waits the
     /// longer, up to a second at ten times this. Mail for sites that are slow, paused or
-    /// held does not count. Zero: no such delay.
+    /// held does not count. Only accounts are slowed down that have mail waiting like that:
+    /// they take turns, so that one that floods does not slow the others. Zero: no such delay.
     pub pace_after: Period,
     /// Waiting messages that each queue (account and recipient domain) keeps
     /// at hand in memory when it has messages due.

@@ -166,7 +166,8 @@ impl Spool {
             return Err(shared.admissions.no_segment());
         }
         let began = shared.clock.instant();
-        shared.youth.room(shared.clock.now()).await?;
+        let has_to_wait = || shared.state.lock().due.has_to_wait(message.account);
+        shared.youth.room(shared.clock.now(), has_to_wait).await?;
         let mut batch = Batch::default();
         batch.accept(shared, message, true).inspect_err(|_| {
             shared.metrics.spool_full.inc();

@@ -68,9 +68,11 @@ impl Youth {
     }
 
     /// How long the next message has to wait, so that those who hand messages in
-    /// notice.
-    fn pace(&self, now: Timestamp) -> Duration {
-        self.pace_of_count().max(self.pace_of_delay(now))
+    /// notice. That deliveries are behind concerns those alone whose mail `has_to_wait`.
+    fn pace(&self, now: Timestamp, has_to_wait: impl FnOnce() -> bool) -> Duration {
+        let of_delay = self.pace_of_delay(now);
+        let is_concerned = !of_delay.is_zero() && has_to_wait();
+        self.pace_of_count().max(if is_concerned { of_delay } else { Duration::ZERO })
     }
 
     /// The more the longer deliveries are behind.
@@ -96,9 +98,10 @@ impl Youth {
 
     /// Waits while there are too many: so who hands messages in is slowed down
     /// to what is delivered and what the index takes, instead of being refused all
-    /// at once.
-    pub(crate) async fn room(&self, now: Timestamp) -> Result<()> {
-        let pace = self.pace(now);
+    /// at once. `has_to_wait` says whether mail of the same account is due and not taken yet:
+    /// it is asked only when deliveries are behind.
+    pub(crate) async fn room(&self, now: Timestamp, has_to_wait: impl FnOnce() -> bool) -> Result<()> {
+        let pace = self.pace(now, has_to_wait);
         if !pace.is_zero() {
             self.paced.inc();
             tokio::time::sleep(pace).await;

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use postrider_base::{Disk, Size};
+use postrider_mail::AccountId;
 use postrider_spool::{Error, Selector};
 
 use crate::rig::{
@@ -317,6 +318,33 @@ async fn who_hands_in_more_than_is_taken_is_slowed_down_though_it_is_in_the_inde
         waits.push(pace().await);
     }
     assert!(waits[0] <= 5 && waits.is_sorted() && waits[5].abs_diff(550) < 60 && waits[11] == 1_000, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_floods_is_slowed_down_and_the_others_are_not() {
+    let mut rig = Rig::with_sled();
+    rig.settings.pace_after = postrider_base::Period::from_mins(1);
+    let spool = rig.open().await;
+    for _ in 0..300 {
+        rig.accept(&spool, &["a@one.example"]).await;
+    }
+    let pace = async |account: u64| {
+        let began = rig.clock.now();
+        let mut message = rig.message(&["new@one.example"]);
+        message.account = AccountId::new(account).unwrap();
+        spool.accept(message).await.unwrap();
+        rig.clock.now().saturating_since(began).as_millis()
+    };
+    let flooding: u64 = AccountId::default().get();
+    // A delivery that is far too slow for the one, and not for the other.
+    for _ in 0..60 {
+        for claim in spool.take_due(3).await {
+            deliver(claim).await;
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(pace(7).await, 0);
+    }
+    assert_eq!(pace(flooding).await, 1_000);
 }
 
 /// Flips a bit in the one place of the log that has these bytes.

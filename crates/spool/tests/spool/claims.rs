@@ -66,6 +66,30 @@ async fn a_dropped_claim_is_due_again_at_its_old_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_can_be_split_and_is_given_back_with_its_last_part() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org", "b@example.org", "c@example.org"]).await;
+    let mut rest = spool.take_due(1).await.pop().unwrap();
+    let (first, second) = (rest.split_first().unwrap(), rest.split_first().unwrap());
+    assert!(rest.split_first().is_none());
+    let whom = [&first, &second, &rest].map(|part| part.recipients[0].index);
+    assert_eq!((whom, rest.recipients.len()), ([0, 1, 2], 1));
+    deliver(first).await;
+    drop(second);
+    assert!(due_now(&spool, 10).await.is_empty(), "a part is still out");
+    assert_intact(&rest).await;
+    let until = rig.clock.now().saturating_add(HOUR);
+    rest.set_aside(until);
+    assert!(due_now(&spool, 10).await.is_empty());
+    let claim = spool.take_due(1).await.pop().unwrap();
+    assert_eq!(rig.clock.now(), until);
+    assert_eq!(claim.recipients.iter().map(|due| due.index).collect::<Vec<_>>(), [1, 2]);
+    deliver(claim).await;
+    assert_eq!((spool.stat().messages, spool.stat().in_delivery), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn recipients_without_an_outcome_stay_due() {
     let rig = Rig::new();
     let spool = rig.open().await;
