@@ -158,8 +158,8 @@ impl<'a> Attempt<'a> {
         reach
     }
 
-    /// Each recipient gets a copy of its own: the others go back as they are and come
-    /// again at once, through pauses, limits and turns as other messages do.
+    /// Each recipient gets a copy of its own. There was no room for as many jobs: the others
+    /// go back as they are and come again, through pauses, limits and turns as other messages do.
     fn take_one(&mut self) {
         self.pending.truncate(1);
         let pending = &self.pending;

@@ -2,6 +2,7 @@
 //! hands it on. One task; the only one that takes claims.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,16 @@ use tokio::time::{Instant, timeout};
 use crate::Shared;
 use crate::attempt::Attempt;
 use crate::config::Config;
-use crate::finding::Finding;
+use crate::finding::{Finding, millis};
 use crate::holds::Holds;
 use crate::lane::{self, Demand, Lane};
 use crate::paused::{Held, SenderPause};
+use crate::report;
 use crate::route::Route;
 use crate::scan::{Gate, Scanned, Scans};
 use crate::settle::Settling;
 use crate::shaping::Ended;
-use crate::site::{Expired, HeldBy, Job, Pushed, Site};
+use crate::site::{HeldBy, Job, Overdue, Pushed, Site};
 use crate::sites::Destination;
 use crate::sought::{Sought, Waiting};
 use crate::source::{Choice, Place, Wish};
@@ -131,30 +133,12 @@ impl Dispatcher {
                     jobs = taking.as_mut() => Step::Jobs(jobs),
                 }
             };
-            match self.settling.along(step).await {
-                Step::Jobs(jobs) => {
-                    taking.set(take(&shared));
-                    for job in jobs {
-                        self.dispatch(job);
-                    }
-                }
-                Step::Resume(ended) => self.count_recalled(shared.sites.resume(&ended)),
-                Step::Resource => self.count_recalled(shared.sites.resource()),
-                Step::Senders => self.release(),
-                Step::SendersAndResource => {
-                    self.release();
-                    self.count_recalled(shared.sites.resource());
-                }
-                Step::Nothing => {}
-                Step::Scanned(scanned) => self.scanned(scanned),
-                Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
-                Step::News(News { domain, answer }) => self.arrive(domain, answer),
-                Step::Stop => break,
-                Step::Failed => {
-                    tracing::error!("the spool has failed: no delivery starts any more");
-                    shared.scope.cancel();
-                    break;
-                }
+            let step = self.settling.along(step).await;
+            if matches!(step, Step::Jobs(_)) {
+                taking.set(take(&shared));
+            }
+            if self.deal_with(step).is_break() {
+                break;
             }
             self.settling.make_room().await;
         }
@@ -165,13 +149,39 @@ impl Dispatcher {
         self.settling.finish().await;
     }
 
-    fn dispatch(&mut self, job: Job) {
+    fn deal_with(&mut self, step: Step) -> ControlFlow<()> {
+        let sites = &self.shared.sites;
+        match step {
+            Step::Jobs(jobs) => jobs.into_iter().for_each(|job| self.dispatch(job)),
+            Step::Resume(ended) => self.count_recalled(sites.resume(&ended)),
+            Step::Resource => self.count_recalled(sites.resource()),
+            Step::Senders => self.release(),
+            Step::SendersAndResource => {
+                self.release();
+                self.count_recalled(self.shared.sites.resource());
+            }
+            Step::Nothing => {}
+            Step::Scanned(scanned) => self.scanned(scanned),
+            Step::Alarm(sites) => sites.iter().for_each(|site| self.wake(site)),
+            Step::News(News { domain, answer }) => self.arrive(domain, answer),
+            Step::Stop => return ControlFlow::Break(()),
+            Step::Failed => {
+                tracing::error!("the spool has failed: no delivery starts any more");
+                self.shared.scope.cancel();
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn dispatch(&mut self, mut job: Job) {
         let config = self.shared.config.load_full();
+        job.late = report::late_at(&job.claim, &config.settings);
         match self.scans.admit(&config.settings.scan, job) {
             Gate::Open(job) => self.go_on(&config, job),
             Gate::Waits => {}
-            Gate::Expired(job, why) => {
-                self.expire(Expired { job, said: Some(format!("451 4.3.0 No virus scan: {why}")) });
+            Gate::Overdue(job, why) => {
+                self.give_word(Overdue { job, said: Some(format!("451 4.3.0 No virus scan: {why}")) });
             }
         }
     }
@@ -295,14 +305,25 @@ impl Dispatcher {
             Ok(target) => target,
             Err(finding) => return self.refuse(vec![job], finding),
         };
+        if set.as_ref().is_some_and(|set| set.per_recipient) {
+            while let Some(copy) = job.split_first(&self.shared.ready) {
+                self.hand_on(config, target, set.as_deref(), copy);
+            }
+        }
+        self.hand_on(config, target, set.as_deref(), job);
+    }
+
+    /// Gives a job to the lane that is right for it.
+    fn hand_on(&mut self, config: &Config, target: &Arc<Target>, set: Option<&ConfigurationSet>, mut job: Job) {
         let message = &job.claim.message;
-        let pause = SenderPause::of(&self.shared.accounts, message.account, message.origin.kind, set.as_deref());
+        let demand = Demand::of(message, set);
+        let pause = SenderPause::of(&self.shared.accounts, message.account, message.origin.kind, set);
         let (by, choice) = match pause {
             Some(pause) => {
                 self.held.add(message.account, &pause);
                 (HeldBy::Sender, Choice::Wait { until: message.expires_at, why: pause.words() })
             }
-            None => (HeldBy::Source, self.choose_source(target, set.as_deref(), &job)),
+            None => (HeldBy::Source, self.choose_source(target, set, &job)),
         };
         let (source, wait) = match choice {
             Choice::Use { source, place } => {
@@ -321,7 +342,7 @@ impl Dispatcher {
         match pushed {
             Pushed::Taken => {}
             Pushed::Opens(site) => self.shared.start_worker(site),
-            Pushed::Expired(expired) => self.expire(expired),
+            Pushed::Overdue(overdue) => self.give_word(overdue),
             Pushed::Unreachable(site, job, refused) => {
                 let (job, results) = Attempt::new(&self.shared, &site, job).refuse(&refused);
                 self.settling.settle(&self.shared, job, results);
@@ -351,7 +372,7 @@ impl Dispatcher {
 
     /// A site's alarm has gone off.
     fn wake(&mut self, site: &Arc<Site>) {
-        site.ring().into_iter().for_each(|expired| self.expire(expired));
+        site.ring().into_iter().for_each(|overdue| self.give_word(overdue));
         self.shared.sites.tidy(site);
     }
 
@@ -367,9 +388,9 @@ impl Dispatcher {
         self.shared.metrics.outbound_recalled.inc_by(queues);
     }
 
-    fn expire(&mut self, expired: Expired) {
-        let results = unattempted::expired(&self.shared, &expired);
-        self.settling.settle(&self.shared, expired.job, results);
+    fn give_word(&mut self, overdue: Overdue) {
+        let results = unattempted::overdue(&self.shared, &overdue);
+        self.settling.settle(&self.shared, overdue.job, results);
     }
 
     fn refuse(&mut self, jobs: Vec<Job>, finding: &Finding) {
@@ -395,12 +416,19 @@ impl Dispatcher {
 /// has to be fetched is another step, so that it keeps nobody else from looking up.
 async fn look_up(shared: &Shared, config: &Config, domain: &Domain) -> Result<Known, Finding> {
     let limit = config.settings.timeouts.lookup.as_duration();
-    let (found, announced) = {
+    let (began, found, announced) = {
         let _turn = shared.lookups.acquire().await;
+        let began = shared.clock.instant();
         let finding = find_mx(&*shared.resolver, domain, shared.submission.settings().hostname());
-        tokio::join!(timeout(limit, finding), shared.sts.announced(config, domain))
+        let (found, announced) = tokio::join!(timeout(limit, finding), shared.sts.announced(config, domain));
+        (began, found, announced)
     };
-    let (target, holds) = found.unwrap_or_else(|_| Err(Finding::no_dns(domain.as_str())))?;
+    let silent = |_| Err(Finding::no_dns(domain.as_str()).asking(&format!("DNS MX {domain}"), ""));
+    let (target, holds) = found.unwrap_or_else(silent).map_err(|mut finding| {
+        let took = shared.clock.instant().duration_since(began);
+        finding.asked.iter_mut().for_each(|asked| asked.ms = millis(took));
+        finding
+    })?;
     let hosts = Hosts { target, holds, announced };
     match shared.sts.has_to_fetch(config, domain, hosts.announced.as_deref()) {
         true => Ok(Known::Hosts(hosts)),
@@ -448,5 +476,8 @@ async fn take(shared: &Shared) -> Vec<Job> {
     let permits = u32::try_from(room).unwrap_or(1);
     let Ok(mut rooms) = shared.ready.clone().acquire_many_owned(permits).await else { return Vec::new() };
     let claims = shared.spool.take_due(room).await;
-    claims.into_iter().filter_map(|claim| Some(Job { claim, room: rooms.split(1)?, place: Place::default() })).collect()
+    claims
+        .into_iter()
+        .filter_map(|claim| Some(Job { claim, room: rooms.split(1)?, place: Place::default(), late: None }))
+        .collect()
 }

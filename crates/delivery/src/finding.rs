@@ -1,11 +1,12 @@
 //! What an attempt found out about a recipient, and what follows from it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use postrider_base::{Period, Random};
+use postrider_base::{Period, Random, Timestamp};
 use postrider_mail::{
-    AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Remote, SmtpReply, Stage,
-    SuppressionReason, SuppressionSource, TlsInfo, sanitize_text,
+    AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Exchange, MessageId, Remote, SmtpReply,
+    Stage, SuppressionReason, SuppressionSource, TlsInfo, sanitize_text,
 };
 use postrider_spool::{DueRecipient, Message};
 
@@ -30,6 +31,8 @@ pub(crate) struct Finding {
     pub(crate) reply: Option<Box<SmtpReply>>,
     /// How long the host wants to be left alone.
     pub(crate) retry_after: Option<Duration>,
+    /// The question to the DNS that nothing came of, and its answer.
+    pub(crate) asked: Option<Box<Exchange>>,
 }
 
 impl Finding {
@@ -50,6 +53,7 @@ impl Finding {
             about_us: found.about_us,
             reply: (!is_delivered).then(|| Box::new(reply.clone())),
             retry_after: None,
+            asked: None,
         }
     }
 
@@ -69,9 +73,14 @@ impl Finding {
         Self::communication(stage, (4, 4, 2), "421 4.4.2 Connection timed out".to_owned())
     }
 
-    /// There was no connection for the message.
-    pub(crate) fn crowded() -> Self {
-        let text = "421 4.4.5 The message waited for its turn".to_owned();
+    /// There was no connection for the message; for this reason, if one is known, which may be a
+    /// host's reply.
+    pub(crate) fn crowded(why: Option<&str>) -> Self {
+        let text = match why {
+            None => "421 4.4.5 The message waited for its turn".to_owned(),
+            Some(why) if is_reply(why) => why.to_owned(),
+            Some(why) => format!("421 4.4.5 The message waited: {why}"),
+        };
         Self::communication(Stage::Route, (4, 4, 5), text)
     }
 
@@ -159,8 +168,19 @@ impl Finding {
             about_us: false,
             reply: None,
             retry_after: None,
+            asked: None,
         }
     }
+
+    /// With what the DNS was asked, and said; empty if it said nothing.
+    pub(crate) fn asking(self, question: &str, answer: impl std::fmt::Display) -> Self {
+        Self { asked: Some(Box::new(Exchange::new(question, answer.to_string(), 0))), ..self }
+    }
+}
+
+/// Whether words look like a host's.
+fn is_reply(words: &str) -> bool {
+    words.get(..3).is_some_and(|code| code.bytes().all(|octet| octet.is_ascii_digit()))
 }
 
 /// The status for a reply that has none.
@@ -194,8 +214,10 @@ pub(crate) struct Judge<'a> {
     /// Waits that come before the schedule's.
     pub(crate) waits: Option<&'a [Period]>,
     pub(crate) random: &'a Random,
-    pub(crate) now: postrider_base::Timestamp,
+    pub(crate) now: Timestamp,
     pub(crate) message: &'a Message,
+    /// Each recipient gets a copy of its own.
+    pub(crate) copies: bool,
 }
 
 impl Judge<'_> {
@@ -221,7 +243,11 @@ impl Judge<'_> {
             Verdict::Bounced(kind) => AttemptOutcome { disposition: Disposition::Bounced(kind), ..outcome },
             Verdict::Deferred(delay) => {
                 let (expires_at, asked) = (self.message.expires_at, finding.retry_after);
-                match self.schedule.next(attempt, self.now, expires_at, self.random, self.waits, asked) {
+                let next = self.schedule.next(attempt, self.now, expires_at, self.random, self.waits, asked);
+                let next = next.map(|next| {
+                    if self.copies { together(self.message.id, self.now, next).min(expires_at) } else { next }
+                });
+                match next {
                     next @ Some(_) => {
                         AttemptOutcome { disposition: Disposition::Deferred(delay), next_attempt: next, ..outcome }
                     }
@@ -254,30 +280,41 @@ impl Judge<'_> {
     }
 
     /// The outcome for `due`, whose message's time was over before its turn came.
-    /// What its last attempt said is the reason, or else what `said`, the site's
-    /// last refusal, says.
-    pub(crate) fn overdue(&self, due: &DueRecipient, said: Option<&str>) -> AttemptOutcome {
+    pub(crate) fn expired_unattempted(&self, due: &DueRecipient, said: Option<&str>) -> AttemptOutcome {
+        let (delay, waited) = self.waited(due, said);
+        self.expired(delay, AttemptOutcome { attempt: due.attempts.saturating_add(1), ..waited })
+    }
+
+    /// The outcome for `due`, who is late and waits on: no attempt was made, and it is due
+    /// since then as before.
+    pub(crate) fn late(&self, due: &DueRecipient, said: Option<&str>, since: Timestamp) -> AttemptOutcome {
+        let (_, waited) = self.waited(due, said);
+        AttemptOutcome { next_attempt: Some(since), ..waited }
+    }
+
+    /// What is to be said of `due`, who has waited for a turn. What its last attempt said is the
+    /// reason, or else what `said`, the site's last refusal or what keeps it, says.
+    fn waited(&self, due: &DueRecipient, said: Option<&str>) -> (DelayType, AttemptOutcome) {
         let last = due.last.as_ref();
-        let finding = Finding::crowded();
+        let finding = Finding::crowded(said);
         let delay = match last.map(|last| &last.disposition) {
             Some(Disposition::Deferred(delay)) => *delay,
             _ => DelayType::TransientCommunicationFailure,
         };
-        let diagnostic = last.map(|last| last.diagnostic.as_str()).or(said).unwrap_or(&finding.diagnostic).to_owned();
         let outcome = AttemptOutcome {
             recipient: due.index,
             at: self.now,
-            attempt: due.attempts.saturating_add(1),
+            attempt: due.attempts,
             disposition: Disposition::Deferred(delay),
             status: finding.status,
-            diagnostic,
+            diagnostic: last.map_or(finding.diagnostic, |last| last.diagnostic.clone()),
             remote: None,
             tls: None,
             delays: Delays { queue_ms: self.queue_ms(), ..Delays::default() },
             next_attempt: None,
             record: None,
         };
-        self.expired(delay, outcome)
+        (delay, outcome)
     }
 
     /// How long the message has been in the queue, without the time that its
@@ -303,6 +340,20 @@ impl Judge<'_> {
             ..outcome
         }
     }
+}
+
+/// When the copies of a message come again that are put off until about the same time: at the
+/// same time, so that what is known of them is read back once for all. That is later than
+/// `next`, by a fourth of the wait at most, and another time for each message.
+fn together(id: MessageId, now: Timestamp, next: Timestamp) -> Timestamp {
+    let wait = next.as_millis().saturating_sub(now.as_millis());
+    // A power of two: waits with different jitter have the same grid, or each second line of it.
+    let Some(grid) = (wait / 4).checked_ilog2().map(|bits| 1_u64 << bits) else { return next };
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let since = next.as_millis().wrapping_sub(hasher.finish());
+    let later = since.wrapping_neg() % grid;
+    Timestamp::from_millis(next.as_millis().saturating_add(later))
 }
 
 /// Whole milliseconds, at most `u32::MAX`.
@@ -353,7 +404,7 @@ mod tests {
             Finding::no_connection(),
             Finding::timed_out(Stage::Banner),
             Finding::lost(Stage::RcptTo),
-            Finding::crowded(),
+            Finding::crowded(None),
             Finding::null_mx("example.com"),
             Finding::bad_domain("example..com"),
             Finding::looped("example.com"),

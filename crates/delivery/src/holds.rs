@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::Shared;
 use crate::site::Job;
+use crate::telling::Report;
 
 /// When it is tried again to hold queues that could not be held: the disk may be full.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -28,23 +29,10 @@ pub(crate) struct Holds {
     again: Option<Instant>,
 }
 
-/// What became of one, or would have if its task had come so far. Told however the task
-/// ends.
+/// What became of one.
 struct End {
     queue: QueueKey,
     error: Option<String>,
-}
-
-struct Report {
-    end: Option<End>,
-    to: mpsc::UnboundedSender<End>,
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        // Nobody is there to hear it when the relay stops.
-        self.end.take().map(|end| self.to.send(end));
-    }
 }
 
 impl Holds {
@@ -62,13 +50,11 @@ impl Holds {
         // Nothing more of it is handed out until the hold is on disk.
         self.shared.spool.park(&queue);
         drop(job);
-        let end = End { queue: queue.clone(), error: Some("the task failed".to_owned()) };
-        let report = Report { end: Some(end), to: self.ending.clone() };
+        let report = Report::new(End { queue: queue.clone(), error: Some("the task failed".to_owned()) }, &self.ending);
         let spool = self.shared.spool.clone();
         self.shared.scope.spawn("hold", async move {
-            let mut report = report;
             let error = spool.hold(&Selector::Queue(queue.clone())).await.err().map(|error| error.to_string());
-            report.end = Some(End { queue, error });
+            report.say(End { queue, error });
         });
     }
 

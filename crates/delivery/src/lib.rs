@@ -192,8 +192,8 @@ impl Delivery {
         Ok(Self(shared))
     }
 
-    /// Every lane that has something ready or a connection: those in trouble first, then by
-    /// name.
+    /// Every lane that has something ready or a connection, or had trouble within the last hour:
+    /// those in trouble first, then by name.
     pub fn sites(&self) -> Vec<SiteView> {
         self.0.sites.views()
     }

@@ -15,7 +15,7 @@ use crate::site::Job;
 pub(crate) struct Ready {
     jobs: Turns<AccountId, Turns<Domain, VecDeque<Waiting>>>,
     len: usize,
-    /// No job expires before this.
+    /// No job is overdue before this.
     earliest: Option<Timestamp>,
 }
 
@@ -34,7 +34,7 @@ impl Ready {
         self.len == 0
     }
 
-    /// Adds a job, which may wait until its message expires, or until `chance` if
+    /// Adds a job, which may wait for as long as its patience lasts, or until `chance` if
     /// that is later.
     pub(crate) fn push(&mut self, job: Job, chance: Timestamp) {
         let until = self.count(&job, chance);
@@ -48,7 +48,7 @@ impl Ready {
     }
 
     fn count(&mut self, job: &Job, chance: Timestamp) -> Timestamp {
-        let until = job.claim.message.expires_at.max(chance);
+        let until = job.patience().max(chance);
         self.earliest = Some(self.earliest.map_or(until, |earliest| earliest.min(until)));
         self.len += 1;
         until
@@ -75,22 +75,22 @@ impl Ready {
         jobs.position(|waiting| waiting.job.claim.id == id)
     }
 
-    /// When [`Ready::expired`] is to be asked next.
+    /// When [`Ready::overdue`] is to be asked next.
     pub(crate) fn earliest(&self) -> Option<Timestamp> {
         self.earliest
     }
 
     /// The jobs whose time is over.
-    pub(crate) fn expired(&mut self, now: Timestamp) -> Vec<Job> {
+    pub(crate) fn overdue(&mut self, now: Timestamp) -> Vec<Job> {
         if self.earliest.is_none_or(|earliest| earliest > now) {
             return Vec::new();
         }
-        let (mut expired, mut earliest) = (Vec::new(), None::<Timestamp>);
+        let (mut overdue, mut earliest) = (Vec::new(), None::<Timestamp>);
         self.jobs.retain(|domains| {
             domains.retain(|jobs| {
                 for waiting in std::mem::take(jobs) {
                     if waiting.until <= now {
-                        expired.push(waiting.job);
+                        overdue.push(waiting.job);
                     } else {
                         earliest = Some(earliest.map_or(waiting.until, |earliest| earliest.min(waiting.until)));
                         jobs.push_back(waiting);
@@ -100,8 +100,8 @@ impl Ready {
             });
             !domains.is_empty()
         });
-        (self.len, self.earliest) = (self.len - expired.len(), earliest);
-        expired
+        (self.len, self.earliest) = (self.len - overdue.len(), earliest);
+        overdue
     }
 }
 

@@ -2,9 +2,10 @@
 //! what, and how much of the message goes back.
 
 use bytes::Bytes;
+use postrider_base::Timestamp;
 use postrider_mail::dsn::{self, Action, DsnRecipient, DsnRequest};
 use postrider_mail::{AttemptOutcome, BodyType, Disposition, EmailAddress, Envelope, Ret};
-use postrider_spool::{Claim, Message, NewMessage, OriginKind};
+use postrider_spool::{Claim, DueRecipient, Message, NewMessage, OriginKind};
 use postrider_submission::{OwnMessage, Submission};
 
 use crate::Shared;
@@ -61,14 +62,18 @@ pub(crate) async fn write(shared: &Shared, claim: &Claim, results: &Results) -> 
 
 type News<'a> = Vec<(Action, Vec<&'a AttemptOutcome>)>;
 
-/// What the message's sender is told. Nothing for mail that may not cause mail:
-/// a null sender's (RFC 5321 section 4.5.5), and what nobody authenticated
-/// sent, whose sender address may be anyone's.
+/// Whether a sender is told anything: not a null one (RFC 5321 section 4.5.5), nor that of what
+/// nobody authenticated sent, whose address may be anyone's.
+fn may_cause_mail(message: &Message) -> bool {
+    let origin = &message.origin;
+    let authenticated = origin.kind == OriginKind::Submission && origin.credential.is_some();
+    authenticated && message.envelope.sender.is_some()
+}
+
+/// What the message's sender is told.
 fn news<'a>(claim: &Claim, results: &'a Results, settings: &Settings) -> News<'a> {
     let mut news = News::new();
-    let origin = &claim.message.origin;
-    let authenticated = origin.kind == OriginKind::Submission && origin.credential.is_some();
-    if claim.message.envelope.sender.is_none() || !authenticated {
+    if !may_cause_mail(&claim.message) {
         return news;
     }
     for outcome in &results.outcomes {
@@ -103,13 +108,34 @@ fn action(claim: &Claim, results: &Results, outcome: &AttemptOutcome, settings: 
 }
 
 /// Whether this deferral, and none before it, is past the time at which a
-/// recipient counts as late. Known from the last outcome, which is committed
-/// together with the notice: so there is one notice, whatever crashes.
+/// recipient counts as late.
 fn becomes_late(claim: &Claim, outcome: &AttemptOutcome, settings: &Settings) -> bool {
-    let late = claim.message.released_at().saturating_add(settings.delay_notice.as_duration());
     let due = claim.recipients.iter().find(|due| due.index == outcome.recipient);
-    let last = due.and_then(|due| due.last.as_ref());
-    outcome.at >= late && last.is_none_or(|last| last.at < late)
+    outcome.at >= lateness(&claim.message, settings) && due.is_none_or(|due| !was_late(claim, due, settings))
+}
+
+/// When a message counts as late.
+fn lateness(message: &Message, settings: &Settings) -> Timestamp {
+    message.released_at().saturating_add(settings.delay_notice.as_duration())
+}
+
+/// Whether a recipient counted as late at its last outcome, which was committed together with
+/// the notice: so there is one notice, whatever crashes.
+fn was_late(claim: &Claim, due: &DueRecipient, settings: &Settings) -> bool {
+    due.last.as_ref().is_some_and(|last| last.at >= lateness(&claim.message, settings))
+}
+
+/// Whether a recipient's sender wants to hear when it is late, and has not.
+pub(crate) fn is_to_be_told(claim: &Claim, due: &DueRecipient, settings: &Settings) -> bool {
+    let recipient = claim.message.envelope.recipients.get(usize::from(due.index));
+    recipient.is_some_and(|recipient| recipient.notify.wants_delay()) && !was_late(claim, due, settings)
+}
+
+/// When the sender of a claim is to be told that it is late, although nothing happens to it:
+/// `None` when that is not wanted or was done.
+pub(crate) fn late_at(claim: &Claim, settings: &Settings) -> Option<Timestamp> {
+    let is_wanted = claim.recipients.iter().any(|due| is_to_be_told(claim, due, settings));
+    (is_wanted && may_cause_mail(&claim.message)).then(|| lateness(&claim.message, settings))
 }
 
 /// How much of the message goes back: all of it only with a failure (RFC 3461

@@ -96,8 +96,8 @@ pub(crate) enum Gate {
     Open(Job),
     /// It waits, here or in the spool.
     Waits,
-    /// It has waited for as long as its message lives; for this reason.
-    Expired(Job, String),
+    /// It has waited for as long as it may; for this reason.
+    Overdue(Job, String),
 }
 
 impl Scans {
@@ -278,8 +278,8 @@ impl Scans {
                 let gates = jobs.into_iter().map(|job| self.put_off(settings, job, &failure));
                 let passed = gates.filter_map(|gate| match gate {
                     Gate::Open(job) => Some(job),
-                    // What has expired is found out when it comes again.
-                    Gate::Expired(..) | Gate::Waits => None,
+                    // What is overdue is found out when it comes again.
+                    Gate::Overdue(..) | Gate::Waits => None,
                 });
                 Scanned::Passed(passed.collect())
             }
@@ -337,14 +337,14 @@ impl Scans {
             tracing::warn!(id = %job.claim.id, why = failure.why, "a message leaves unscanned");
             return Gate::Open(job);
         }
-        let (now, expires_at) = (self.shared.clock.now(), job.claim.message.expires_at);
-        if expires_at <= now {
-            return Gate::Expired(job, failure.why.clone());
+        let (now, patience) = (self.shared.clock.now(), job.patience());
+        if patience <= now {
+            return Gate::Overdue(job, failure.why.clone());
         }
         self.aside.insert(job.claim.queue.clone());
         self.again.get_or_insert(self.shared.clock.instant() + LOOK_AGAIN);
         let until = if failure.until > now { failure.until } else { now.saturating_add(LOOK_AGAIN) };
-        job.claim.set_aside(until.min(expires_at));
+        job.claim.set_aside(until.min(patience));
         Gate::Waits
     }
 

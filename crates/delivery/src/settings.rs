@@ -63,7 +63,7 @@ pub struct Settings {
     /// for good. Without it only those are told who asked for it by NOTIFY
     /// (RFC 3461).
     pub feedback_forwarding: bool,
-    /// How long a recipient is tried before its sender is told that it is
+    /// How long a recipient waits or is tried before its sender is told that it is
     /// late, once, and only when NOTIFY asked for DELAY. Counted from the time
     /// that the message was accepted, or released where it was held.
     pub delay_notice: Period,

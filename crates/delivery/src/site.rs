@@ -4,9 +4,10 @@
 //! A claim wakes a waiting connection; without one a new connection is asked
 //! for, up to the lane's limit; at the limit claims wait in the ready queue; with
 //! that full their queue is parked in the spool until there is room or the message
-//! that was given back expires. A connection takes a claim when it has its turn, not
+//! that was given back is overdue. A connection takes a claim when it has its turn, not
 //! before: until then the claim may expire or be paused like any other. A claim that has
-//! waited here until its message expired is given out as that. Nothing here polls.
+//! waited here until its message expired, or is so late that its sender wants to know, is given
+//! out as that. Nothing here polls.
 //!
 //! A lane that has not proved itself holds little: one connection until a host
 //! has greeted us, and few claims until messages are taken. So any number of
@@ -23,13 +24,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use postrider_base::Timestamp;
 use postrider_spool::Claim;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::lane::{Demand, Lane, responsible_domain};
 use crate::progress::Progress;
 use crate::ready::{Parked, Ready};
 use crate::settings::Limits;
 use crate::shaping::{Gate, Pause};
+use crate::site_view::LastRefusal;
 use crate::sites::{Around, Key};
 use crate::source::Place;
 use crate::target::Target;
@@ -70,6 +72,27 @@ pub(crate) struct Job {
     pub(crate) room: OwnedSemaphorePermit,
     /// Its share of what its source may send today.
     pub(crate) place: Place,
+    /// When its sender is to be told that it is late, where that is wanted and was not done.
+    pub(crate) late: Option<Timestamp>,
+}
+
+impl Job {
+    /// How long it may wait without a word: until its message expires, or its sender is to be
+    /// told that it is late.
+    pub(crate) fn patience(&self) -> Timestamp {
+        let expires_at = self.claim.message.expires_at;
+        self.late.map_or(expires_at, |late| late.min(expires_at))
+    }
+
+    /// Makes the first recipient a job of its own, where there are others and `ready` has room
+    /// for one more.
+    pub(crate) fn split_first(&mut self, ready: &Arc<Semaphore>) -> Option<Self> {
+        if self.claim.recipients.len() < 2 {
+            return None;
+        }
+        let room = ready.clone().try_acquire_owned().ok()?;
+        Some(Self { claim: self.claim.split_first()?, room, place: Place::default(), late: self.late })
+    }
 }
 
 /// What became of a job that was handed to a site.
@@ -78,14 +101,14 @@ pub(crate) enum Pushed {
     Taken,
     /// As that, and the site wants one more connection, which is counted already.
     Opens(Arc<Site>),
-    /// There is no room for it, and its message's time is over.
-    Expired(Expired),
+    /// It has to wait, and its time is over.
+    Overdue(Overdue),
     /// The site could not be reached since the job was due.
     Unreachable(Arc<Site>, Job, Refused),
 }
 
-/// A job whose message's time is over.
-pub(crate) struct Expired {
+/// A job that has waited for as long as it may: see [`Job::patience`].
+pub(crate) struct Overdue {
     pub(crate) job: Job,
     /// What the site said last, if that was no success.
     pub(crate) said: Option<String>,
@@ -136,16 +159,7 @@ struct State {
     taken_at_once: Option<usize>,
     delivered: u64,
     /// The last different things that it said and that were no success, oldest first.
-    refusals: VecDeque<Refusal>,
-}
-
-/// Something that a site said, and that was no success.
-struct Refusal {
-    /// When it said so last.
-    at: Timestamp,
-    /// How often.
-    count: u64,
-    text: String,
+    refusals: VecDeque<LastRefusal>,
 }
 
 /// The site could not be reached.
@@ -183,7 +197,15 @@ impl State {
 }
 
 impl Site {
-    pub(crate) fn new(id: u64, key: Key, target: Arc<Target>, limits: &Limits, around: Arc<Around>) -> Arc<Self> {
+    /// A lane whose hosts said this before.
+    pub(crate) fn new(
+        id: u64,
+        key: Key,
+        target: Arc<Target>,
+        limits: &Limits,
+        around: Arc<Around>,
+        refusals: Vec<LastRefusal>,
+    ) -> Arc<Self> {
         let gate = around.governor.gate(&target, &key.1);
         let demand = match gate.rules().tls.demand() {
             Demand::Waived | Demand::Opportunistic => key.1.demand,
@@ -199,7 +221,7 @@ impl Site {
             most_ready: limits.ready_per_site,
             scarce: limits.ready / SCARCE,
             around,
-            state: Mutex::default(),
+            state: Mutex::new(State { refusals: refusals.into(), ..State::default() }),
             tasks: Mutex::default(),
         })
     }
@@ -217,8 +239,8 @@ impl Site {
                 return Pushed::Unreachable(this, job, down.refused.clone());
             }
             if state.ready.len() >= self.room(&state) {
-                if job.claim.message.expires_at <= self.around.clock.now() {
-                    return Pushed::Expired(Expired { job, said: state.said() });
+                if job.patience() <= self.around.clock.now() {
+                    return Pushed::Overdue(Overdue { job, said: state.said() });
                 }
                 self.park(&mut state, job);
                 return Pushed::Taken;
@@ -281,17 +303,17 @@ impl Site {
 
     /// The alarm has gone off: the jobs whose time is over. Queues are let go whose
     /// first message's time is over, so that it comes here.
-    pub(crate) fn ring(&self) -> Vec<Expired> {
+    pub(crate) fn ring(&self) -> Vec<Overdue> {
         let now = self.around.clock.now();
         let mut state = self.state.lock();
         state.alarm = None;
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
         state.parked.over(now).iter().for_each(|queue| self.around.spool.unpark(queue));
         self.let_on(&mut state, now);
-        let expired = state.ready.expired(now);
+        let overdue = state.ready.overdue(now);
         self.unpark(&mut state);
         self.set_alarm(&mut state);
-        expired.into_iter().map(|job| Expired { job, said: state.said() }).collect()
+        overdue.into_iter().map(|job| Overdue { job, said: state.said() }).collect()
     }
 
     /// Waits until something is ready, at most `idle`; whether something may be.
@@ -315,8 +337,8 @@ impl Site {
 
     /// The next job, for a connection that has its turn.
     pub(crate) fn take(&self) -> Option<Job> {
+        let (mut next, mut moving) = (None, Vec::new());
         let mut state = self.state.lock();
-        let mut next = None;
         while let Some(job) = state.ready.pop() {
             match self.pause_of(&job) {
                 None => {
@@ -324,11 +346,14 @@ impl Site {
                     break;
                 }
                 // Its claim is due as before, and finds another lane, or waits for all.
-                Some(pause) if self.gate.moves_from(&pause) => drop(job),
+                Some(pause) if self.gate.moves_from(&pause) => moving.push(job),
                 Some(pause) => self.set_aside(&mut state, job, &Wait::from(&pause)),
             }
         }
         self.unpark(&mut state);
+        // What goes back to the spool goes when nobody waits for the lane.
+        drop(state);
+        drop(moving);
         next
     }
 
@@ -418,7 +443,7 @@ impl Site {
             state.refusals.pop_front();
         }
         let count = known.map_or(0, |known| known.count).saturating_add(1);
-        state.refusals.push_back(Refusal { at, count, text: text.to_owned() });
+        state.refusals.push_back(LastRefusal { at, count, text: text.to_owned() });
         is_new
     }
 

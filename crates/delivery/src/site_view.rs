@@ -42,7 +42,7 @@ pub struct SiteView {
     /// Messages taken since the site was last unused.
     pub delivered: u64,
     /// The last different replies that were no success, oldest first, and reasons of our
-    /// own where there was no reply.
+    /// own where there was no reply. Known for an hour after the site was last used.
     pub refusals: Vec<LastRefusal>,
     /// Who runs the site, where the shaping rules know.
     pub provider: Option<String>,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use postrider_base::{Clock, Timestamp};
@@ -19,11 +20,25 @@ use crate::site::{HeldBy, Job, Pushed, Site};
 use crate::slots::Slots;
 use crate::target::Target;
 
+/// Lanes that had trouble and that nothing uses any more: what their sites said last is kept for
+/// operators.
+const MOST_PAST: usize = 1_000;
+
+/// For how long that is.
+const PAST: Duration = Duration::from_secs(60 * 60);
+
 /// All lanes that are in use, by generation of the settings.
 pub(crate) struct Sites {
-    map: Mutex<HashMap<Key, Arc<Site>>>,
+    lanes: Mutex<Lanes>,
     around: Arc<Around>,
     made: AtomicU64,
+}
+
+#[derive(Default)]
+struct Lanes {
+    used: HashMap<Key, Arc<Site>>,
+    /// Those that had trouble, since when nothing has used them, and how they were left.
+    past: HashMap<Lane, (Timestamp, SiteView)>,
 }
 
 /// Generation and lane, as it was asked for.
@@ -60,20 +75,20 @@ impl Sites {
     ) -> Self {
         let alarms = Alarms::new(clock.clone());
         let around = Arc::new(Around { spool, clock, governor, ready, slots, alarms });
-        Self { map: Mutex::default(), around, made: AtomicU64::new(0) }
+        Self { lanes: Mutex::default(), around, made: AtomicU64::new(0) }
     }
 
     /// Hands a job to its lane.
     pub(crate) fn push(&self, to: Destination<'_>, job: Job) -> Pushed {
         // Inside the lock, so that a lane is not forgotten with a job in it.
-        let mut map = self.map.lock();
-        self.site(&mut map, to).push(job)
+        let mut lanes = self.lanes.lock();
+        self.site(&mut lanes, to).push(job)
     }
 
     /// As [`Sites::push`], for a job that has to wait until then.
     pub(crate) fn hold_back(&self, to: Destination<'_>, job: Job, until: Timestamp, why: &str, by: HeldBy) -> Pushed {
-        let mut map = self.map.lock();
-        self.site(&mut map, to).hold_back(job, until, why, by)
+        let mut lanes = self.lanes.lock();
+        self.site(&mut lanes, to).hold_back(job, until, why, by)
     }
 
     /// Pauses have ended: what they held goes on. How many queues are looked at again.
@@ -115,21 +130,28 @@ impl Sites {
 
     /// Forgets a lane that nothing uses any more.
     pub(crate) fn tidy(&self, site: &Arc<Site>) {
-        let mut map = self.map.lock();
+        let mut lanes = self.lanes.lock();
         // It may have gone already, and have a successor.
-        if map.get(&site.key).is_some_and(|known| Arc::ptr_eq(known, site)) && site.retire() {
-            map.remove(&site.key);
+        if lanes.used.get(&site.key).is_some_and(|known| Arc::ptr_eq(known, site)) && site.retire() {
+            lanes.used.remove(&site.key);
+            let view = site.view();
+            if !view.refusals.is_empty() {
+                lanes.remember(site.key.1.clone(), self.around.clock.now(), view);
+            }
         }
     }
 
     /// Returns all claims that wait, for the end.
     pub(crate) fn clear(&self) {
-        let sites: Vec<_> = self.map.lock().drain().map(|(_, site)| site).collect();
+        let sites: Vec<_> = self.lanes.lock().used.drain().map(|(_, site)| site).collect();
         sites.iter().for_each(|site| site.give_up());
     }
 
     pub(crate) fn views(&self) -> Vec<SiteView> {
         let mut views: Vec<_> = self.all().iter().map(|site| site.view()).collect();
+        let now = self.around.clock.now();
+        let is_fresh = |(since, _): &&(Timestamp, SiteView)| now.saturating_since(*since) < PAST;
+        views.extend(self.lanes.lock().past.values().filter(is_fresh).map(|(_, view)| view.clone()));
         views.sort_by(|a, b| {
             b.trouble().cmp(&a.trouble()).then_with(|| (&a.name, &a.source).cmp(&(&b.name, &b.source)))
         });
@@ -137,14 +159,30 @@ impl Sites {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Site>> {
-        self.map.lock().values().cloned().collect()
+        self.lanes.lock().used.values().cloned().collect()
     }
 
-    fn site<'m>(&self, map: &'m mut HashMap<Key, Arc<Site>>, to: Destination<'_>) -> &'m Arc<Site> {
+    fn site<'l>(&self, lanes: &'l mut Lanes, to: Destination<'_>) -> &'l Arc<Site> {
         let Destination { generation, target, lane, limits } = to;
-        map.entry((generation, lane)).or_insert_with_key(|key| {
+        let Lanes { used, past } = lanes;
+        used.entry((generation, lane)).or_insert_with_key(|key| {
             let id = self.made.fetch_add(1, Ordering::Relaxed);
-            Site::new(id, key.clone(), target.clone(), limits, self.around.clone())
+            let refusals = past.remove(&key.1).map(|(_, view)| view.refusals).unwrap_or_default();
+            Site::new(id, key.clone(), target.clone(), limits, self.around.clone(), refusals)
         })
+    }
+}
+
+impl Lanes {
+    fn remember(&mut self, lane: Lane, now: Timestamp, view: SiteView) {
+        if self.past.len() >= MOST_PAST {
+            self.past.retain(|_, (since, _)| now.saturating_since(*since) < PAST);
+        }
+        if self.past.len() >= MOST_PAST
+            && let Some(oldest) = self.past.iter().min_by_key(|(_, (since, _))| *since).map(|(lane, _)| lane.clone())
+        {
+            self.past.remove(&oldest);
+        }
+        self.past.insert(lane, (now, view));
     }
 }

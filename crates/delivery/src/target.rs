@@ -184,11 +184,15 @@ pub(crate) async fn find_mx(
     if let Some(address) = domain.literal() {
         return Ok((Target::of_hosts(vec![vec![Host::Address(address)]], false, false), HOLDS.1));
     }
+    let question = format!("DNS MX {domain}");
     let (hosts, ttl, proved) = match resolver.mx(domain).await {
-        Ok(answer) if answer.is_null_mx() => return Err(Finding::null_mx(domain.as_str())),
+        Ok(answer) if answer.is_null_mx() => {
+            return Err(Finding::null_mx(domain.as_str()).asking(&question, "0 ."));
+        }
         Ok(answer) => {
-            let hosts = groups(answer.value, hostname).ok_or_else(|| Finding::looped(domain.as_str()))?;
-            (hosts, answer.ttl, answer.authenticated)
+            let said = shown(&answer.value);
+            let looped = || Finding::looped(domain.as_str()).asking(&question, said);
+            (groups(answer.value, hostname).ok_or_else(looped)?, answer.ttl, answer.authenticated)
         }
         // The domain itself is the host then.
         Err(DnsError::NoRecords { ttl, proved }) => (vec![vec![Host::Name(domain.as_str().into())]], ttl, proved),
@@ -197,10 +201,16 @@ pub(crate) async fn find_mx(
         // or a mistake in its zone: retried like a failing server.
         Err(error) => {
             tracing::debug!(%domain, %error, "no MX");
-            return Err(Finding::no_dns(domain.as_str()));
+            return Err(Finding::no_dns(domain.as_str()).asking(&question, error));
         }
     };
     Ok((Target::of_hosts(hosts, proved, false), ttl.clamp(HOLDS.0, HOLDS.1)))
+}
+
+/// The best of some records, as a zone has them.
+fn shown(records: &[Mx]) -> String {
+    let records = records.iter().take(5).map(|mx| format!("{} {}", mx.preference, mx.exchange));
+    records.collect::<Vec<_>>().join(", ")
 }
 
 /// The hosts by preference. Our own name drops itself and everything that is

@@ -185,6 +185,7 @@ impl Attempt<'_> {
             random: &self.shared.random,
             now: self.shared.clock.now(),
             message: &self.job.claim.message,
+            copies: self.set.as_ref().is_some_and(|set| set.per_recipient),
         }
     }
 

@@ -5,7 +5,7 @@ use postrider_base::Timestamp;
 use postrider_mail::AccountId;
 use postrider_spool::QueueKey;
 
-use super::{Expired, Job, Pushed, Site, State};
+use super::{Job, Overdue, Pushed, Site, State};
 use crate::shaping::{Ended, Pause};
 
 /// What a job waits for before it comes to a lane.
@@ -39,18 +39,18 @@ impl Site {
     }
 
     pub(super) fn wait(&self, state: &mut State, job: Job, wait: &Wait<'_>) -> Pushed {
-        if job.claim.message.expires_at <= self.around.clock.now() {
-            return Pushed::Expired(Expired { job, said: Some(wait.why.to_owned()) });
+        if job.patience() <= self.around.clock.now() {
+            return Pushed::Overdue(Overdue { job, said: Some(wait.why.to_owned()) });
         }
         self.set_aside(state, job, wait);
         Pushed::Taken
     }
 
-    /// Gives a claim back until what it waits for is over or the message's time is. Others
+    /// Gives a claim back until what it waits for is over or its own time is. Others
     /// of its queue may have another lane, and pass.
     pub(super) fn set_aside(&self, state: &mut State, job: Job, wait: &Wait<'_>) {
-        let (queue, expires_at) = (job.claim.queue.clone(), job.claim.message.expires_at);
-        let end = wait.until.map_or(expires_at, |until| until.min(expires_at));
+        let (queue, patience) = (job.claim.queue.clone(), job.patience());
+        let end = wait.until.map_or(patience, |until| until.min(patience));
         let waiting = match wait.by {
             None => &mut state.paused,
             Some(HeldBy::Source) => &mut state.sourceless,

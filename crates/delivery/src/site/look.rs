@@ -9,7 +9,7 @@ use super::Site;
 use crate::lane::responsible_domain;
 use crate::progress::{Doing, Progress, Step};
 use crate::shaping::{Bounds, GateLook};
-use crate::site_view::{LastRefusal, SiteView};
+use crate::site_view::SiteView;
 use crate::why::{Wait, Why};
 
 /// The recipients of one domain of one message.
@@ -119,7 +119,6 @@ impl Site {
     pub(crate) fn view(&self) -> SiteView {
         let look = self.gate.look();
         let state = self.state.lock();
-        let refusals = state.refusals.iter();
         SiteView {
             name: self.lane.site.to_string(),
             source: self.lane.source.as_ref().map(|source| source.name.to_string()),
@@ -136,9 +135,7 @@ impl Site {
             pause: state.pause.clone(),
             is_down: state.down.is_some(),
             delivered: state.delivered,
-            refusals: refusals
-                .map(|refusal| LastRefusal { at: refusal.at, count: refusal.count, text: refusal.text.clone() })
-                .collect(),
+            refusals: state.refusals.iter().cloned().collect(),
             provider: look.provider.map(|(name, _)| name),
             rules: look.rules,
         }

@@ -6,10 +6,10 @@ impl Site {
     /// Gives a claim back that there is no room for, and takes nothing more from its queue.
     /// Under the lock, so that it cannot overtake the unparking.
     pub(super) fn park(&self, state: &mut State, job: Job) {
-        let (queue, expires_at) = (job.claim.queue.clone(), job.claim.message.expires_at);
+        let (queue, until) = (job.claim.queue.clone(), job.patience());
         self.around.spool.park(&queue);
         drop(job);
-        state.parked.add(queue, expires_at);
+        state.parked.add(queue, until);
         self.set_alarm(state);
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postrider_delivery::Settings;
+use postrider_dns::zones::Failure;
 use postrider_mail::{AttemptOutcome, AttemptRecord, HostRecord, SessionLevel, Stage, store_records};
 
 use crate::rig::{Rig, is_delivered, routes};
@@ -51,6 +52,34 @@ async fn a_greylisted_message_says_what_was_said_and_a_delivery_little() {
     assert_eq!((&*delivered.site, delivered.hosts.len()), ("mx.example.com", 0));
     assert_eq!(outcomes[1].hosts()[0].exchanges[0].reply, outcomes[1].diagnostic);
     assert_eq!(server.seen().messages.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_fails_says_what_was_asked_and_answered() {
+    let mut rig = Rig::new().await;
+    rig.zones.fail("broken.example", Failure::ServFail);
+    rig.zones.fail("silent.example", Failure::Silence);
+    rig.zones.add_null_mx("none.example");
+    rig.zones.add_mx("loop.example", 10, "relay.example.net");
+    rig.deliver(Settings { ehlo_name: Some("out.example.net".into()), ..Settings::default() });
+    let began = rig.clock.now();
+    for (domain, answered) in [
+        ("missing.example", "does not exist"),
+        ("broken.example", "server"),
+        ("silent.example", ""),
+        ("none.example", "0 ."),
+        ("loop.example", "10 relay.example.net"),
+    ] {
+        let id = rig.send(&[&format!("ann@{domain}")]).await;
+        let outcome = rig.outcome(id).await;
+        let record = record(&outcome);
+        assert_eq!((&*record.site, &*record.ehlo), (domain, "out.example.net"));
+        let [host] = &record.hosts[..] else { panic!("{record:?}") };
+        let said = said(host);
+        assert!(said.len() == 1 && said[0].starts_with(&format!("DNS MX {domain} -> ")), "{said:?}");
+        assert!(said[0].contains(answered) && (!answered.is_empty() || host.exchanges[0].ms > 1_000), "{host:?}");
+        assert!(record.began >= began && outcome.remote.is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]

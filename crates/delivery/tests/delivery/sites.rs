@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOUR, Rig, is_delivered, routes};
 use crate::server::{Say, Server};
 
 const HOST: &str = "198.51.100.1:25";
@@ -32,6 +32,47 @@ async fn a_connection_is_kept_for_the_next_message_and_closed_when_idle() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(delivery.sites(), []);
     assert_eq!(rig.metrics.outbound_open.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_site_said_last_is_known_for_an_hour_after_its_last_message() {
+    let mut rig = rig().await;
+    Server::scripted(&rig.net, HOST, |moment| match moment.line.starts_with("RCPT") {
+        true => Say::Reply("550 5.1.1 nobody here"),
+        false => Say::Usual,
+    });
+    let delivery = rig.deliver(routes(&[]));
+    for count in 1..3 {
+        let id = rig.send(&["ann@example.com"]).await;
+        rig.outcome(id).await;
+        tokio::time::sleep(50 * HOUR / 60).await;
+        let sites = delivery.sites();
+        assert_eq!((sites.len(), sites[0].connections, sites[0].trouble()), (1, 0, 1));
+        assert_eq!((sites[0].refusals[0].text.as_str(), sites[0].refusals[0].count), ("550 5.1.1 nobody here", count));
+    }
+    tokio::time::sleep(20 * HOUR / 60).await;
+    assert_eq!(delivery.sites(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_sites_that_said_something_is_bounded() {
+    let mut rig = Rig::new().await;
+    let mut ids = Vec::new();
+    for number in 0..1_100 {
+        let (domain, host) = (format!("d{number}.example"), format!("mx.d{number}.example"));
+        rig.mx(&domain, &host, "198.51.100.1");
+        ids.push(rig.send(&[&format!("ann@{domain}")]).await);
+    }
+    Server::scripted(&rig.net, HOST, |moment| match moment.line.starts_with("RCPT") {
+        true => Say::Reply("550 5.1.1 nobody here"),
+        false => Say::Usual,
+    });
+    let delivery = rig.deliver(routes(&[]));
+    for id in ids {
+        rig.outcome(id).await;
+    }
+    tokio::time::sleep(HOUR / 12).await;
+    assert_eq!(delivery.sites().len(), 1_000);
 }
 
 #[tokio::test(start_paused = true)]
