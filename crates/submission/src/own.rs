@@ -1,8 +1,8 @@
 //! The relay's own mail: bounces and other notifications.
 
-use std::fmt::Write as _;
-
-use postrider_mail::{AccountId, BodyType, EmailAddress, Envelope, MessageId, Notify, Recipient, sanitize_text};
+use postrider_mail::{
+    AccountId, BodyType, EmailAddress, Envelope, MessageId, Notify, Recipient, quoted_printable, sanitize_text,
+};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind};
 
 use crate::{Refusal, Submission};
@@ -56,6 +56,15 @@ impl Submission {
             require_tls: false,
             content: self.compose(id, &letter),
         };
+        self.send(own).await
+    }
+
+    /// Queues a message of the relay's own, signed. When this returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// [`Refusal::NoRoom`] or [`Refusal::Unavailable`].
+    pub async fn send(&self, own: OwnMessage) -> Result<MessageId, Refusal> {
+        let id = own.id;
         let message = self.signed_own(self.own_message(own)).await;
         self.spool().accept(message).await?;
         Ok(id)
@@ -63,8 +72,13 @@ impl Submission {
 
     fn compose(&self, id: MessageId, letter: &Letter<'_>) -> Vec<u8> {
         let Letter { to, subject, text, .. } = letter;
-        let encoding = if text.is_ascii() { "7bit" } else { "8bit" };
-        let mut message = format!(
+        let text: String = text.lines().flat_map(|line| [line, "\r\n"]).collect();
+        // In seven bits every host can take it.
+        let (encoding, text) = match text.is_ascii() {
+            true => ("7bit", text),
+            false => ("quoted-printable", quoted_printable(text.as_bytes())),
+        };
+        let message = format!(
             "From: postrider <postrider@{}>\r\n\
              To: <{to}>\r\n\
              Date: {}\r\n\
@@ -74,15 +88,13 @@ impl Submission {
              MIME-Version: 1.0\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\
              Content-Transfer-Encoding: {encoding}\r\n\
-             \r\n",
+             \r\n\
+             {text}",
             self.settings().operator_domain(),
             id.timestamp().rfc5322(),
             self.message_id_domain(),
             sanitize_text(subject, MAX_SUBJECT),
         );
-        for line in text.lines() {
-            let _ = write!(message, "{line}\r\n");
-        }
         message.into_bytes()
     }
 
