@@ -73,7 +73,8 @@ fn show_host(host: &HostRecord, out: &mut Output) -> Result<()> {
     let source = host.source.map_or_else(String::new, |source| format!(" from {source}"));
     let tls = match &host.tls {
         Some(tls) => format!(", {} {}, {}", tls.version, tls.cipher, host.level),
-        None if host.exchanges.is_empty() => String::new(),
+        // Nothing was dialled: the DNS, say.
+        None if host.exchanges.is_empty() || host.ip.is_none() => String::new(),
         None => format!(", in clear, {}", host.level),
     };
     let reused = match host.reused {
