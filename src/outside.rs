@@ -6,6 +6,7 @@ use std::sync::Arc;
 use postrider_base::{Clock, Dialer, RealDisk, TcpDialer};
 use postrider_control::World;
 use postrider_dns::{HickoryResolver, Resolver};
+use postrider_submission::ReturnPaths;
 
 use crate::config::Config;
 use crate::state::StateDir;
@@ -18,6 +19,7 @@ pub(crate) fn world(
     config: &Config,
     state: &StateDir,
     clock: &Clock,
+    return_paths: Option<ReturnPaths>,
     daemon: Option<(Arc<dyn Resolver>, Arc<dyn Dialer>)>,
 ) -> World {
     let (resolver, dialer) = match daemon {
@@ -38,6 +40,7 @@ pub(crate) fn world(
         operator_domain: config.server.operator_domain.as_ref().and_then(|domain| domain.parse().ok()),
         operator_signature: config.dkim.operator_signature,
         submission: config.submission(),
+        return_paths,
         delivery: config.delivery(),
         certificates: certificates(config, state),
         min_free: config.spool.min_free_bytes.bytes(),

@@ -14,7 +14,7 @@ use postrider_events::{Driver, Events, EventsOptions, Issuer};
 use postrider_mailauth::MacKey;
 use postrider_spool::{Spool, SpoolOptions};
 use postrider_store::Store;
-use postrider_submission::KeyRing;
+use postrider_submission::{KeyRing, ReturnPaths};
 use postrider_upkeep::Upkeep;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -121,9 +121,16 @@ impl Rooms {
             spool: self.queue.as_ref().map(|queue| queue.spool.clone()),
             reload,
             traces,
-            world: outside::world(config, &self.state, &self.clock, reach),
+            world: outside::world(config, &self.state, &self.clock, self.return_paths(config), reach),
             upkeep,
         }
+    }
+
+    /// Reads return paths of the relay's, also where it writes none any more. None where they
+    /// could have no domain.
+    pub(crate) fn return_paths(&self, config: &Config) -> Option<ReturnPaths> {
+        let domain = config.submission().return_path_domain().ok()?;
+        Some(ReturnPaths::new(self.accounts.clone(), self.mac_key.clone(), domain))
     }
 
     /// Syncs and closes what is open, the last opened first.

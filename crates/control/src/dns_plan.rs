@@ -30,6 +30,7 @@ pub(crate) async fn execute(deps: &Deps, request: DnsPlanRequest) -> Result<Resp
     let mut plan = plan(&PlanInput {
         keys: keys.iter().map(|key| planned(deps, key)).collect(),
         mail_from: identity.as_ref().and_then(|identity| Some(identity.mail_from.as_ref()?.domain.clone())),
+        return_path: deps.return_path_domain()?,
         bounce_host: deps.bounce_host()?,
         operator_domain: deps.world.operator_domain.clone(),
         sources: deps.planned_sources(),

@@ -89,13 +89,14 @@ fn domain_facts(deps: &Deps, account: AccountId, domain: Domain) -> Result<Domai
         state: key.state,
     });
     let mail_from = identity.as_ref().and_then(|identity| identity.mail_from.clone());
+    let envelope = envelope(deps, mail_from.as_ref(), &domain)?;
     Ok(DomainFacts {
         identity: identity.as_ref().map(|identity| (identity.name.to_string(), identity.is_verified())),
         signs: identity.as_ref().is_none_or(|identity| identity.dkim.enabled),
         keys: keys.collect(),
         key_domain,
-        envelope: envelope(deps, mail_from.as_ref(), &domain)?,
-        takes_bounces: deps.world.submission.return_path == ReturnPath::Verp,
+        bounces: deps.bounces(envelope.clone())?,
+        envelope,
         mail_from,
         bounce_host: deps.bounce_host()?.to_string(),
         sources: deps.source_facts(),
@@ -135,6 +136,7 @@ async fn host_findings(deps: &Deps, probe: Option<String>) -> Result<Vec<Finding
     let facts = HostFacts {
         hostname: deps.about.hostname.clone(),
         sources: deps.source_facts(),
+        bounces: deps.return_path_domain()?.map(|domain| deps.bounces(domain)).transpose()?.flatten(),
         certificates: certificates.collect(),
         disks: vec![DiskFact { path: state, free, reserve: world.min_free }],
         sealing: has_keys.then(|| deps.ring.check().map_err(|error| error.to_string())),
@@ -156,7 +158,7 @@ async fn about_message(deps: &Deps, id: MessageId) -> Result<Examination, Error>
     });
     let accepted = events.message(id).await?.into_iter().find_map(|entry| match entry {
         LifeEntry::Accepted(acceptance) => Some((acceptance.account, acceptance.sender?)),
-        LifeEntry::Attempt { .. } => None,
+        LifeEntry::Attempt { .. } | LifeEntry::Returned { .. } => None,
     });
     let findings = match waits.or(accepted) {
         Some((account, from)) => domain_findings(deps, account, from.domain().clone()).await?,

@@ -380,6 +380,7 @@ fn records(deps: &Deps, identity: &Identity) -> Result<Vec<Record>, Error> {
     let plan = plan(&PlanInput {
         keys: keys.iter().map(|key| dns_plan::planned(deps, key)).collect(),
         mail_from: identity.mail_from.as_ref().map(|mail_from| mail_from.domain.clone()),
+        return_path: None,
         bounce_host: deps.bounce_host()?,
         operator_domain: deps.world.operator_domain.clone(),
         sources: deps.planned_sources(),

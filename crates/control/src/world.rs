@@ -9,7 +9,8 @@ use postrider_base::{Clock, Dialer, Disk};
 use postrider_dns::Resolver;
 use postrider_mail::Domain;
 use postrider_mailauth::records::PlannedSource;
-use postrider_upkeep::doctor::{self, Doctor, SourceFact};
+use postrider_submission::{ReturnPath, ReturnPaths};
+use postrider_upkeep::doctor::{self, BounceFacts, Doctor, SourceFact};
 
 use crate::Error;
 use crate::control::Deps;
@@ -34,6 +35,8 @@ pub struct World {
     pub operator_signature: bool,
     /// Rules of acceptance: what return paths are.
     pub submission: postrider_submission::Settings,
+    /// Reads return paths of the relay's. None where they could have no domain.
+    pub return_paths: Option<ReturnPaths>,
     /// Where mail leaves from.
     pub delivery: postrider_delivery::Settings,
     /// The files of the listeners' certificates.
@@ -94,6 +97,23 @@ impl Deps {
             PlannedSource { address: fact.address, host }
         };
         self.source_facts().into_iter().map(planned).collect()
+    }
+
+    /// The relay's own domain of return paths; none where they are what clients say.
+    pub(crate) fn return_path_domain(&self) -> Result<Option<Domain>, Error> {
+        let settings = &self.world.submission;
+        if settings.return_path == ReturnPath::Sender {
+            return Ok(None);
+        }
+        settings.return_path_domain().map(Some).map_err(|error| Error::Invalid(format!("submission.{error}")))
+    }
+
+    /// Where bounces to this domain come back to; none where they do not come to the relay.
+    pub(crate) fn bounces(&self, domain: Domain) -> Result<Option<BounceFacts>, Error> {
+        let host = self.bounce_host()?.to_string();
+        let paths = self.world.return_paths.as_ref().filter(|_| self.world.submission.return_path == ReturnPath::Verp);
+        let probe = paths.and_then(|paths| paths.of_nobody(&domain));
+        Ok(probe.map(|probe| BounceFacts { domain, host, probe }))
     }
 
     /// The host that takes bounces.

@@ -54,6 +54,7 @@ fn the_plan(mail_from: &str) -> Plan {
             why: "the key that signs".into(),
         }],
         mail_from: Some(mail_from.parse().unwrap()),
+        return_path: None,
         bounce_host: "mx.relay.example".parse().unwrap(),
         operator_domain: Some("relay.example".parse().unwrap()),
         sources: vec![],

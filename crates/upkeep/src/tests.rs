@@ -26,12 +26,12 @@ const RECORD: &str = "s1._domainkey.example.com";
 const BOUNCE: &str = "bounce.example.com";
 
 pub(crate) struct World {
-    zones: Zones,
+    pub(crate) zones: Zones,
     pub(crate) clock: Clock,
     pub(crate) accounts: Accounts,
     spool: Spool,
     pub(crate) metrics: Metrics,
-    upkeep: Upkeep,
+    pub(crate) upkeep: Upkeep,
     scope: Scope,
     _index: tempfile::TempDir,
 }

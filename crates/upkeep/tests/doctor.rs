@@ -37,7 +37,7 @@ fn facts(keys: Vec<KeyFact>) -> DomainFacts {
         mail_from: None,
         envelope: "example.com".parse().unwrap(),
         bounce_host: "mx.relay.example".into(),
-        takes_bounces: false,
+        bounces: None,
         sources: vec![],
     }
 }

@@ -98,6 +98,7 @@ fn deps(store: &Store, accounts: &Accounts, disk: &SimDisk) -> Deps {
             operator_domain: None,
             operator_signature: false,
             submission: postrider_submission::Settings::default(),
+            return_paths: None,
             delivery: postrider_delivery::Settings::default(),
             certificates: Vec::new(),
             min_free: 0,

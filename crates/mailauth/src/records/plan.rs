@@ -16,7 +16,10 @@ pub struct PlanInput {
     pub keys: Vec<PlannedKey>,
     /// Its own MAIL FROM domain.
     pub mail_from: Option<Domain>,
-    /// The host that takes bounces: what the MAIL FROM domain's MX record names.
+    /// The relay's own domain of return paths, for mail without a MAIL FROM domain; none where
+    /// return paths are what clients say.
+    pub return_path: Option<Domain>,
+    /// The host that takes bounces: what the MX records of these domains name.
     pub bounce_host: Domain,
     /// The domain of whoever runs the relay: `_spf` below it lists the sources.
     pub operator_domain: Option<Domain>,
@@ -59,6 +62,7 @@ pub fn plan(input: &PlanInput) -> Plan {
     plan.domain_spf(input);
     plan.dmarc(input);
     plan.transport(input);
+    plan.return_path(input);
     plan.operator_spf(input);
     plan.hosts(input);
     plan
@@ -94,7 +98,22 @@ impl Plan {
         self.add(domain.to_string(), text, Place::Domain, Need::Must, why);
     }
 
-    /// Counts where the envelope names the domain itself: without a MAIL FROM domain.
+    /// What a MAIL FROM domain needs, for the domain that stands in where there is none.
+    fn return_path(&mut self, input: &PlanInput) {
+        let Some(domain) = input.return_path.as_ref().filter(|domain| input.mail_from.as_ref() != Some(*domain)) else {
+            return;
+        };
+        let mx = Data::Mx { preference: 10, exchange: input.bounce_host.to_string() };
+        let why =
+            "bounces of mail without a MAIL FROM domain come back to the relay; it must be the only MX record there";
+        self.add(domain.to_string(), mx, Place::Operator, Need::Must, why);
+        let Some(mechanism) = mechanism(input) else { return };
+        let text = Data::Txt(format!("v=spf1 {mechanism} ~all"));
+        let why = "SPF of the domain that return paths are in without a MAIL FROM domain";
+        self.add(domain.to_string(), text, Place::Operator, Need::Must, why);
+    }
+
+    /// Counts where the envelope names the domain itself: where clients say what it names.
     fn domain_spf(&mut self, input: &PlanInput) {
         let Some(mechanism) = mechanism(input) else {
             self.notes.push("no source address is configured, so SPF cannot be planned: see [delivery.sources]".into());
@@ -107,9 +126,12 @@ impl Plan {
             }
             None => String::new(),
         };
-        let (need, when) = match &input.mail_from {
-            Some(_) => (Need::May, "SPF of the domain itself, for mail that leaves without the MAIL FROM domain"),
-            None => (Need::Should, "SPF of the domain itself: envelopes name it"),
+        let (need, when) = match (&input.return_path, &input.mail_from) {
+            (Some(_), _) => (Need::May, "SPF of the domain itself, for a time when return paths are what clients say"),
+            (None, Some(_)) => {
+                (Need::May, "SPF of the domain itself, for mail that leaves without the MAIL FROM domain")
+            }
+            (None, None) => (Need::Should, "SPF of the domain itself: envelopes name it"),
         };
         let why = format!("{when}; put the term into the record that is there, as there may be one alone{cost}");
         let text = Data::Txt(format!("v=spf1 {mechanism} ~all"));
@@ -211,6 +233,7 @@ pub(super) mod tests {
                 why: "the key that signs".into(),
             }],
             mail_from: Some("bounce.example.com".parse().unwrap()),
+            return_path: None,
             bounce_host: "mx.relay.example".parse().unwrap(),
             operator_domain: Some("relay.example".parse().unwrap()),
             sources: vec![
@@ -265,6 +288,28 @@ pub(super) mod tests {
         assert_eq!(plan.notes.len(), 3, "{:?}", plan.notes);
         let names: Vec<_> = plan.records.iter().map(|record| record.name.as_str()).collect();
         assert_eq!(names, ["_dmarc.example.com", "_mta-sts.example.com"], "reports within the domain need no leave");
+    }
+
+    #[test]
+    fn the_relays_own_return_paths_need_what_a_mail_from_domain_needs() {
+        let own = |mail_from: Option<&str>, return_path: &str| PlanInput {
+            mail_from: mail_from.map(|domain| domain.parse().unwrap()),
+            return_path: Some(return_path.parse().unwrap()),
+            ..input()
+        };
+        for mail_from in [None, Some("bounce.example.com")] {
+            let plan = plan(&own(mail_from, "bounces.relay.example"));
+            assert_eq!(value(&plan, "bounces.relay.example", "MX"), "10 mx.relay.example.");
+            let spf = find(&plan, "bounces.relay.example", "TXT").unwrap();
+            assert_eq!(spf.data.to_string(), "v=spf1 include:_spf.relay.example ~all");
+            assert_eq!((spf.place, spf.need), (Place::Operator, Need::Must));
+            assert_eq!(find(&plan, "bounce.example.com", "MX").is_some(), mail_from.is_some());
+            assert_eq!(find(&plan, "example.com", "TXT").unwrap().need, Need::May, "envelopes do not name it");
+        }
+        let same = plan(&own(Some("bounce.example.com"), "bounce.example.com"));
+        assert_eq!(same.records.iter().filter(|record| record.name == "bounce.example.com").count(), 2);
+        let no_sources = plan(&PlanInput { sources: vec![], ..own(None, "bounces.relay.example") });
+        assert!(find(&no_sources, "bounces.relay.example", "TXT").is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use postrider_account::{KeyState, MailFrom, MailFromFailure};
 use postrider_dns::{Answer, DnsError, Mx, Resolver};
 use postrider_mail::Domain;
 
-use super::{Finding, SourceFact, Verdict};
+use super::{BounceFacts, Finding, SourceFact, Verdict};
 
 /// What the relay knows of a domain.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct DomainFacts {
     pub envelope: Domain,
     /// The host that takes bounces.
     pub bounce_host: String,
-    /// Whether return paths lead to the relay, and not to who sent.
-    pub takes_bounces: bool,
+    /// Where return paths lead to the relay; none where they lead to who sent.
+    pub bounces: Option<BounceFacts>,
     /// The addresses that mail leaves from.
     pub sources: Vec<SourceFact>,
 }
@@ -69,7 +69,7 @@ pub(super) async fn mail_from(resolver: &dyn Resolver, facts: &DomainFacts) -> V
     };
     let domain = &mail_from.domain;
     let state = mail_from.status.as_str();
-    let finding = if !facts.takes_bounces {
+    let finding = if facts.bounces.is_none() {
         let words = format!("its state is {state}, but return paths are what clients say: it is of no effect");
         Finding::warn(CHECK, domain, words, "set submission.return_path = \"verp\", or take the domain away")
     } else if mail_from.is_usable() {
@@ -87,28 +87,32 @@ pub(super) async fn mail_from(resolver: &dyn Resolver, facts: &DomainFacts) -> V
         };
         Finding::new(CHECK, domain, verdict, format!("{words}{wrong}")).advise(advice)
     };
-    vec![finding, exchanger(domain, resolver.mx(domain).await, &facts.bounce_host)]
+    vec![finding, exchanger("mail-from-mx", domain, resolver.mx(domain).await, &facts.bounce_host)]
 }
 
 /// SES wants exactly one MX record: with several, bounces may go astray.
-fn exchanger(domain: &Domain, answer: Result<Answer<Vec<Mx>>, DnsError>, bounce_host: &str) -> Finding {
-    const CHECK: &str = "mail-from-mx";
+pub(super) fn exchanger(
+    check: &str,
+    domain: &Domain,
+    answer: Result<Answer<Vec<Mx>>, DnsError>,
+    bounce_host: &str,
+) -> Finding {
     let advice = format!("publish MX 10 {bounce_host}. and no other");
     let mx = match answer {
         Ok(answer) if answer.is_null_mx() => {
             let words = "it says that it takes no mail (MX 0 .): bounces cannot come back, and receivers may refuse";
-            return Finding::fail(CHECK, domain, words, advice);
+            return Finding::fail(check, domain, words, advice);
         }
         Ok(answer) => answer.value,
-        Err(error) if error.is_absence() => return Finding::fail(CHECK, domain, "it has no MX record", advice),
-        Err(error) => return Finding::warn(CHECK, domain, format!("not known: {error}"), "ask again"),
+        Err(error) if error.is_absence() => return Finding::fail(check, domain, "it has no MX record", advice),
+        Err(error) => return Finding::warn(check, domain, format!("not known: {error}"), "ask again"),
     };
     match &mx[..] {
         [one] if one.exchange.eq_ignore_ascii_case(bounce_host) => {
-            Finding::pass(CHECK, domain, format!("its one MX record names {bounce_host}"))
+            Finding::pass(check, domain, format!("its one MX record names {bounce_host}"))
         }
-        [one] => Finding::fail(CHECK, domain, format!("its MX record names {}, not us", one.exchange), advice),
-        several => Finding::fail(CHECK, domain, format!("it has {} MX records", several.len()), advice),
+        [one] => Finding::fail(check, domain, format!("its MX record names {}, not us", one.exchange), advice),
+        several => Finding::fail(check, domain, format!("it has {} MX records", several.len()), advice),
     }
 }
 
@@ -116,7 +120,7 @@ fn exchanger(domain: &Domain, answer: Result<Answer<Vec<Mx>>, DnsError>, bounce_
 pub(super) async fn takes_mail(resolver: &dyn Resolver, facts: &DomainFacts) -> Finding {
     const CHECK: &str = "mx";
     let domain = &facts.domain;
-    let is_envelope = !facts.takes_bounces;
+    let is_envelope = facts.bounces.is_none();
     match resolver.mx(domain).await {
         Ok(answer) if answer.is_null_mx() => {
             let advice = "give it a host that takes mail, or send from another domain";

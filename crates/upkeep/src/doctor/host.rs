@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject as _;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Finding, SourceFact};
+use super::{BounceFacts, Finding, SourceFact};
 
 /// Certificates are renewed long before.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -23,6 +23,8 @@ pub struct HostFacts {
     pub hostname: String,
     /// The addresses that mail leaves from.
     pub sources: Vec<SourceFact>,
+    /// Where bounces come back to; none where return paths are what clients say.
+    pub bounces: Option<BounceFacts>,
     /// The certificates that listeners show.
     pub certificates: Vec<CertificateFact>,
     /// The directories that must not run full.

@@ -9,6 +9,7 @@ mod clock;
 mod dkim;
 mod dmarc;
 mod domain;
+mod feedback;
 mod host;
 mod settings;
 mod source;
@@ -25,6 +26,7 @@ use postrider_mail::sanitize_text;
 use serde::{Deserialize, Serialize};
 
 pub use domain::{DomainFacts, KeyFact};
+pub use feedback::BounceFacts;
 pub use host::{CertificateFact, DiskFact, HostFacts};
 pub use settings::Settings;
 
@@ -151,12 +153,25 @@ impl Doctor<'_> {
         let (dkim, signs) = dkim::examine(self.resolver, facts).await;
         findings.extend(dkim);
         findings.extend(domain::mail_from(self.resolver, facts).await);
+        findings.extend(self.return_path(facts).await);
         let spf = spf::examine(self.resolver, self.clock.now(), facts).await;
         let passes = spf.iter().all(|finding| finding.verdict == Verdict::Pass);
         findings.extend(spf);
         findings.extend(dmarc::examine(self.resolver, facts, signs, passes).await);
         findings.push(domain::takes_mail(self.resolver, facts).await);
         findings
+    }
+
+    /// Whether bounces come back. The MX record of a MAIL FROM domain has been looked at already.
+    async fn return_path(&self, facts: &DomainFacts) -> Vec<Finding> {
+        let Some(bounces) = &facts.bounces else {
+            let words = "return paths are what clients say (submission.return_path): bounces go there";
+            return vec![Finding::skip("return-path-mx", &facts.domain, words)];
+        };
+        match facts.mail_from.as_ref().is_some_and(|own| own.domain == bounces.domain) {
+            true => feedback::answers(self, bounces).await,
+            false => feedback::examine(self, bounces).await,
+        }
     }
 
     /// Looks at this machine and at the addresses that mail leaves from.
@@ -174,6 +189,9 @@ impl Doctor<'_> {
             findings.extend(source::listed(self.resolver, &self.settings.dnsbl, source).await);
         }
         findings.extend(source::outbound(self, &facts.sources).await);
+        if let Some(bounces) = &facts.bounces {
+            findings.extend(feedback::examine(self, bounces).await);
+        }
         findings.extend(facts.certificates.iter().map(|fact| host::certificate(fact, self.clock.now())));
         findings.push(host::dnssec(self.resolver, &facts.hostname).await);
         findings.push(clock::examine(self).await);

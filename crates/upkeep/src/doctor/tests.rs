@@ -29,9 +29,14 @@ fn facts() -> DomainFacts {
         mail_from: Some(mail_from),
         envelope: "bounce.example.com".parse().unwrap(),
         bounce_host: "mx.relay.example".into(),
-        takes_bounces: true,
+        bounces: Some(bounces("bounce.example.com")),
         sources: vec![source(SOURCE)],
     }
+}
+
+fn bounces(domain: &str) -> BounceFacts {
+    let probe = format!("aaaa@{domain}").parse().unwrap();
+    BounceFacts { domain: domain.parse().unwrap(), host: feedback::tests::HOST.into(), probe }
 }
 
 fn source(address: &str) -> SourceFact {
@@ -50,7 +55,8 @@ fn world() -> Zones {
         .add_txt("_spf.relay.example", "v=spf1 ip4:198.51.100.7 ~all")
         .add_txt("_dmarc.example.com", "v=DMARC1; p=reject")
         .add_ptr(SOURCE, "out.relay.example")
-        .add_address("out.relay.example", SOURCE);
+        .add_address("out.relay.example", SOURCE)
+        .add_address(feedback::tests::HOST, feedback::tests::ADDRESS);
     zones
 }
 
@@ -78,7 +84,9 @@ struct Office {
 impl Office {
     fn new() -> Office {
         let clock = Clock::simulated(Timestamp::from_millis(784_111_777_000));
-        Office { net: SimNet::new(), clock, settings: Settings::default() }
+        let net = SimNet::new();
+        feedback::tests::host(&net, feedback::tests::ADDRESS, feedback::tests::GOOD);
+        Office { net, clock, settings: Settings::default() }
     }
 
     fn doctor<'a>(&'a self, zones: &'a Zones) -> Doctor<'a> {
@@ -179,7 +187,7 @@ async fn each_fault_is_found() {
             mail_from.status = VerificationStatus::Failed;
             mail_from.on_failure = MailFromFailure::Reject;
         }),
-        ("mail-from", Warn, "is of no effect", |_, facts| facts.takes_bounces = false),
+        ("mail-from", Warn, "is of no effect", |_, facts| facts.bounces = None),
         ("mail-from-mx", Fail, "2 MX records", |zones, _| {
             zones.add_mx("bounce.example.com", 20, "b.example");
         }),
@@ -192,12 +200,22 @@ async fn each_fault_is_found() {
         ("mail-from-mx", Fail, "not us", |zones, _| {
             zones.remove("bounce.example.com").add_mx("bounce.example.com", 10, "b.example");
         }),
+        ("return-path-mx", Fail, "no MX record", |_, facts| {
+            facts.mail_from = None;
+            facts.bounces = Some(bounces("bounces.relay.example"));
+        }),
+        ("feedback", Fail, "no address", |zones, _| {
+            zones.remove("mx.relay.example");
+        }),
+        ("feedback", Fail, "nobody answers", |zones, _| {
+            zones.remove("mx.relay.example").add_address("mx.relay.example", "198.51.100.99");
+        }),
         ("mx", Warn, "takes no mail", |zones, _| {
             zones.remove("example.com").add_null_mx("example.com");
         }),
         ("mx", Fail, "takes no mail", |zones, facts| {
             zones.remove("example.com").add_null_mx("example.com");
-            facts.takes_bounces = false;
+            facts.bounces = None;
         }),
         ("mx", Fail, "neither", |zones, _| {
             zones.remove("example.com");
@@ -399,6 +417,7 @@ async fn a_machine_is_examined_whole() {
     let facts = HostFacts {
         hostname: "mx.relay.example".into(),
         sources: vec![source(SOURCE)],
+        bounces: Some(bounces("bounce.example.com")),
         certificates: vec![],
         disks: vec![DiskFact { path: "/state".into(), free: Ok(30), reserve: 10 }],
         sealing: Some(Err("the key is not there".into())),
@@ -410,6 +429,8 @@ async fn a_machine_is_examined_whole() {
         [
             ("ptr", "pass"),
             ("outbound", "skip"),
+            ("return-path-mx", "pass"),
+            ("feedback", "pass"),
             ("dnssec", "skip"),
             ("clock", "skip"),
             ("disk", "pass"),

@@ -3,6 +3,8 @@
 //! for a new key.
 
 #[cfg(test)]
+mod mail_tests;
+#[cfg(test)]
 mod tests;
 mod watch;
 
