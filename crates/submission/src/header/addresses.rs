@@ -13,11 +13,13 @@ const MAX_SHOWN: usize = 128;
 /// Most addresses of a From field: each is looked for, and policies are asked about each.
 const MAX_AUTHORS: usize = 50;
 
-/// An address and the name in front of it.
+/// An address and the name that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mailbox {
     pub(crate) address: EmailAddress,
-    /// Without quotation marks, its encoded words decoded.
+    /// What stands in front of the address, else in a comment, as names did before there were
+    /// brackets, else the name of its group: whatever people may see as the name. Without
+    /// quotation marks, its encoded words decoded.
     pub(crate) name: Option<String>,
 }
 
@@ -64,7 +66,7 @@ impl fmt::Display for BadAddress {
 }
 
 /// The mailboxes of a field whose folding is taken out, those of groups too (RFC 6854 lets
-/// From have them). Comments go. Where quotation marks or brackets in a name do not match, as
+/// From have them). Where quotation marks or brackets in a name do not match, as
 /// in `27" Monitors <ann@example.com>`, the only address that anybody could read counts.
 pub(crate) fn mailboxes(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
     by_the_rules(value).or_else(|bad| match only_possible(value) {
@@ -84,6 +86,7 @@ fn only_possible(value: &str) -> Option<Mailbox> {
 fn by_the_rules(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
     let mut found = Vec::new();
     let mut element = Element::default();
+    let mut group = None;
     let mut characters = value.char_indices();
     while let Some((at, character)) = characters.next() {
         match character {
@@ -92,6 +95,8 @@ fn by_the_rules(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
                 if element.is_quoted {
                     element.text().push(character);
                     element.text().extend(escaped);
+                } else {
+                    element.comment.extend(escaped);
                 }
             }
             '"' if element.comments == 0 => {
@@ -99,23 +104,31 @@ fn by_the_rules(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
                 element.text().push(character);
             }
             _ if element.is_quoted => element.text().push(character),
-            '(' => element.comments += 1,
-            ')' if element.comments > 0 => element.comments -= 1,
-            _ if element.comments > 0 => {}
+            '(' => {
+                element.comment.extend((element.comments > 0).then_some(character));
+                element.comments += 1;
+            }
+            ')' if element.comments > 0 => {
+                element.comments -= 1;
+                element.comment.extend((element.comments > 0).then_some(character));
+            }
+            _ if element.comments > 0 => element.comment.push(character),
             '<' if element.address.is_none() => element.address = Some(String::new()),
             '>' if element.address.is_some() && !element.is_closed => element.is_closed = true,
             ',' | ';' if element.address.is_none() || element.is_closed => {
-                found.extend(element.mailbox(value, at)?);
+                found.extend(element.mailbox(value, at, group.as_ref())?);
+                group = group.filter(|_| character == ',');
                 element = Element { start: at + 1, ..Element::default() };
             }
             // The name of a group; an address literal has an @ in front.
             ':' if element.address.is_none() && !element.front.contains('@') => {
+                group = shown(element.front.trim());
                 element = Element { start: at + 1, ..Element::default() };
             }
             _ => element.text().push(character),
         }
     }
-    found.extend(element.mailbox(value, value.len())?);
+    found.extend(element.mailbox(value, value.len(), group.as_ref())?);
     Ok(found)
 }
 
@@ -152,7 +165,10 @@ struct Element {
     is_closed: bool,
     behind: String,
     is_quoted: bool,
+    /// How many are open.
     comments: u32,
+    /// What stands in them.
+    comment: String,
 }
 
 impl Element {
@@ -166,7 +182,7 @@ impl Element {
     }
 
     /// Nothing where nothing stands. `end` is where the element ends in the value.
-    fn mailbox(&self, value: &str, end: usize) -> Result<Option<Mailbox>, BadAddress> {
+    fn mailbox(&self, value: &str, end: usize, group: Option<&String>) -> Result<Option<Mailbox>, BadAddress> {
         let bad = |fault| {
             let text = sanitize_text(value[self.start..end].trim(), MAX_SHOWN);
             Err(BadAddress { fault, text })
@@ -181,7 +197,10 @@ impl Element {
             None => (None, self.front.trim()),
         };
         match text.parse() {
-            Ok(address) => Ok(Some(Mailbox { address, name })),
+            Ok(address) => {
+                let name = name.or_else(|| shown_in_comment(self.comment.trim())).or_else(|| group.cloned());
+                Ok(Some(Mailbox { address, name }))
+            }
             Err(error) => bad(fault(text, error)),
         }
     }
@@ -199,6 +218,11 @@ fn shown(name: &str) -> Option<String> {
         }
     }
     (!plain.is_empty()).then(|| decode_words(plain.as_bytes()).into_owned())
+}
+
+/// The same in a comment, where quotation marks mean nothing.
+fn shown_in_comment(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| decode_words(name.as_bytes()).into_owned())
 }
 
 fn fault(text: &str, error: AddressError) -> AddressFault {
@@ -233,11 +257,15 @@ mod tests {
             ("Ann <ann@Example.COM>", &[("ann@example.com", Some("Ann"))]),
             ("\"Last, Ann <x@y>\" <ann@example.com>", &[("ann@example.com", Some("Last, Ann <x@y>"))]),
             ("a@b.c, \"B \\\" C\" <b@b.c>,, ", &[("a@b.c", None), ("b@b.c", Some("B \" C"))]),
-            ("ann@example.com (Ann <x@y> (a\\)))", &[("ann@example.com", None)]),
-            (" (first) ann@example.com , bob@example.com", &[("ann@example.com", None), ("bob@example.com", None)]),
+            ("ann@example.com (Ann <x@y> (a\\)))", &[("ann@example.com", Some("Ann <x@y> (a))"))]),
             (
-                "Team: ann@example.com, Bob <bob@example.com>;",
-                &[("ann@example.com", None), ("bob@example.com", Some("Bob"))],
+                " (The =?utf-8?q?=43EO?=) ann@example.com , bob@example.com",
+                &[("ann@example.com", Some("The CEO")), ("bob@example.com", None)],
+            ),
+            ("Ann (The CEO) <ann@example.com>", &[("ann@example.com", Some("Ann"))]),
+            (
+                "The CEO: ann@example.com, Bob <bob@example.com>; <c@b.c>",
+                &[("ann@example.com", Some("The CEO")), ("bob@example.com", Some("Bob")), ("c@b.c", None)],
             ),
             ("undisclosed:;", &[]),
             ("", &[]),

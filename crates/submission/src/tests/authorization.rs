@@ -138,9 +138,15 @@ async fn each_author_has_a_name_of_its_own() {
         "Marketing <ann@example.com>, The CEO <bob@example.com>",
         "Marketing <ann@example.com>, The CEO <ann@example.com>",
         "Marketing <ann@example.com>, bob@example.com",
-        "ann@example.com (Marketing)",
+        "ann@example.com (The CEO)",
+        "The CEO: ann@example.com;",
     ] {
         assert!(matches!(from(bad).await, Err(Refusal::AccessDenied(_))), "{bad}");
+    }
+    world.limit(r#"{"StringNotLike":{"ses:FromDisplayName":"*CEO*"}}"#).await;
+    assert!(from("ann@example.com").await.is_ok());
+    for bad in ["The CEO <ann@example.com>", "ann@example.com (The CEO)", "The CEO: ann@example.com;"] {
+        assert!(matches!(from(bad).await, Err(Refusal::AccessDenied(_))), "a name that is seen: {bad}");
     }
 }
 
