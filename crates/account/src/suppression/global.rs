@@ -168,6 +168,10 @@ impl GlobalList {
         sweep(&self.0.entries, |Row::V1 { until, .. }| until.saturating_add(REMEMBERED) <= now).await
     }
 
+    pub(super) async fn repair(&self) -> Result<u64, Error> {
+        Ok(self.0.entries.repair().await?)
+    }
+
     /// What the list takes.
     #[must_use]
     pub fn usage(&self) -> BulkUsage {

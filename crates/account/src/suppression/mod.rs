@@ -367,6 +367,16 @@ impl Suppression {
         self.0.entries.usage()
     }
 
+    /// Gives up the entries of all lists that damaged files have lost: until then mail to them,
+    /// and to a few others, counts as suppressed. The files are kept beside the others. Says how
+    /// many parts of files were lost.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn repair(&self) -> Result<u64, Error> {
+        Ok(self.0.entries.repair().await? + self.0.global.repair().await? + self.0.removals.repair().await?)
+    }
+
     /// Files of all lists, the global one included, that were found to be damaged.
     #[must_use]
     pub fn damaged_files(&self) -> u64 {

@@ -53,6 +53,10 @@ impl Removals {
         self.0.get(key).is_ok_and(|found| found.is_some_and(|Removal::V1 { at: removed }| at <= removed))
     }
 
+    pub(super) async fn repair(&self) -> Result<u64, Error> {
+        Ok(self.0.repair().await?)
+    }
+
     pub(super) fn usage(&self) -> BulkUsage {
         self.0.usage()
     }
