@@ -219,6 +219,15 @@ table! {
     /// Seconds that the verification of a message took, its wait for a turn included.
     verification_duration: Histogram = "postrider_verification_duration_seconds";
 
+    /// Messages that came in at feedback listeners, by what they are.
+    feedback_arrived: By<FeedbackKind, Counter> = "postrider_feedback_messages";
+    /// What became of them, for each recipient.
+    feedback_outcomes: By<FeedbackOutcome, Counter> = "postrider_feedback_outcomes";
+    /// Mails to senders and to the operator that messages at feedback listeners caused.
+    feedback_mails: Counter = "postrider_feedback_mails";
+    /// Such mails that could not be queued.
+    feedback_mails_failed: Counter = "postrider_feedback_mails_failed";
+
     /// Delivery attempts: one message to one domain over one connection.
     attempts: Counter = "postrider_delivery_attempts";
     /// Attempts that ended by a fault of this program; their recipients are tried again later.

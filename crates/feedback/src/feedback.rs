@@ -13,6 +13,8 @@ use postrider_submission::{ReturnPaths, Submission};
 
 use crate::mailbox::{Mailbox, ROLES};
 use crate::settings::Settings;
+use crate::take::Visit;
+use crate::told::Told;
 
 /// What feedback works with.
 #[derive(Clone, Debug)]
@@ -52,10 +54,12 @@ pub struct FeedbackRules {
 #[derive(Clone, Debug)]
 pub struct Feedback(Arc<Shared>);
 
+/// What all messages share.
 #[derive(Debug)]
-struct Shared {
-    options: FeedbackOptions,
-    rules: ArcSwap<FeedbackRules>,
+pub(crate) struct Shared {
+    pub(crate) options: FeedbackOptions,
+    pub(crate) rules: ArcSwap<FeedbackRules>,
+    pub(crate) told: Told,
 }
 
 /// A message that arrived.
@@ -86,7 +90,7 @@ impl Feedback {
     #[must_use]
     pub fn new(options: FeedbackOptions) -> Self {
         let rules = ArcSwap::from_pointee(options.rules.clone());
-        Self(Arc::new(Shared { options, rules }))
+        Self(Arc::new(Shared { options, rules, told: Told::default() }))
     }
 
     /// Takes new rules. They hold from the next message on.
@@ -101,20 +105,9 @@ impl Feedback {
     /// # Errors
     /// `550 5.1.1` for every other address: this is no way into anybody's mailbox.
     pub fn recipient(&self, recipient: &EmailAddress) -> Result<Mailbox, SmtpReply> {
-        let Shared { options, rules } = &*self.0;
-        let rules = rules.load();
-        if let Some(verp) = options.return_paths.read(recipient) {
-            return Ok(Mailbox::ReturnPath(verp));
-        }
-        let folded = recipient.fold();
-        if rules.settings.complaint_addresses.iter().any(|address| address.fold() == folded) {
-            return Ok(Mailbox::Complaints(recipient.clone()));
-        }
-        let is_role = ROLES.iter().any(|role| recipient.local().eq_ignore_ascii_case(role));
-        if is_role && rules.operator.is_some() && options.return_paths.is_domain(recipient.domain()) {
-            return Ok(Mailbox::Operator(recipient.clone()));
-        }
-        Err(SmtpReply::new(550, "5.1.1 There is no such mailbox"))
+        let rules = self.0.rules.load();
+        let mailbox = self.0.mailbox(recipient, &rules);
+        mailbox.ok_or_else(|| SmtpReply::new(550, "5.1.1 There is no such mailbox"))
     }
 
     /// Takes a message: when this returns `Ok`, all that it says is on disk.
@@ -123,7 +116,27 @@ impl Feedback {
     /// `451` where that can not be written now, so that the client comes again; `550` and `554`
     /// for what nobody can use.
     pub async fn take(&self, arrived: Arrived) -> Result<(), SmtpReply> {
-        let _ = arrived;
-        Err(SmtpReply::new(451, "4.3.0 Temporary service failure"))
+        Visit::new(&self.0, arrived).await.run().await
+    }
+}
+
+impl Shared {
+    fn mailbox(&self, recipient: &EmailAddress, rules: &FeedbackRules) -> Option<Mailbox> {
+        if let Some(verp) = self.options.return_paths.read(recipient) {
+            return Some(Mailbox::ReturnPath(verp));
+        }
+        let folded = recipient.fold();
+        if rules.settings.complaint_addresses.iter().any(|address| address.fold() == folded) {
+            return Some(Mailbox::Complaints(recipient.clone()));
+        }
+        let is_role = ROLES.iter().any(|role| recipient.local().eq_ignore_ascii_case(role));
+        let is_read = is_role && rules.operator.is_some();
+        (is_read && self.options.return_paths.is_domain(recipient.domain()))
+            .then(|| Mailbox::Operator(recipient.clone()))
+    }
+
+    /// Whether mail to this address would come back to us.
+    pub(crate) fn is_ours(&self, address: &EmailAddress, rules: &FeedbackRules) -> bool {
+        self.mailbox(address, rules).is_some()
     }
 }

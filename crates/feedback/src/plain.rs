@@ -67,31 +67,54 @@ pub(crate) fn is_sure(header: &HeaderBlock<'_>, body: &str) -> bool {
 
 /// What such a message says; of nobody by name where it names nobody.
 pub(crate) fn read(header: &HeaderBlock<'_>, body: &str, max_recipients: usize) -> StatusReport {
-    let body = cut(body).replace("\r\n", "\n");
-    let body = without_original(&body);
-    let mut recipients = if is_qmail(body) { qmail(body) } else { Vec::new() };
+    read_about(header, body, None, max_recipients)
+}
+
+/// What such a message says, of this one where that is known.
+pub(crate) fn read_about(
+    header: &HeaderBlock<'_>,
+    body: &str,
+    known: Option<EmailAddress>,
+    max_recipients: usize,
+) -> StatusReport {
+    let body = told(body);
+    let mut recipients = match known {
+        Some(address) => vec![failed(Some(address), &body)],
+        None if is_qmail(&body) => qmail(&body),
+        None => Vec::new(),
+    };
     if recipients.is_empty() {
-        recipients = named(header, body);
+        recipients = named(header, &body);
     }
     let more = recipients.len().saturating_sub(max_recipients);
     recipients.truncate(max_recipients);
     if recipients.is_empty() {
-        recipients.push(failed(None, body));
+        recipients.push(failed(None, &body));
     }
     StatusReport { standard: false, reporting_mta: None, recipients, more }
 }
 
-fn cut(body: &str) -> &str {
-    let mut end = body.len().min(MAX_READ);
-    while !body.is_char_boundary(end) {
-        end -= 1;
+/// Says why a recipient failed of whom a report does not: by what it says to people.
+pub(crate) fn explain(failure: &mut StatusRecipient, body: &str) {
+    let body = told(body);
+    let address = failure.final_recipient.as_ref().or(failure.original_recipient.as_ref());
+    let said = address.map_or(body.as_str(), |address| about(&body, address.as_str()));
+    let (_, diagnostic, _) = why(said);
+    if let Some(line) = diagnostic {
+        failure.bounce = Some(classify_report(failure.status, &line));
+        failure.diagnostic = Some(line);
     }
-    &body[..end]
 }
 
-fn without_original(body: &str) -> &str {
-    let starts = RETURNED.iter().filter_map(|mark| body.find(mark));
-    starts.min().map_or(body, |start| &body[..start])
+/// The front of a text, up to the message that it returns, with lines that end in a line feed.
+fn told(body: &str) -> String {
+    let end = body.floor_char_boundary(MAX_READ);
+    let body = body[..end].replace("\r\n", "\n");
+    let returned = RETURNED.iter().filter_map(|mark| body.find(mark)).min();
+    match returned {
+        Some(start) => body[..start].to_owned(),
+        None => body,
+    }
 }
 
 fn is_qmail(body: &str) -> bool {
@@ -169,7 +192,7 @@ fn reply_in(line: &str) -> Option<&str> {
         let Some(code) = line.get(*start..start + 3) else { return false };
         let before = line[..*start].trim_end();
         let is_code = code.starts_with(['4', '5']) && code.bytes().all(|byte| byte.is_ascii_digit());
-        is_code && (before.is_empty() || before.ends_with([':', '>', '(', '"', '\'']))
+        is_code && (before.is_empty() || before.ends_with([':', '>', '<', '(', '"', '\'']))
     };
     codes.take(MAX_WORDS).find(is_reply).map(|start| &line[start..])
 }

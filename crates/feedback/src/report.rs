@@ -1,11 +1,15 @@
 //! What a message that came back says: the one reader, without any network or disk.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
+use postrider_base::Timestamp;
 use postrider_mail::HeaderBlock;
 use serde::Serialize;
 
 use crate::automatic::is_automatic;
 use crate::complaint::ComplaintReport;
+use crate::fields::{address, date};
 use crate::original::Original;
 use crate::parts::{Part, parts};
 use crate::plain;
@@ -23,6 +27,8 @@ pub struct Reading {
     pub report: Report,
     /// What it returns of the message that it is about.
     pub original: Option<Original>,
+    /// When it was sent, by its own account.
+    pub date: Option<Timestamp>,
     /// Whether a relay passed it on before.
     pub passed_on: bool,
 }
@@ -48,15 +54,16 @@ pub enum Report {
 pub fn read(message: &[Bytes], from_nobody: bool, settings: &Settings) -> Reading {
     let front = front(message, usize::try_from(settings.max_read_bytes.bytes()).unwrap_or(usize::MAX));
     let Ok(header) = HeaderBlock::parse(&front) else {
-        return Reading { report: Report::Other, original: None, passed_on: false };
+        return Reading { report: Report::Other, original: None, date: None, passed_on: false };
     };
     let parts = parts(&header, &front[header.body_offset()..]);
     let original = original(&parts);
     let max = usize::from(settings.max_recipients);
     let report = status(&parts, max)
+        .or_else(|| discarded(&header, &parts, max))
         .or_else(|| complaint(&parts, original.as_ref(), max))
         .unwrap_or_else(|| by_its_look(&header, &parts, from_nobody, max));
-    Reading { report, original, passed_on: header.find(PASSED_ON).is_some() }
+    Reading { report, original, date: date(&header, "Date"), passed_on: header.find(PASSED_ON).is_some() }
 }
 
 /// The first bytes of a message in one piece; no copy where they are.
@@ -83,8 +90,33 @@ fn original(parts: &[Part<'_>]) -> Option<Original> {
 
 fn status(parts: &[Part<'_>], max: usize) -> Option<Report> {
     let media = ["message/delivery-status", "message/global-delivery-status"];
-    StatusReport::read(&of(parts, &media)?.body, max).map(Report::Status)
+    let mut report = StatusReport::read(&of(parts, &media)?.body, max)?;
+    let text = text(parts);
+    for failure in report.recipients.iter_mut().filter(|recipient| recipient.says_nothing()) {
+        plain::explain(failure, &text);
+    }
+    Some(Report::Status(report))
 }
+
+/// What people read.
+fn text<'a>(parts: &'a [Part<'_>]) -> Cow<'a, str> {
+    let part = of(parts, &["text/plain", "text/html"]);
+    part.map_or(Cow::Borrowed(""), |part| String::from_utf8_lossy(&part.body))
+}
+
+/// A receipt (RFC 8098) that says that the message was thrown away unread, as filters of
+/// mailboxes write it that reject mail: for its sender that is a bounce.
+fn discarded(header: &HeaderBlock<'_>, parts: &[Part<'_>], max: usize) -> Option<Report> {
+    let receipt = of(parts, &[RECEIPT])?;
+    let fields = HeaderBlock::parse(receipt.body.trim_ascii_start()).ok()?;
+    let disposition = fields.find("Disposition")?.value().to_ascii_lowercase();
+    let is_rejected = disposition.contains("automatic-action") && disposition.contains("deleted");
+    let named = || fields.find("Final-Recipient").and_then(|field| address(&field.value()));
+    is_rejected.then(|| Report::Status(plain::read_about(header, &text(parts), named(), max)))
+}
+
+/// What a reader's program says of a message that was shown or not.
+const RECEIPT: &str = "message/disposition-notification";
 
 fn complaint(parts: &[Part<'_>], original: Option<&Original>, max: usize) -> Option<Report> {
     let reported = of(parts, &["message/feedback-report"]).and_then(|part| ComplaintReport::read(&part.body, max));
@@ -95,15 +127,13 @@ fn complaint(parts: &[Part<'_>], original: Option<&Original>, max: usize) -> Opt
 /// What is no report by its form. Hosts that have none say more often from whom and what about
 /// than that a program wrote it; and what comes from nobody and is not automatic is a bounce.
 fn by_its_look(header: &HeaderBlock<'_>, parts: &[Part<'_>], from_nobody: bool, max: usize) -> Report {
-    let text = of(parts, &["text/plain", "text/html"]).map(|part| String::from_utf8_lossy(&part.body));
-    let text = text.as_deref().unwrap_or("");
-    // A receipt of a reader's program (RFC 8098).
-    let is_receipt = of(parts, &["message/disposition-notification"]).is_some();
-    match (plain::is_bounce(header, text), is_receipt || is_automatic(header)) {
-        (true, false) => Report::Status(plain::read(header, text, max)),
-        (true, true) if plain::is_sure(header, text) => Report::Status(plain::read(header, text, max)),
+    let text = text(parts);
+    let is_automatic = of(parts, &[RECEIPT]).is_some() || is_automatic(header);
+    match (plain::is_bounce(header, &text), is_automatic) {
+        (true, false) => Report::Status(plain::read(header, &text, max)),
+        (true, true) if plain::is_sure(header, &text) => Report::Status(plain::read(header, &text, max)),
         (_, true) => Report::Automatic,
-        (false, false) if from_nobody => Report::Status(plain::read(header, text, max)),
+        (false, false) if from_nobody => Report::Status(plain::read(header, &text, max)),
         (false, false) => Report::Other,
     }
 }

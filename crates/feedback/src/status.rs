@@ -40,7 +40,7 @@ pub struct StatusRecipient {
 }
 
 /// What became of a recipient (RFC 3464 section 2.3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It failed for good.
@@ -119,6 +119,12 @@ impl StatusRecipient {
             diagnostic,
             remote_mta: text(group, "Remote-MTA"),
         }
+    }
+
+    /// Whether it failed, and nothing says why.
+    pub(crate) fn says_nothing(&self) -> bool {
+        let is_plain = self.status.is_none_or(|status| (status.subject, status.detail) == (0, 0));
+        self.action == Action::Failed && self.diagnostic.is_none() && is_plain
     }
 
     /// The addresses that it names.

@@ -29,6 +29,7 @@ pub use mime::{BlockedAttachments, MimeFault};
 pub use own::{Letter, OwnMessage};
 pub use postrider_account::{Authenticated, Guard, RecipientOverflow, Verdict};
 pub use postrider_mailauth::MacKey;
+pub use postrider_spool::OriginKind;
 pub use refusal::Refusal;
 pub use return_path::ReturnPaths;
 pub use rules::{Answer, Question, Rules};

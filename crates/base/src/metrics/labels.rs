@@ -311,6 +311,42 @@ labels! {
         PermError = "permerror",
     }
 
+    /// What a message is that came in at a feedback listener.
+    FeedbackKind = "kind" {
+        /// It says that somebody did not get a message.
+        Bounce = "bounce",
+        /// It says that somebody got a message, or will.
+        Progress = "progress",
+        /// Somebody complains.
+        Complaint = "complaint",
+        /// A program answered for somebody.
+        Automatic = "automatic",
+        /// None of these.
+        Other = "other",
+    }
+
+    /// What became of a message that came in at a feedback listener.
+    FeedbackOutcome = "outcome" {
+        /// What it says is in the journal now.
+        Journaled = "journaled",
+        /// It was before.
+        Known = "known",
+        /// It is about no message or recipient that the journal knows.
+        Unknown = "unknown",
+        /// It tells of no failure.
+        Progress = "progress",
+        /// It went on to the sender of the message that it is about.
+        Sender = "sender",
+        /// It went on to the operator.
+        Operator = "operator",
+        /// It went on to nobody: nobody is to be told, or was told before, or got enough in this hour.
+        Dropped = "dropped",
+        /// It was refused for good.
+        Refused = "refused",
+        /// The client was told to come again later.
+        Later = "later",
+    }
+
     /// How a DNS question was answered.
     DnsResult = "result" {
         /// From the cache.

@@ -1,0 +1,125 @@
+//! What a sender is told of a report: a delivery status notification of our own, since the
+//! remote's came to a return path of ours.
+
+use bytes::Bytes;
+use postrider_events::{Acceptance, ReturnedBounce};
+use postrider_mail::dsn::{self, DsnRecipient, DsnRequest};
+use postrider_mail::{EmailAddress, EnhancedStatus, Remote, Ret, Stage};
+use postrider_submission::{OriginKind, OwnMessage, Submission};
+
+use crate::original::Original;
+use crate::status::{Action, StatusReport, without_type};
+
+/// One notification, about at least one recipient.
+pub(crate) struct Notice {
+    action: dsn::Action,
+    told: Vec<Told>,
+}
+
+struct Told {
+    address: EmailAddress,
+    status: EnhancedStatus,
+    diagnostic: String,
+    /// The host that reported it.
+    remote: Option<Remote>,
+}
+
+impl Notice {
+    /// Of recipients that failed. `None` where there are none.
+    pub(crate) fn of_bounces(bounces: Vec<(Vec<EmailAddress>, ReturnedBounce)>) -> Option<Self> {
+        let told = bounces.into_iter().flat_map(|(addresses, bounce)| {
+            let class = if bounce.kind.is_hard() { 5 } else { 4 };
+            let status = bounce.status.unwrap_or(EnhancedStatus::new(class, 0, 0));
+            let diagnostic = bounce.diagnostic.as_deref().map_or("The other mail server returned it.", without_type);
+            let remote = remote(bounce.reporting_mta.as_deref());
+            let diagnostic = diagnostic.to_owned();
+            addresses.into_iter().map(move |address| Told {
+                address,
+                status,
+                diagnostic: diagnostic.clone(),
+                remote: remote.clone(),
+            })
+        });
+        let told: Vec<_> = told.collect();
+        (!told.is_empty()).then_some(Self { action: dsn::Action::Failed, told })
+    }
+
+    /// Of recipients of whom a report tells this, as far as they are the message's: the one with
+    /// this index, or those that the report names.
+    pub(crate) fn of_progress(
+        report: &StatusReport,
+        action: Action,
+        index: Option<u16>,
+        acceptance: &Acceptance,
+    ) -> Option<Self> {
+        let mut told: Vec<Told> = Vec::new();
+        for recipient in report.recipients.iter().filter(|recipient| recipient.action == action) {
+            let named: Vec<String> = recipient.addresses().map(EmailAddress::fold).collect();
+            let address = match index {
+                Some(index) => acceptance.recipients.get(usize::from(index)),
+                None => acceptance.recipients.iter().find(|known| named.contains(&known.fold())),
+            };
+            let Some(address) = address.filter(|address| told.iter().all(|known| known.address != **address)) else {
+                continue;
+            };
+            let class = if action == Action::Delayed { 4 } else { 2 };
+            told.push(Told {
+                address: address.clone(),
+                status: recipient.status.unwrap_or(EnhancedStatus::new(class, 0, 0)),
+                diagnostic: recipient.diagnostic.as_deref().map_or("", without_type).to_owned(),
+                remote: remote(report.reporting_mta.as_deref()),
+            });
+        }
+        (!told.is_empty()).then_some(Self { action: action.told(), told })
+    }
+
+    /// The mail. Its sender is nobody and what becomes of it is told to nobody, so that it
+    /// starts no loop.
+    pub(crate) fn compose(
+        &self,
+        submission: &Submission,
+        acceptance: &Acceptance,
+        to: &EmailAddress,
+        original: Option<&Original>,
+        boundary: u128,
+        require_tls: bool,
+    ) -> Option<OwnMessage> {
+        let id = submission.new_id();
+        let from: EmailAddress = format!("MAILER-DAEMON@{}", submission.settings().operator_domain()).parse().ok()?;
+        let told = self.told.iter().map(|told| DsnRecipient {
+            address: &told.address,
+            orcpt: None,
+            status: told.status,
+            diagnostic: &told.diagnostic,
+            remote: told.remote.as_ref(),
+            at: id.timestamp(),
+        });
+        // Only fields of it, each in a line of ours: more than that nobody needs of what
+        // strangers return.
+        let original: Vec<Bytes> = original.map(|original| original.header().into()).into_iter().collect();
+        let content = dsn::build(&DsnRequest {
+            action: self.action,
+            reporting_mta: submission.settings().hostname(),
+            from: &from,
+            to,
+            message_id: &format!("{id}@{}", submission.message_id_domain()),
+            date: id.timestamp(),
+            boundary,
+            id: acceptance.id,
+            arrival: acceptance.at,
+            retry_until: None,
+            envid: None,
+            recipients: &told.collect::<Vec<_>>(),
+            original: &original,
+            ret: Ret::Headers,
+        });
+        let kind = OriginKind::Dsn { of: acceptance.id };
+        Some(OwnMessage { id, account: acceptance.account, to: to.clone(), kind, require_tls, content })
+    }
+}
+
+/// A host that a report names.
+fn remote(named: Option<&str>) -> Option<Remote> {
+    let host = without_type(named?).to_owned();
+    (!host.is_empty()).then_some(Remote { host, ip: None, port: 25, source_ip: None, stage: Stage::EndOfData })
+}
