@@ -15,6 +15,7 @@ mod rooms;
 mod serve;
 mod state;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -61,11 +62,10 @@ fn run(cli: Cli) -> Result<()> {
     out.flush()
 }
 
-/// One line on standard error.
-#[expect(clippy::print_stderr, reason = "this is where errors are shown")]
+/// One line on standard error, which may be closed by now.
 fn report(error: &anyhow::Error) {
     let text = format!("{error:#}");
-    eprintln!("postrider: {}", text.lines().map(str::trim).collect::<Vec<_>>().join("; "));
+    let _ = writeln!(io::stderr(), "postrider: {}", text.lines().map(str::trim).collect::<Vec<_>>().join("; "));
 }
 
 /// The documented exit codes; see `postrider --help`.

@@ -69,6 +69,9 @@ pub(crate) enum SuppressionCommand {
         #[arg(long)]
         account: Option<AccountId>,
     },
+    /// Give up the entries that a damaged file has lost, of all lists; import them first, of an
+    /// export or a backup
+    Repair,
     /// Print the list in a form that import reads
     Export {
         /// The form

@@ -50,10 +50,22 @@ pub(crate) async fn run(command: SuppressionCommand, access: &mut Access, out: &
             let list = Of::List { account: access.account(account), filter: Filter::default() };
             write_out(list, format, access, out).await
         }
+        SuppressionCommand::Repair => repair(access, out).await,
         SuppressionCommand::Import { file, delete, refused, account } => {
             let account = access.account(account);
             import::run(&import::Import { file, delete, refused, account }, access, out).await
         }
+    }
+}
+
+async fn repair(access: &mut Access, out: &mut Output) -> Result<()> {
+    match access.ask(Operation::Suppression(SuppressionOperation::Repair)).await? {
+        Response::Changed { count } if out.json() => out.json_line(&serde_json::json!({ "lost": count })),
+        Response::Changed { count: 0 } => out.line("no file is damaged"),
+        Response::Changed { count } => {
+            out.line(format_args!("{count} parts of files with some 150 entries each are lost"))
+        }
+        other => unexpected(&other),
     }
 }
 
@@ -84,8 +96,12 @@ async fn ask(operation: SuppressionOperation, access: &mut Access, out: &mut Out
 }
 
 async fn show(list: SuppressionOperation, access: &mut Access, out: &mut Output) -> Result<()> {
-    let entries = collect(list, access).await?;
-    if out.json() { write_entries(Format::Ses, entries, out) } else { table(&entries, out) }
+    let (entries, ended) = collect(list, access).await;
+    match out.json() {
+        true => write_entries(Format::Ses, entries, out)?,
+        false => table(&entries, out)?,
+    }
+    ended
 }
 
 async fn show_globally(matching: Option<String>, access: &mut Access, out: &mut Output) -> Result<()> {
@@ -118,7 +134,11 @@ async fn write_out(
     let format = match format {
         ExportFormat::Csv => Format::Csv,
         ExportFormat::Json => Format::JsonLines,
-        ExportFormat::Ses => return write_entries(Format::Ses, collect(list, access).await?, out),
+        ExportFormat::Ses => {
+            let (entries, ended) = collect(list, access).await;
+            write_entries(Format::Ses, entries, out)?;
+            return ended;
+        }
     };
     access
         .each(Operation::Suppression(list), &mut |response| match response {
@@ -128,9 +148,10 @@ async fn write_out(
         .await
 }
 
-async fn collect(list: SuppressionOperation, access: &mut Access) -> Result<Vec<Suppressed>> {
+/// All that can be read, and why it may not be all.
+async fn collect(list: SuppressionOperation, access: &mut Access) -> (Vec<Suppressed>, Result<()>) {
     let mut entries = Vec::new();
-    access
+    let ended = access
         .each(Operation::Suppression(list), &mut |response| match response {
             Response::Suppressed(page) => {
                 entries.extend(page);
@@ -138,8 +159,8 @@ async fn collect(list: SuppressionOperation, access: &mut Access) -> Result<Vec<
             }
             other => unexpected(&other),
         })
-        .await?;
-    Ok(entries)
+        .await;
+    (entries, ended)
 }
 
 fn write_entries(format: Format, entries: Vec<Suppressed>, out: &mut Output) -> Result<()> {

@@ -1,8 +1,23 @@
 //! `postrider accounts`, and credentials in the sandbox.
 
+use postrider_base::Clock;
+use postrider_testkit::{Policy, Received, Relay, RelayOptions, Security, Sink};
 use serde_json::Value;
 
 use crate::support::{Node, refusal};
+
+/// A remote that has no time.
+struct Deferring;
+
+impl Policy for Deferring {
+    fn recipient(&self, _: &str) -> String {
+        "451 4.3.0 try again later".to_owned()
+    }
+
+    fn message(&self, _: Received) -> String {
+        "451 4.3.0 try again later".to_owned()
+    }
+}
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -69,4 +84,46 @@ fn an_explanation_ends_with_the_decision() {
     assert!(told.contains("535 5.7.13 Account not subscribed to SES") && !told.contains("accepted"), "{told}");
     node.told(&["identities", "mail-from", "example.com", "bounce.example.com", "--on-failure", "reject"]);
     assert!(explain(&[]).contains("accepted"), "clients choose the return path");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_stays_as_long_as_its_mail_waits() {
+    let sink = Sink::start(Deferring, Clock::system()).await.unwrap();
+    let mut relay = Relay::start(RelayOptions::to(env!("CARGO_BIN_EXE_postrider"), sink.address(), "")).unwrap();
+    for id in ["7", "8"] {
+        relay.cli(&["accounts", "create", id, "--name", "Customer"]).unwrap();
+    }
+    let made = relay.cli(&["credentials", "create", "--account", "8", "--json"]).unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let text = |name: &str| made[name].as_str().unwrap();
+    let mut client = relay.endpoint(Security::StartTls, false).unwrap().connect().await.unwrap();
+    client.login(text("user_name"), text("smtp_password")).await.unwrap();
+    let content = b"From: me@example.com\r\nSubject: Hello\r\n\r\nHello.\r\n";
+    client.send("me@example.com", &["ann@example.net"], content).await.unwrap().expect(250).unwrap();
+    drop(client);
+    relay.cli(&["credentials", "delete", text("user_name")]).unwrap();
+    relay.cli(&["accounts", "pause", "8", "--hold"]).unwrap();
+
+    std::fs::write(relay.path("empty.toml"), "").unwrap();
+    let empty = relay.path("empty.toml").display().to_string();
+    let prune = ["apply", "-f", &empty, "--yes", "--prune"];
+    let refused = |relay: &Relay, arguments: &[&str]| relay.cli(arguments).unwrap_err().to_string();
+    // Through the daemon and on its files.
+    for runs in [true, false] {
+        for arguments in [&["accounts", "delete", "8"][..], &prune] {
+            let told = refused(&relay, arguments);
+            assert!(told.contains("account 000000000008 still has mail that waits, to example.net"), "{runs}: {told}");
+        }
+        let listed = relay.cli(&["accounts", "list"]).unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(listed.contains("000000000007") && listed.contains("000000000008"), "all go or none: {listed}");
+        if runs {
+            assert!(relay.stop().unwrap().success());
+        }
+    }
+    relay.launch().unwrap();
+    relay.cli(&["queue", "delete", "--all"]).unwrap();
+    relay.cli(&prune).unwrap();
+    let listed = relay.cli(&["accounts", "list"]).unwrap();
+    assert!(String::from_utf8(listed.stdout).unwrap().contains("no account was made"));
 }

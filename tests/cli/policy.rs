@@ -29,6 +29,22 @@ fn user(node: &Node, more: &[&str]) -> String {
 }
 
 #[test]
+fn the_examples_of_the_manual_are_policies() {
+    let page = std::fs::read_to_string(format!("{}/docs/policies.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let node = Node::new();
+    let user = user(&node, &[]);
+    node.told(&["identities", "create", "example.com", "--trust"]);
+    let examples = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    for (number, example) in examples.enumerate() {
+        let (name, file) = (format!("example-{number}"), file(&node, example));
+        let owner = if example.contains("Principal") { ["--identity", "example.com"] } else { ["--credential", &user] };
+        assert_eq!(node.told(&[&["policy", "put"][..], &owner, &[&name, &file]].concat()), "done\n", "{example}");
+    }
+    let of_user = json_of(&node, &["policy", "list", "--credential", &user]);
+    assert_eq!(of_user.as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn policies_are_put_shown_and_taken_away() {
     let node = Node::new();
     let (user, file) = (user(&node, &[]), file(&node, STAFF));

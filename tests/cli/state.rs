@@ -113,6 +113,17 @@ fn a_file_is_compared_applied_and_exported() {
 }
 
 #[test]
+fn the_example_of_the_manual_applies_as_it_stands() {
+    let page = fs::read_to_string(format!("{}/docs/state.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let node = node_with(example);
+    node.configure("[delivery.sources.a]\nipv4 = \"127.0.0.2\"\n[delivery.sources.b]\nipv4 = \"127.0.0.3\"\n");
+    assert!(applied(&node, &["--yes"]).ends_with("5 changes made\n"));
+    // The credential of the example is not there, which is pointed out.
+    assert!(applied(&node, &["--dry-run"]).ends_with("nothing to change\n"));
+}
+
+#[test]
 fn refusals_name_the_line_and_change_nothing() {
     for (state, place, reason) in [
         (

@@ -1,8 +1,9 @@
 //! Operations on accounts. Pauses are with what else is about reputation.
 
+use std::collections::HashMap;
+
 use postrider_account::{Accounts, Tenant, TenantOption};
 use postrider_mail::AccountId;
-use postrider_spool::Spool;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -65,9 +66,7 @@ impl AccountOperation {
                 Response::Accounts(vec![Tenant::clone(&*tenants.create(tenant).await?)])
             }
             Self::Delete { id } => {
-                if let Some(spool) = &deps.spool {
-                    check_queue(spool, id).await?;
-                }
+                check_queues(deps, &[id]).await.map_err(|(_, error)| error)?;
                 accounts.delete_tenant(id).await?;
                 Response::Changed { count: 1 }
             }
@@ -100,13 +99,16 @@ async fn list(tenants: impl Iterator<Item = &Tenant> + Send, answer: &mpsc::Send
     Ok(())
 }
 
-/// A pause that holds mail back must not go before the mail.
-async fn check_queue(spool: &Spool, id: AccountId) -> Result<(), Error> {
-    let queues = spool.summary().await?;
-    match queues.iter().find(|queue| queue.account == id) {
-        Some(queue) => Err(Error::Invalid(format!("account {id} still has mail that waits, to {}", queue.domain))),
-        None => Ok(()),
-    }
+/// Refuses when mail of any of these accounts waits, and says of which, by its place: a pause
+/// that holds mail back must not go before the mail.
+pub(crate) async fn check_queues(deps: &Deps, going: &[AccountId]) -> Result<(), (usize, Error)> {
+    let Some(spool) = deps.spool.as_ref().filter(|_| !going.is_empty()) else { return Ok(()) };
+    let queues = spool.summary().await.map_err(|error| (0, error.into()))?;
+    let waiting: HashMap<_, _> = queues.iter().map(|queue| (queue.account, &queue.domain)).collect();
+    let found = going.iter().enumerate().find_map(|(index, id)| Some((index, id, waiting.get(id)?)));
+    let refusal =
+        |(index, id, domain)| (index, Error::Invalid(format!("account {id} still has mail that waits, to {domain}")));
+    found.map(refusal).map_or(Ok(()), Err)
 }
 
 fn known(accounts: &Accounts, id: AccountId) -> Result<(), Error> {

@@ -131,14 +131,10 @@ impl IdentityOperation {
                 return Ok(Response::Changed { count: 1 });
             }
             Self::Create { account, name, trusted, configuration_set, tags } => {
-                let identity = Identity {
-                    trusted,
-                    tags,
-                    default_configuration_set: configuration_set,
-                    verification: if trusted { Verification::default() } else { Verification::pending(now) },
-                    ..Identity::new(account, name.clone())
-                };
-                create(deps, identity).await?;
+                let verification = if trusted { Verification::default() } else { Verification::pending(now) };
+                let new = Identity::new(account, name.clone());
+                let default_configuration_set = configuration_set;
+                create(deps, Identity { trusted, tags, default_configuration_set, verification, ..new }).await?;
                 (account, name)
             }
             Self::Dkim { account, name, enabled, ed25519 } => {
@@ -167,13 +163,7 @@ impl IdentityOperation {
                 (account, name)
             }
             Self::Trust { account, name, trusted } => {
-                let change = |identity: &mut Identity| {
-                    identity.trusted = trusted;
-                    if !identity.is_verified() {
-                        identity.verification = Verification::pending(now);
-                    }
-                };
-                identities.change(account, &name, change).await?;
+                identities.change(account, &name, |identity| set_trust(identity, trusted, now)).await?;
                 (account, name)
             }
             Self::Verify { account, name } => {
@@ -182,6 +172,13 @@ impl IdentityOperation {
             }
         };
         show(deps, account, &name)
+    }
+}
+
+fn set_trust(identity: &mut Identity, trusted: bool, now: Timestamp) {
+    identity.trusted = trusted;
+    if !identity.is_verified() {
+        identity.verification = Verification::pending(now);
     }
 }
 

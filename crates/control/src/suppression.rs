@@ -53,6 +53,9 @@ pub enum SuppressionOperation {
         /// Why nothing may be sent to it.
         reason: SuppressionReason,
     },
+    /// Gives up the entries of all lists that damaged files have lost; says how many parts of
+    /// files that are.
+    Repair,
     /// Takes up to [`IMPORT_BATCH`] addresses off the list at once.
     Remove {
         /// Whose list.
@@ -102,6 +105,7 @@ impl SuppressionOperation {
             SuppressionOperation::List { .. } => "suppression-list",
             SuppressionOperation::Put { .. } => "suppression-put",
             SuppressionOperation::Remove { .. } => "suppression-remove",
+            SuppressionOperation::Repair => "suppression-repair",
         }
     }
 }
@@ -142,6 +146,7 @@ pub(crate) async fn execute(
             check_batch(addresses.len())?;
             Response::Changed { count: suppression.remove(account, &addresses).await? }
         }
+        SuppressionOperation::Repair => Response::Changed { count: suppression.repair().await? },
     };
     let _ = answer.send(response).await;
     Ok(())
@@ -184,8 +189,9 @@ fn check_batch(entries: usize) -> Result<(), Error> {
     }
 }
 
-/// Sends the list page by page, as fast as the asker takes it. On a thread that may block for
-/// the disk: millions of entries may be looked at before one is found.
+/// Sends the list page by page, as fast as the asker takes it, and at the end the first error,
+/// which is about entries that can not be read. On a thread that may block for the disk: millions
+/// of entries may be looked at before one is found.
 async fn list<T: Send + 'static>(
     mut entries: impl Iterator<Item = Result<T, postrider_account::Error>> + Send + 'static,
     response: fn(Vec<T>) -> Response,
@@ -193,12 +199,22 @@ async fn list<T: Send + 'static>(
 ) -> Result<(), Error> {
     let answer = answer.clone();
     let reading = tokio::task::spawn_blocking(move || {
+        let mut failed = None;
         loop {
-            let page = entries.by_ref().take(PAGE).collect::<Result<Vec<T>, _>>()?;
+            let mut page = Vec::with_capacity(PAGE);
+            for entry in entries.by_ref() {
+                match entry {
+                    Ok(entry) => page.push(entry),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+                if page.len() == PAGE {
+                    break;
+                }
+            }
             let is_last = page.len() < PAGE;
             // Nobody receives: the asker has gone.
             if !page.is_empty() && answer.blocking_send(response(page)).is_err() || is_last {
-                return Ok(());
+                return failed.map_or(Ok(()), |error| Err(error.into()));
             }
         }
     });

@@ -226,14 +226,7 @@ fn in_words(why: Why, domain: &Domain) -> Reason {
             ..plain("looking-up", "the hosts of its domain are being looked up in the DNS")
         },
         Why::Ready { site, before, others, wait } => ready(site, before, others, wait),
-        Why::NoConnection { site, limit, since } => Reason {
-            word: "connection-limit",
-            text: no_connection_left(limit),
-            advice: Some(MORE_CONNECTIONS.to_owned()),
-            site: Some(site),
-            since: Some(since),
-            ..Reason::default()
-        },
+        Why::NoConnection { site, limit, since } => no_connection(site, limit, since),
         Why::InDelivery { site, host, stage, since } => Reason {
             word: "in-delivery",
             text: match host {
@@ -246,14 +239,7 @@ fn in_words(why: Why, domain: &Domain) -> Reason {
             ..Reason::default()
         },
         paused @ Why::Paused { .. } => pause(paused),
-        Why::NoSource { site, until, why } => Reason {
-            word: "no-source",
-            text: format!("none of its source addresses may be used: {why}"),
-            advice: Some("see `postrider sources list` and `postrider pools list`".to_owned()),
-            site: Some(site),
-            until,
-            ..Reason::default()
-        },
+        Why::NoSource { site, until, why } => no_source(site, until, &why),
         Why::Parked { site, ready } => Reason {
             word: "parked",
             text: format!("{site} has enough ready: {ready} messages are before it; it goes on when they have left"),
@@ -273,6 +259,28 @@ fn in_words(why: Why, domain: &Domain) -> Reason {
 }
 
 const MORE_CONNECTIONS: &str = "raise delivery.limits.connections, or see `postrider queue sites` for who has them";
+
+fn no_connection(site: String, limit: usize, since: Timestamp) -> Reason {
+    Reason {
+        word: "connection-limit",
+        text: no_connection_left(limit),
+        advice: Some(MORE_CONNECTIONS.to_owned()),
+        site: Some(site),
+        since: Some(since),
+        ..Reason::default()
+    }
+}
+
+fn no_source(site: String, until: Option<Timestamp>, why: &str) -> Reason {
+    Reason {
+        word: "no-source",
+        text: format!("none of its source addresses may be used: {why}"),
+        advice: Some("see `postrider sources list` and `postrider pools list`".to_owned()),
+        site: Some(site),
+        until,
+        ..Reason::default()
+    }
+}
 
 fn no_connection_left(limit: usize) -> String {
     format!("all {limit} connections that the relay may have are in use")

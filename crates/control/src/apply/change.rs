@@ -14,6 +14,7 @@ use super::declared::{
     DeclaredPolicy, DeclaredPool,
 };
 use super::{APPLY_BATCH, StateChange};
+use crate::accounts::check_queues;
 use crate::control::Deps;
 use crate::{Error, Response, identities};
 
@@ -141,6 +142,13 @@ impl Batch<'_> {
 
     async fn accounts(&self) -> Result<(), Error> {
         let ids: Vec<_> = self.names()?.into_iter().map(|(id, _)| id).collect();
+        let is_going = |index: &usize| self.changes[*index].now.is_none();
+        let (places, going): (Vec<_>, Vec<_>) =
+            (0..ids.len()).filter(is_going).map(|index| (index, ids[index])).unzip();
+        check_queues(self.deps, &going).await.map_err(|(index, error)| {
+            self.at.store(places[index], Ordering::Relaxed);
+            error
+        })?;
         let edit = |index: usize, made: Option<&Tenant>| {
             let (was, now) = sides!(self.changes[index], Account);
             self.check(index, was, made.map(DeclaredAccount::from).as_ref())?;
