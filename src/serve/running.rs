@@ -62,10 +62,7 @@ impl Running {
         reading.context(
             "cannot turn the queue's feed into events; server.accept_loss = true goes on without what is lost",
         )?;
-        let own_domain = config.submission().operator_domain().to_owned();
-        let suppression = queue.events.suppress(&rooms.accounts, &rooms.store, &own_domain, &scopes.background);
-        suppression.context("cannot start automatic suppression")?;
-        count_usage(config, rooms, queue, &scopes.background)?;
+        follow_events(config, rooms, queue, &scopes.background)?;
 
         let submission = submission(config, rooms, queue, &world)?;
         let guard = rooms.accounts.guard().clone();
@@ -162,14 +159,11 @@ fn mail_log(config: &Config) -> Result<Arc<dyn MailSink>> {
     })
 }
 
-/// Counts what accounts have sent, before anybody can send more.
-fn count_usage(config: &Config, rooms: &Rooms, queue: &Queue, scope: &Scope) -> Result<()> {
+/// Counts what accounts have sent, before anybody can send more, and what became of it.
+fn follow_events(config: &Config, rooms: &Rooms, queue: &Queue, scope: &Scope) -> Result<()> {
     let (accounts, submission) = (&rooms.accounts, config.submission());
-    let events = &queue.events;
-    let counting = events.count_reputation(accounts, &rooms.store, submission.operator_domain(), scope);
-    counting.context("cannot count what became of mail")?;
-    let counting = events.count_usage(accounts, &rooms.store, &queue.spool, submission.operator_domain(), scope);
-    counting.context("cannot count what accounts have sent")?;
+    let following = queue.events.follow(accounts, &rooms.store, &queue.spool, submission.operator_domain(), scope);
+    following.context("cannot count what accounts have sent, and what became of it")?;
     scope.spawn("quota metrics", accounts.clone().show_usage(rooms.metrics.clone(), scope.clone()));
     Ok(())
 }

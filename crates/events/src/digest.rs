@@ -114,7 +114,7 @@ impl Digest {
         let head = Head { source: lsn, id: record.id, at: record.accepted_at };
         self.push(kind, head, body)?;
         mail_log::write_accepted(&mut self.mail_log, record);
-        Ok(Known::new(record.accepted_at, record.expires_at, acceptance.recipients, mail))
+        Ok(Known::new(acceptance, mail))
     }
 
     fn outcomes(
@@ -147,7 +147,11 @@ impl Digest {
                     event::add_attempt(out, outcomes[0])?;
                 }
             }
-            let body = Body::end(&mut self.buffer, &LifeRef::Outcomes(&outcomes))?;
+            let life = match &known {
+                Some(known) if kind == Kind::Delivery => LifeRef::Counted(known.whose(&outcomes), &outcomes),
+                _ => LifeRef::Outcomes(&outcomes),
+            };
+            let body = Body::end(&mut self.buffer, &life)?;
             let head = Head { source: item.lsn, id, at: outcomes[0].at };
             self.push(kind, head, body)?;
             if let Some(known) = &mut known {

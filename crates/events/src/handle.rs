@@ -7,7 +7,6 @@ use std::time::Duration;
 use postrider_base::{Clock, Disk, Metrics, Scope};
 use postrider_mail::MessageId;
 use postrider_spool::Spool;
-use postrider_store::{Error as StoreError, Table};
 use postrider_wal::Driver;
 use tokio::sync::watch;
 
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::journal::{Journal, State, blocking};
 use crate::mail_log::MailSink;
 use crate::reader::{Reader, Start};
-use crate::record::{Cursor, LifeEntry};
+use crate::record::LifeEntry;
 use crate::returned::{Reported, Returned};
 use crate::settings::Settings;
 
@@ -129,16 +128,6 @@ impl Events {
     /// Reads events from a place or time on.
     pub fn since(&self, start: Start) -> Reader {
         Reader::new(self.0.clone(), start)
-    }
-
-    /// Where the reader of this name goes on: behind the last place that it has kept.
-    pub(crate) fn start_of(
-        &self,
-        reader: &str,
-        cursors: &Table<String, Cursor>,
-    ) -> std::result::Result<Start, StoreError> {
-        let kept = cursors.get(&reader.to_owned())?;
-        Ok(kept.map_or(Start::Oldest, |cursor| Start::After(self.0.clamp(cursor))))
     }
 
     /// Reads what is journaled from now on; use [`Reader::follow`].

@@ -197,6 +197,11 @@ impl Journal {
         self.state.send_replace(State::Failed);
     }
 
+    /// Resolves when nothing more is written.
+    pub(crate) async fn stopped(&self) {
+        let _ = self.state.subscribe().wait_for(|state| *state != State::Running).await;
+    }
+
     /// Appends a digest; waits while there is no room, but not longer than
     /// the scope lasts: none when nothing was written.
     pub(crate) async fn append(self: &Arc<Self>, digest: &Digest, scope: &Scope) -> Result<Option<Committed>> {
@@ -288,7 +293,7 @@ impl Journal {
                     recipients.clone_from(&acceptance.recipients);
                     life.push(LifeEntry::Accepted(acceptance));
                 }
-                Life::Outcomes(outcomes) => life.extend(outcomes.into_iter().map(|outcome| {
+                Life::Outcomes(outcomes) | Life::Counted(_, outcomes) => life.extend(outcomes.into_iter().map(|outcome| {
                     let recipient = recipients.get(usize::from(outcome.recipient)).cloned();
                     LifeEntry::Attempt { recipient, outcome }
                 })),

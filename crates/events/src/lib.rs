@@ -19,8 +19,10 @@
 mod addresses;
 mod consumer;
 mod digest;
+mod ended;
 mod error;
 mod event;
+mod follower;
 mod handle;
 mod journal;
 mod live;

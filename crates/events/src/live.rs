@@ -5,12 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use postrider_base::Timestamp;
-use postrider_mail::{AttemptOutcome, DelayType, Disposition, EmailAddress, MessageId};
+use postrider_mail::{AccountId, AttemptOutcome, DelayType, Disposition, EmailAddress, MessageId};
 
 use crate::error::Result;
 use crate::event::{Mail, Subject};
 use crate::handle::Issuer;
-use crate::record::{Body, Kind, Life};
+use crate::record::{Acceptance, Body, Kind, Life, Whose};
 use crate::view::{Place, ROW, Row};
 
 /// A message may have this many records that the view does not know yet, for
@@ -33,6 +33,8 @@ const ALLOCATED: usize = 24;
 pub(crate) struct Known {
     pub(crate) accepted_at: Timestamp,
     expires_at: Timestamp,
+    account: AccountId,
+    set: Option<String>,
     pub(crate) recipients: Vec<EmailAddress>,
     /// None when its sender gets no events.
     mail: Option<Mail>,
@@ -46,17 +48,14 @@ pub(crate) struct Known {
 
 impl Known {
     /// From the acceptance of a message.
-    pub(crate) fn new(
-        accepted_at: Timestamp,
-        expires_at: Timestamp,
-        recipients: Vec<EmailAddress>,
-        mail: Option<Mail>,
-    ) -> Self {
+    pub(crate) fn new(acceptance: Acceptance, mail: Option<Mail>) -> Self {
         Self {
-            accepted_at,
-            expires_at,
-            open: vec![true; recipients.len()],
-            recipients,
+            accepted_at: acceptance.at,
+            expires_at: acceptance.expires_at,
+            account: acceptance.account,
+            set: acceptance.configuration_set,
+            open: vec![true; acceptance.recipients.len()],
+            recipients: acceptance.recipients,
             mail,
             delays: Vec::new(),
             young: Vec::new(),
@@ -76,10 +75,9 @@ impl Known {
             false => Some(Mail::of_send(&first.json, cuts)?),
             true => None,
         };
-        let (at, expires_at) = (acceptance.at, acceptance.expires_at);
-        let mut known = Self::new(at, expires_at, acceptance.recipients, mail);
+        let mut known = Self::new(acceptance, mail);
         for record in later {
-            let Life::Outcomes(outcomes) = record.life()? else { continue };
+            let (Life::Outcomes(outcomes) | Life::Counted(_, outcomes)) = record.life()? else { continue };
             for outcome in &outcomes {
                 known.apply(outcome, record.kind == Kind::DeliveryDelay);
             }
@@ -90,6 +88,16 @@ impl Known {
     /// The recipient that an outcome is about.
     pub(crate) fn recipient(&self, outcome: &AttemptOutcome) -> Option<&EmailAddress> {
         self.recipients.get(usize::from(outcome.recipient))
+    }
+
+    /// Whose message it is, and the recipients that these outcomes are about.
+    pub(crate) fn whose(&self, outcomes: &[&AttemptOutcome]) -> Whose<'_> {
+        let recipients = outcomes.iter().filter_map(|outcome| self.recipient(outcome));
+        Whose {
+            account: self.account,
+            set: self.set.as_deref(),
+            recipients: recipients.map(EmailAddress::as_str).collect(),
+        }
     }
 
     /// What events are written from; none when there are to be none.
@@ -132,7 +140,8 @@ impl Known {
     fn bytes(&self) -> usize {
         let mail = self.mail.as_ref().map_or(0, Mail::len);
         let recipient = |r: &EmailAddress| RECIPIENT + 2 * r.as_str().len();
-        SLOT + mail + self.recipients.iter().map(recipient).sum::<usize>()
+        let set = self.set.as_ref().map_or(0, |set| set.len() + ALLOCATED);
+        SLOT + mail + set + self.recipients.iter().map(recipient).sum::<usize>()
     }
 
     fn take_row(&mut self, id: MessageId) -> Option<Row> {
@@ -244,11 +253,12 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{ACCEPTED, id, outcome};
+    use crate::samples::{ACCEPTED, id, message, outcome};
 
     fn known(recipients: usize) -> Known {
-        let recipients = (0..recipients).map(|number| format!("a-{number}@example.net").parse().unwrap());
-        Known::new(ACCEPTED, ACCEPTED, recipients.collect(), None)
+        let recipients: Vec<String> = (0..recipients).map(|number| format!("a-{number}@example.net")).collect();
+        let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+        Known::new(Acceptance::of(&message(1, &recipients)), None)
     }
 
     fn apply(known: &mut Known, disposition: Disposition) {

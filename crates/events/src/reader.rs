@@ -1,13 +1,11 @@
 //! Reading the journal: from a place or time, and live.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use postrider_base::Timestamp;
 use postrider_wal::{Error as LogError, Lsn};
-use tracing::warn;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::{Journal, State, blocking};
 use crate::record::{Cursor, Head, Kind, Line, kind_of};
 use crate::view::Place;
@@ -42,8 +40,6 @@ pub struct Reader {
 const HEAD_BYTES: usize = 256 << 10;
 /// Bytes of events handed out in one go.
 const LINE_BYTES: usize = 1 << 20;
-/// Between two attempts to read the same place.
-const PAUSE: Duration = Duration::from_secs(1);
 
 impl Reader {
     pub(crate) fn new(journal: Arc<Journal>, start: Start) -> Self {
@@ -105,23 +101,6 @@ impl Reader {
             }
         }
     }
-
-    /// As [`Reader::follow`], but reads once more where the journal could not be read: a
-    /// segment went while it was read, or the disk recovers. `what` stands still meanwhile.
-    ///
-    /// # Errors
-    /// Only when the journal is closed.
-    pub(crate) async fn follow_on(&mut self, what: &str) -> Result<Vec<Line>> {
-        loop {
-            match self.follow().await {
-                Err(error @ Error::Log(LogError::Closed)) => return Err(error),
-                Err(error) if *self.journal.state.borrow() != State::Running => return Err(error),
-                Err(error) => warn!(%error, "the journal is read once more for {what}"),
-                lines => return lines,
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
 }
 
 /// Events from `next` on, and the record to look at after them; that is `next`
@@ -160,8 +139,9 @@ mod tests {
     use crate::handle::Events;
     use crate::record::{Body, LifeRef};
     use crate::samples::{ACCEPTED, id, open, options};
+    use std::time::Duration;
+
     use bytes::BytesMut;
-    use postrider_base::sim_disk::{Fault, Operation};
     use postrider_base::{Clock, SimDisk, Size};
     use postrider_wal::{Durability, Entry};
 
@@ -211,22 +191,5 @@ mod tests {
             count += lines.len();
         }
         assert_eq!(count, 20_010, "`next` took the end of a batch for the end of the journal");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_could_not_be_read_is_read_once_more_and_a_closed_journal_is_the_end() {
-        let disk = SimDisk::new();
-        let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
-        let mut reader = Reader::new(events.0.clone(), Start::Oldest);
-        batch(&events.0, 0..3).await;
-        disk.fail(Operation::Read, 1, Fault::InputOutput);
-        let lines = reader.follow_on("a test").await.unwrap();
-        assert_eq!(lines.iter().map(|line| line.id.uuid()).collect::<Vec<_>>(), [0, 1, 2]);
-        disk.fail(Operation::Read, 1, Fault::InputOutput);
-        batch(&events.0, 3..4).await;
-        assert!(reader.follow().await.is_err(), "it read nothing from the disk");
-        assert_eq!(reader.follow_on("a test").await.unwrap().len(), 1, "the same place");
-        events.close().await.unwrap();
-        assert!(matches!(reader.follow_on("a test").await, Err(Error::Log(LogError::Closed))));
     }
 }

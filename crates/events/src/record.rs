@@ -229,16 +229,24 @@ pub(crate) fn kind_of(replayed: &Replayed) -> Result<Kind> {
     Kind::from_u8(replayed.kind)
 }
 
-/// The part of a record that is not the event: for a message's life.
-#[derive(Debug, Serialize, Deserialize)]
+/// The part of a record that is not the event: for a message's life, and for those who count.
+#[derive(Debug, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "read, used and gone")]
-pub(crate) enum Life {
+pub(crate) enum Life<'a> {
     Accepted {
         acceptance: Acceptance,
         /// Where the event's `mail` object can be cut; see [`crate::event`].
         cuts: Cuts,
     },
     Outcomes(Vec<AttemptOutcome>),
+    /// As `Outcomes`; who counts them need not read the event. Deliveries have it, which are
+    /// most of what is journaled, unless an earlier version wrote them.
+    Counted(
+        #[serde(borrow)]
+        #[expect(dead_code, reason = "it is read without the rest")]
+        Whose<'a>,
+        Vec<AttemptOutcome>,
+    ),
 }
 
 /// [`Life`] as it is written, without a copy.
@@ -246,6 +254,21 @@ pub(crate) enum Life {
 pub(crate) enum LifeRef<'a> {
     Accepted { acceptance: &'a Acceptance, cuts: Cuts },
     Outcomes(&'a [&'a AttemptOutcome]),
+    Counted(Whose<'a>, &'a [&'a AttemptOutcome]),
+}
+
+/// What the number of [`Life::Counted`] is when it is stored.
+const COUNTED: u8 = 2;
+
+/// Whose message it is that outcomes are of, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Whose<'a> {
+    pub(crate) account: AccountId,
+    /// The message's configuration set.
+    pub(crate) set: Option<&'a str>,
+    /// The addresses that the outcomes are of.
+    #[serde(borrow)]
+    pub(crate) recipients: Vec<&'a str>,
 }
 
 /// Positions in a serialized `mail` object.
@@ -280,7 +303,7 @@ impl Body {
         let length = u32::try_from(out.len() - PREFIX).map_err(|_| Error::Record("too long"))?;
         out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
         postcard::to_io(life, (&mut *out).writer()).map_err(|_| Error::Record("life"))?;
-        if let LifeRef::Outcomes(outcomes) = life {
+        if let LifeRef::Outcomes(outcomes) | LifeRef::Counted(_, outcomes) = life {
             let mut records = Vec::new();
             store_records(outcomes, &mut records);
             out.put_slice(&records);
@@ -302,13 +325,19 @@ impl Body {
         })
     }
 
-    pub(crate) fn life(&self) -> Result<Life> {
+    pub(crate) fn life(&self) -> Result<Life<'_>> {
         let read = postcard::take_from_bytes(&self.life);
         let (mut life, records) = read.map_err(|_| Error::Record("its life is not ours"))?;
-        if let Life::Outcomes(outcomes) = &mut life {
+        if let Life::Outcomes(outcomes) | Life::Counted(_, outcomes) = &mut life {
             attach_records(outcomes, records);
         }
         Ok(life)
+    }
+
+    /// The front of [`Life::Counted`]; none where the record has none.
+    pub(crate) fn whose(&self) -> Option<Whose<'_>> {
+        let (&COUNTED, front) = self.life.split_first()? else { return None };
+        postcard::take_from_bytes(front).ok().map(|(whose, _)| whose)
     }
 }
 
@@ -351,7 +380,7 @@ mod tests {
         let bytes = Body::end(&mut out, &LifeRef::Outcomes(&[&bare, &recorded])).unwrap();
         let outcomes = |bytes: &Bytes| match Body::parse(bytes).unwrap().life().unwrap() {
             Life::Outcomes(outcomes) => outcomes,
-            Life::Accepted { .. } => panic!("not accepted"),
+            other => panic!("{other:?}"),
         };
         assert_eq!(outcomes(&bytes), [bare.clone(), recorded]);
         let before = postcard::to_allocvec(&LifeRef::Outcomes(&[&bare, &bare])).unwrap();

@@ -1,123 +1,73 @@
 //! Counts what became of recipients for the reputation of their senders: hard bounces and
 //! complaints against all that came to an end.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use postrider_account::{Accounts, Counted, Counts};
-use postrider_base::{Clock, Scope};
+use postrider_account::{Counted, Counts};
 use postrider_mail::{AccountId, EmailAddress, is_simulator};
-use postrider_store::{Batch, Error as StoreError, Store, Table};
-use serde::Deserialize;
-use tracing::{error, warn};
+use postrider_store::{Batch, Error as StoreError};
+use tracing::warn;
 
-use crate::error::Result;
-use crate::handle::Events;
-use crate::reader::Reader;
-use crate::record::{Cursor, Kind, Line};
-use crate::suppression::TABLE;
-
-/// This reader's row in it.
-const READER: &str = "reputation";
+use crate::ended::{Bounce, Ended, How};
+use crate::follower::{Chunk, Context, Places, Record, What};
+use crate::record::Cursor;
 
 /// What was counted is written at the latest after so many events ...
 const SAVE_EVERY: usize = 10_000;
-/// ... so many senders, which take 1 KiB each in a batch of the store, 4 at the widest settings ...
+/// ... and so many senders, which take 1 KiB each in a batch of the store, 4 at the widest
+/// settings.
 const SAVE_SENDERS: usize = 500;
-/// ... and so long.
-const SAVE_AFTER: Duration = Duration::from_secs(10);
-/// How often senders are forgotten of whom nothing counts any more.
-const TIDY_EVERY: Duration = Duration::from_secs(3600);
-
 /// Between two attempts to write.
 const PAUSE: Duration = Duration::from_secs(5);
 
-impl Events {
-    /// Starts to count outcomes for [`postrider_account::Reputation`], until the scope ends.
-    /// It goes on where the last run's last write ended, whose counts are of exactly what
-    /// comes before. `operator_domain` is where the mailbox simulator is.
-    ///
-    /// # Errors
-    /// When the store can not be read.
-    pub fn count_reputation(
-        &self,
-        accounts: &Accounts,
-        store: &Store,
-        operator_domain: &str,
-        scope: &Scope,
-    ) -> std::result::Result<(), StoreError> {
-        let cursors: Table<String, Cursor> = store.table(TABLE);
-        let start = self.start_of(READER, &cursors)?;
-        let operator_domain = operator_domain.to_owned();
-        let (accounts, clock) = (accounts.clone(), self.0.clock.clone());
-        let mut counter = Counter { accounts, operator_domain, cursors, clock, last: None, unsaved: 0 };
-        let reader = self.since(start);
-        let ended = scope.clone();
-        scope.spawn("reputation", async move {
-            let result = tokio::select! {
-                () = ended.cancelled() => Ok(()),
-                result = counter.run(reader) => result,
-            };
-            if let Err(error) = result {
-                error!(%error, "nothing is counted for reputations until the next start");
-            }
-            // What is not written is counted again.
-            if let Err(error) = counter.try_save().await {
-                warn!(%error, "the last counts of reputations are not kept");
-            }
-        });
-        Ok(())
-    }
-}
-
-struct Counter {
-    accounts: Accounts,
-    operator_domain: String,
-    cursors: Table<String, Cursor>,
-    clock: Clock,
-    /// The last event that is counted.
-    last: Option<Cursor>,
-    /// Events since the last write.
+/// The counts of exactly what comes before its place are in the store.
+pub(crate) struct Reputations {
+    context: Context,
+    places: Places,
+    /// The next record to count.
+    next: Cursor,
+    /// Records since the last write.
     unsaved: usize,
 }
 
-impl Counter {
-    async fn run(&mut self, mut reader: Reader) -> Result<()> {
-        let mut save = tokio::time::interval(SAVE_AFTER);
-        let mut tidy = tokio::time::interval(TIDY_EVERY);
-        loop {
-            tokio::select! {
-                lines = reader.follow_on("reputations") => {
-                    for line in lines? {
-                        self.take(&line);
-                        if self.unsaved >= SAVE_EVERY || self.accounts.reputation().unsaved() >= SAVE_SENDERS {
-                            self.save().await;
-                        }
-                    }
-                }
-                _ = save.tick() => self.save().await,
-                _ = tidy.tick() => {
-                    self.save().await;
-                    if let Err(error) = self.accounts.reputation().tidy(self.clock.now()).await {
-                        warn!(%error, "reputations that say nothing any more are kept");
-                    }
-                }
-            }
-        }
+impl Reputations {
+    pub(crate) fn new(context: Context, places: Places) -> Result<Self, StoreError> {
+        let next = places.next(&context.journal)?.unwrap_or_default();
+        Ok(Self { context, places, next, unsaved: 0 })
     }
 
-    fn take(&mut self, line: &Line) {
-        self.last = Some(line.cursor);
-        self.unsaved += 1;
-        let Some(ended) = Ended::of(line) else { return };
+    pub(crate) fn next(&self) -> Cursor {
+        self.next
+    }
+
+    /// Takes what it has not seen.
+    pub(crate) async fn take(&mut self, chunk: &Chunk) {
+        for record in chunk.since(self.next) {
+            if let What::Ended(ended) = &record.what {
+                self.count(record, ended);
+            }
+            self.next = record.cursor.next();
+            self.unsaved += 1;
+            if self.unsaved >= SAVE_EVERY || self.context.accounts.reputation().unsaved() >= SAVE_SENDERS {
+                self.save().await;
+            }
+        }
+        self.next = self.next.max(chunk.after);
+    }
+
+    fn count(&self, record: &Record, ended: &Ended) {
         let count = ended.recipients.iter().filter(|recipient| self.counts(ended.account, recipient)).count();
         if count > 0 {
-            self.accounts.reputation().count(&Counted {
+            self.context.accounts.reputation().count(&Counted {
                 account: ended.account,
                 set: ended.set.as_deref(),
-                accepted_at: line.id.timestamp(),
-                at: line.at,
-                what: ended.what,
+                accepted_at: record.id.timestamp(),
+                at: record.at,
+                what: match ended.how {
+                    How::Delivered | How::Bounced(Bounce::Soft) => Counts::Fine,
+                    How::Bounced(Bounce::NoMailbox | Bounce::Permanent) => Counts::Bounced,
+                    How::Complained => Counts::Complained,
+                },
                 count: u32::try_from(count).unwrap_or(u32::MAX),
             });
         }
@@ -127,140 +77,47 @@ impl Counter {
     /// must not make one look better.
     fn counts(&self, account: AccountId, recipient: &EmailAddress) -> bool {
         let is_own = || {
-            let identity = self.accounts.identities().resolve(account, recipient);
+            let identity = self.context.accounts.identities().resolve(account, recipient);
             identity.is_some_and(|identity| identity.is_verified())
         };
-        !is_simulator(recipient.domain(), &self.operator_domain) && !is_own()
+        !is_simulator(recipient.domain(), &self.context.operator_domain) && !is_own()
+    }
+
+    /// Forgets senders of whom nothing counts any more.
+    pub(crate) async fn tidy(&mut self) {
+        self.save().await;
+        if let Err(error) = self.context.accounts.reputation().tidy(self.context.journal.clock.now()).await {
+            warn!(%error, "reputations that say nothing any more are kept");
+        }
+    }
+
+    /// What is not written is counted again.
+    pub(crate) async fn end(&mut self) {
+        if let Err(error) = self.try_save().await {
+            warn!(%error, "the last counts of reputations are not kept");
+        }
     }
 
     /// Until it is written: nothing more is counted meanwhile.
-    async fn save(&mut self) {
+    pub(crate) async fn save(&mut self) {
         while let Err(error) = self.try_save().await {
             warn!(%error, "counting of reputations waits");
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn try_save(&mut self) -> std::result::Result<(), postrider_account::Error> {
-        let reputation = self.accounts.reputation();
+    async fn try_save(&mut self) -> Result<(), postrider_account::Error> {
+        let reputation = self.context.accounts.reputation();
         // To pass over events that do not count is cheaper than a sync.
-        let is_worth_it = self.unsaved >= SAVE_EVERY || reputation.unsaved() > 0;
-        let Some(last) = self.last.filter(|_| is_worth_it) else { return Ok(()) };
+        if self.unsaved < SAVE_EVERY && reputation.unsaved() == 0 {
+            return Ok(());
+        }
         let mut batch = Batch::new();
-        batch.put(&self.cursors, &READER.to_owned(), &last)?;
+        batch.put(&self.places.table, &self.places.row(), &self.next.previous())?;
         reputation.save(batch).await?;
         self.unsaved = 0;
         Ok(())
     }
-}
-
-/// Recipients that have come to an end.
-#[derive(Debug, PartialEq)]
-struct Ended {
-    account: AccountId,
-    set: Option<String>,
-    what: Counts,
-    recipients: Vec<EmailAddress>,
-}
-
-impl Ended {
-    /// `None` for every event that is none, or does not count: an address on the account's own
-    /// suppression list has not been written to.
-    fn of(line: &Line) -> Option<Self> {
-        if !matches!(line.kind, Kind::Delivery | Kind::Bounce | Kind::Complaint) {
-            return None;
-        }
-        let event: Event<'_> = serde_json::from_slice(&line.json).ok()?;
-        let (what, recipients) = match (event.delivery, event.bounce, event.complaint) {
-            (Some(delivery), None, None) => (Counts::Fine, delivery.recipients),
-            (None, Some(bounce), None) => (bounce.counts()?, addresses(bounce.bounced_recipients)),
-            (None, None, Some(complaint)) if !complaint.is_of_list() => {
-                (Counts::Complained, addresses(complaint.complained_recipients))
-            }
-            _ => return None,
-        };
-        Some(Self {
-            account: event.mail.sending_account_id.parse().ok()?,
-            set: event.mail.tags.set.and_then(|mut set| set.pop()),
-            what,
-            recipients: recipients.iter().filter_map(|recipient| recipient.parse().ok()).collect(),
-        })
-    }
-}
-
-fn addresses(concerned: Vec<Concerned>) -> Vec<String> {
-    concerned.into_iter().map(|recipient| recipient.email_address).collect()
-}
-
-/// What is read of an event.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow)]
-    mail: Mail<'a>,
-    delivery: Option<Delivery>,
-    bounce: Option<Bounce>,
-    complaint: Option<Complaint>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Mail<'a> {
-    #[serde(borrow)]
-    sending_account_id: Cow<'a, str>,
-    #[serde(default)]
-    tags: Tags,
-}
-
-#[derive(Default, Deserialize)]
-struct Tags {
-    #[serde(rename = "ses:configuration-set")]
-    set: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct Delivery {
-    recipients: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Bounce {
-    bounce_type: String,
-    bounce_sub_type: String,
-    bounced_recipients: Vec<Concerned>,
-}
-
-impl Bounce {
-    /// Hard bounces count, those of the global suppression list too. What blocks our addresses
-    /// or is temporary bounces softly.
-    fn counts(&self) -> Option<Counts> {
-        match (self.bounce_type.as_str(), self.bounce_sub_type.as_str()) {
-            ("Permanent", ON_LIST) => None,
-            ("Permanent", _) => Some(Counts::Bounced),
-            _ => Some(Counts::Fine),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Complaint {
-    complained_recipients: Vec<Concerned>,
-    complaint_sub_type: Option<String>,
-}
-
-impl Complaint {
-    fn is_of_list(&self) -> bool {
-        self.complaint_sub_type.as_deref() == Some(ON_LIST)
-    }
-}
-
-const ON_LIST: &str = "OnAccountSuppressionList";
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Concerned {
-    email_address: String,
 }
 
 #[cfg(test)]
@@ -269,11 +126,14 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use postrider_account::{Identity, Sender, Settings, Tally, Verification};
-    use postrider_base::{Random, SimDisk, Timestamp};
+    use postrider_account::{Accounts, Identity, Sender, Settings, Tally, Verification};
+    use postrider_base::{Clock, Random, Scope, SimDisk, Timestamp};
     use postrider_mail::{BounceKind, Disposition, SuppressionList, SuppressionReason, SuppressionSource};
 
-    use crate::samples::{ACCEPTED, accepted, message, open, options, outcome, outcomes, take};
+    use postrider_store::Store;
+
+    use crate::handle::Events;
+    use crate::samples::{ACCEPTED, accepted, follow, message, open, options, outcome, outcomes, take};
 
     /// More than enough.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -313,7 +173,7 @@ mod tests {
         }
 
         fn start(&self) {
-            self.events.count_reputation(&self.accounts, &self.store, "relay.example.org", &self.scope).unwrap();
+            follow(&self.events, &self.accounts, &self.store, "relay.example.org", &self.scope);
         }
 
         async fn restart(&mut self) {
@@ -436,27 +296,5 @@ mod tests {
         world.until(1, 1).await;
         let of_set = world.tally(&Sender::set(AccountId::default(), "ConfigSet"));
         assert_eq!(of_set, Tally { recipients: 1, bounces: 1, complaints: 0 });
-    }
-
-    fn line(kind: Kind, json: &str) -> Line {
-        let id = crate::samples::id(1);
-        Line { cursor: Cursor::default(), at: ACCEPTED, kind, id, json: json.to_owned().into() }
-    }
-
-    #[test]
-    fn a_real_complaint_is_one_and_rubbish_is_nothing() {
-        let complaint = |more: &str| {
-            let json = format!(
-                r#"{{"eventType":"Complaint","mail":{{"sendingAccountId":"000000000001","headers":[{{"name":"x","value":"y\"z"}}],"tags":{{}}}},"complaint":{{"complainedRecipients":[{{"emailAddress":"a@example.net"}}]{more}}}}}"#
-            );
-            Ended::of(&line(Kind::Complaint, &json))
-        };
-        let ended = complaint("").unwrap();
-        assert_eq!((ended.what, ended.recipients.len(), ended.set), (Counts::Complained, 1, None));
-        assert_eq!(complaint(r#","complaintSubType":null"#).map(|ended| ended.what), Some(Counts::Complained));
-        assert_eq!(complaint(r#","complaintSubType":"OnAccountSuppressionList""#), None);
-        assert_eq!(Ended::of(&line(Kind::Bounce, "{")), None);
-        assert_eq!(Ended::of(&line(Kind::Bounce, r#"{"mail":{"sendingAccountId":"x"},"bounce":{}}"#)), None);
-        assert_eq!(Ended::of(&line(Kind::Send, "{}")), None);
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use postrider_account::Accounts;
 use postrider_base::{Clock, Metrics, Period, Scope, SimDisk, Size, Timestamp};
 use postrider_mail::{
     AccountId, AttemptOutcome, Delays, Disposition, EnhancedStatus, Envelope, MessageId, Recipient, Remote, Stage,
 };
 use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, Origin, OriginalHeaders};
+use postrider_store::Store;
 use postrider_wal::{Driver, Lsn};
 
 use crate::handle::{Events, EventsOptions, Issuer};
@@ -136,4 +138,10 @@ pub(crate) async fn take(journal: &Arc<Journal>, items: Vec<FeedItem>) {
     let digest = journal.digest(&items).unwrap();
     let committed = journal.append(&digest, &Scope::new("test")).await.unwrap().unwrap();
     journal.settle(&digest, &committed).unwrap();
+}
+
+/// Acts on what is journaled, until the scope ends.
+pub(crate) fn follow(events: &Events, accounts: &Accounts, store: &Store, operator_domain: &str, scope: &Scope) {
+    let follower = events.follower(accounts, store, Lsn::ZERO, operator_domain, scope).unwrap();
+    scope.spawn("followers of the journal", follower.run(std::future::ready(())));
 }

@@ -6,37 +6,24 @@ use std::time::Duration;
 
 use postrider_account::{Accounts, ConfigurationSet};
 use postrider_base::{Metrics, Scope};
-use postrider_mail::{AccountId, EmailAddress, SuppressionReason, is_simulator};
-use postrider_store::{Error as StoreError, Store, Table};
-use serde::Deserialize;
-use tokio::time::MissedTickBehavior;
+use postrider_mail::{EmailAddress, SuppressionReason, is_simulator};
+use postrider_store::Error as StoreError;
 use tracing::{error, info, warn};
 
-use crate::error::Result;
-use crate::handle::Events;
-use crate::reader::Reader;
-use crate::record::{Cursor, Kind, Line};
+use crate::ended::{Bounce, Ended, How};
+use crate::follower::{Chunk, Context, Places, Record, What};
+use crate::record::Cursor;
 
-/// Name of the table that holds how far readers of the journal have come.
-pub(crate) const TABLE: &str = "journal-cursors";
-
-/// Events after which the place is kept although nothing came of them: a sync is dearer than
+/// Records after which the place is kept although nothing came of them: a sync is dearer than
 /// reading as many again at the next start.
 const SAVE_EVERY: usize = 10_000;
 
-/// Between two attempts to record a bounce.
+/// Between two attempts to record an address.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// How often a file is tried that can not be read: the disk may recover, but a damaged block
 /// must not end the suppression of all other addresses.
 const TRIES: u32 = 3;
-
-/// For how long addresses that were added are gathered into one record of the audit log:
-/// changes by people must not be lost among those of the relay.
-const GATHER: Duration = Duration::from_mins(10);
-
-/// This reader's row in it.
-const READER: &str = "suppression";
 
 /// Between two looks for entries that have had their time. Nothing depends on it but space.
 const SWEEP_EVERY: Duration = Duration::from_hours(6);
@@ -44,53 +31,15 @@ const SWEEP_EVERY: Duration = Duration::from_hours(6);
 /// How often entries are counted for the metrics in that time: twice a minute.
 const COUNTS_PER_SWEEP: u32 = 720;
 
-impl Events {
-    /// Starts to put the recipients of hard bounces on their account's suppression list and on
-    /// the global one, and to remove what has had its time there, until the scope ends. It goes
-    /// on where the last run ended; telling the lists of a bounce twice changes nothing.
-    /// `operator_domain` is where the mailbox simulator is, whose bounces count for nothing.
-    ///
-    /// # Errors
-    /// When the store can not be read.
-    pub fn suppress(
-        &self,
-        accounts: &Accounts,
-        store: &Store,
-        operator_domain: &str,
-        scope: &Scope,
-    ) -> std::result::Result<(), StoreError> {
-        let cursors: Table<String, Cursor> = store.table(TABLE);
-        let start = self.start_of(READER, &cursors)?;
-        let operator_domain = operator_domain.to_owned();
-        let metrics = self.0.metrics.clone();
-        let mut suppressor =
-            Suppressor { accounts: accounts.clone(), operator_domain, cursors, metrics, bounced: 0, unsaved: 0 };
-        let reader = self.since(start);
-        let (lists, metrics, ended) = (accounts.clone(), self.0.metrics.clone(), scope.clone());
-        scope.spawn("suppression entries", async move {
-            tokio::select! {
-                () = ended.cancelled() => {}
-                () = tend(&lists, &metrics) => {}
-            }
-        });
-        let ended = scope.clone();
-        scope.spawn("suppression", async move {
-            tokio::select! {
-                () = ended.cancelled() => {}
-                result = suppressor.run(reader) => {
-                    if let Err(error) = result {
-                        error!(%error, "automatic suppression has stopped until the next start");
-                    }
-                }
-            }
-            suppressor.audit().await;
-        });
-        Ok(())
+/// Removes what has had its time, and counts what there is, until the scope ends.
+pub(crate) async fn tend(accounts: Accounts, metrics: Metrics, scope: Scope) {
+    tokio::select! {
+        () = scope.cancelled() => {}
+        () = keep_tending(&accounts, &metrics) => {}
     }
 }
 
-/// Removes what has had its time, and counts what there is.
-async fn tend(accounts: &Accounts, metrics: &Metrics) {
+async fn keep_tending(accounts: &Accounts, metrics: &Metrics) {
     let lists = accounts.suppression();
     let gauge = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
     loop {
@@ -107,89 +56,111 @@ async fn tend(accounts: &Accounts, metrics: &Metrics) {
     }
 }
 
-struct Suppressor {
-    accounts: Accounts,
-    operator_domain: String,
-    cursors: Table<String, Cursor>,
-    metrics: Metrics,
+/// Puts recipients on the lists. To tell these of the same event twice changes nothing.
+pub(crate) struct Suppressor {
+    context: Context,
+    places: Places,
+    /// The next record to look at.
+    next: Cursor,
     /// Recipients of hard bounces that the audit log does not have.
     bounced: u64,
-    /// Events since the place was kept.
+    /// Those who complained.
+    complained: u64,
+    /// Records since the place was kept.
     unsaved: usize,
 }
 
 impl Suppressor {
-    async fn run(&mut self, mut reader: Reader) -> Result<()> {
-        let mut audit = tokio::time::interval(GATHER);
-        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                lines = reader.follow_on("automatic suppression") => self.take_all(&lines?).await,
-                _ = audit.tick() => self.audit().await,
-            }
-        }
+    pub(crate) fn new(context: Context, places: Places) -> Result<Self, StoreError> {
+        let next = places.next(&context.journal)?.unwrap_or_default();
+        Ok(Self { context, places, next, bounced: 0, complained: 0, unsaved: 0 })
     }
 
-    async fn take_all(&mut self, lines: &[Line]) {
-        let mut bounced = 0;
-        for line in lines.iter().filter(|line| line.kind == Kind::Bounce) {
-            let recipients = self.take(line).await;
-            bounced += recipients;
-            self.bounced += recipients;
+    pub(crate) fn next(&self) -> Cursor {
+        self.next
+    }
+
+    /// Takes what it has not seen.
+    pub(crate) async fn take(&mut self, chunk: &Chunk) {
+        if chunk.after <= self.next {
+            return;
         }
-        self.unsaved += lines.len();
-        let Some(last) = lines.last().filter(|_| bounced > 0 || self.unsaved >= SAVE_EVERY) else { return };
+        let before = self.bounced + self.complained;
+        let records = chunk.since(self.next);
+        for record in records {
+            if let What::Ended(ended) = &record.what {
+                self.suppress(record, ended).await;
+            }
+        }
+        self.unsaved += records.len();
+        self.next = chunk.after;
+        if self.bounced + self.complained == before && self.unsaved < SAVE_EVERY {
+            return;
+        }
         self.unsaved = 0;
-        if let Err(error) = self.cursors.put(&READER.to_owned(), &last.cursor).await {
+        if let Err(error) = self.places.table.put(&self.places.row(), &self.next.previous()).await {
             warn!(%error, "the place in the journal is not kept");
         }
     }
 
-    /// One record for what came together.
-    async fn audit(&mut self) {
-        let count = std::mem::take(&mut self.bounced);
-        if count > 0 {
-            let parameters = serde_json::json!({ "reason": "BOUNCE", "count": count });
-            self.accounts.audit().by_relay("suppression", "PutSuppressedDestination", parameters).await;
+    /// One record each for what came together.
+    pub(crate) async fn audit(&mut self) {
+        for (reason, count) in [("BOUNCE", &mut self.bounced), ("COMPLAINT", &mut self.complained)] {
+            let count = std::mem::take(count);
+            if count > 0 {
+                let parameters = serde_json::json!({ "reason": reason, "count": count });
+                self.context.accounts.audit().by_relay("suppression", "PutSuppressedDestination", parameters).await;
+            }
         }
     }
 
-    /// How many recipients the event was a hard bounce of.
-    async fn take(&self, line: &Line) -> u64 {
-        let Some(bounce) = hard_bounce(&line.json) else { return 0 };
-        let is_real = |address: &&EmailAddress| !is_simulator(address.domain(), &self.operator_domain);
-        let mut count = 0;
-        for address in bounce.recipients.iter().filter(is_real) {
-            self.record(&bounce, address, line).await;
-            count += 1;
+    /// A reply that calls the mailbox unknown suppresses, and a complaint; every other permanent
+    /// failure may be about the message or about us.
+    async fn suppress(&mut self, record: &Record, ended: &Ended) {
+        let reason = match ended.how {
+            How::Bounced(Bounce::NoMailbox) => SuppressionReason::Bounce,
+            How::Complained => SuppressionReason::Complaint,
+            How::Delivered | How::Bounced(Bounce::Permanent | Bounce::Soft) => return,
+        };
+        for address in &ended.recipients {
+            if is_simulator(address.domain(), &self.context.operator_domain) {
+                continue;
+            }
+            self.record(ended, reason, address, record).await;
+            match reason {
+                SuppressionReason::Bounce => self.bounced += 1,
+                SuppressionReason::Complaint => self.complained += 1,
+            }
         }
-        count
     }
 
     /// Tells both lists, each by itself: one that is full or damaged is not the other's affair.
-    async fn record(&self, bounce: &HardBounce, address: &EmailAddress, line: &Line) {
-        let lists = self.accounts.suppression();
-        let set = bounce.set.as_ref().and_then(|name| self.accounts.configuration_sets().find(bounce.account, name));
+    /// What one account's recipient complains of is nothing to the others.
+    async fn record(&self, ended: &Ended, reason: SuppressionReason, address: &EmailAddress, record: &Record) {
+        let accounts = &self.context.accounts;
+        let (lists, account) = (accounts.suppression(), ended.account);
+        let set = ended.set.as_ref().and_then(|name| accounts.configuration_sets().find(account, name));
         let reasons = set.as_deref().and_then(|set: &ConfigurationSet| set.suppressed_reasons.as_ref());
-        self.until_told(line, || lists.record(bounce.account, reasons, address, SuppressionReason::Bounce, line.at))
-            .await;
-        self.until_told(line, || lists.record_globally(address, line.at)).await;
+        self.until_told(record, || lists.record(account, reasons, address, reason, record.at)).await;
+        if reason == SuppressionReason::Bounce {
+            self.until_told(record, || lists.record_globally(address, record.at)).await;
+        }
     }
 
     /// Tells a list until it knows, since what is passed over is never looked at again; but no
     /// longer than others can wait for this one address.
-    async fn until_told<F>(&self, line: &Line, tell: impl Fn() -> F)
+    async fn until_told<F>(&self, record: &Record, tell: impl Fn() -> F)
     where
-        F: Future<Output = std::result::Result<bool, postrider_account::Error>>,
+        F: Future<Output = Result<bool, postrider_account::Error>>,
     {
         for tries in 1.. {
             match tell().await {
                 Ok(_) => return,
                 Err(error) if is_lost(&error, tries) => {
-                    self.metrics.suppression_failures.inc();
-                    return error!(%error, id = %line.id, "the recipient of a hard bounce is not suppressed");
+                    self.context.journal.metrics.suppression_failures.inc();
+                    return error!(%error, id = %record.id, "a recipient is not suppressed");
                 }
-                Err(error) => warn!(%error, id = %line.id, "automatic suppression waits"),
+                Err(error) => warn!(%error, id = %record.id, "automatic suppression waits"),
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -207,65 +178,6 @@ fn is_lost(error: &postrider_account::Error, tries: u32) -> bool {
     }
 }
 
-#[derive(Debug, PartialEq)]
-struct HardBounce {
-    account: AccountId,
-    /// The message's configuration set.
-    set: Option<String>,
-    recipients: Vec<EmailAddress>,
-}
-
-/// Only a reply that calls the mailbox unknown (`NoEmail`) suppresses: every other permanent
-/// failure may be about the message or about us.
-fn hard_bounce(json: &[u8]) -> Option<HardBounce> {
-    let event: Event = serde_json::from_slice(json).ok()?;
-    if event.bounce.bounce_type != "Permanent" || event.bounce.bounce_sub_type != "NoEmail" {
-        return None;
-    }
-    let addresses = event.bounce.bounced_recipients.iter().map(|recipient| recipient.email_address.parse());
-    Some(HardBounce {
-        account: event.mail.sending_account_id.parse().ok()?,
-        set: event.mail.tags.configuration_set.into_iter().next(),
-        recipients: addresses.flatten().collect(),
-    })
-}
-
-/// What is read of an event.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    bounce: Bounce,
-    mail: Mail,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Bounce {
-    bounce_type: String,
-    bounce_sub_type: String,
-    bounced_recipients: Vec<Bounced>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Bounced {
-    email_address: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Mail {
-    sending_account_id: String,
-    #[serde(default)]
-    tags: Tags,
-}
-
-#[derive(Default, Deserialize)]
-struct Tags {
-    #[serde(default, rename = "ses:configuration-set")]
-    configuration_set: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,9 +187,12 @@ mod tests {
 
     use postrider_account::{Audit, AuditFilter, AuditRecord, Settings};
     use postrider_base::{Clock, Random, SimDisk};
-    use postrider_mail::{BounceKind, Disposition, SuppressionReason};
+    use postrider_mail::{AccountId, BounceKind, Disposition};
+    use postrider_store::{Store, Table};
 
-    use crate::samples::{ACCEPTED, accepted, message, open, options, outcome, outcomes, take};
+    use crate::follower::TABLE;
+    use crate::handle::Events;
+    use crate::samples::{ACCEPTED, accepted, follow, message, open, options, outcome, outcomes, take};
 
     /// More than enough, and paused time flies.
     const PATIENCE: Duration = Duration::from_hours(24);
@@ -323,11 +238,11 @@ mod tests {
         let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
         let scope = Scope::new("test");
         bounce_of(&events, 1, "one@example.net").await;
-        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        follow(&events, &accounts, &store, "example.org", &scope);
         // The other list takes it all the same.
         until(|| list.global().get(&address("one@example.net")).unwrap().is_some()).await;
         let cursors: Table<String, Cursor> = store.table(TABLE);
-        until(|| cursors.get(&READER.to_owned()).unwrap().is_some()).await;
+        until(|| cursors.get(&"suppression".to_owned()).unwrap().is_some()).await;
         assert_eq!(list.get(account, &address("one@example.net")).unwrap(), None);
         assert_eq!(events.0.metrics.suppression_failures.get(), 1);
         list.delete(account, &by_hand).await.unwrap();
@@ -357,7 +272,7 @@ mod tests {
         let accounts = accounts(&store, 100).with_audit(log.unwrap());
         let events = open(options(&disk, clock)).await;
         let scope = Scope::new("test");
-        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        follow(&events, &accounts, &store, "example.org", &scope);
         for number in 1..6 {
             let gone = format!("gone-{number}@example.net");
             bounce_of(&events, number, &gone).await;
@@ -385,7 +300,7 @@ mod tests {
         accounts.configuration_sets().create(account, "ConfigSet", vec![]).await.unwrap();
         let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
         let scope = Scope::new("test");
-        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        follow(&events, &accounts, &store, "example.org", &scope);
         let is_listed = |text: &str| lists.get(account, &text.parse().unwrap()).unwrap().is_some();
         let is_global = |text: &str| lists.global().get(&text.parse().unwrap()).unwrap().is_some();
         let off = BTreeSet::new();
@@ -412,7 +327,7 @@ mod tests {
         let accounts = Accounts::open(&store, &Clock::simulated(ACCEPTED), &Random::seeded(1), &settings).unwrap();
         let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
         let scope = Scope::new("test");
-        events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+        follow(&events, &accounts, &store, "example.org", &scope);
         let lists = accounts.suppression();
         bounce_of(&events, 1, "bounce@simulator.amazonses.com").await;
         bounce_of(&events, 2, "bounce@simulator.example.org").await;
@@ -433,7 +348,7 @@ mod tests {
             let scope = Scope::new("test");
             let address = |number: u8| format!("gone-{number}@example.net");
             bounce_of(&events, numbers.start, &address(numbers.start)).await;
-            events.suppress(&accounts, &store, "example.org", &scope).unwrap();
+            follow(&events, &accounts, &store, "example.org", &scope);
             for number in numbers.clone().skip(1) {
                 bounce_of(&events, number, &address(number)).await;
             }
@@ -444,29 +359,5 @@ mod tests {
             scope.close(Duration::from_secs(10)).await.unwrap();
             events.close().await.unwrap();
         }
-    }
-
-    fn bounce(kind: &str, sub_type: &str) -> String {
-        format!(
-            r#"{{"eventType":"Bounce","bounce":{{"bounceType":"{kind}","bounceSubType":"{sub_type}","bouncedRecipients":[{{"emailAddress":"gone@example.com","action":"failed"}}]}},"mail":{{"sendingAccountId":"000000000001"}}}}"#
-        )
-    }
-
-    #[test]
-    fn only_unknown_mailboxes_are_hard() {
-        let hard = hard_bounce(bounce("Permanent", "NoEmail").as_bytes()).unwrap();
-        assert_eq!(hard.account, AccountId::default());
-        assert_eq!(hard.recipients, ["gone@example.com".parse().unwrap()]);
-        for (kind, sub_type) in
-            [("Permanent", "General"), ("Permanent", "OnAccountSuppressionList"), ("Transient", "MailboxFull")]
-        {
-            assert_eq!(hard_bounce(bounce(kind, sub_type).as_bytes()), None);
-        }
-    }
-
-    #[test]
-    fn other_events_and_rubbish_are_not() {
-        assert_eq!(hard_bounce(br#"{"eventType":"Send","mail":{"sendingAccountId":"000000000001"}}"#), None);
-        assert_eq!(hard_bounce(b"{"), None);
     }
 }

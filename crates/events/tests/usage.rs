@@ -66,7 +66,7 @@ impl Process {
         let events = Events::open(events).await.unwrap();
         let scope = Scope::new("test");
         events.run(&spool, Arc::new(TracingSink), &scope).unwrap();
-        events.count_usage(&accounts, &store, &spool, "example.com", &scope).unwrap();
+        events.follow(&accounts, &store, &spool, "example.com", &scope).unwrap();
         Self { accounts, store, spool, events, scope, clock: clock.clone(), random, _index: index }
     }
 

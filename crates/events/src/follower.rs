@@ -1,0 +1,312 @@
+//! The one reader of the journal that acts on what is read: it hands each record, decoded once,
+//! to those who count what accounts send, what became of it, and whom to write to no more.
+//!
+//! Each of them keeps its own place in the store, together with what it made of all before, and
+//! passes over what lies before that: reading begins at the earliest of the places.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_account::Accounts;
+use postrider_base::{Scope, Timestamp};
+use postrider_mail::MessageId;
+use postrider_spool::Spool;
+use postrider_store::{Error as StoreError, Store, Table};
+use postrider_wal::{Error as LogError, Lsn};
+use tokio::time::{Interval, MissedTickBehavior};
+use tracing::{error, warn};
+
+use crate::ended::Ended;
+use crate::error::{Error, Result};
+use crate::handle::Events;
+use crate::journal::{Journal, State, blocking};
+use crate::record::{Acceptance, Cursor, Head, Kind, Life, kind_of};
+use crate::reputation::Reputations;
+use crate::suppression::{self, Suppressor};
+use crate::usage::Usage;
+use crate::view::Place;
+
+/// Name of the table that holds how far each of them has come.
+pub(crate) const TABLE: &str = "journal-cursors";
+
+/// How long news are gathered before they are read.
+const GATHER: Duration = Duration::from_millis(100);
+/// Heads looked at in one go.
+const HEAD_BYTES: usize = 64 << 10;
+/// Between two attempts to read the same place.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long what was counted waits to be saved with more: a crash has it read again.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// How often senders are forgotten of whom nothing counts any more.
+const TIDY_EVERY: Duration = Duration::from_hours(1);
+/// For how long addresses that were suppressed are gathered into one record of the audit log:
+/// changes by people must not be lost among those of the relay.
+const AUDIT_EVERY: Duration = Duration::from_mins(10);
+
+impl Events {
+    /// Starts to act on what is journaled, until the scope ends: to keep what accounts send in
+    /// the store, to count outcomes for [`postrider_account::Reputation`], and to put recipients
+    /// of hard bounces and those who complain on the suppression lists, whose old entries are
+    /// removed. All go on where the last run ended. Call once, after [`Events::run`] and before
+    /// anything is accepted: until what was sent before is all counted, who has a bound for 24
+    /// hours must wait. `operator_domain` is where the mailbox simulator is, whose recipients
+    /// count for nothing.
+    ///
+    /// # Errors
+    /// When the store can not be read.
+    pub fn follow(
+        &self,
+        accounts: &Accounts,
+        store: &Store,
+        spool: &Spool,
+        operator_domain: &str,
+        scope: &Scope,
+    ) -> std::result::Result<(), StoreError> {
+        let follower = self.follower(accounts, store, spool.stat().synced, operator_domain, scope)?;
+        let spool = spool.clone();
+        scope.spawn("followers of the journal", follower.run(async move { spool.told(Self::FEED).await }));
+        Ok(())
+    }
+
+    /// `spooled_before` is the last batch of the spool that an earlier process wrote.
+    pub(crate) fn follower(
+        &self,
+        accounts: &Accounts,
+        store: &Store,
+        spooled_before: Lsn,
+        operator_domain: &str,
+        scope: &Scope,
+    ) -> std::result::Result<Follower, StoreError> {
+        let journal = self.0.clone();
+        let places = |name| Places { name, table: store.table(TABLE) };
+        scope.spawn("suppression entries", suppression::tend(accounts.clone(), journal.metrics.clone(), scope.clone()));
+        let context = || Context {
+            journal: journal.clone(),
+            accounts: accounts.clone(),
+            operator_domain: operator_domain.to_owned(),
+            scope: scope.clone(),
+        };
+        Ok(Follower {
+            usage: Usage::new(context(), places("usage"), store.clone(), spooled_before)?,
+            reputations: Reputations::new(context(), places("reputation"))?,
+            suppressor: Suppressor::new(context(), places("suppression"))?,
+            scope: scope.clone(),
+            journal,
+        })
+    }
+}
+
+/// What each of them works with.
+pub(crate) struct Context {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) accounts: Accounts,
+    pub(crate) operator_domain: String,
+    pub(crate) scope: Scope,
+}
+
+impl Context {
+    /// Waits, but not longer than the scope lasts.
+    pub(crate) async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = self.scope.cancelled() => {}
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+}
+
+/// Where one of them has come to.
+pub(crate) struct Places {
+    /// Its row.
+    name: &'static str,
+    pub(crate) table: Table<String, Cursor>,
+}
+
+impl Places {
+    pub(crate) fn row(&self) -> String {
+        self.name.to_owned()
+    }
+
+    /// The first record that it has not seen; none when it has never run.
+    pub(crate) fn next(&self, journal: &Journal) -> std::result::Result<Option<Cursor>, StoreError> {
+        let last = self.table.get(&self.row())?;
+        Ok(last.map(|last| journal.clamp(last).next()))
+    }
+}
+
+pub(crate) struct Follower {
+    journal: Arc<Journal>,
+    usage: Usage,
+    reputations: Reputations,
+    suppressor: Suppressor,
+    scope: Scope,
+}
+
+impl Follower {
+    /// `told` resolves when all that an earlier process accepted is journaled.
+    pub(crate) async fn run(mut self, told: impl Future<Output = ()>) {
+        let scope = self.scope.clone();
+        let followed = tokio::select! {
+            biased;
+            () = scope.cancelled() => Ok(()),
+            followed = self.follow(told) => followed,
+        };
+        let ended = self.end().await;
+        if let Err(error) = followed.and(ended)
+            && *self.journal.state.borrow() == State::Running
+        {
+            error!(%error, "usage, reputations and suppression stand still until the next start");
+        }
+    }
+
+    /// May be dropped at any of its waits: no place is beyond what was made of the records before.
+    async fn follow(&mut self, told: impl Future<Output = ()>) -> Result<()> {
+        // Senders wait for this one, and for none of the others.
+        self.usage.catch_up(told).await?;
+        self.reputations.tidy().await;
+        let mut synced = self.journal.log.committed();
+        synced.mark_changed();
+        let journal = self.journal.clone();
+        let (mut save, mut tidy, mut audit) = (every(SAVE_EVERY), every(TIDY_EVERY), every(AUDIT_EVERY));
+        loop {
+            tokio::select! {
+                biased;
+                () = journal.stopped() => return Err(LogError::Closed.into()),
+                _ = save.tick() => {
+                    self.usage.save().await;
+                    self.reputations.save().await;
+                }
+                _ = tidy.tick() => self.reputations.tidy().await,
+                _ = audit.tick() => self.suppressor.audit().await,
+                changed = synced.changed() => {
+                    changed.map_err(|_| LogError::Closed)?;
+                    tokio::time::sleep(GATHER).await;
+                    self.read_on().await?;
+                }
+            }
+        }
+    }
+
+    /// Reads as far as the journal is synced.
+    async fn read_on(&mut self) -> Result<()> {
+        loop {
+            let next = self.usage.next().min(self.reputations.next()).min(self.suppressor.next());
+            if next.batch <= self.journal.last.get() {
+                self.journal.recovered().await?;
+            }
+            let Some(chunk) = read_patiently(&self.journal, next).await? else { continue };
+            if chunk.after == next {
+                return Ok(());
+            }
+            self.usage.take(&chunk).await;
+            self.reputations.take(&chunk).await;
+            self.suppressor.take(&chunk).await;
+        }
+    }
+
+    /// What is journaled by now is known at once at the next start, unless it is too much.
+    async fn end(&mut self) -> Result<()> {
+        let read = self.usage.end().await;
+        self.reputations.end().await;
+        self.suppressor.audit().await;
+        read
+    }
+}
+
+/// Ticks for the first time when so much time has passed.
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval.reset();
+    interval
+}
+
+/// Records, and where they end.
+pub(crate) struct Chunk {
+    pub(crate) records: Vec<Record>,
+    /// The record to look at after them; where they begin at the end of the journal alone.
+    pub(crate) after: Cursor,
+}
+
+impl Chunk {
+    /// The records from `next` on.
+    pub(crate) fn since(&self, next: Cursor) -> &[Record] {
+        &self.records[self.records.partition_point(|record| record.cursor < next)..]
+    }
+}
+
+/// A record that says something to one of them.
+pub(crate) struct Record {
+    pub(crate) cursor: Cursor,
+    pub(crate) source: Lsn,
+    pub(crate) id: MessageId,
+    pub(crate) at: Timestamp,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
+    Sent(Acceptance),
+    Ended(Ended),
+}
+
+/// What to read, to save reading the rest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Sent,
+    All,
+}
+
+/// As [`read`]; none when it could not be read and is to be tried again: a segment went while
+/// it was read, or the disk recovers.
+async fn read_patiently(journal: &Arc<Journal>, next: Cursor) -> Result<Option<Chunk>> {
+    match read(journal, next, Wanted::All).await {
+        Err(error @ Error::Log(LogError::Closed)) => return Err(error),
+        Err(error) if *journal.state.borrow() != State::Running => return Err(error),
+        Err(error) => warn!(%error, "the journal is read once more"),
+        Ok(chunk) => return Ok(Some(chunk)),
+    }
+    tokio::time::sleep(PAUSE).await;
+    Ok(None)
+}
+
+/// Records from `next` on.
+pub(crate) async fn read(journal: &Arc<Journal>, next: Cursor, wanted: Wanted) -> Result<Chunk> {
+    let journal = journal.clone();
+    blocking(move || read_blocking(&journal, next, wanted)).await
+}
+
+fn read_blocking(journal: &Journal, mut next: Cursor, wanted: Wanted) -> Result<Chunk> {
+    let mut records = Vec::new();
+    let replayed = journal.log.read_from(Lsn::new(next.batch), HEAD_BYTES)?;
+    for replayed in &replayed {
+        let Place { cursor, location } = Place::of(replayed);
+        if cursor < next {
+            continue;
+        }
+        next = cursor.next();
+        let (Ok(Head { source, id, at }), Ok(kind)) = (Head::decode(replayed), kind_of(replayed)) else { continue };
+        let is_wanted = match kind {
+            Kind::Send => true,
+            Kind::Delivery | Kind::Bounce | Kind::Complaint => wanted == Wanted::All,
+            _ => false,
+        };
+        if !is_wanted {
+            continue;
+        }
+        let Some(body) = journal.read(location)? else { continue };
+        let what = match kind {
+            Kind::Send => match body.life() {
+                Ok(Life::Accepted { acceptance, .. }) => Some(What::Sent(acceptance)),
+                Ok(_) => None,
+                Err(error) => {
+                    error!(%cursor, %error, "a message is in no quota");
+                    None
+                }
+            },
+            _ => Ended::of(&body).map(What::Ended),
+        };
+        records.extend(what.map(|what| Record { cursor, source, id, at, what }));
+    }
+    // Batches come whole: one that lies before `next` and was all that came is not the end.
+    let behind = replayed.last().map(|last| Cursor { batch: last.lsn.next().get(), index: 0 });
+    Ok(Chunk { records, after: behind.unwrap_or(next) })
+}
