@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use postrider_events::{Acceptance, Events, LifeEntry};
+use postrider_base::Timestamp;
+use postrider_events::{Acceptance, Events, LifeEntry, ReturnedKind, ReturnedSource};
 use postrider_mail::{AttemptOutcome, Delays, Disposition, EmailAddress, MessageId};
 use postrider_spool::Spool;
 
@@ -26,6 +27,38 @@ fn step(entry: LifeEntry) -> LifeStep {
     match entry {
         LifeEntry::Accepted(acceptance) => accepted(&acceptance),
         LifeEntry::Attempt { recipient, outcome } => attempt(recipient.as_ref(), outcome),
+        LifeEntry::Returned { recipient, at, what, source } => returned(recipient.as_ref(), at, &what, &source),
+    }
+}
+
+fn returned(recipient: Option<&EmailAddress>, at: Timestamp, what: &ReturnedKind, source: &ReturnedSource) -> LifeStep {
+    let (word, status, said) = match what {
+        ReturnedKind::Bounce(bounce) => {
+            let said = bounce.diagnostic.as_deref().unwrap_or("no reason given");
+            let kind = format!("{said} ({}/{})", bounce.kind.bounce_type(), bounce.kind.bounce_sub_type());
+            ("returned", bounce.status, kind)
+        }
+        ReturnedKind::Complaint(complaint) => {
+            ("complained", None, complaint.feedback_type.clone().unwrap_or_else(|| "no reason given".to_owned()))
+        }
+    };
+    let answers = match source.domains.is_empty() {
+        true => "nobody answers for it".to_owned(),
+        false => format!("{} answers for it", source.domains.join(", ")),
+    };
+    LifeStep {
+        at,
+        what: word.to_owned(),
+        recipient: recipient.map(ToString::to_string),
+        remote: source.ip.map(|ip| format!("[{ip}]")),
+        status: status.map(|status| status.to_string()),
+        detail: match source.ip {
+            Some(_) => format!("{said}, report in session {}, {answers}", source.session),
+            None => said,
+        },
+        delays: None,
+        next_attempt: None,
+        attempt: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The task that reads the spool's feed.
+//! The task that writes the journal: from the spool's feed, and from reports of what came back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,26 +7,36 @@ use std::time::Duration;
 use postrider_base::Scope;
 use postrider_base::metrics::FeedName;
 use postrider_spool::{Feed, FeedItem};
-use postrider_wal::Lsn;
+use postrider_wal::{Committed, Lsn};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, blocking};
 use crate::mail_log::MailSink;
+use crate::reports::{Answer, Report, TOGETHER};
 
 /// How often old segments are looked for.
 const RETIRE_EVERY: Duration = Duration::from_secs(60);
 
-/// Reads until the scope ends or the journal fails. With `renewed` the journal
-/// is told first that the feed goes on behind that batch.
-pub(crate) async fn run(
-    journal: Arc<Journal>,
-    feed: Feed,
-    mail_log: Arc<dyn MailSink>,
-    renewed: Option<Lsn>,
-    scope: Scope,
-) {
-    let mut consumer = Consumer::new(journal, feed, mail_log);
+/// How long reports leave the feed to be read, where it is behind: who sends many must not
+/// keep it from ever being read.
+const FEED_FIRST: Duration = Duration::from_millis(50);
+
+/// Where what is journaled comes from.
+pub(crate) struct Sources {
+    pub(crate) feed: Feed,
+    /// The last batch of the feed that is in the journal.
+    pub(crate) seen: Lsn,
+    /// Whether the journal is to be told first that the feed goes on behind that.
+    pub(crate) is_renewed: bool,
+    pub(crate) reports: mpsc::Receiver<Report>,
+}
+
+/// Reads until the scope ends or the journal fails.
+pub(crate) async fn run(journal: Arc<Journal>, sources: Sources, mail_log: Arc<dyn MailSink>, scope: Scope) {
+    let renewed = sources.is_renewed.then_some(sources.seen);
+    let mut consumer = Consumer::new(journal, sources, mail_log);
     match consumer.work(renewed, &scope).await {
         Ok(()) | Err(Error::Spool(postrider_spool::Error::Closed)) => {}
         Err(error) => consumer.journal.fail(&error),
@@ -36,19 +46,24 @@ pub(crate) async fn run(
 struct Consumer {
     journal: Arc<Journal>,
     feed: Feed,
+    reports: mpsc::Receiver<Report>,
     mail_log: Arc<dyn MailSink>,
     /// The last batch of the feed that is in the journal.
     seen: Lsn,
     /// Batches of the journal that are not known to be synced, each with the
     /// last batch of the feed that is in it.
     waiting: VecDeque<(Lsn, Lsn)>,
+    /// What became of reports, to be said once this batch of the journal is synced.
+    answers: VecDeque<(Lsn, oneshot::Sender<Result<Answer>>, Answer)>,
     /// The segment of the journal that was written to last.
     segment: u64,
 }
 
 impl Consumer {
-    fn new(journal: Arc<Journal>, feed: Feed, mail_log: Arc<dyn MailSink>) -> Self {
-        Self { seen: Lsn::ZERO, waiting: VecDeque::new(), segment: 0, journal, feed, mail_log }
+    fn new(journal: Arc<Journal>, sources: Sources, mail_log: Arc<dyn MailSink>) -> Self {
+        let Sources { feed, seen, reports, .. } = sources;
+        let (waiting, answers) = (VecDeque::new(), VecDeque::new());
+        Self { seen, waiting, answers, segment: 0, journal, feed, reports, mail_log }
     }
 
     async fn work(&mut self, renewed: Option<Lsn>, scope: &Scope) -> Result<()> {
@@ -60,7 +75,6 @@ impl Consumer {
         }
         if let Some(source) = renewed {
             tracing::warn!(%source, "batches of the queue are lost; their events stay, new ones are of what follows");
-            self.seen = source;
             let renewal = Digest::renewal(source, self.journal.clock.now())?;
             if !self.write(renewal, scope).await? {
                 return Ok(());
@@ -73,7 +87,9 @@ impl Consumer {
     async fn read(&mut self, scope: &Scope) -> Result<()> {
         let mut synced = self.journal.log.committed();
         let mut retire = tokio::time::interval(RETIRE_EVERY);
+        let mut reports = Vec::new();
         loop {
+            let pause = if self.feed.is_at_end() { Duration::ZERO } else { FEED_FIRST };
             tokio::select! {
                 biased;
                 () = scope.cancelled() => return Ok(()),
@@ -83,10 +99,51 @@ impl Consumer {
                         return Ok(());
                     }
                 }
-                _ = synced.changed(), if !self.waiting.is_empty() => {}
+                () = take_after(pause, &mut self.reports, &mut reports) => {}
+                _ = synced.changed(), if !(self.waiting.is_empty() && self.answers.is_empty()) => {}
+            }
+            // Also when the feed never pauses.
+            while reports.len() < TOGETHER
+                && let Ok(report) = self.reports.try_recv()
+            {
+                reports.push(report);
+            }
+            while !reports.is_empty() {
+                self.report(&mut reports).await?;
             }
             self.acknowledge();
         }
+    }
+
+    /// Journals what reports say, as many as fit into a batch, and leaves the others.
+    async fn report(&mut self, reports: &mut Vec<Report>) -> Result<()> {
+        let (journal, seen, is_caught_up) = (self.journal.clone(), self.seen, self.feed.is_at_end());
+        let taken = std::mem::take(reports);
+        let (digest, answers, mut taken) = blocking(move || {
+            let (digest, answers) = journal.digest_reports(&taken, seen, is_caught_up);
+            (digest, answers, taken)
+        })
+        .await;
+        *reports = taken.split_off(answers.len());
+        let is_written = digest.entries.is_empty() || self.write_at_once(digest).await?;
+        // What is known may be in a batch that is not synced.
+        let last = self.journal.log.written();
+        for (report, answer) in taken.into_iter().zip(answers) {
+            // Who asked may have gone.
+            match answer {
+                _ if !is_written => drop(report.answer.send(Err(Error::Later("the disk is full")))),
+                Ok(answer) => self.answers.push_back((last, report.answer, answer)),
+                Err(error) => drop(report.answer.send(Err(error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::write`], but not when there is no room.
+    async fn write_at_once(&mut self, digest: Digest) -> Result<bool> {
+        let Some(committed) = self.journal.try_append(&digest).await? else { return Ok(false) };
+        self.settle(digest, committed).await?;
+        Ok(true)
     }
 
     /// Whether all of it is in the journal. When not, nothing later may be
@@ -109,6 +166,12 @@ impl Consumer {
     /// As [`Self::take`], of what became of items.
     async fn write(&mut self, digest: Digest, scope: &Scope) -> Result<bool> {
         let Some(committed) = self.journal.append(&digest, scope).await? else { return Ok(false) };
+        self.settle(digest, committed).await?;
+        Ok(true)
+    }
+
+    /// Takes note of what was written.
+    async fn settle(&mut self, digest: Digest, committed: Committed) -> Result<()> {
         self.waiting.push_back((committed.lsn, digest.last));
         let segment = committed.locations.last().map_or(self.segment, |location| location.segment);
         let moved_on = std::mem::replace(&mut self.segment, segment) != segment;
@@ -126,10 +189,10 @@ impl Consumer {
         if moved_on {
             self.journal.retire().await?;
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Tells the spool what it need not keep any more.
+    /// Tells the spool what it need not keep any more, and who sent reports what became of them.
     fn acknowledge(&mut self) {
         let synced = self.journal.log.synced();
         let mut last = None;
@@ -139,10 +202,21 @@ impl Consumer {
         if let Some(source) = last {
             self.feed.ack(source);
         }
+        while let Some((_, asked, answer)) = self.answers.pop_front_if(|(batch, ..)| *batch <= synced) {
+            // Who asked may have gone.
+            let _ = asked.send(Ok(answer));
+        }
         let done = self.waiting.front().map_or(self.seen, |(_, source)| *source);
         let lag = i64::try_from(self.seen.get() - done.get()).unwrap_or(i64::MAX);
         self.journal.metrics.feed_lag.of(FeedName::Events).set(lag);
     }
+}
+
+async fn take_after(pause: Duration, incoming: &mut mpsc::Receiver<Report>, reports: &mut Vec<Report>) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    incoming.recv_many(reports, TOGETHER).await;
 }
 
 #[cfg(test)]
@@ -151,7 +225,8 @@ mod tests {
     use crate::handle::Events;
     use crate::mail_log::TracingSink;
     use crate::record::Head;
-    use crate::samples::{ACCEPTED, accepted, id, message, open, options};
+    use crate::returned::{Affected, Returned, ReturnedComplaint, ReturnedKind, ReturnedSource};
+    use crate::samples::{ACCEPTED, accepted, id, message, open, options, take};
     use postrider_base::{Clock, Metrics, SimDisk, Size};
     use postrider_spool::{Content, NewMessage, Spool, SpoolOptions};
     use postrider_wal::Driver;
@@ -195,22 +270,61 @@ mod tests {
         records.map(|record| Head::decode(&record).unwrap().id).collect()
     }
 
+    /// Writes until there is no room; a scope that has ended.
+    async fn fill(journal: &Arc<Journal>, disk: &SimDisk, to: &[&str]) -> Scope {
+        let stopping = Scope::new("test");
+        stopping.cancel();
+        disk.set_capacity(Some(1));
+        for number in 1000..1500 {
+            let digest = journal.digest(&[accepted(1, message(number, to))]).unwrap();
+            if journal.append(&digest, &stopping).await.unwrap().is_none() {
+                return stopping;
+            }
+        }
+        panic!("500 messages fitted in nothing");
+    }
+
+    fn consumer(journal: &Arc<Journal>, spool: &Spool) -> Consumer {
+        let feed = spool.feed(Events::FEED, Lsn::ZERO);
+        let reports = journal.incoming.lock().take().unwrap();
+        let sources = Sources { feed, seen: Lsn::ZERO, is_renewed: false, reports };
+        Consumer::new(journal.clone(), sources, Arc::new(TracingSink))
+    }
+
+    /// What a consumer says at once to a complaint about the first message; none when it waits for a sync.
+    async fn complain(consumer: &mut Consumer) -> Option<Result<Answer>> {
+        let (answer, mut answered) = oneshot::channel();
+        let what = ReturnedKind::Complaint(ReturnedComplaint::default());
+        let source = ReturnedSource::default();
+        let returned = Returned { id: id(1), at: ACCEPTED, affected: Affected::All, what, source };
+        consumer.report(&mut vec![Report { returned, answer }]).await.unwrap();
+        answered.try_recv().ok()
+    }
+
+    #[tokio::test]
+    async fn a_full_journal_takes_no_report_and_makes_nobody_wait() {
+        let (disk, spool) = (SimDisk::new(), spool().await);
+        let Events(journal) = open(options(&disk, Clock::simulated(ACCEPTED))).await;
+        take(&journal, vec![accepted(1, message(1, &["a@example.net"]))]).await;
+        let mut consumer = consumer(&journal, &spool);
+        fill(&journal, &disk, &["a@example.net"]).await;
+        assert!(matches!(complain(&mut consumer).await, Some(Err(Error::Later(_)))));
+        disk.set_capacity(None);
+        // Room is found some time after it is there; then there is a sync to wait for.
+        while complain(&mut consumer).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(consumer.answers.len(), 1);
+    }
+
     #[tokio::test]
     async fn a_stop_while_the_disk_is_full_skips_nothing() {
         let (disk, spool) = (SimDisk::new(), spool().await);
         let Events(journal) = open(options(&disk, Clock::simulated(ACCEPTED))).await;
-        let stopping = Scope::new("test");
-        stopping.cancel();
         let many: Vec<String> = (0..200).map(|n| format!("recipient-{n}@example.net")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        disk.set_capacity(Some(1));
-        for number in 1000..1500 {
-            let digest = journal.digest(&[accepted(1, message(number, &many))]).unwrap();
-            if journal.append(&digest, &stopping).await.unwrap().is_none() {
-                break;
-            }
-        }
-        let mut consumer = Consumer::new(journal.clone(), spool.feed(Events::FEED, Lsn::ZERO), Arc::new(TracingSink));
+        let stopping = fill(&journal, &disk, &many).await;
+        let mut consumer = consumer(&journal, &spool);
         accept(&spool, 1, &many).await;
         let large = consumer.feed.next().await.unwrap();
         assert!(!consumer.take(large, &stopping).await.unwrap());

@@ -1,6 +1,8 @@
 //! From items of the spool's feed to journal records and lines of the mail
 //! log.
 
+mod back;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +11,7 @@ use postrider_mail::{AttemptOutcome, BounceKind, DelayType, Disposition, Message
 use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, OriginKind};
 use postrider_wal::{Entry, Lsn};
 
+use self::back::played;
 use crate::error::Result;
 use crate::event::{self, Mail};
 use crate::handle::Issuer;
@@ -88,10 +91,15 @@ impl Digest {
         Ok(digest)
     }
 
+    /// One of no batch of the feed, behind `source`.
+    pub(crate) fn behind(source: Lsn) -> Self {
+        Self { last: source, ..Self::default() }
+    }
+
     /// A record of no message: the spool is read on behind `source`, whatever
     /// earlier records say.
     pub(crate) fn renewal(source: Lsn, at: Timestamp) -> Result<Self> {
-        let mut digest = Self { last: source, ..Self::default() };
+        let mut digest = Self::behind(source);
         Body::begin(&mut digest.buffer, Kind::Internal);
         let body = Body::end(&mut digest.buffer, &LifeRef::Outcomes(&[]))?;
         digest.push(Kind::Internal, Head { source, id: MessageId::from_bytes([0; 24]), at }, body)?;
@@ -125,7 +133,7 @@ impl Digest {
         mut known: Option<&mut Known>,
         rules: Rules<'_>,
     ) -> Result<()> {
-        for (group, outcomes) in groups(outcomes, known.as_deref(), rules.delay_interval) {
+        for (group, outcomes) in groups(outcomes, known.as_deref(), rules) {
             let place = (item.lsn, item.index);
             let subject = known.as_deref().and_then(|known| known.subject(id, rules.issuer));
             let kind = match &subject {
@@ -166,7 +174,15 @@ impl Digest {
             let accepted = known.map_or(id.timestamp(), |known| known.accepted_at);
             mail_log::write_attempt(&mut self.mail_log, id, recipient, accepted, outcome);
         }
-        Ok(())
+        match known {
+            Some(known) => self.complaints(item, id, outcomes, known, rules),
+            None => Ok(()),
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn push(&mut self, kind: Kind, head: Head, body: Bytes) -> Result<()> {
@@ -207,16 +223,18 @@ impl Group<'_> {
 fn groups<'a>(
     outcomes: &'a [AttemptOutcome],
     known: Option<&Known>,
-    interval: Duration,
+    rules: Rules<'_>,
 ) -> Vec<(Group<'a>, Vec<&'a AttemptOutcome>)> {
     let mut groups: Vec<(Group<'a>, Vec<&'a AttemptOutcome>)> = Vec::with_capacity(1);
     for outcome in outcomes {
         let group = match outcome.disposition {
             Disposition::Delivered => Group::Delivered(&outcome.diagnostic),
-            Disposition::Deferred(delay) if known.is_some_and(|known| known.is_news(outcome, delay, interval)) => {
+            Disposition::Deferred(delay)
+                if known.is_some_and(|known| known.is_news(outcome, delay, rules.delay_interval)) =>
+            {
                 Group::Delayed(delay)
             }
-            Disposition::Bounced(kind) => Group::Bounced(kind),
+            Disposition::Bounced(kind) => Group::Bounced(played(outcome, known, rules).unwrap_or(kind)),
             Disposition::Suppressed(source) => match event::bounce_of_suppressed(source.list, source.reason) {
                 Some(kind) => Group::Bounced(kind),
                 None => Group::Complained,

@@ -14,6 +14,8 @@ pub(crate) struct Ended {
     /// The message's configuration set.
     pub(crate) set: Option<String>,
     pub(crate) how: How,
+    /// It came back after the dialogue: the recipients had been delivered to before.
+    pub(crate) late: bool,
     pub(crate) recipients: Vec<EmailAddress>,
 }
 
@@ -42,7 +44,9 @@ impl Ended {
     pub(crate) fn of(body: &Body) -> Option<Self> {
         match body.kind {
             Kind::Delivery => Self::delivered(body).or_else(|| Self::read(&body.json)),
-            Kind::Bounce | Kind::Complaint => Self::read(&body.json),
+            Kind::Bounce | Kind::Complaint => {
+                Self::read(&body.json).map(|ended| Self { late: body.is_returned(), ..ended })
+            }
             _ => None,
         }
     }
@@ -54,6 +58,7 @@ impl Ended {
             account: whose.account,
             set: whose.set.map(str::to_owned),
             how: How::Delivered,
+            late: false,
             recipients: recipients.collect(),
         })
     }
@@ -73,6 +78,7 @@ impl Ended {
             account: event.mail.sending_account_id.parse().ok()?,
             set: event.mail.tags.set.into_iter().next(),
             how,
+            late: false,
             recipients: recipients.iter().filter_map(|recipient| recipient.parse().ok()).collect(),
         })
     }
@@ -158,6 +164,7 @@ mod tests {
     use bytes::BytesMut;
 
     use crate::record::{LifeRef, Whose};
+    use crate::returned::{ReturnedComplaint, ReturnedKind, ReturnedRecord, ReturnedSource};
     use crate::samples::{ACCEPTED, outcome};
     use postrider_mail::Disposition;
 
@@ -182,6 +189,19 @@ mod tests {
         let delivered = outcome(0, ACCEPTED, Disposition::Delivered, "250 ok");
         let life = LifeRef::Counted(whose, &[&delivered]);
         assert_eq!(Ended::of(&body(Kind::Delivery, "not even read", &life)), Some(read));
+    }
+
+    #[test]
+    fn what_came_back_later_is_told_apart() {
+        let json = r#"{"eventType":"Bounce","bounce":{"bounceType":"Permanent","bounceSubType":"NoEmail","bouncedRecipients":[{"emailAddress":"gone@example.com"}]},"mail":{"sendingAccountId":"000000000001"}}"#;
+        let record = ReturnedRecord {
+            recipients: vec![0],
+            at: ACCEPTED,
+            what: ReturnedKind::Complaint(ReturnedComplaint::default()),
+            source: ReturnedSource::default(),
+        };
+        assert!(Ended::of(&body(Kind::Bounce, json, &LifeRef::Returned(&record))).unwrap().late);
+        assert!(!of(Kind::Bounce, json).unwrap().late);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Events in SES's JSON.
 
+mod back;
 mod own;
 mod shape;
 
@@ -187,8 +188,8 @@ impl Subject<'_> {
         let delayed = |o: &&AttemptOutcome| Affected {
             email_address: self.address(o),
             action: None,
-            status: Text(o.status),
-            diagnostic_code: format!("smtp; {}", o.diagnostic),
+            status: Some(Text(o.status)),
+            diagnostic_code: Some(format!("smtp; {}", o.diagnostic).into()),
         };
         put(
             out,
@@ -217,12 +218,12 @@ impl Subject<'_> {
         let bounced = |o: &&AttemptOutcome| Affected {
             email_address: self.address(o),
             action: Some("failed"),
-            status: Text(o.status),
-            diagnostic_code: match o.disposition {
+            status: Some(Text(o.status)),
+            diagnostic_code: Some(match o.disposition {
                 // Nothing was said over SMTP.
-                Disposition::Suppressed(_) => o.diagnostic.clone(),
-                _ => format!("smtp; {}", o.diagnostic),
-            },
+                Disposition::Suppressed(_) => o.diagnostic.clone().into(),
+                _ => format!("smtp; {}", o.diagnostic).into(),
+            }),
         };
         put(
             out,
@@ -232,7 +233,7 @@ impl Subject<'_> {
                 bounced_recipients: outcomes.iter().map(bounced).collect(),
                 timestamp: Text(outcomes[0].at),
                 feedback_id: self.feedback_id(outcomes[0], place),
-                reporting_mta: format!("dns; {}", self.issuer.hostname),
+                reporting_mta: Some(format!("dns; {}", self.issuer.hostname).into()),
             },
         )?;
         out.put_u8(b'}');
@@ -257,7 +258,10 @@ impl Subject<'_> {
                 complained_recipients: outcomes.iter().map(complained).collect(),
                 timestamp: Text(outcomes[0].at),
                 feedback_id: self.feedback_id(outcomes[0], place),
-                complaint_sub_type: "OnAccountSuppressionList",
+                complaint_sub_type: Some("OnAccountSuppressionList"),
+                user_agent: None,
+                complaint_feedback_type: None,
+                arrival_date: None,
             },
         )?;
         out.put_u8(b'}');
@@ -272,21 +276,29 @@ impl Subject<'_> {
     }
 
     fn address(&self, outcome: &AttemptOutcome) -> &str {
-        let recipient = self.recipients.get(usize::from(outcome.recipient));
+        self.address_at(outcome.recipient)
+    }
+
+    fn address_at(&self, recipient: u16) -> &str {
+        let recipient = self.recipients.get(usize::from(recipient));
         recipient.map_or("", EmailAddress::as_str)
     }
 
-    /// In the form of a message id, and the same whenever the event is made
-    /// from the same place of the feed.
+    /// The same whenever the event is made from the same place of the feed.
     fn feedback_id(&self, first: &AttemptOutcome, (batch, index): (Lsn, u16)) -> MessageId {
+        let place = batch.get() << 32 | u64::from(index) << 16 | u64::from(first.recipient);
+        self.feedback_id_of(first.at, place)
+    }
+
+    /// In the form of a message id; `which` is another one for each event of the message.
+    fn feedback_id_of(&self, at: Timestamp, which: u64) -> MessageId {
         let bytes = self.id.to_bytes();
         let half = |from: usize| {
             let bytes = bytes[from..from + 8].iter();
             bytes.fold(0, |n, b| n << 8 | u64::from(*b))
         };
-        let place = batch.get() << 32 | u64::from(index) << 16 | u64::from(first.recipient);
-        let seed = half(8) ^ half(16).rotate_left(32) ^ place;
-        MessageId::new(self.id.node(), first.at, Random::seeded(seed).uuid_v4())
+        let seed = half(8) ^ half(16).rotate_left(32) ^ which;
+        MessageId::new(self.id.node(), at, Random::seeded(seed).uuid_v4())
     }
 }
 

@@ -7,15 +7,16 @@ use std::time::Duration;
 use postrider_base::{Clock, Disk, Metrics, Scope};
 use postrider_mail::MessageId;
 use postrider_spool::Spool;
-use postrider_wal::Driver;
-use tokio::sync::watch;
+use postrider_wal::{Driver, Error as LogError};
+use tokio::sync::{oneshot, watch};
 
-use crate::consumer;
+use crate::consumer::{self, Sources};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, State, blocking};
 use crate::mail_log::MailSink;
 use crate::reader::{Reader, Start};
 use crate::record::LifeEntry;
+use crate::reports::{Answer, Report};
 use crate::returned::{Reported, Returned};
 use crate::settings::Settings;
 
@@ -53,6 +54,8 @@ pub struct Issuer {
     pub region: String,
     /// Name of this host, for `reportingMTA`.
     pub hostname: String,
+    /// Below which the mailbox simulator is.
+    pub operator_domain: String,
 }
 
 /// How opening went.
@@ -96,8 +99,8 @@ impl Events {
         self.0.recovered().await
     }
 
-    /// Starts to turn the spool's feed into journal records and lines of the
-    /// mail log, until the scope ends. Call once, before anything is accepted.
+    /// Starts to turn the spool's feed, and what [`Events::report`] is told, into journal records
+    /// and lines of the mail log, until the scope ends. Call once, before anything is accepted.
     ///
     /// # Errors
     /// [`Error::Ahead`], unless [`EventsOptions::accept_loss`]: then what the
@@ -109,9 +112,10 @@ impl Events {
             return Err(Error::Ahead { journal, spool: last });
         }
         let resume = journal.min(last);
+        let Some(reports) = self.0.incoming.lock().take() else { return Ok(()) };
         let feed = spool.feed(Self::FEED, resume.next());
-        let task = consumer::run(self.0.clone(), feed, mail_log, renewed.then_some(resume), scope.clone());
-        scope.spawn("events", task);
+        let sources = Sources { feed, seen: resume, is_renewed: renewed, reports };
+        scope.spawn("events", consumer::run(self.0.clone(), sources, mail_log, scope.clone()));
         Ok(())
     }
 
@@ -154,8 +158,26 @@ impl Events {
     /// [`Error::Later`], and [`Error::Log`] when the journal is closed or has failed. Nothing is
     /// lost that the remote sends again: it may be journaled all the same, and is known then.
     pub async fn report(&self, returned: Returned) -> Result<Reported> {
-        let _ = returned.bounded();
-        Err(Error::Later("nobody takes reports"))
+        if self.0.is_recovering() {
+            return Err(Error::Later("the journal is still being looked through"));
+        }
+        let answered = tokio::time::timeout(PATIENCE, self.ask(returned.bounded())).await;
+        answered.unwrap_or(Err(Error::Later("the journal has not kept up")))
+    }
+
+    /// Asks until the journal has read of the message, or knows that there is none.
+    async fn ask(&self, returned: Returned) -> Result<Reported> {
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let report = Report { returned: returned.clone(), answer };
+            // Whoever wrote the journal has ended.
+            let closed = || Error::Log(LogError::Closed);
+            self.0.reports.send(report).await.map_err(|_| closed())?;
+            match answered.await.map_err(|_| closed())?? {
+                Answer::Reported(reported) => return Ok(reported),
+                Answer::NotYet => tokio::time::sleep(ONCE_MORE).await,
+            }
+        }
     }
 
     /// Resolves when the journal has failed: the process must end and be
@@ -186,6 +208,11 @@ impl Events {
         blocking(move || journal.close_view()).await
     }
 }
+
+/// How long a report waits to be journaled.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks for a message that the feed has not brought.
+const ONCE_MORE: Duration = Duration::from_millis(100);
 
 /// How long closing waits for the reading of one old segment.
 const STOP: Duration = Duration::from_secs(5);

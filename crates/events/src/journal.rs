@@ -10,14 +10,15 @@ use postrider_base::{Clock, Metrics, Scope, Timestamp};
 use postrider_mail::MessageId;
 use postrider_spool::FeedItem;
 use postrider_wal::{Committed, Durability, Error as LogError, Location, Log, Lsn, Options};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::digest::{Digest, Rules};
 use crate::error::{Error, Result};
 use crate::handle::{EventsOptions, Issuer, OpenReport};
 use crate::live::{Known, Live};
-use crate::record::{Body, Cursor, Head, Life, LifeEntry};
+use crate::record::{Body, Cursor, Head};
 use crate::recovery::Recovery;
+use crate::reports::{self, Report};
 use crate::settings::Settings;
 use crate::view::{Place, View};
 
@@ -47,6 +48,10 @@ pub(crate) struct Journal {
     /// What reads it.
     pub(crate) scope: Scope,
     pub(crate) state: watch::Sender<State>,
+    /// Reports of what came back.
+    pub(crate) reports: mpsc::Sender<Report>,
+    /// Of these, until somebody reads the feed.
+    pub(crate) incoming: Mutex<Option<mpsc::Receiver<Report>>>,
 }
 
 /// What readers and the process must know.
@@ -74,6 +79,7 @@ impl Journal {
         let (log, backlog, found) = Log::open_behind(options.disk, &options.dir, log_options)?;
         let last = found.last;
         let recovery = Recovery::begin(backlog, found)?;
+        let (reports, incoming) = mpsc::channel(reports::WAITING);
         let journal = Self {
             unsettled: AtomicBool::new(false),
             live: Mutex::new(Live::new(settings.message_memory.as_usize())),
@@ -82,6 +88,8 @@ impl Journal {
             metrics: options.metrics,
             issuer: options.issuer,
             state: watch::Sender::new(State::Running),
+            reports,
+            incoming: Mutex::new(Some(incoming)),
             view: View::new(options.view_dir),
             scope: Scope::new("journal"),
             resume: recovery.resume(),
@@ -101,6 +109,11 @@ impl Journal {
         found.ok().and_then(|report| report.clone()).ok_or_else(|| LogError::Closed.into())
     }
 
+    /// Whether some of what it held has not been looked through.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.report.borrow().is_none()
+    }
+
     /// Takes note of when records of old segments were written.
     pub(crate) fn note_ages(&self, records: &[(Head, Place)]) {
         let mut ages = self.ages.lock();
@@ -110,9 +123,18 @@ impl Journal {
         }
     }
 
+    /// About how many bytes of records are written together.
+    pub(crate) fn max_digest(&self) -> usize {
+        self.settings.segment_bytes.as_usize() / 16
+    }
+
+    /// As whom events speak.
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
     /// Turns the first of `items` into records. Blocks.
     pub(crate) fn digest(&self, items: &[FeedItem]) -> Result<Digest> {
-        let max_bytes = self.settings.segment_bytes.as_usize() / 16;
         let rules = Rules {
             issuer: &self.issuer,
             delay_interval: self.settings.delay_interval.as_duration(),
@@ -125,7 +147,7 @@ impl Journal {
                 None
             }
         };
-        Digest::of(items, max_bytes, &mut self.live.lock(), rules, &recall)
+        Digest::of(items, self.max_digest(), &mut self.live.lock(), rules, &recall)
     }
 
     /// Takes note of written records. Blocks.
@@ -206,23 +228,31 @@ impl Journal {
     /// the scope lasts: none when nothing was written.
     pub(crate) async fn append(self: &Arc<Self>, digest: &Digest, scope: &Scope) -> Result<Option<Committed>> {
         loop {
-            self.unsettled.store(true, Ordering::Release);
-            let written = match self.log.is_full() {
-                false => self.log.commit(digest.entries.clone(), Durability::Buffered).await,
-                // What room is left is for retiring, which makes more.
-                true => Err(LogError::Full("the last segment is kept in reserve".into())),
-            };
-            match written {
-                Err(error) if error.is_transient() => {
-                    self.unsettled.store(false, Ordering::Release);
-                    tracing::warn!("the journal of events waits: {error}");
-                    tokio::select! {
-                        () = scope.cancelled() => return Ok(None),
-                        () = tokio::time::sleep(NO_ROOM) => self.retire().await?,
-                    }
-                }
-                result => return Ok(Some(result?)),
+            if let Some(committed) = self.try_append(digest).await? {
+                return Ok(Some(committed));
             }
+            tokio::select! {
+                () = scope.cancelled() => return Ok(None),
+                () = tokio::time::sleep(NO_ROOM) => self.retire().await?,
+            }
+        }
+    }
+
+    /// Appends a digest; none when there is no room.
+    pub(crate) async fn try_append(&self, digest: &Digest) -> Result<Option<Committed>> {
+        self.unsettled.store(true, Ordering::Release);
+        let written = match self.log.is_full() {
+            false => self.log.commit(digest.entries.clone(), Durability::Buffered).await,
+            // What room is left is for retiring, which makes more.
+            true => Err(LogError::Full("the last segment is kept in reserve".into())),
+        };
+        match written {
+            Err(error) if error.is_transient() => {
+                self.unsettled.store(false, Ordering::Release);
+                tracing::warn!("the journal of events waits: {error}");
+                Ok(None)
+            }
+            result => Ok(Some(result?)),
         }
     }
 
@@ -283,23 +313,10 @@ impl Journal {
         Ok(ids)
     }
 
-    pub(crate) fn life(&self, id: MessageId) -> Result<Vec<LifeEntry>> {
+    /// The records of a message, oldest first; none when the journal has nothing of it.
+    pub(crate) fn records_of(&self, id: MessageId) -> Result<Vec<Body>> {
         let young = self.live.lock().young(&id).iter().map(|place| place.location).collect();
-        let mut recipients = Vec::new();
-        let mut life = Vec::new();
-        for record in self.records(id, young)? {
-            match record.life()? {
-                Life::Accepted { acceptance, .. } => {
-                    recipients.clone_from(&acceptance.recipients);
-                    life.push(LifeEntry::Accepted(acceptance));
-                }
-                Life::Outcomes(outcomes) | Life::Counted(_, outcomes) => life.extend(outcomes.into_iter().map(|outcome| {
-                    let recipient = recipients.get(usize::from(outcome.recipient)).cloned();
-                    LifeEntry::Attempt { recipient, outcome }
-                })),
-            }
-        }
-        Ok(life)
+        self.records(id, young)
     }
 
     /// The records of a message in order: those that the view knows and the
@@ -342,6 +359,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 mod tests {
     use super::*;
     use crate::handle::Events;
+    use crate::record::LifeEntry;
     use crate::samples::{ACCEPTED, accepted, id, later, message, open, options, outcome, outcomes, take};
     use postrider_base::{Period, SimDisk, Size};
     use postrider_mail::Disposition;

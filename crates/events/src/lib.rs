@@ -24,12 +24,14 @@ mod error;
 mod event;
 mod follower;
 mod handle;
+mod history;
 mod journal;
 mod live;
 mod mail_log;
 mod reader;
 mod record;
 mod recovery;
+mod reports;
 mod reputation;
 mod returned;
 #[cfg(test)]

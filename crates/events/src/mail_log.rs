@@ -13,6 +13,7 @@ use postrider_mail::{AttemptOutcome, Disposition, EmailAddress, MessageId};
 use postrider_spool::{AcceptedRecord, OriginKind};
 
 use crate::error::{Error, Result};
+use crate::returned::{ReturnedKind, ReturnedSource};
 
 /// Where the lines of the mail log go.
 pub trait MailSink: Send + Sync + fmt::Debug {
@@ -142,6 +143,35 @@ pub(crate) fn write_attempt(
         outcome.status,
         Clean(&outcome.diagnostic),
     );
+}
+
+/// Appends the line of what came back for one recipient.
+pub(crate) fn write_returned(
+    out: &mut String,
+    id: MessageId,
+    recipient: &EmailAddress,
+    what: &ReturnedKind,
+    source: &ReturnedSource,
+) {
+    let _ = write!(out, "{id}: to=<{}>, reported_by=", Clean(recipient.as_str()));
+    let _ = match source.ip {
+        Some(ip) => write!(out, "{}[{ip}]", Word(source.domains.first().map_or("unknown", String::as_str))),
+        None => write!(out, "relay"),
+    };
+    if !source.session.is_empty() {
+        let _ = write!(out, ", session={}", Word(&source.session));
+    }
+    let _ = match what {
+        ReturnedKind::Bounce(bounce) => {
+            let status = bounce.status.map(|status| format!(", dsn={status}")).unwrap_or_default();
+            let said = bounce.diagnostic.as_deref().unwrap_or("no reason given");
+            writeln!(out, "{status}, status=returned ({})", Clean(said))
+        }
+        ReturnedKind::Complaint(complaint) => {
+            let said = complaint.feedback_type.as_deref().unwrap_or("no reason given");
+            writeln!(out, ", status=complained ({})", Clean(said))
+        }
+    };
 }
 
 /// Prints text on one line, whatever it holds, and without what commands or

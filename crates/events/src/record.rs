@@ -13,6 +13,7 @@ use postrider_wal::{Lsn, Replayed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::returned::{ReturnedKind, ReturnedRecord, ReturnedSource};
 
 /// What a journal record reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -147,6 +148,17 @@ pub enum LifeEntry {
         /// What was tried and what came of it.
         outcome: AttemptOutcome,
     },
+    /// A remote host reported something about a recipient after it had taken the message.
+    Returned {
+        /// The recipient; none when its acceptance is no longer in the journal.
+        recipient: Option<EmailAddress>,
+        /// When the report was journaled.
+        at: Timestamp,
+        /// What came back.
+        what: ReturnedKind,
+        /// Who said so.
+        source: ReturnedSource,
+    },
 }
 
 /// What was accepted, from whom, for whom.
@@ -247,6 +259,8 @@ pub(crate) enum Life<'a> {
         Whose<'a>,
         Vec<AttemptOutcome>,
     ),
+    /// What came back after the dialogue.
+    Returned(ReturnedRecord),
 }
 
 /// [`Life`] as it is written, without a copy.
@@ -255,10 +269,13 @@ pub(crate) enum LifeRef<'a> {
     Accepted { acceptance: &'a Acceptance, cuts: Cuts },
     Outcomes(&'a [&'a AttemptOutcome]),
     Counted(Whose<'a>, &'a [&'a AttemptOutcome]),
+    Returned(&'a ReturnedRecord),
 }
 
 /// What the number of [`Life::Counted`] is when it is stored.
 const COUNTED: u8 = 2;
+/// That of [`Life::Returned`].
+const RETURNED: u8 = 3;
 
 /// Whose message it is that outcomes are of, and to whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -334,6 +351,11 @@ impl Body {
         Ok(life)
     }
 
+    /// Whether it is of what came back after the dialogue.
+    pub(crate) fn is_returned(&self) -> bool {
+        self.life.first() == Some(&RETURNED)
+    }
+
     /// The front of [`Life::Counted`]; none where the record has none.
     pub(crate) fn whose(&self) -> Option<Whose<'_>> {
         let (&COUNTED, front) = self.life.split_first()? else { return None };
@@ -380,7 +402,7 @@ mod tests {
         let bytes = Body::end(&mut out, &LifeRef::Outcomes(&[&bare, &recorded])).unwrap();
         let outcomes = |bytes: &Bytes| match Body::parse(bytes).unwrap().life().unwrap() {
             Life::Outcomes(outcomes) => outcomes,
-            other => panic!("{other:?}"),
+            _ => panic!("not outcomes"),
         };
         assert_eq!(outcomes(&bytes), [bare.clone(), recorded]);
         let before = postcard::to_allocvec(&LifeRef::Outcomes(&[&bare, &bare])).unwrap();

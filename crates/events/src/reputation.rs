@@ -56,6 +56,14 @@ impl Reputations {
     }
 
     fn count(&self, record: &Record, ended: &Ended) {
+        let what = match (ended.how, ended.late) {
+            (How::Complained, _) => Counts::Complained,
+            (How::Delivered, _) | (How::Bounced(Bounce::Soft), false) => Counts::Fine,
+            // Its recipients were counted when they were delivered to.
+            (How::Bounced(Bounce::Soft), true) => return,
+            (How::Bounced(Bounce::NoMailbox | Bounce::Permanent), true) => Counts::Returned,
+            (How::Bounced(Bounce::NoMailbox | Bounce::Permanent), false) => Counts::Bounced,
+        };
         let count = ended.recipients.iter().filter(|recipient| self.counts(ended.account, recipient)).count();
         if count > 0 {
             self.context.accounts.reputation().count(&Counted {
@@ -63,11 +71,7 @@ impl Reputations {
                 set: ended.set.as_deref(),
                 accepted_at: record.id.timestamp(),
                 at: record.at,
-                what: match ended.how {
-                    How::Delivered | How::Bounced(Bounce::Soft) => Counts::Fine,
-                    How::Bounced(Bounce::NoMailbox | Bounce::Permanent) => Counts::Bounced,
-                    How::Complained => Counts::Complained,
-                },
+                what,
                 count: u32::try_from(count).unwrap_or(u32::MAX),
             });
         }

@@ -93,7 +93,7 @@ pub(crate) fn is_objection(feedback_type: Option<&str>) -> bool {
 }
 
 /// Who sent a report, for the record. Texts are cut and made printable.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReturnedSource {
     /// The client's address; none for what the relay itself plays.
     pub ip: Option<IpAddr>,
@@ -112,6 +112,17 @@ pub enum Reported {
     Known,
     /// The journal has no such message (any more), or it was never sent to such a recipient.
     Unknown,
+}
+
+/// What came back, as the journal keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReturnedRecord {
+    /// Indexes of the recipients that are told of.
+    pub(crate) recipients: Vec<u16>,
+    /// When it was journaled.
+    pub(crate) at: Timestamp,
+    pub(crate) what: ReturnedKind,
+    pub(crate) source: ReturnedSource,
 }
 
 /// Bytes kept of a text.

@@ -19,7 +19,12 @@ use crate::settings::Settings;
 pub(crate) const ACCEPTED: Timestamp = Timestamp::from_millis(1_501_893_602_012);
 
 pub(crate) fn issuer() -> Issuer {
-    Issuer { partition: "aws".into(), region: "us-east-1".into(), hostname: "mta.example.com".into() }
+    Issuer {
+        partition: "aws".into(),
+        region: "us-east-1".into(),
+        hostname: "mta.example.com".into(),
+        operator_domain: "example.org".into(),
+    }
 }
 
 pub(crate) fn id(number: u128) -> MessageId {

@@ -51,6 +51,7 @@ async fn keep_tending(accounts: &Accounts, metrics: &Metrics) {
         for _ in 0..COUNTS_PER_SWEEP {
             metrics.suppression_entries.set(gauge(lists.usage().rows));
             metrics.suppression_global_entries.set(gauge(lists.global().usage().rows));
+            metrics.suppression_damaged_files.set(gauge(lists.damaged_files()));
             tokio::time::sleep(SWEEP_EVERY / COUNTS_PER_SWEEP).await;
         }
     }
@@ -173,7 +174,7 @@ fn is_lost(error: &postrider_account::Error, tries: u32) -> bool {
     use postrider_account::Error::{Full, Store};
     match error {
         Full { .. } | Store(StoreError::Format { .. } | StoreError::TooLarge(_)) => true,
-        Store(StoreError::File { .. }) => tries >= TRIES,
+        Store(StoreError::File { .. } | StoreError::Damaged { .. }) => tries >= TRIES,
         _ => false,
     }
 }

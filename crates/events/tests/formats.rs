@@ -13,7 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_base::{Clock, Disk, Metrics, OpenMode, Scope, SimDisk, Size, Timestamp};
-use postrider_events::{Driver, Events, EventsOptions, Issuer, Kind, LifeEntry, Line, Settings, Start, TracingSink};
+use postrider_events::{
+    Affected, Driver, Events, EventsOptions, Issuer, Kind, LifeEntry, Line, Reported, Returned, ReturnedBounce,
+    ReturnedComplaint, ReturnedKind, ReturnedSource, Settings, Start, TracingSink,
+};
+use postrider_mail::dsn::Action;
 use postrider_mail::{
     AccountId, AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Envelope, MessageId,
     Recipient, Remote, Stage, TlsInfo,
@@ -21,7 +25,7 @@ use postrider_mail::{
 use postrider_spool::{Content, Durability, NewMessage, Origin, OriginalHeaders, Record, Spool, SpoolOptions};
 
 /// The version that is written now.
-const CURRENT: u32 = 1;
+const CURRENT: u32 = 2;
 const DIR: &str = "/journal";
 const LINES: &str = "lines";
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -45,7 +49,12 @@ async fn open(disk: &SimDisk) -> Events {
         clock: Clock::simulated(START),
         settings: Settings { segment_bytes: Size::from_kib(64), ..Settings::default() },
         metrics: Metrics::new(),
-        issuer: Issuer { partition: "aws".into(), region: "us-east-1".into(), hostname: "mta.example.com".into() },
+        issuer: Issuer {
+            partition: "aws".into(),
+            region: "us-east-1".into(),
+            hostname: "mta.example.com".into(),
+            operator_domain: "example.org".into(),
+        },
         accept_loss: false,
     };
     Events::open(options).await.unwrap()
@@ -119,6 +128,30 @@ fn life(number: u128) -> Vec<AttemptOutcome> {
     }
 }
 
+/// What came back for the first message after the dialogue; journals of version 1 do not know it.
+fn returned(version: u32) -> Vec<ReturnedKind> {
+    let bounce = ReturnedBounce {
+        kind: BounceKind::TransientMailboxFull,
+        action: Some(Action::Failed),
+        status: Some(EnhancedStatus::new(5, 2, 2)),
+        diagnostic: Some("smtp; 552 5.2.2 \"full\"".into()),
+        reporting_mta: Some("dns; mx.example.net".into()),
+    };
+    let complaint = ReturnedComplaint {
+        feedback_type: Some("abuse".into()),
+        user_agent: Some("Loop/1.0".into()),
+        arrival_date: Some(START),
+    };
+    match version {
+        1 => Vec::new(),
+        _ => vec![ReturnedKind::Bounce(bounce), ReturnedKind::Complaint(complaint)],
+    }
+}
+
+fn source() -> ReturnedSource {
+    ReturnedSource { ip: Some("192.0.2.20".parse().unwrap()), domains: vec!["example.net".into()], session: "S".into() }
+}
+
 async fn lines(events: &Events) -> String {
     let mut reader = events.since(Start::Oldest);
     let mut text = String::new();
@@ -163,11 +196,20 @@ async fn journals_of_every_version_are_read() {
             assert_eq!((acceptance.at, acceptance.size), (START, 100), "version {version}");
             assert_eq!((&acceptance.client_ip, &acceptance.protocol), (&origin.client_ip, &origin.protocol));
             assert_eq!(acceptance.recipients.len(), 2);
-            let attempts = found[1..].iter().map(|entry| match entry {
-                LifeEntry::Attempt { outcome, .. } => outcome.clone(),
-                LifeEntry::Accepted(_) => panic!("accepted twice"),
-            });
-            assert_eq!(attempts.collect::<Vec<_>>(), life(number), "version {version}");
+            let (mut attempts, mut back) = (Vec::new(), Vec::new());
+            for entry in &found[1..] {
+                match entry {
+                    LifeEntry::Attempt { outcome, .. } => attempts.push(outcome.clone()),
+                    LifeEntry::Returned { what, source: said_by, recipient, .. } => {
+                        assert_eq!((said_by, recipient.is_some()), (&source(), true));
+                        back.push(what.clone());
+                    }
+                    LifeEntry::Accepted(_) => panic!("accepted twice"),
+                }
+            }
+            assert_eq!(attempts, life(number), "version {version}");
+            let expected = if number == 0 { returned(version) } else { Vec::new() };
+            assert_eq!(back, expected, "version {version}");
         }
         events.close().await.unwrap();
     }
@@ -205,6 +247,10 @@ async fn write_a_journal_for_later() {
     let mut reader = events.since(Start::Oldest);
     let is_last = |line: &Line| line.id == id(MESSAGES - 1) && line.kind == Kind::DeliveryDelay;
     while !reader.follow().await.unwrap().iter().any(is_last) {}
+    for what in returned(CURRENT) {
+        let returned = Returned { id: id(0), at: START, affected: Affected::Index(0), what, source: source() };
+        assert!(matches!(events.report(returned).await.unwrap(), Reported::Journaled(_)));
+    }
     scope.close(Duration::from_secs(10)).await.unwrap();
     fs::write(to.join(LINES), lines(&events).await).unwrap();
     events.close().await.unwrap();

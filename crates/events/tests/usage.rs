@@ -60,7 +60,12 @@ impl Process {
             clock: clock.clone(),
             settings: postrider_events::Settings { segment_bytes: Size::from_kib(64), ..Default::default() },
             metrics,
-            issuer: Issuer { partition: "aws".into(), region: "us-east-1".into(), hostname: "mta.example.com".into() },
+            issuer: Issuer {
+                partition: "aws".into(),
+                region: "us-east-1".into(),
+                hostname: "mta.example.com".into(),
+                operator_domain: "example.org".into(),
+            },
             accept_loss: false,
         };
         let events = Events::open(events).await.unwrap();

@@ -105,7 +105,8 @@ impl Feed {
 
     /// Whether all batches that are synced by now were handed out.
     pub fn is_at_end(&self) -> bool {
-        self.next > *self.synced.borrow()
+        // What is waited for is told only after those who committed are answered.
+        self.next > self.shared.log.synced()
     }
 
     /// Everything up to and with this batch is dealt with and need not be

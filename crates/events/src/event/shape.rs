@@ -1,6 +1,8 @@
 //! The parts of events as serde writes them, in the order and spelling of
 //! SES's.
 
+use std::borrow::Cow;
+
 use postrider_base::Timestamp;
 use postrider_mail::{AccountId, MessageId, Recipient};
 use postrider_spool::AcceptedRecord;
@@ -137,8 +139,8 @@ pub(super) struct Bounce<'a> {
     pub(super) bounced_recipients: Vec<Affected<'a>>,
     pub(super) timestamp: Text<Timestamp>,
     pub(super) feedback_id: MessageId,
-    #[serde(rename = "reportingMTA")]
-    pub(super) reporting_mta: String,
+    #[serde(rename = "reportingMTA", skip_serializing_if = "Option::is_none")]
+    pub(super) reporting_mta: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -147,8 +149,10 @@ pub(super) struct Affected<'a> {
     pub(super) email_address: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) action: Option<&'static str>,
-    pub(super) status: Text<postrider_mail::EnhancedStatus>,
-    pub(super) diagnostic_code: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<Text<postrider_mail::EnhancedStatus>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) diagnostic_code: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -157,7 +161,14 @@ pub(super) struct Complaint<'a> {
     pub(super) complained_recipients: Vec<Complained<'a>>,
     pub(super) timestamp: Text<Timestamp>,
     pub(super) feedback_id: MessageId,
-    pub(super) complaint_sub_type: &'static str,
+    /// SES's is null for a complaint of now.
+    pub(super) complaint_sub_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) complaint_feedback_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) arrival_date: Option<Text<Timestamp>>,
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,99 @@
+//! Reports of what came back, on their way into the journal.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use postrider_mail::MessageId;
+use postrider_wal::Lsn;
+use tokio::sync::oneshot;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::journal::Journal;
+use crate::record::Head;
+use crate::returned::{Reported, Returned, ReturnedRecord};
+
+/// Reports that wait to be looked at, at most; who has one more waits longer.
+pub(crate) const WAITING: usize = 256;
+/// Reports that are journaled together, at most.
+pub(crate) const TOGETHER: usize = 64;
+
+/// A report, and who wants to know what became of it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) returned: Returned,
+    pub(crate) answer: oneshot::Sender<Result<Answer>>,
+}
+
+/// What became of a report.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Reported(Reported),
+    /// The journal does not know the message, and has not read all of the feed.
+    NotYet,
+}
+
+impl Journal {
+    /// Turns the first of `reports` into records, as many as fit into a batch, and says what
+    /// became of each once they are synced. They carry the place `source` of the feed, so that
+    /// it is read on where it was left. `is_caught_up` says whether all of it was read. Blocks.
+    pub(crate) fn digest_reports(
+        &self,
+        reports: &[Report],
+        source: Lsn,
+        is_caught_up: bool,
+    ) -> (Digest, Vec<Result<Answer>>) {
+        let mut digest = Digest::behind(source);
+        let mut histories = HashMap::new();
+        let mut answers = Vec::with_capacity(reports.len());
+        for Report { returned, .. } in reports {
+            if digest.bytes() >= self.max_digest() {
+                break;
+            }
+            let answer = match self.digest_report(returned, &mut digest, &mut histories) {
+                Ok(Reported::Unknown) if !is_caught_up => Ok(Answer::NotYet),
+                Ok(reported) => Ok(Answer::Reported(reported)),
+                Err(error) => {
+                    tracing::error!(id = %returned.id, "what came back for this message is not journaled: {error}");
+                    Err(Error::Later("the journal can not be read"))
+                }
+            };
+            answers.push(answer);
+        }
+        (digest, answers)
+    }
+
+    /// `histories` are those of messages that earlier reports of the same batch are about.
+    fn digest_report(
+        &self,
+        returned: &Returned,
+        digest: &mut Digest,
+        histories: &mut HashMap<MessageId, Option<History>>,
+    ) -> Result<Reported> {
+        let history = match histories.entry(returned.id) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(slot) => slot.insert(self.history(returned.id)?),
+        };
+        let Some(history) = history else { return Ok(Reported::Unknown) };
+        let affected = history.affected(returned);
+        if affected.is_empty() {
+            return Ok(Reported::Unknown);
+        }
+        let is_news = |recipient: &u16| history.is_news(*recipient, &returned.what);
+        let recipients: Vec<u16> = affected.into_iter().filter(is_news).collect();
+        if recipients.is_empty() {
+            return Ok(Reported::Known);
+        }
+        let now = self.clock.now();
+        let (what, source) = (returned.what.clone(), returned.source.clone());
+        let record = ReturnedRecord { recipients, at: now, what, source };
+        let sent = returned.at.min(now).max(history.known.accepted_at);
+        let head = Head { source: digest.last, id: returned.id, at: now };
+        digest.returned(head, &history.known, &record, sent, self.issuer())?;
+        history.take(&record);
+        let all = &history.known.recipients;
+        let told = record.recipients.iter().filter_map(|recipient| all.get(usize::from(*recipient)).cloned());
+        Ok(Reported::Journaled(told.collect()))
+    }
+}
