@@ -6,6 +6,8 @@
 
 mod account;
 mod authorization;
+#[cfg(test)]
+mod changes;
 mod identity;
 mod question;
 pub(crate) mod quota;
