@@ -40,6 +40,7 @@ pub(crate) async fn serve() -> io::Result<()> {
     };
     let deps = Deps {
         submission: Submission::new(deps, rules),
+        feedback: None,
         clock,
         random,
         metrics,

@@ -1,7 +1,7 @@
 //! Where to listen.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::de::Error as _;
@@ -26,6 +26,20 @@ impl ListenAddress {
                 vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
             }
         }
+    }
+}
+
+impl ListenAddress {
+    /// Whether the system would not give both: one is the other, or all of what it is one of. Any
+    /// port is another one each time.
+    pub(crate) fn overlaps(self, other: ListenAddress) -> bool {
+        let same_port = |one: SocketAddr, other: SocketAddr| one.port() != 0 && one.port() == other.port();
+        let meets = |one: IpAddr, other: IpAddr| {
+            one.is_ipv4() == other.is_ipv4() && (one == other || one.is_unspecified() || other.is_unspecified())
+        };
+        let others = other.to_bind();
+        let all = self.to_bind();
+        all.iter().any(|one| others.iter().any(|other| same_port(*one, *other) && meets(one.ip(), other.ip())))
     }
 }
 

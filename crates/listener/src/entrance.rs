@@ -14,11 +14,12 @@ use tokio::time::timeout;
 
 use crate::admission::{Admitted, Bounds, Full};
 use crate::connection::Connection;
-use crate::listeners::{Live, Shared};
+use crate::listeners::{Conditions, Shared};
 use crate::pace::Pace;
 use crate::proxy;
+use crate::role::Role;
 use crate::session::Dialogue;
-use crate::{Listen, ListenTls, Settings};
+use crate::{Listen, ListenRole, ListenTls, Settings};
 
 /// Pause after the system could not give a connection.
 const BREATH: std::time::Duration = std::time::Duration::from_millis(500);
@@ -32,6 +33,7 @@ const ID_LENGTH: usize = 20;
 pub(crate) struct Entrance {
     pub(crate) shared: Arc<Shared>,
     pub(crate) listen: Arc<Listen>,
+    kind: Listener,
     introductions: Arc<Semaphore>,
 }
 
@@ -46,7 +48,8 @@ struct Visitor {
 
 impl Entrance {
     pub(crate) fn new(shared: Arc<Shared>, listen: Arc<Listen>) -> Entrance {
-        Entrance { shared, listen, introductions: Arc::new(Semaphore::new(INTRODUCTIONS)) }
+        let kind = kind(&listen);
+        Entrance { shared, listen, kind, introductions: Arc::new(Semaphore::new(INTRODUCTIONS)) }
     }
 
     /// Takes connections until the listeners stop.
@@ -83,7 +86,7 @@ impl Entrance {
         let Ok(_place) = self.introductions.clone().try_acquire_owned() else {
             return self.turn_away(stream, peer, Refusal::TooMany);
         };
-        let limit = self.shared.live.load().settings.handshake.as_duration();
+        let limit = self.shared.live.load().of(self.kind).settings.handshake.as_duration();
         let header = tokio::select! {
             header = timeout(limit, proxy::client(&mut stream)) => header,
             () = self.shared.scope.cancelled() => return,
@@ -101,15 +104,16 @@ impl Entrance {
 
     fn welcome(&self, stream: TcpStream, visitor: Visitor) {
         let peer = visitor.address;
-        let live = self.shared.live.load_full();
-        let place = match self.place(peer.ip(), &live.settings) {
+        let live = self.shared.live.load();
+        let conditions = live.of(self.kind);
+        let place = match self.place(peer.ip(), &conditions.settings) {
             Ok(place) => place,
             Err(reason) => return self.turn_away(stream, peer, reason),
         };
-        self.shared.deps.metrics.connections_accepted.of(self.label()).inc();
+        self.shared.deps.metrics.connections_accepted.of(self.kind).inc();
         // Replies are small and waited for (RFC 896 would hold them back).
         let _ = stream.set_nodelay(true);
-        let connection = self.connection(&live, visitor, place);
+        let Some(connection) = self.connection(conditions, visitor, place) else { return };
         let wrapped = self.listen.tls == ListenTls::TlsWrapper;
         self.shared.scope.spawn("session", connection.run(stream, wrapped));
     }
@@ -129,30 +133,32 @@ impl Entrance {
             network: settings.max_connections_per_network,
             strangers: settings.max_unauthenticated,
         };
-        self.shared.admission.admit(address, &bounds).map_err(|full| match full {
+        self.shared.crowd(self.kind).admission.admit(address, &bounds).map_err(|full| match full {
             Full::Total => Refusal::TooMany,
             Full::Address => Refusal::TooManyFromAddress,
             Full::Network => Refusal::TooManyFromNetwork,
         })
     }
 
-    fn connection(&self, live: &Live, visitor: Visitor, place: Admitted) -> Connection {
+    fn connection(&self, conditions: &Conditions, visitor: Visitor, place: Admitted) -> Option<Connection> {
         let Shared { deps, service, tls, scope, .. } = &*self.shared;
-        let settings = &live.settings;
+        let Conditions { settings, profile } = conditions;
         let peer = visitor.address;
-        let profile = match self.listen.tls {
-            ListenTls::StartTls => &live.starttls,
-            ListenTls::TlsWrapper => &live.wrapper,
+        let role = match self.listen.role {
+            ListenRole::Submission => Role::submission(service.submission.clone()),
+            // Without one there is no such listener.
+            ListenRole::Feedback => Role::feedback(service.feedback.clone()?, settings.feedback.max_unknown_recipients),
         };
         let (id, ip) = (deps.random.alphanumeric(ID_LENGTH), peer.ip().to_canonical());
-        let mut dialogue = Dialogue::new(profile.clone(), id, ip, settings.content_memory.bytes(), service);
+        let memory = (self.shared.crowd(self.kind).memory.share(), settings.content_memory.bytes());
+        let mut dialogue = Dialogue::new(role, profile.clone(), id, ip, memory, service);
         if visitor.certain {
             self.identify(ip, &mut dialogue);
         }
-        Connection {
+        Some(Connection {
             dialogue,
             peer,
-            kind: self.label(),
+            kind: self.kind,
             tls: tls.config(&self.listen.client_ca),
             listen: self.listen.clone(),
             pace: Pace::new(deps.clock.instant() + settings.auth_within.as_duration()),
@@ -164,8 +170,8 @@ impl Entrance {
             input: BytesMut::new(),
             in_content: false,
             place,
-            _open: Held::new(deps.metrics.connections_open.of(self.label())),
-        }
+            _open: Held::new(deps.metrics.connections_open.of(self.kind)),
+        })
     }
 
     /// A client whose address stands for a credential needs neither AUTH nor TLS.
@@ -195,7 +201,7 @@ impl Entrance {
                 Refusal::SpoolFailed => ("4.3.0 ", "Temporary service failure"),
                 _ => ("4.7.0 ", "Too many concurrent SMTP connections"),
             };
-            let enhanced = self.shared.live.load().settings.enhanced_status_codes;
+            let enhanced = self.shared.live.load().of(self.kind).settings.enhanced_status_codes;
             let status = if enhanced { status } else { "" };
             // A fresh connection has room for one line; whoever does not get it sees the close.
             let _ = stream.write(format!("421 {status}{text}\r\n").as_bytes());
@@ -204,14 +210,16 @@ impl Entrance {
 
     fn count_refusal(&self, reason: Refusal) {
         let metrics = &self.shared.deps.metrics;
-        metrics.connections_refused.of(self.label()).inc();
+        metrics.connections_refused.of(self.kind).inc();
         metrics.connections_refused_reason.of(reason).inc();
     }
+}
 
-    fn label(&self) -> Listener {
-        match self.listen.tls {
-            ListenTls::StartTls => Listener::SubmissionStartTls,
-            ListenTls::TlsWrapper => Listener::SubmissionTls,
-        }
+/// The kind of a listener: who comes by it, and how.
+fn kind(listen: &Listen) -> Listener {
+    match (listen.role, listen.tls) {
+        (ListenRole::Submission, ListenTls::StartTls) => Listener::SubmissionStartTls,
+        (ListenRole::Submission, ListenTls::TlsWrapper) => Listener::SubmissionTls,
+        (ListenRole::Feedback, _) => Listener::Feedback,
     }
 }

@@ -38,6 +38,12 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A feedback listener, and nobody who takes what comes there: ours.
+    #[error("listener {address}: nobody takes feedback")]
+    NoFeedback {
+        /// As configured.
+        address: ListenAddress,
+    },
     /// TLS can not be set up at all: ours.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),

@@ -1,6 +1,6 @@
 //! Where to listen, and for whom.
 
-use std::collections::HashSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use postrider_base::Network;
@@ -66,18 +66,39 @@ pub enum ListenRole {
     /// Authenticated clients that submit mail.
     #[default]
     Submission,
-    /// Other mail servers that bring bounces and complaints. Not available yet.
+    /// Other mail servers that bring bounces and complaints: a public mail exchanger (RFC 5321
+    /// section 2.3.8). Nobody authenticates, TLS is offered and never forced (RFC 3207 section 4),
+    /// and mail is taken for return paths of ours and a few addresses more alone.
     Feedback,
+}
+
+impl fmt::Display for ListenRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ListenRole::Submission => "submission",
+            ListenRole::Feedback => "feedback",
+        })
+    }
 }
 
 impl Listen {
     /// A submission listener for clients that authenticate.
     #[must_use]
     pub fn on(address: ListenAddress, tls: ListenTls) -> Listen {
+        Listen::of_role(ListenRole::Submission, address, tls)
+    }
+
+    /// A feedback listener.
+    #[must_use]
+    pub fn feedback_on(address: ListenAddress) -> Listen {
+        Listen::of_role(ListenRole::Feedback, address, ListenTls::StartTls)
+    }
+
+    fn of_role(role: ListenRole, address: ListenAddress, tls: ListenTls) -> Listen {
         Listen {
             address,
             tls,
-            role: ListenRole::Submission,
+            role,
             relay_from: Vec::new(),
             proxy_from: Vec::new(),
             client_ca: None,
@@ -106,15 +127,13 @@ impl Listen {
         if list.is_empty() {
             return Err("at least one listener is needed".to_owned());
         }
-        let mut seen = HashSet::new();
-        for listen in list {
+        for (index, listen) in list.iter().enumerate() {
             let address = listen.address;
-            if listen.role == ListenRole::Feedback {
-                return Err(format!("role: \"feedback\" (at {address}) is not available yet, only \"submission\" is"));
+            if let Some(other) = list[..index].iter().find(|other| other.address.overlaps(address)) {
+                return Err(listen.collides_with(other));
             }
-            let any_port = matches!(address, ListenAddress::One(one) if one.port() == 0);
-            if !any_port && !seen.insert(address) {
-                return Err(format!("address: {address} is listened on twice"));
+            if listen.role == ListenRole::Feedback {
+                listen.validate_feedback().map_err(|error| format!("{error} (at {address})"))?;
             }
             listen.validate_networks().map_err(|error| format!("{error} (at {address})"))?;
             for client in &listen.client_certificates {
@@ -125,6 +144,31 @@ impl Listen {
             }
         }
         Ok(())
+    }
+
+    /// Two of one role may be a slip; two roles are two services, which need two addresses.
+    fn collides_with(&self, other: &Listen) -> String {
+        let (address, role) = (self.address, self.role);
+        if other.address == address && other.role == role {
+            return format!("address: {address} is listened on twice");
+        }
+        format!(
+            "address: {address} ({role}) is listened on by {} ({}) already; \
+             each needs an address or a port of its own",
+            other.address, other.role
+        )
+    }
+
+    /// Other mail servers come by STARTTLS or in clear, and as nobody in particular.
+    fn validate_feedback(&self) -> Result<(), &'static str> {
+        match () {
+            () if self.tls == ListenTls::TlsWrapper => Err("tls: a feedback listener can only have \"starttls\""),
+            () if !self.relay_from.is_empty() => Err("relay_from: nobody submits mail at a feedback listener"),
+            () if self.client_ca.is_some() || !self.client_certificates.is_empty() => {
+                Err("client_ca: nobody is asked for a certificate at a feedback listener")
+            }
+            () => Ok(()),
+        }
     }
 
     /// No open relay by accident, and nobody who can speak for others is taken at his word.
@@ -207,11 +251,38 @@ mod tests {
             assert!(error(&text).starts_with("client_certificates: "), "{wrong}");
         }
         assert_eq!(error(certificates), "client_ca: is needed beside client_certificates (at *:25)");
-        assert!(error("role = \"feedback\"").starts_with("role: \"feedback\" (at *:25) is not available yet"));
         assert!(error("tls = \"none\"").contains("starttls"));
         assert!(error("colour = \"red\"").contains("colour"));
         assert!(error("[[listener]]\naddress = \"*:25\"").contains("*:25 is listened on twice"));
         assert!(listen("listener = []").unwrap_err().contains("at least one"));
+    }
+
+    #[test]
+    fn feedback_is_a_service_of_its_own() {
+        let feedback = |rest: &str| with(&format!("role = \"feedback\"\n{rest}"));
+        let list = feedback("proxy_from = [\"10.0.0.1\"]\n[[listener]]\naddress = \"*:587\"").unwrap();
+        assert_eq!((list[0].role, list[1].role), (ListenRole::Feedback, ListenRole::Submission));
+        let error = |rest: &str| feedback(rest).unwrap_err();
+        assert!(error("tls = \"tls-wrapper\"").starts_with("tls: a feedback listener"));
+        assert!(error("relay_from = [{ network = \"192.0.2.7\", credential = \"A\" }]").starts_with("relay_from: "));
+        assert!(error("client_ca = \"ca.pem\"").starts_with("client_ca: "));
+        assert_eq!(
+            error("[[listener]]\naddress = \"192.0.2.1:25\""),
+            "address: 192.0.2.1:25 (submission) is listened on by *:25 (feedback) already; \
+             each needs an address or a port of its own"
+        );
+        let two = |one: &str, other: &str| {
+            listen(&format!(
+                "[[listener]]\naddress = \"{one}\"\n[[listener]]\naddress = \"{other}\"\nrole = \"feedback\""
+            ))
+        };
+        for (one, other) in [("0.0.0.0:25", "192.0.2.1:25"), ("[::]:25", "*:25"), ("[::1]:25", "[::]:25")] {
+            assert!(two(one, other).unwrap_err().contains(one), "{one} {other}");
+        }
+        let apart = [("192.0.2.1:25", "192.0.2.2:25"), ("0.0.0.0:25", "[::]:25"), ("127.0.0.1:0", "127.0.0.1:0")];
+        for (one, other) in apart {
+            assert!(two(one, other).is_ok(), "{one} {other}");
+        }
     }
 
     #[test]

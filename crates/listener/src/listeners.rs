@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use postrider_base::{Clock, Disk, Late, Metrics, Random, Scope, Traces, bind_tcp};
+use postrider_base::metrics::{Gauge, Listener};
+use postrider_base::{Clock, Disk, Late, Metrics, Random, Scope, Size, Traces, bind_tcp};
+use postrider_feedback::Feedback;
 use postrider_smtp::{BareLineFeed, Profile, SessionLimits, TlsMode};
 use postrider_submission::Submission;
 use tokio::net::TcpListener;
@@ -18,7 +20,7 @@ use crate::memory::ContentMemory;
 use crate::session::Service;
 use crate::settings::BareLineFeeds;
 use crate::tls::{Home, Tls};
-use crate::{Error, Listen, ListenAddress, Settings, TlsSettings};
+use crate::{Error, Listen, ListenAddress, ListenRole, Settings, TlsSettings};
 
 /// Connections that may wait to be accepted, for each listener.
 const BACKLOG: i32 = 1024;
@@ -28,6 +30,8 @@ const BACKLOG: i32 = 1024;
 pub struct Deps {
     /// Who takes the mail.
     pub submission: Submission,
+    /// Who takes what comes back; feedback listeners need it.
+    pub feedback: Option<Feedback>,
     /// What time it is.
     pub clock: Clock,
     /// For session ids.
@@ -58,17 +62,32 @@ pub(crate) struct Shared {
     pub(crate) deps: Deps,
     pub(crate) service: Service,
     pub(crate) tls: Arc<Tls>,
-    pub(crate) admission: Admission,
+    pub(crate) submission: Crowd,
+    pub(crate) feedback: Crowd,
     pub(crate) live: ArcSwap<Live>,
     pub(crate) scope: Scope,
+}
+
+/// All clients of a role: another role's never take what is theirs.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    pub(crate) admission: Admission,
+    pub(crate) memory: ContentMemory,
 }
 
 /// What a reload can change.
 #[derive(Debug)]
 pub(crate) struct Live {
+    starttls: Conditions,
+    wrapper: Conditions,
+    feedback: Conditions,
+}
+
+/// What holds for the sessions of a kind of listener.
+#[derive(Debug)]
+pub(crate) struct Conditions {
     pub(crate) settings: Arc<Settings>,
-    pub(crate) starttls: Arc<Profile>,
-    pub(crate) wrapper: Arc<Profile>,
+    pub(crate) profile: Arc<Profile>,
 }
 
 impl Listeners {
@@ -78,7 +97,8 @@ impl Listeners {
     /// Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Bind`], [`Error::Certificate`] or [`Error::SelfSigned`]; nothing listens then.
+    /// [`Error::Bind`], [`Error::Certificate`], [`Error::SelfSigned`] or [`Error::NoFeedback`];
+    /// nothing listens then.
     pub fn start(
         listen: &[Listen],
         settings: &Settings,
@@ -86,6 +106,11 @@ impl Listeners {
         deps: Deps,
         scope: &Scope,
     ) -> Result<Listeners, Error> {
+        if deps.feedback.is_none()
+            && let Some(one) = listen.iter().find(|one| one.role == ListenRole::Feedback)
+        {
+            return Err(Error::NoFeedback { address: one.address });
+        }
         let hostname = deps.submission.settings().hostname().to_owned();
         let home = Home { disk: deps.disk.clone(), directory: deps.keys.clone(), hostname };
         let tls = Arc::new(Tls::new(tls, listen, deps.key_log.as_deref(), home)?);
@@ -100,13 +125,16 @@ impl Listeners {
         let live = ArcSwap::from_pointee(Live::new(settings, &deps.submission));
         let service = Service {
             submission: deps.submission.clone(),
+            feedback: deps.feedback.clone(),
             metrics: deps.metrics.clone(),
             clock: deps.clock.clone(),
             traces: deps.traces.clone(),
-            memory: ContentMemory::new(deps.metrics.content_memory.clone()),
         };
-        let shared =
-            Arc::new(Shared { service, tls, admission: Admission::default(), live, scope: scope.clone(), deps });
+        let crowd =
+            |gauge: &Gauge| Crowd { admission: Admission::default(), memory: ContentMemory::new(gauge.clone()) };
+        let (submission, feedback) =
+            (crowd(&deps.metrics.content_memory), crowd(&deps.metrics.feedback_content_memory));
+        let shared = Arc::new(Shared { service, tls, submission, feedback, live, scope: scope.clone(), deps });
         let mut bound = Vec::new();
         for (socket, one) in sockets {
             let address = socket.local_addr().map_err(|source| Error::Bind { address: one.address, source })?;
@@ -146,34 +174,77 @@ impl Listeners {
     }
 }
 
+impl Shared {
+    /// All clients that come by this kind of listener.
+    pub(crate) fn crowd(&self, kind: Listener) -> &Crowd {
+        match kind {
+            Listener::SubmissionStartTls | Listener::SubmissionTls => &self.submission,
+            Listener::Feedback => &self.feedback,
+        }
+    }
+}
+
 impl Live {
     fn new(settings: &Settings, submission: &Submission) -> Live {
-        let rules = submission.settings();
-        let profile = |tls| {
-            let mut profile = Profile::submission(rules.hostname(), tls);
-            profile.limits = SessionLimits {
-                max_message_bytes: rules.max_message_bytes.bytes(),
-                max_recipients: rules.max_recipients as usize,
-                max_line_bytes: settings.max_line_bytes,
-                max_errors: settings.max_errors,
-                max_idle_commands: settings.max_idle_commands,
-                max_auth_failures: settings.max_auth_failures,
-                max_messages: settings.max_messages,
-            };
-            profile.extensions.future_release = rules.future_release();
-            profile.extensions.binary_mime = rules.binary_mime;
-            profile.enhanced_status_codes = settings.enhanced_status_codes;
-            profile.bare_line_feed = match settings.bare_line_feeds {
-                BareLineFeeds::Convert => BareLineFeed::Convert,
-                BareLineFeeds::Reject => BareLineFeed::Reject,
-            };
-            Arc::new(profile)
-        };
+        let here = Arc::new(settings.clone());
+        let feedback = settings.feedback.within(settings);
+        let of = |mode| Conditions { settings: here.clone(), profile: Arc::new(profile(mode, settings, submission)) };
         Live {
-            settings: Arc::new(settings.clone()),
-            starttls: profile(TlsMode::StartTls),
-            wrapper: profile(TlsMode::Wrapper),
+            starttls: of(TlsMode::StartTls),
+            wrapper: of(TlsMode::Wrapper),
+            feedback: Conditions {
+                profile: Arc::new(feedback_profile(&feedback, submission)),
+                settings: Arc::new(feedback),
+            },
         }
+    }
+
+    pub(crate) fn of(&self, kind: Listener) -> &Conditions {
+        match kind {
+            Listener::SubmissionStartTls => &self.starttls,
+            Listener::SubmissionTls => &self.wrapper,
+            Listener::Feedback => &self.feedback,
+        }
+    }
+}
+
+fn profile(mode: TlsMode, settings: &Settings, submission: &Submission) -> Profile {
+    let rules = submission.settings();
+    let limits = limits(settings, rules.max_message_bytes, rules.max_recipients);
+    let mut profile = Profile { limits, ..Profile::submission(rules.hostname(), mode) };
+    profile.extensions.future_release = rules.future_release();
+    profile.extensions.binary_mime = rules.binary_mime;
+    profile.enhanced_status_codes = settings.enhanced_status_codes;
+    profile.bare_line_feed = bare_line_feed(settings.bare_line_feeds);
+    profile
+}
+
+/// Of the settings that hold for feedback sessions.
+fn feedback_profile(settings: &Settings, submission: &Submission) -> Profile {
+    let own = &settings.feedback;
+    let limits = limits(settings, own.max_message_bytes, own.max_recipients);
+    let mut profile = Profile { limits, ..Profile::exchanger(submission.settings().hostname()) };
+    profile.enhanced_status_codes = settings.enhanced_status_codes;
+    profile.bare_line_feed = bare_line_feed(settings.bare_line_feeds);
+    profile
+}
+
+fn limits(settings: &Settings, max_message_bytes: Size, max_recipients: u32) -> SessionLimits {
+    SessionLimits {
+        max_message_bytes: max_message_bytes.bytes(),
+        max_recipients: max_recipients as usize,
+        max_line_bytes: settings.max_line_bytes,
+        max_errors: settings.max_errors,
+        max_idle_commands: settings.max_idle_commands,
+        max_auth_failures: settings.max_auth_failures,
+        max_messages: settings.max_messages,
+    }
+}
+
+fn bare_line_feed(chosen: BareLineFeeds) -> BareLineFeed {
+    match chosen {
+        BareLineFeeds::Convert => BareLineFeed::Convert,
+        BareLineFeeds::Reject => BareLineFeed::Reject,
     }
 }
 

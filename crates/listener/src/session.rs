@@ -1,4 +1,4 @@
-//! One session's dialogue: the state machine, and what it asks of submission.
+//! One session's dialogue: the state machine, and what it asks of who answers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use postrider_base::metrics::RefusalCode;
-use postrider_base::{Clock, Metrics, Timestamp, Traces};
+use postrider_base::{Clock, Metrics, Traces};
+use postrider_feedback::Feedback;
 use postrider_mail::{SmtpReply, TlsInfo};
-use postrider_smtp::{AuthEvent, Event, HoldUntil, MailRequest, Profile, ReceivedMessage, RecipientOverflow, Session};
-use postrider_submission::{
-    AuthStep, Authenticated, Client, RecipientOverflow as Overflow, Refusal, SaslExchange, Submission,
-    SubmissionRequest,
-};
+use postrider_smtp::{AuthEvent, Event, MailRequest, Profile, ReceivedMessage, RecipientOverflow, Session};
+use postrider_submission::{AuthStep, Authenticated, RecipientOverflow as Overflow, Refusal, Submission};
 
-use crate::memory::{ContentMemory, Share};
+use crate::memory::Share;
+use crate::role::{Role, Way};
 use crate::transcript::Transcript;
 
 /// What a dialogue needs the connection to do next.
@@ -42,29 +41,25 @@ const UNKNOWN_CONTENT: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) submission: Submission,
+    pub(crate) feedback: Option<Feedback>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) traces: Traces,
-    pub(crate) memory: ContentMemory,
 }
 
-/// A client's dialogue with submission, without its socket.
+/// A client's dialogue, without its socket.
 pub(crate) struct Dialogue {
     pub(crate) session: Session,
-    submission: Submission,
+    role: Role,
     metrics: Metrics,
     clock: Clock,
     ip: IpAddr,
     tls: Option<TlsInfo>,
-    sasl: Option<SaslExchange>,
-    who: Option<Authenticated>,
     /// Why authentication has failed, while the client waits to hear it.
     failure: Option<Refusal>,
     /// What the client said in SIZE, or nothing.
     announced: u64,
-    /// When delivery of the message under way may begin.
-    hold: Option<Timestamp>,
-    /// Memory that its content takes, and the bound of all together.
+    /// Memory that the content of the message under way takes, and the bound of all together.
     memory: Share,
     content_bound: u64,
     transcript: Transcript,
@@ -73,25 +68,30 @@ pub(crate) struct Dialogue {
 }
 
 impl Dialogue {
-    /// The dialogue with a client that has just come; the banner is queued.
-    pub(crate) fn new(profile: Arc<Profile>, id: String, ip: IpAddr, content_bound: u64, service: &Service) -> Self {
+    /// The dialogue with a client that has just come; the banner is queued. The content of all
+    /// dialogues that share `memory` may take `content_bound` octets of it.
+    pub(crate) fn new(
+        role: Role,
+        profile: Arc<Profile>,
+        id: String,
+        ip: IpAddr,
+        (memory, content_bound): (Share, u64),
+        service: &Service,
+    ) -> Self {
         let mut session = Session::new(profile, id);
         let mut transcript = Transcript::new(service.traces.clone(), service.clock.clone(), ip);
         transcript.look(&mut session);
         session.greet();
         Dialogue {
             session,
-            submission: service.submission.clone(),
+            role,
             metrics: service.metrics.clone(),
             clock: service.clock.clone(),
             ip,
             tls: None,
-            sasl: None,
-            who: None,
             failure: None,
             announced: 0,
-            hold: None,
-            memory: service.memory.share(),
+            memory,
             content_bound,
             transcript,
             room: 0,
@@ -110,24 +110,23 @@ impl Dialogue {
             tls.authenticated = true;
         }
         let Some(credential) = credential else { return };
-        match self.submission.credential(credential) {
-            Ok(who) => self.identify(who),
-            Err(_) => tracing::warn!(
+        match self.role.credential(credential) {
+            Some(who) => self.identify(who),
+            None => tracing::warn!(
                 client = %self.ip, credential,
                 "client_certificates names a credential that is disabled or does not exist"
             ),
         }
     }
 
-    /// Whether we know who the client is.
+    /// Whether the client has shown that it is here for what the service is for.
     pub(crate) fn is_known(&self) -> bool {
-        self.who.is_some()
+        self.role.is_known()
     }
 
     /// Something happened that a transcript should show.
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
-        let user = self.who.as_ref().map(|who| who.user_name.as_str());
-        self.transcript.note(&self.session, text, user);
+        self.transcript.note(&self.session, text, self.role.user());
     }
 
     /// The connection is inside TLS now.
@@ -142,8 +141,7 @@ impl Dialogue {
         self.session.tell_time(self.clock.now());
         self.transcript.look(&mut self.session);
         let need = self.work(input).await;
-        let user = self.who.as_ref().map(|who| who.user_name.as_str());
-        self.transcript.pass_on(&mut self.session, user);
+        self.transcript.pass_on(&mut self.session, self.role.user());
         need
     }
 
@@ -158,13 +156,13 @@ impl Dialogue {
                 Event::Close => Some(Need::Close),
                 Event::Auth(event) => self.authenticate(event),
                 Event::Mail(request) => self.mail(&request),
-                Event::Rcpt(_) => {
-                    self.session.accept();
-                    None
+                Event::Rcpt(request) => {
+                    let answer = self.role.recipient(&request.recipient.address);
+                    self.answer(answer)
                 }
                 Event::MessageBegin => self.begin(),
                 Event::Message(message) => {
-                    self.submit(message).await;
+                    self.take(message).await;
                     self.memory.release();
                     None
                 }
@@ -217,30 +215,14 @@ impl Dialogue {
     }
 
     fn authenticate(&mut self, event: AuthEvent) -> Option<Need> {
-        let step = match (event, &mut self.sasl) {
-            (AuthEvent::Start { mechanism, initial }, _) => {
-                let sasl = self.sasl.insert(self.submission.sasl(self.ip));
-                sasl.start(&mechanism, initial)
-            }
-            (AuthEvent::Response(response), Some(sasl)) => sasl.respond(response),
-            (AuthEvent::Response(_), None) => AuthStep::Failure { refusal: Refusal::AuthFault, delay: Duration::ZERO },
-            (AuthEvent::Cancelled, _) => {
-                if let Some(mut sasl) = self.sasl.take() {
-                    sasl.cancel();
-                }
-                return None;
-            }
-        };
-        match step {
+        match self.role.authenticate(event, self.ip)? {
             AuthStep::Challenge(challenge) => self.session.auth_challenge(&challenge),
             AuthStep::Success(who) => {
-                self.sasl = None;
                 tracing::debug!(session = self.session.id(), user = who.user_name, "authenticated");
                 self.grant(who);
                 self.session.auth_success();
             }
             AuthStep::Failure { refusal, delay } => {
-                self.sasl = None;
                 self.failure = Some(refusal);
                 if !delay.is_zero() {
                     return Some(Need::Pause(delay));
@@ -258,7 +240,7 @@ impl Dialogue {
         });
         self.transcript.pass_on(&mut self.session, None);
         self.transcript.known(&who.user_name);
-        self.who = Some(who);
+        self.role.grant(who);
     }
 
     /// Says that authentication has failed, now that the wait for it is over.
@@ -271,42 +253,26 @@ impl Dialogue {
 
     fn mail(&mut self, request: &MailRequest) -> Option<Need> {
         self.announced = request.size.unwrap_or_default();
-        let now = self.clock.now();
-        // RFC 4865 section 4: a time that has passed is no hold.
-        self.hold = match request.hold {
-            None => None,
-            Some(HoldUntil::For(seconds)) => Some(now.saturating_add(Duration::from_secs(seconds.into()))),
-            Some(HoldUntil::Until(time)) => Some(time).filter(|time| *time > now),
-        };
-        let held = self.hold.map_or(Ok(()), |until| self.submission.check_hold(until));
-        match held.and_then(|()| self.submission.check_mail(self.announced)) {
+        let answer = self.role.mail(request, self.clock.now());
+        self.answer(answer)
+    }
+
+    fn answer(&mut self, answer: Result<(), SmtpReply>) -> Option<Need> {
+        match answer {
             Ok(()) => self.session.accept(),
-            Err(refusal) => self.session.reply(&refusal.reply()),
+            Err(reply) => self.session.reply(&reply),
         }
         None
     }
 
-    async fn submit(&mut self, message: ReceivedMessage) {
-        let Some(authenticated) = self.who.clone() else {
-            // The profile does not let anyone come this far without AUTH.
-            return self.session.reply(&Refusal::AuthFault.reply());
-        };
-        let client = Client {
-            ip: self.ip,
-            name: self.session.client_name().unwrap_or_default().to_owned(),
-            protocol: self.session.protocol(message.envelope.smtp_utf8).to_owned(),
-            tls: self.tls.clone(),
-        };
-        let ReceivedMessage { envelope, content, .. } = message;
-        let content = compact(content, self.room);
-        let request = SubmissionRequest { envelope, content, authenticated, client, hold: self.hold.take() };
+    async fn take(&mut self, message: ReceivedMessage) {
+        let message = ReceivedMessage { content: compact(message.content, self.room), ..message };
+        let way = Way { session: &self.session, ip: self.ip, tls: self.tls.as_ref(), clock: &self.clock };
         // Boxed: a connection that waits for commands must not carry room for it.
-        match Box::pin(self.submission.submit(request)).await {
-            Ok(id) => self.session.accept_message(&id),
-            Err(refusal) => {
-                tracing::debug!(session = self.session.id(), %refusal, "message refused");
-                self.session.reply(&refusal.reply());
-            }
+        match Box::pin(self.role.message(message, way)).await {
+            Ok(Some(id)) => self.session.accept_message(&id),
+            Ok(None) => self.session.accept(),
+            Err(reply) => self.session.reply(&reply),
         }
     }
 

@@ -3,12 +3,14 @@
 use postrider_base::{Period, Size};
 use serde::{Deserialize, Serialize};
 
+use crate::FeedbackSettings;
+
 /// Bounds of sessions. All can be changed without a restart; sessions that are
 /// open keep what they began with.
 #[derive(Deserialize, Serialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Most connections at the same time, over all listeners; one more gets
+    /// Most connections at the same time, over all submission listeners; one more gets
     /// `421 Too many concurrent SMTP connections`.
     pub max_connections: usize,
     /// Most connections at the same time from one address (IPv6: one /64 network); one more
@@ -58,6 +60,8 @@ pub struct Settings {
     /// What becomes of line feeds without carriage return in messages: `convert` makes
     /// line ends of them, `reject` refuses the message.
     pub bare_line_feeds: BareLineFeeds,
+    /// What is otherwise at feedback listeners.
+    pub feedback: FeedbackSettings,
 }
 
 /// What becomes of line feeds without carriage return.
@@ -94,6 +98,7 @@ impl Default for Settings {
             max_line_bytes: 2048,
             enhanced_status_codes: false,
             bare_line_feeds: BareLineFeeds::Convert,
+            feedback: FeedbackSettings::default(),
         }
     }
 }
@@ -135,7 +140,7 @@ impl Settings {
         if !(512..=65_536).contains(&self.max_line_bytes) {
             return Err("max_line_bytes: must be 512 to 65536".to_owned());
         }
-        Ok(())
+        self.feedback.validate().map_err(|error| format!("feedback.{error}"))
     }
 }
 
@@ -158,5 +163,6 @@ mod tests {
         assert!(with(|s| s.message_time = Period::from_secs(0)).starts_with("message_time:"));
         assert!(with(|s| s.content_memory = Size::from_mib(1)).starts_with("content_memory:"));
         assert!(with(|s| s.max_line_bytes = 10).starts_with("max_line_bytes:"));
+        assert!(with(|s| s.feedback.max_connections = 0).starts_with("feedback.max_connections:"));
     }
 }

@@ -31,6 +31,7 @@ const PASSWORD: &str = "BLBM/9hSUELfq8Gw+rU1YcBjkOxGbhT2XG763xVLGWL9";
 /// Everything behind the sockets.
 pub(crate) struct World {
     pub(crate) deps: Deps,
+    pub(crate) accounts: Accounts,
     pub(crate) spool: Spool,
     pub(crate) metrics: Metrics,
     pub(crate) scope: Scope,
@@ -74,7 +75,7 @@ impl World {
         let spool = Spool::open(spool).await.unwrap();
         let submission = SubmissionDeps {
             spool: spool.clone(),
-            accounts,
+            accounts: accounts.clone(),
             clock: clock.clone(),
             random: random.clone(),
             metrics: metrics.clone(),
@@ -86,6 +87,7 @@ impl World {
         };
         let deps = Deps {
             submission: Submission::new(submission, settings),
+            feedback: None,
             clock,
             random,
             metrics: metrics.clone(),
@@ -94,7 +96,7 @@ impl World {
             traces: Traces::new(),
             key_log: None,
         };
-        World { deps, spool, metrics, scope: Scope::new("test"), directory }
+        World { deps, accounts, spool, metrics, scope: Scope::new("test"), directory }
     }
 
     pub(crate) fn start(&self, settings: &Settings, tls: &TlsSettings) -> Result<Listeners, Error> {
