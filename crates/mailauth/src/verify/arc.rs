@@ -1,8 +1,6 @@
 //! The chain of those who passed a message on (RFC 8617): each says what it found and signs
 //! that, so that a list's changes do not make the author's signature worthless.
 
-use std::fmt;
-
 use mail_auth::arc::{ChainValidation, Results, Seal, Signature};
 use mail_auth::dkim::Canonicalization;
 use serde::{Deserialize, Serialize};
@@ -10,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::key::{Fault, Keys, Signed};
 use super::message::{Field, Message, without_signature};
 use super::tags::{check_list, printable};
+use crate::verify::words::words;
 
 /// Longest chain (RFC 8617 section 4.2.1).
 pub const MOST_SETS: usize = 50;
@@ -32,21 +31,13 @@ pub enum ArcResult {
     TempError,
 }
 
-impl ArcResult {
+words! {
     /// The word of RFC 8601.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ArcResult::None => "none",
-            ArcResult::Pass => "pass",
-            ArcResult::Fail => "fail",
-            ArcResult::TempError => "temperror",
-        }
-    }
-}
-
-impl fmt::Display for ArcResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    ArcResult {
+        None => "none",
+        Pass => "pass",
+        Fail => "fail",
+        TempError => "temperror",
     }
 }
 

@@ -1,7 +1,5 @@
 //! DKIM signatures of a message (RFC 6376, RFC 8301, RFC 8463).
 
-use std::fmt;
-
 use mail_auth::common::crypto::Algorithm;
 use mail_auth::dkim::Signature;
 use serde::{Deserialize, Serialize};
@@ -9,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::key::{Fault, Keys, Signed};
 use super::message::{Field, Message, without_signature};
 use super::tags::{check_list, printable, tag};
+use crate::verify::words::words;
 
 /// Names that a signature may list: it is compared with every field for each.
 const MOST_NAMES: usize = 256;
@@ -31,23 +30,15 @@ pub enum DkimResult {
     PermError,
 }
 
-impl DkimResult {
+words! {
     /// The word of RFC 8601.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DkimResult::Pass => "pass",
-            DkimResult::Fail => "fail",
-            DkimResult::Policy => "policy",
-            DkimResult::Neutral => "neutral",
-            DkimResult::TempError => "temperror",
-            DkimResult::PermError => "permerror",
-        }
-    }
-}
-
-impl fmt::Display for DkimResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    DkimResult {
+        Pass => "pass",
+        Fail => "fail",
+        Policy => "policy",
+        Neutral => "neutral",
+        TempError => "temperror",
+        PermError => "permerror",
     }
 }
 

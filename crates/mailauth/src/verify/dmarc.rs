@@ -5,13 +5,12 @@
 //! mail-auth's parser gives up on a record with one bad tag; RFC 9989 section 4.10.1 has it
 //! used for reports still, so the tags are read here.
 
-use std::fmt;
-
 use postrider_dns::{DnsError, Resolver};
 use postrider_mail::Domain;
 use serde::{Deserialize, Serialize};
 
 use super::tags::{printable, tag, tags};
+use crate::verify::words::words;
 
 /// What a domain asks for (RFC 9989 section 4.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,25 +24,19 @@ pub enum Disposition {
     Reject,
 }
 
-impl Disposition {
+words! {
     /// The word of the record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Disposition::None => "none",
-            Disposition::Quarantine => "quarantine",
-            Disposition::Reject => "reject",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Disposition> {
-        let all = [Disposition::None, Disposition::Quarantine, Disposition::Reject];
-        all.into_iter().find(|word| word.as_str().eq_ignore_ascii_case(text))
+    Disposition {
+        None => "none",
+        Quarantine => "quarantine",
+        Reject => "reject",
     }
 }
 
-impl fmt::Display for Disposition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+impl Disposition {
+    fn parse(text: &str) -> Option<Disposition> {
+        let all = [Disposition::None, Disposition::Quarantine, Disposition::Reject];
+        all.into_iter().find(|word| word.as_str().eq_ignore_ascii_case(text))
     }
 }
 
@@ -82,21 +75,13 @@ pub enum DmarcResult {
     TempError,
 }
 
-impl DmarcResult {
+words! {
     /// The word of RFC 8601 section 2.7.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DmarcResult::None => "none",
-            DmarcResult::Pass => "pass",
-            DmarcResult::Fail => "fail",
-            DmarcResult::TempError => "temperror",
-        }
-    }
-}
-
-impl fmt::Display for DmarcResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    DmarcResult {
+        None => "none",
+        Pass => "pass",
+        Fail => "fail",
+        TempError => "temperror",
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod tags;
 #[cfg(test)]
 mod tests;
 mod verifier;
+mod words;
 
 use std::net::IpAddr;
 use std::time::Duration;

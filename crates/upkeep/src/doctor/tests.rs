@@ -113,143 +113,146 @@ async fn a_good_world_passes() {
     assert_eq!(of(&findings, "spf-lookups").found, "it takes 1 of 10 DNS lookups");
 }
 
-/// One thing is spoilt; one check says so.
+/// A check, what it says when one thing is spoilt and words of that, and what spoils it.
+type Fault = (&'static str, Verdict, &'static str, fn(&Zones, &mut DomainFacts));
+
+const FAULTS: &[Fault] = &[
+    ("identity", Verdict::Fail, "no identity", |_, facts| facts.identity = None),
+    ("identity", Verdict::Fail, "not verified", |_, facts| facts.identity = Some(("example.com".into(), false))),
+    ("dkim", Verdict::Fail, "does not exist", |zones, _| {
+        zones.remove(NAME);
+    }),
+    ("dkim", Verdict::Fail, "no TXT record", |zones, _| {
+        zones.remove(NAME).add_address(NAME, "192.0.2.1");
+    }),
+    ("dkim", Verdict::Fail, "alias", |zones, _| {
+        zones.remove(NAME).add_alias(NAME, "gone.example");
+    }),
+    ("dkim", Verdict::Fail, "revoked", |zones, _| {
+        zones.remove(NAME).add_txt(NAME, "v=DKIM1; p=");
+    }),
+    ("dkim", Verdict::Fail, "another key", |zones, _| {
+        zones.remove(NAME).add_txt(NAME, "v=DKIM1; p=AAAB");
+    }),
+    ("dkim", Verdict::Fail, "another kind", |zones, _| {
+        zones.remove(NAME).add_txt(NAME, "v=DKIM1; k=ed25519; p=AAAA");
+    }),
+    ("dkim", Verdict::Fail, "SHA-256", |zones, _| {
+        zones.remove(NAME).add_txt(NAME, "v=DKIM1; h=sha1; p=AAAA");
+    }),
+    ("dkim", Verdict::Warn, "only tries", |zones, _| {
+        zones.remove(NAME).add_txt(NAME, "v=DKIM1; t=s:y; p=AAAA");
+    }),
+    ("dkim", Verdict::Fail, "there are 2 TXT records", |zones, _| {
+        zones.add_txt(NAME, "v=DKIM1; p=AAAB");
+    }),
+    ("dkim", Verdict::Warn, "not known", |zones, _| {
+        zones.fail(NAME, Failure::ServFail);
+    }),
+    ("dkim", Verdict::Warn, "not known", |zones, _| {
+        zones.fail(NAME, Failure::Timeout);
+    }),
+    ("dkim", Verdict::Warn, "will not sign before", |zones, facts| {
+        zones.remove(NAME).add_txt("k2._domainkey.example.com", KEY);
+        facts.keys[0].state = KeyState::Next;
+        let key = KeyFact { selector: "k2".into(), record: KEY.into(), state: KeyState::Current };
+        facts.keys.push(key);
+    }),
+    ("dkim", Verdict::Fail, "no key that signs", |_, facts| facts.keys.clear()),
+    ("dkim", Verdict::Fail, "no key signs yet", |_, facts| facts.keys[0].state = KeyState::Next),
+    ("dmarc", Verdict::Warn, "DKIM does not pass", |_, facts| facts.keys[0].state = KeyState::Next),
+    ("dkim", Verdict::Warn, "switched off", |_, facts| facts.signs = false),
+    ("spf", Verdict::Warn, "198.51.100.7: softfail", |zones, _| {
+        zones.remove("_spf.relay.example").add_txt("_spf.relay.example", "v=spf1 ip4:192.0.2.1 ~all");
+    }),
+    ("spf", Verdict::Fail, "198.51.100.7: fail", |zones, _| {
+        zones.remove("bounce.example.com").add_txt("bounce.example.com", "v=spf1 -all");
+    }),
+    ("spf", Verdict::Fail, "permerror", |zones, _| {
+        zones.add_txt("bounce.example.com", "v=spf1 -all");
+    }),
+    ("spf", Verdict::Warn, "none", |zones, _| {
+        zones.remove("bounce.example.com").add_mx("bounce.example.com", 10, "mx.relay.example");
+    }),
+    ("spf", Verdict::Warn, "temperror", |zones, _| {
+        zones.fail("_spf.relay.example", Failure::ServFail);
+    }),
+    ("mail-from", Verdict::Warn, "PENDING", |_, facts| {
+        facts.mail_from.as_mut().unwrap().status = VerificationStatus::Pending;
+    }),
+    ("mail-from", Verdict::Fail, "is refused", |_, facts| {
+        let mail_from = facts.mail_from.as_mut().unwrap();
+        mail_from.status = VerificationStatus::Failed;
+        mail_from.on_failure = MailFromFailure::Reject;
+    }),
+    ("mail-from", Verdict::Warn, "is of no effect", |_, facts| facts.bounces = None),
+    ("mail-from-mx", Verdict::Fail, "2 MX records", |zones, _| {
+        zones.add_mx("bounce.example.com", 20, "b.example");
+    }),
+    ("mail-from-mx", Verdict::Fail, "no MX record", |zones, _| {
+        zones.remove("bounce.example.com");
+    }),
+    ("mail-from-mx", Verdict::Fail, "takes no mail", |zones, _| {
+        zones.remove("bounce.example.com").add_null_mx("bounce.example.com");
+    }),
+    ("mail-from-mx", Verdict::Fail, "not us", |zones, _| {
+        zones.remove("bounce.example.com").add_mx("bounce.example.com", 10, "b.example");
+    }),
+    ("return-path-mx", Verdict::Fail, "no MX record", |_, facts| {
+        facts.mail_from = None;
+        facts.bounces = Some(bounces("bounces.relay.example"));
+    }),
+    ("feedback", Verdict::Fail, "no address", |zones, _| {
+        zones.remove("mx.relay.example");
+    }),
+    ("feedback", Verdict::Fail, "nobody answers", |zones, _| {
+        zones.remove("mx.relay.example").add_address("mx.relay.example", "198.51.100.99");
+    }),
+    ("mx", Verdict::Warn, "takes no mail", |zones, _| {
+        zones.remove("example.com").add_null_mx("example.com");
+    }),
+    ("mx", Verdict::Fail, "takes no mail", |zones, facts| {
+        zones.remove("example.com").add_null_mx("example.com");
+        facts.bounces = None;
+    }),
+    ("mx", Verdict::Fail, "neither", |zones, _| {
+        zones.remove("example.com");
+    }),
+    ("alignment-spf", Verdict::Warn, "does not stand for", |_, facts| {
+        facts.envelope = "relay.example".parse().unwrap()
+    }),
+    ("alignment-spf", Verdict::Warn, "not known", |zones, _| {
+        zones.fail("_dmarc.bounce.example.com", Failure::ServFail);
+    }),
+    ("dmarc", Verdict::Warn, "large receivers ask", |zones, _| {
+        zones.remove("_dmarc.example.com");
+    }),
+    ("dmarc", Verdict::Warn, "not known", |zones, _| {
+        zones.fail("_dmarc.example.com", Failure::ServFail);
+    }),
+    ("dmarc", Verdict::Fail, "is refused", |zones, _| {
+        zones.remove(NAME).remove("_spf.relay.example");
+    }),
+    ("dmarc", Verdict::Fail, "goes to junk", |zones, _| {
+        zones.remove(NAME).remove("_spf.relay.example").remove("_dmarc.example.com");
+        zones.add_txt("_dmarc.example.com", "v=DMARC1; p=reject; t=y");
+    }),
+    ("dmarc", Verdict::Warn, "is delivered for now", |zones, _| {
+        zones.remove(NAME).remove("_spf.relay.example").remove("_dmarc.example.com");
+        zones.add_txt("_dmarc.example.com", "v=DMARC1; p=none");
+    }),
+    ("dmarc", Verdict::Warn, "forwarded mail fails", |zones, _| {
+        zones.remove(NAME);
+    }),
+    ("dmarc", Verdict::Fail, "strict alignment of SPF", |zones, _| {
+        zones.remove(NAME).remove("_dmarc.example.com");
+        zones.add_txt("_dmarc.example.com", "v=DMARC1; p=reject; aspf=s");
+    }),
+];
+
 #[tokio::test]
 async fn each_fault_is_found() {
-    use Verdict::{Fail, Warn};
-    type Spoil = fn(&Zones, &mut DomainFacts);
-    let cases: &[(&str, Verdict, &str, Spoil)] = &[
-        ("identity", Fail, "no identity", |_, facts| facts.identity = None),
-        ("identity", Fail, "not verified", |_, facts| facts.identity = Some(("example.com".into(), false))),
-        ("dkim", Fail, "does not exist", |zones, _| {
-            zones.remove(NAME);
-        }),
-        ("dkim", Fail, "no TXT record", |zones, _| {
-            zones.remove(NAME).add_address(NAME, "192.0.2.1");
-        }),
-        ("dkim", Fail, "alias", |zones, _| {
-            zones.remove(NAME).add_alias(NAME, "gone.example");
-        }),
-        ("dkim", Fail, "revoked", |zones, _| {
-            zones.remove(NAME).add_txt(NAME, "v=DKIM1; p=");
-        }),
-        ("dkim", Fail, "another key", |zones, _| {
-            zones.remove(NAME).add_txt(NAME, "v=DKIM1; p=AAAB");
-        }),
-        ("dkim", Fail, "another kind", |zones, _| {
-            zones.remove(NAME).add_txt(NAME, "v=DKIM1; k=ed25519; p=AAAA");
-        }),
-        ("dkim", Fail, "SHA-256", |zones, _| {
-            zones.remove(NAME).add_txt(NAME, "v=DKIM1; h=sha1; p=AAAA");
-        }),
-        ("dkim", Warn, "only tries", |zones, _| {
-            zones.remove(NAME).add_txt(NAME, "v=DKIM1; t=s:y; p=AAAA");
-        }),
-        ("dkim", Fail, "there are 2 TXT records", |zones, _| {
-            zones.add_txt(NAME, "v=DKIM1; p=AAAB");
-        }),
-        ("dkim", Warn, "not known", |zones, _| {
-            zones.fail(NAME, Failure::ServFail);
-        }),
-        ("dkim", Warn, "not known", |zones, _| {
-            zones.fail(NAME, Failure::Timeout);
-        }),
-        ("dkim", Warn, "will not sign before", |zones, facts| {
-            zones.remove(NAME).add_txt("k2._domainkey.example.com", KEY);
-            facts.keys[0].state = KeyState::Next;
-            let key = KeyFact { selector: "k2".into(), record: KEY.into(), state: KeyState::Current };
-            facts.keys.push(key);
-        }),
-        ("dkim", Fail, "no key that signs", |_, facts| facts.keys.clear()),
-        ("dkim", Fail, "no key signs yet", |_, facts| facts.keys[0].state = KeyState::Next),
-        ("dmarc", Warn, "DKIM does not pass", |_, facts| facts.keys[0].state = KeyState::Next),
-        ("dkim", Warn, "switched off", |_, facts| facts.signs = false),
-        ("spf", Warn, "198.51.100.7: softfail", |zones, _| {
-            zones.remove("_spf.relay.example").add_txt("_spf.relay.example", "v=spf1 ip4:192.0.2.1 ~all");
-        }),
-        ("spf", Fail, "198.51.100.7: fail", |zones, _| {
-            zones.remove("bounce.example.com").add_txt("bounce.example.com", "v=spf1 -all");
-        }),
-        ("spf", Fail, "permerror", |zones, _| {
-            zones.add_txt("bounce.example.com", "v=spf1 -all");
-        }),
-        ("spf", Warn, "none", |zones, _| {
-            zones.remove("bounce.example.com").add_mx("bounce.example.com", 10, "mx.relay.example");
-        }),
-        ("spf", Warn, "temperror", |zones, _| {
-            zones.fail("_spf.relay.example", Failure::ServFail);
-        }),
-        ("mail-from", Warn, "PENDING", |_, facts| {
-            facts.mail_from.as_mut().unwrap().status = VerificationStatus::Pending;
-        }),
-        ("mail-from", Fail, "is refused", |_, facts| {
-            let mail_from = facts.mail_from.as_mut().unwrap();
-            mail_from.status = VerificationStatus::Failed;
-            mail_from.on_failure = MailFromFailure::Reject;
-        }),
-        ("mail-from", Warn, "is of no effect", |_, facts| facts.bounces = None),
-        ("mail-from-mx", Fail, "2 MX records", |zones, _| {
-            zones.add_mx("bounce.example.com", 20, "b.example");
-        }),
-        ("mail-from-mx", Fail, "no MX record", |zones, _| {
-            zones.remove("bounce.example.com");
-        }),
-        ("mail-from-mx", Fail, "takes no mail", |zones, _| {
-            zones.remove("bounce.example.com").add_null_mx("bounce.example.com");
-        }),
-        ("mail-from-mx", Fail, "not us", |zones, _| {
-            zones.remove("bounce.example.com").add_mx("bounce.example.com", 10, "b.example");
-        }),
-        ("return-path-mx", Fail, "no MX record", |_, facts| {
-            facts.mail_from = None;
-            facts.bounces = Some(bounces("bounces.relay.example"));
-        }),
-        ("feedback", Fail, "no address", |zones, _| {
-            zones.remove("mx.relay.example");
-        }),
-        ("feedback", Fail, "nobody answers", |zones, _| {
-            zones.remove("mx.relay.example").add_address("mx.relay.example", "198.51.100.99");
-        }),
-        ("mx", Warn, "takes no mail", |zones, _| {
-            zones.remove("example.com").add_null_mx("example.com");
-        }),
-        ("mx", Fail, "takes no mail", |zones, facts| {
-            zones.remove("example.com").add_null_mx("example.com");
-            facts.bounces = None;
-        }),
-        ("mx", Fail, "neither", |zones, _| {
-            zones.remove("example.com");
-        }),
-        ("alignment-spf", Warn, "does not stand for", |_, facts| facts.envelope = "relay.example".parse().unwrap()),
-        ("alignment-spf", Warn, "not known", |zones, _| {
-            zones.fail("_dmarc.bounce.example.com", Failure::ServFail);
-        }),
-        ("dmarc", Warn, "large receivers ask", |zones, _| {
-            zones.remove("_dmarc.example.com");
-        }),
-        ("dmarc", Warn, "not known", |zones, _| {
-            zones.fail("_dmarc.example.com", Failure::ServFail);
-        }),
-        ("dmarc", Fail, "is refused", |zones, _| {
-            zones.remove(NAME).remove("_spf.relay.example");
-        }),
-        ("dmarc", Fail, "goes to junk", |zones, _| {
-            zones.remove(NAME).remove("_spf.relay.example").remove("_dmarc.example.com");
-            zones.add_txt("_dmarc.example.com", "v=DMARC1; p=reject; t=y");
-        }),
-        ("dmarc", Warn, "is delivered for now", |zones, _| {
-            zones.remove(NAME).remove("_spf.relay.example").remove("_dmarc.example.com");
-            zones.add_txt("_dmarc.example.com", "v=DMARC1; p=none");
-        }),
-        ("dmarc", Warn, "forwarded mail fails", |zones, _| {
-            zones.remove(NAME);
-        }),
-        ("dmarc", Fail, "strict alignment of SPF", |zones, _| {
-            zones.remove(NAME).remove("_dmarc.example.com");
-            zones.add_txt("_dmarc.example.com", "v=DMARC1; p=reject; aspf=s");
-        }),
-    ];
-    for (check, verdict, words, spoil) in cases {
+    for (check, verdict, words, spoil) in FAULTS {
         let (zones, mut facts) = (world(), facts());
         spoil(&zones, &mut facts);
         let findings = examined(&zones, &facts).await;

@@ -10,7 +10,6 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use postrider_base::Timestamp;
 use postrider_dns::Resolver;
 use serde::{Deserialize, Serialize};
 
+use crate::verify::words::words;
 use evaluate::Evaluation;
 
 /// Terms that ask the DNS, in all records of one evaluation (RFC 7208 section 4.6.4).
@@ -49,24 +49,16 @@ pub enum SpfResult {
     PermError,
 }
 
-impl SpfResult {
+words! {
     /// The word of RFC 8601 section 2.7.2.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SpfResult::None => "none",
-            SpfResult::Neutral => "neutral",
-            SpfResult::Pass => "pass",
-            SpfResult::Fail => "fail",
-            SpfResult::SoftFail => "softfail",
-            SpfResult::TempError => "temperror",
-            SpfResult::PermError => "permerror",
-        }
-    }
-}
-
-impl fmt::Display for SpfResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    SpfResult {
+        None => "none",
+        Neutral => "neutral",
+        Pass => "pass",
+        Fail => "fail",
+        SoftFail => "softfail",
+        TempError => "temperror",
+        PermError => "permerror",
     }
 }
 
