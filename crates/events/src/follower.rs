@@ -243,6 +243,7 @@ pub(crate) struct Record {
     pub(crate) what: What,
 }
 
+#[expect(clippy::large_enum_variant, reason = "read, used and gone")]
 pub(crate) enum What {
     Sent(Acceptance),
     Ended(Ended),

@@ -243,7 +243,6 @@ pub(crate) fn kind_of(replayed: &Replayed) -> Result<Kind> {
 
 /// The part of a record that is not the event: for a message's life, and for those who count.
 #[derive(Debug, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "read, used and gone")]
 pub(crate) enum Life<'a> {
     Accepted {
         acceptance: Acceptance,

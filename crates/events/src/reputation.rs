@@ -137,7 +137,9 @@ mod tests {
     use postrider_store::Store;
 
     use crate::handle::Events;
-    use crate::samples::{ACCEPTED, accepted, follow, message, open, options, outcome, outcomes, take};
+    use crate::samples::{
+        ACCEPTED, accepted, complaint, follow, give_back, late_bounce, message, open, options, outcome, outcomes, take,
+    };
 
     /// More than enough.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -287,6 +289,29 @@ mod tests {
 
     fn pending() -> Verification {
         Verification::pending(Timestamp::default())
+    }
+
+    #[tokio::test]
+    async fn what_comes_back_later_counts_without_another_recipient() {
+        let mut world = World::new().await;
+        world.send(&["a@example.net", "b@example.net", "c@example.net"], Disposition::Delivered).await;
+        world.send(&["complaint@simulator.amazonses.com"], Disposition::Delivered).await;
+        let journal = world.events.0.clone();
+        give_back(&journal, 1, 0, late_bounce(BounceKind::TransientMailboxFull)).await;
+        give_back(&journal, 1, 0, late_bounce(BounceKind::PermanentNoEmail)).await;
+        give_back(&journal, 1, 1, complaint("abuse")).await;
+        give_back(&journal, 1, 1, complaint("not-spam")).await;
+        give_back(&journal, 1, 2, complaint("auth-failure")).await;
+        // Shows that those before were not counted too late.
+        world.send(&["d@example.net"], Disposition::Delivered).await;
+        world.start();
+        let wanted = Tally { recipients: 4, bounces: 1, complaints: 1 };
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while world.tally(&me()) != wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "{:?} and not {wanted:?}", world.tally(&me()));
     }
 
     #[tokio::test]

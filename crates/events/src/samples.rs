@@ -4,15 +4,20 @@ use std::sync::Arc;
 
 use postrider_account::Accounts;
 use postrider_base::{Clock, Metrics, Period, Scope, SimDisk, Size, Timestamp};
+use postrider_mail::dsn::Action;
 use postrider_mail::{
-    AccountId, AttemptOutcome, Delays, Disposition, EnhancedStatus, Envelope, MessageId, Recipient, Remote, Stage,
+    AccountId, AttemptOutcome, BounceKind, Delays, Disposition, EnhancedStatus, Envelope, MessageId, Recipient, Remote,
+    Stage,
 };
 use postrider_spool::{AcceptedRecord, FeedItem, FeedRecord, Origin, OriginalHeaders};
 use postrider_store::Store;
 use postrider_wal::{Driver, Lsn};
+use tokio::sync::oneshot;
 
 use crate::handle::{Events, EventsOptions, Issuer};
 use crate::journal::Journal;
+use crate::reports::{Answer, Report};
+use crate::returned::{Affected, Reported, Returned, ReturnedBounce, ReturnedComplaint, ReturnedKind, ReturnedSource};
 use crate::settings::Settings;
 
 /// 2017-08-05T00:40:02.012Z
@@ -143,6 +148,28 @@ pub(crate) async fn take(journal: &Arc<Journal>, items: Vec<FeedItem>) {
     let digest = journal.digest(&items).unwrap();
     let committed = journal.append(&digest, &Scope::new("test")).await.unwrap().unwrap();
     journal.settle(&digest, &committed).unwrap();
+}
+
+/// Journals what comes back for a recipient of the message of this number.
+pub(crate) async fn give_back(journal: &Arc<Journal>, number: u128, recipient: u16, what: ReturnedKind) {
+    let (affected, source) = (Affected::Index(recipient), ReturnedSource::default());
+    let returned = Returned { id: id(number), at: ACCEPTED, affected, what, source };
+    let report = Report { returned, answer: oneshot::channel().0 };
+    let (digest, answers) = journal.digest_reports(&[report], Lsn::new(u64::MAX >> 1), true);
+    assert!(matches!(answers[..], [Ok(Answer::Reported(Reported::Journaled(_)))]), "{answers:?}");
+    let committed = journal.try_append(&digest).await.unwrap().unwrap();
+    journal.settle(&digest, &committed).unwrap();
+}
+
+/// A bounce of this kind that is reported later.
+pub(crate) fn late_bounce(kind: BounceKind) -> ReturnedKind {
+    let (action, status) = (Some(Action::Failed), Some(EnhancedStatus::new(5, 1, 1)));
+    ReturnedKind::Bounce(ReturnedBounce { kind, action, status, diagnostic: None, reporting_mta: None })
+}
+
+/// A complaint of this type.
+pub(crate) fn complaint(feedback_type: &str) -> ReturnedKind {
+    ReturnedKind::Complaint(ReturnedComplaint { feedback_type: Some(feedback_type.into()), ..Default::default() })
 }
 
 /// Acts on what is journaled, until the scope ends.

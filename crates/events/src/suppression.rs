@@ -193,7 +193,10 @@ mod tests {
 
     use crate::follower::TABLE;
     use crate::handle::Events;
-    use crate::samples::{ACCEPTED, accepted, follow, message, open, options, outcome, outcomes, take};
+    use crate::returned::ReturnedKind;
+    use crate::samples::{
+        ACCEPTED, accepted, complaint, follow, give_back, late_bounce, message, open, options, outcome, outcomes, take,
+    };
 
     /// More than enough, and paused time flies.
     const PATIENCE: Duration = Duration::from_hours(24);
@@ -224,6 +227,41 @@ mod tests {
             }
         });
         waited.await.expect("it never happens");
+    }
+
+    /// A message of this number to `to`, which is delivered, and what comes back for it.
+    async fn returns(events: &Events, number: u8, to: &str, what: ReturnedKind) {
+        let lsn = u64::from(number) * 2;
+        let end = outcomes(lsn + 1, number.into(), vec![outcome(0, ACCEPTED, Disposition::Delivered, "250 ok")]);
+        take(&events.0, vec![accepted(lsn, message(number.into(), &[to])), end]).await;
+        give_back(&events.0, number.into(), 0, what).await;
+    }
+
+    #[tokio::test]
+    async fn what_comes_back_later_suppresses_as_what_is_said_in_the_dialogue() {
+        let disk = SimDisk::new();
+        let (store, _index) = store(&disk);
+        let settings = Settings { global_suppression: true, ..Settings::default() };
+        let accounts = Accounts::open(&store, &Clock::simulated(ACCEPTED), &Random::seeded(1), &settings).unwrap();
+        let (account, lists) = (AccountId::default(), accounts.suppression());
+        let events = open(options(&disk, Clock::simulated(ACCEPTED))).await;
+        let scope = Scope::new("test");
+        returns(&events, 1, "general@example.net", late_bounce(BounceKind::PermanentGeneral)).await;
+        returns(&events, 2, "full@example.net", late_bounce(BounceKind::TransientMailboxFull)).await;
+        returns(&events, 3, "content@example.net", complaint("not-spam")).await;
+        returns(&events, 4, "gone@example.net", late_bounce(BounceKind::PermanentNoEmail)).await;
+        returns(&events, 5, "angry@example.net", complaint("abuse")).await;
+        follow(&events, &accounts, &store, "example.org", &scope);
+        let reason = |to: &str| lists.get(account, &to.parse().unwrap()).unwrap().map(|entry| entry.reason);
+        until(|| reason("angry@example.net").is_some()).await;
+        assert_eq!(reason("angry@example.net"), Some(SuppressionReason::Complaint));
+        assert_eq!(reason("gone@example.net"), Some(SuppressionReason::Bounce));
+        assert_eq!(
+            (lists.usage().rows, lists.global().usage().rows),
+            (2, 1),
+            "no others are, and complaints are of one account"
+        );
+        scope.close(Duration::from_secs(10)).await.unwrap();
     }
 
     #[tokio::test]

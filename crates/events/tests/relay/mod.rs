@@ -10,10 +10,10 @@ use postrider_events::{Driver, Events, EventsOptions, Issuer, Line, MailSink, Re
 use postrider_mail::{AccountId, AttemptOutcome, Delays, Disposition, EnhancedStatus, Envelope, MessageId, Recipient};
 use postrider_spool::{Content, Durability, NewMessage, Origin, Record, Spool, SpoolOptions};
 
-pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 #[derive(Debug, Default)]
-pub struct Lines(pub Mutex<String>);
+pub(crate) struct Lines(pub(crate) Mutex<String>);
 
 impl MailSink for Lines {
     fn write(&self, lines: &str) -> std::io::Result<()> {
@@ -26,18 +26,18 @@ impl MailSink for Lines {
     }
 }
 
-pub struct Relay {
-    pub spool: Spool,
-    pub events: Events,
-    pub scope: Scope,
-    pub mail_log: Arc<Lines>,
+pub(crate) struct Relay {
+    pub(crate) spool: Spool,
+    pub(crate) events: Events,
+    pub(crate) scope: Scope,
+    pub(crate) mail_log: Arc<Lines>,
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings { segment_bytes: Size::from_kib(64), ..Settings::default() }
 }
 
-pub fn events_options(disk: &SimDisk, settings: Settings) -> EventsOptions {
+pub(crate) fn events_options(disk: &SimDisk, settings: Settings) -> EventsOptions {
     EventsOptions {
         disk: Arc::new(disk.clone()),
         dir: PathBuf::from("/state/journal"),
@@ -57,11 +57,11 @@ pub fn events_options(disk: &SimDisk, settings: Settings) -> EventsOptions {
 }
 
 impl Relay {
-    pub async fn open(disk: &SimDisk, options: EventsOptions) -> Self {
+    pub(crate) async fn open(disk: &SimDisk, options: EventsOptions) -> Self {
         Self::try_open(disk, options).await.unwrap()
     }
 
-    pub async fn try_open(disk: &SimDisk, options: EventsOptions) -> postrider_events::Result<Self> {
+    pub(crate) async fn try_open(disk: &SimDisk, options: EventsOptions) -> postrider_events::Result<Self> {
         let spool = Spool::open(SpoolOptions {
             disk: Arc::new(disk.clone()),
             dir: PathBuf::from("/state/spool"),
@@ -89,14 +89,14 @@ impl Relay {
         Ok(Self { spool, events, scope, mail_log })
     }
 
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.scope.close(Duration::from_secs(10)).await.unwrap();
         self.spool.close().await.unwrap();
         self.events.close().await.unwrap();
     }
 
     /// Waits until all that was committed before has come through.
-    pub async fn catch_up(&self, random: &Random) -> Vec<Line> {
+    pub(crate) async fn catch_up(&self, random: &Random) -> Vec<Line> {
         let last = message(random, &["last@example.net"]);
         let id = last.id;
         self.spool.accept(last).await.unwrap();
@@ -106,11 +106,13 @@ impl Relay {
             let next = tokio::time::timeout(Duration::from_secs(20), reader.follow());
             lines.extend(next.await.expect("the journal stands still").unwrap());
         }
+        // What is read may not have been taken note of.
+        self.spool.told(Events::FEED).await;
         lines
     }
 }
 
-pub fn message(random: &Random, recipients: &[&str]) -> NewMessage {
+pub(crate) fn message(random: &Random, recipients: &[&str]) -> NewMessage {
     let recipients = recipients.iter().map(|r| Recipient::new(r.parse().unwrap()));
     NewMessage {
         id: MessageId::new(0x0100, START, random.uuid_v4()),
@@ -125,7 +127,7 @@ pub fn message(random: &Random, recipients: &[&str]) -> NewMessage {
     }
 }
 
-pub fn outcome(recipient: u16, attempt: u32, disposition: Disposition) -> AttemptOutcome {
+pub(crate) fn outcome(recipient: u16, attempt: u32, disposition: Disposition) -> AttemptOutcome {
     AttemptOutcome {
         recipient,
         at: START.saturating_add(Duration::from_secs(u64::from(attempt))),
@@ -144,11 +146,11 @@ pub fn outcome(recipient: u16, attempt: u32, disposition: Disposition) -> Attemp
     }
 }
 
-pub async fn commit(spool: &Spool, id: MessageId, outcomes: Vec<AttemptOutcome>) -> postrider_spool::Result<()> {
+pub(crate) async fn commit(spool: &Spool, id: MessageId, outcomes: Vec<AttemptOutcome>) -> postrider_spool::Result<()> {
     spool.commit(vec![Record::Outcomes { id, outcomes }], Durability::Synced).await.map(|_| ())
 }
 
-pub async fn all(mut reader: Reader) -> Vec<Line> {
+pub(crate) async fn all(mut reader: Reader) -> Vec<Line> {
     let mut lines = Vec::new();
     loop {
         let next = reader.next().await.unwrap();
