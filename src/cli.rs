@@ -6,6 +6,7 @@ mod auth;
 mod backup;
 mod dkim;
 mod dns;
+mod feedback;
 mod identities;
 mod policy;
 mod reputation;
@@ -27,6 +28,7 @@ pub(crate) use auth::{AuthCheckArgs, AuthCommand, DmarcCommand, DmarcReportArgs}
 pub(crate) use backup::{BackupArgs, RestoreArgs};
 pub(crate) use dkim::DkimCommand;
 pub(crate) use dns::{DnsCommand, DnsPlanArgs, DoctorArgs, ExplainArgs};
+pub(crate) use feedback::{FeedbackCommand, FeedbackReadArgs};
 pub(crate) use identities::{IdentitiesCommand, Switch};
 pub(crate) use policy::{OwnerArgs, PolicyCommand, PolicyTestArgs};
 pub(crate) use reputation::{ReputationArgs, ReputationCommand, SenderPauseArgs};
@@ -103,6 +105,9 @@ pub(crate) enum Command {
     /// Say what would be used for mail of a sender, and why: identity, keys, addresses, return path
     #[command(after_help = dns::EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Bounces and complaints that come back as mail
+    #[command(subcommand)]
+    Feedback(FeedbackCommand),
     /// Suppression lists: addresses that get nothing
     #[command(subcommand, after_help = suppression::SUPPRESSION_EXAMPLES)]
     Suppression(SuppressionCommand),

@@ -41,6 +41,7 @@ pub(crate) fn world(
         operator_signature: config.dkim.operator_signature,
         submission: config.submission(),
         return_paths,
+        feedback: config.feedback.clone(),
         delivery: config.delivery(),
         certificates: certificates(config, state),
         min_free: config.spool.min_free_bytes.bytes(),

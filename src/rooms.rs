@@ -217,6 +217,7 @@ async fn open_queue(
             partition: config.server.partition.clone(),
             region: config.server.region.clone(),
             hostname: config.server.hostname(),
+            operator_domain: config.submission().operator_domain().to_owned(),
         },
         accept_loss: config.server.accept_loss,
     })

@@ -86,7 +86,7 @@ pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>> {
 }
 
 /// Files on Unix have other line ends than mail on its way.
-fn with_crlf(message: Vec<u8>) -> Vec<u8> {
+pub(super) fn with_crlf(message: Vec<u8>) -> Vec<u8> {
     if message.windows(2).any(|pair| pair == b"\r\n") {
         return message;
     }

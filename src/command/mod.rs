@@ -14,6 +14,7 @@ mod dns;
 pub(crate) mod doctor;
 mod events;
 mod explain;
+mod feedback;
 pub(crate) mod help;
 mod identities;
 mod message;
@@ -62,6 +63,7 @@ pub(crate) fn operate(command: Command, config: Option<&Path>, out: &mut Output)
         Command::Dns(command) => dns::run(command, access, out).await,
         Command::Doctor(arguments) => doctor::run(arguments, access, out).await,
         Command::Explain(arguments) => doctor::explain(arguments, access, out).await,
+        Command::Feedback(command) => feedback::run(command, access, out).await,
         Command::Identities(command) => identities::run(command, access, out).await,
         Command::Policy(command) => policy::run(command, access, out).await,
         Command::Pools(command) => sending::pools(command, access, out).await,
@@ -91,6 +93,7 @@ fn need(command: &Command) -> Need {
     match command {
         // Whether its mail waits is in the queue.
         Command::Accounts(AccountsCommand::Delete { .. }) => Need::Everything,
+        Command::Apply(arguments) if arguments.prune => Need::Everything,
         Command::Accounts(_) | Command::Apply(_) | Command::Export => Need::Accounts,
         Command::Backup(arguments) => backup::need(arguments),
         Command::Audit(_) | Command::Bans(_) | Command::Credentials(_) | Command::Suppression(_) => Need::Accounts,

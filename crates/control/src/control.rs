@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, audit, backup, bans,
-    credentials, dns_plan, events, explain, message, queue, quota, sending, sts, suppression, trace, why,
+    credentials, dns_plan, events, explain, feedback, message, queue, quota, sending, sts, suppression, trace, why,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -133,6 +133,7 @@ impl Control {
             }
             Operation::Dkim(operation) => operation.execute(deps).await?,
             Operation::DnsPlan(request) => dns_plan::execute(deps, request).await?,
+            Operation::FeedbackRead(request) => feedback::execute(deps, request).await?,
             Operation::Doctor(operation) => operation.execute(deps).await?,
             Operation::Events(operation) => return events::execute(self.events()?, operation, &answer).await,
             Operation::Explain(request) => explain::execute(deps, &request)?,
@@ -187,10 +188,18 @@ impl Control {
         Ok(Response::Sites(sites.into_iter().map(SiteRow::from).collect()))
     }
 
-    /// What only a daemon knows.
+    /// What is wrong, as far as the process has found out.
     fn warnings(&self) -> Vec<String> {
-        let pools = self.deps.accounts.pools();
-        self.deps.delivery.as_ref().map_or_else(Vec::new, |delivery| sending::warnings(delivery, pools))
+        let accounts = &self.deps.accounts;
+        let about_sources = self.deps.delivery.as_ref().map(|delivery| sending::warnings(delivery, accounts.pools()));
+        let damaged = accounts.suppression().damaged_files();
+        let about_lists = (damaged > 0).then(|| {
+            format!(
+                "files of suppression lists that are damaged: {damaged}; the log names them. Import the lists again, \
+                 then `postrider suppression repair`"
+            )
+        });
+        about_sources.into_iter().flatten().chain(about_lists).collect()
     }
 
     fn events(&self) -> Result<&Events, Error> {

@@ -19,6 +19,7 @@ mod doctor;
 mod error;
 mod events;
 mod explain;
+mod feedback;
 mod identities;
 mod message;
 mod moment;
@@ -55,6 +56,7 @@ pub use dns_plan::DnsPlanRequest;
 pub use doctor::{DoctorOperation, Examination};
 pub use error::{Error, ErrorKind};
 pub use explain::{ExplainRequest, ExplainedRow};
+pub use feedback::{FEEDBACK_READ_BYTES, FeedbackEffect, FeedbackReadRequest, FeedbackView};
 pub use identities::{DkimAttributes, IdentityOperation, IdentityRow, IdentityTag, MailFromAttributes};
 pub use operation::{
     BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountOperation, BackupRequest, ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation,
-    ExplainRequest, IdentityOperation, PolicyOperation, PoolOperation, ReputationOperation, Secret, ShapingOperation,
-    SourceOperation, StateOperation, SuppressionOperation,
+    ExplainRequest, FeedbackReadRequest, IdentityOperation, PolicyOperation, PoolOperation, ReputationOperation,
+    Secret, ShapingOperation, SourceOperation, StateOperation, SuppressionOperation,
 };
 
 /// Most entries that one [`SuppressionOperation::Import`] or [`SuppressionOperation::Remove`] may
@@ -46,6 +46,8 @@ pub enum Operation {
     Events(EventOperation),
     /// What would be used for mail of a sender, and why.
     Explain(ExplainRequest),
+    /// What a message that came back says, and what would follow.
+    FeedbackRead(FeedbackReadRequest),
     /// The domains and addresses that accounts send from.
     Identities(IdentityOperation),
     /// The whole life of one message: accepted, each attempt, its outcome.
@@ -97,38 +99,6 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether the operation needs the spool and the journal, and not the account tables alone.
-    #[must_use]
-    pub fn needs_spool(&self) -> bool {
-        !matches!(
-            self,
-            Operation::Accounts(_)
-                | Operation::Audit(_)
-                | Operation::Backup(BackupRequest { journal: false })
-                | Operation::Bans(_)
-                | Operation::ConfigurationSets(_)
-                | Operation::Credentials(_)
-                | Operation::Dkim(_)
-                | Operation::DnsPlan(_)
-                | Operation::Doctor(DoctorOperation::Domain { .. } | DoctorOperation::Host { .. })
-                | Operation::Explain(_)
-                | Operation::Identities(_)
-                | Operation::Policies(_)
-                | Operation::Pools(_)
-                | Operation::Quota { .. }
-                | Operation::Reputation(_)
-                | Operation::State(_)
-                | Operation::Suppression(_)
-        )
-    }
-
-    /// Whether only a running daemon can answer.
-    #[must_use]
-    pub fn needs_daemon(&self) -> bool {
-        use Operation as O;
-        matches!(self, O::Reload | O::Shaping(_) | O::Sites | O::Sources(_) | O::Sts(_) | O::Trace { .. })
-    }
-
     /// A short name for logs: a closed set, never the operation's content.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -142,6 +112,7 @@ impl Operation {
             Operation::Credentials(operation) => operation.name(),
             Operation::Dkim(operation) => operation.name(),
             Operation::DnsPlan(_) => "dns-plan",
+            Operation::FeedbackRead(_) => "feedback-read",
             Operation::Doctor(operation) => operation.name(),
             Operation::Events(EventOperation::Since { .. }) => "events-since",
             Operation::Events(EventOperation::Tail) => "events-tail",

@@ -11,8 +11,8 @@ use postrider_mailauth::records::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupItem, Declared, DkimKeyView, Examination, ExplainedRow, IdentityRow, MessageWhy, PauseRow, PolicyRow,
-    PolicyTest, QuotaView, ReputationRow, Secret, ShapingRow, SiteRow, SourceRow, moment, secret,
+    BackupItem, Declared, DkimKeyView, Examination, ExplainedRow, FeedbackView, IdentityRow, MessageWhy, PauseRow,
+    PolicyRow, PolicyTest, QuotaView, ReputationRow, Secret, ShapingRow, SiteRow, SourceRow, moment, secret,
 };
 
 /// One item of an answer; most operations answer one, a stream answers many.
@@ -58,6 +58,8 @@ pub enum Response {
     Identities(Vec<IdentityRow>),
     /// What a domain should publish.
     DnsPlan(Box<Plan>),
+    /// What a message that came back says.
+    FeedbackRead(Box<FeedbackView>),
     /// One event of the journal: the JSON line, in SES's shape.
     Event(String),
     /// What the doctor found.

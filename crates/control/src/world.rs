@@ -37,6 +37,8 @@ pub struct World {
     pub submission: postrider_submission::Settings,
     /// Reads return paths of the relay's. None where they could have no domain.
     pub return_paths: Option<ReturnPaths>,
+    /// How what comes back is read.
+    pub feedback: postrider_feedback::Settings,
     /// Where mail leaves from.
     pub delivery: postrider_delivery::Settings,
     /// The files of the listeners' certificates.

@@ -4,7 +4,8 @@
 const READING: [&str; 10] = ["get", "list", "plan", "show", "since", "stat", "summary", "tail", "test", "why"];
 
 /// Operations that only look and are called otherwise.
-const LOOKING: [&str; 8] = ["audit", "explain", "message", "quota", "sites", "state-read", "status", "trace"];
+const LOOKING: [&str; 9] =
+    ["audit", "explain", "feedback-read", "message", "quota", "sites", "state-read", "status", "trace"];
 
 /// SES's and IAM's names of what they can do too.
 const NAMES: [(&str, &str); 32] = [

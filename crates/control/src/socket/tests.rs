@@ -99,6 +99,7 @@ fn deps(store: &Store, accounts: &Accounts, disk: &SimDisk) -> Deps {
             operator_signature: false,
             submission: postrider_submission::Settings::default(),
             return_paths: None,
+            feedback: postrider_feedback::Settings::default(),
             delivery: postrider_delivery::Settings::default(),
             certificates: Vec::new(),
             min_free: 0,
