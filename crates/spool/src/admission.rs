@@ -38,6 +38,7 @@ pub(crate) struct Admissions {
 pub struct Admission {
     book: Arc<Admissions>,
     bytes: u64,
+    is_kept: bool,
 }
 
 /// How long an answer of the file system about free space is good for. Space
@@ -124,7 +125,7 @@ impl Admissions {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.gauge.inc();
-        Admission { book: Arc::clone(self), bytes }
+        Admission { book: Arc::clone(self), bytes, is_kept: false }
     }
 
     /// A message has ended.
@@ -163,17 +164,16 @@ impl Admissions {
 
 impl Admission {
     /// The message is in: its room is given back when it ends.
-    pub(crate) fn keep(self) {
-        // Dropping would give it back now.
-        self.book.bytes.fetch_add(self.bytes, Ordering::Relaxed);
-        self.book.messages.fetch_add(1, Ordering::Relaxed);
-        self.book.gauge.inc();
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.book.release(self.bytes);
+        if !self.is_kept {
+            self.book.release(self.bytes);
+        }
     }
 }
 

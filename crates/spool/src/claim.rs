@@ -15,7 +15,7 @@ use crate::indexer::{Loaded, What};
 use crate::message::{Content, Message, NewMessage, QueueKey};
 use crate::records::{OperatorHead, StartedHead, decode_message};
 use crate::shared::Shared;
-use crate::state::{Active, Parcel};
+use crate::state::{Active, Parcel, State};
 
 /// A message's due recipients of one domain, owned by one delivery. Dropping
 /// it gives what has no outcome back to its queue, due as before; there is no
@@ -116,18 +116,8 @@ impl Claim {
     /// # Errors
     /// [`Error::Poisoned`]: what the outcomes say may have to be done again.
     pub async fn record(&mut self, outcomes: Vec<AttemptOutcome>, dsns: Vec<NewMessage>) -> Result<()> {
-        if outcomes.is_empty() && dsns.is_empty() {
-            return Ok(());
-        }
-        let shared = &self.lease.shared;
-        shared.indexer.room().await;
         let done: Vec<_> = outcomes.iter().map(|outcome| outcome.recipient).collect();
-        let mut batch = Batch::default();
-        batch.outcomes(self.id, outcomes)?;
-        for dsn in dsns {
-            batch.accept(shared, dsn, false)?;
-        }
-        batch.commit_patiently(shared, Durability::Buffered).await?;
+        write(&self.lease.shared, self.id, outcomes, dsns, None).await?;
         self.recipients.retain(|recipient| !done.contains(&recipient.index));
         Ok(())
     }
@@ -137,8 +127,11 @@ impl Claim {
     ///
     /// # Errors
     /// As [`Claim::record`]; the claim has ended nevertheless.
-    pub async fn finish(mut self, outcomes: Vec<AttemptOutcome>, dsns: Vec<NewMessage>) -> Result<()> {
-        self.record(outcomes, dsns).await
+    pub async fn finish(self, outcomes: Vec<AttemptOutcome>, dsns: Vec<NewMessage>) -> Result<()> {
+        // It ends where the outcomes are taken in, under one lock with them.
+        let Self { id, lease, .. } = self;
+        let shared = Arc::clone(&lease.shared);
+        write(&shared, id, outcomes, dsns, Some(lease)).await
     }
 
     /// Gives the claim back, and has it not handed out again before `until`, while
@@ -198,9 +191,30 @@ impl Claim {
     }
 }
 
+/// Writes outcomes and what they cause as one batch.
+async fn write(
+    shared: &Arc<Shared>,
+    id: MessageId,
+    outcomes: Vec<AttemptOutcome>,
+    dsns: Vec<NewMessage>,
+    lease: Option<Arc<Lease>>,
+) -> Result<()> {
+    if outcomes.is_empty() && dsns.is_empty() {
+        return Ok(());
+    }
+    shared.indexer.room().await;
+    let mut batch = Batch::default();
+    batch.end(id, outcomes, lease)?;
+    for dsn in dsns {
+        batch.accept(shared, dsn, false)?;
+    }
+    batch.commit_patiently(shared, Durability::Buffered).await?;
+    Ok(())
+}
+
 /// A place in a queue that is taken. Given back on drop.
 #[derive(Debug)]
-struct Lease {
+pub(crate) struct Lease {
     shared: Arc<Shared>,
     queue: QueueKey,
     slot: Slot,
@@ -210,6 +224,8 @@ struct Lease {
     void: bool,
     /// It is to let others pass.
     aside: Mutex<Option<Aside>>,
+    /// It was given back.
+    ended: bool,
 }
 
 /// How a message lets others pass.
@@ -231,26 +247,39 @@ impl Lease {
             None => Some(wish),
         };
     }
+
+    /// Gives it back under the lock, unless it is another claim's, too.
+    pub(crate) fn end(self: Arc<Self>, state: &mut State, now: Timestamp) {
+        // Dropped under the lock, the last one would wait for it.
+        if let Some(mut last) = Arc::into_inner(self) {
+            last.give_back(state, now);
+            last.ended = true;
+        }
+    }
+
+    fn give_back(&self, state: &mut State, now: Timestamp) {
+        let Self { queue, slot, pinned, .. } = self;
+        if self.void {
+            return state.discard(queue, slot.1, now);
+        }
+        let due = state.messages.get(&slot.1).and_then(|active| active.row.due(&queue.domain));
+        state.give_back(queue, *slot, *pinned, now);
+        let aside = *self.aside.lock();
+        let (Some(due), Some(Aside { until, is_passed_over })) = (due, aside) else { return };
+        let slot = (due, slot.1);
+        if is_passed_over {
+            state.due.pass_over(queue, slot, until, now);
+        } else if !state.due.set_aside(queue, slot, until, now) {
+            state.due.park(queue, true, now);
+        }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Self { shared, queue, slot, pinned, void, aside } = self;
-        let aside = *aside.get_mut();
-        shared.update(|state, now| match void {
-            true => state.discard(queue, slot.1, now),
-            false => {
-                let due = state.messages.get(&slot.1).and_then(|active| active.row.due(&queue.domain));
-                state.give_back(queue, *slot, *pinned, now);
-                let (Some(due), Some(Aside { until, is_passed_over })) = (due, aside) else { return };
-                let slot = (due, slot.1);
-                if is_passed_over {
-                    state.due.pass_over(queue, slot, until, now);
-                } else if !state.due.set_aside(queue, slot, until, now) {
-                    state.due.park(queue, true, now);
-                }
-            }
-        });
+        if !self.ended {
+            self.shared.update(|state, now| self.give_back(state, now));
+        }
     }
 }
 
@@ -307,6 +336,7 @@ fn take_now(shared: &Arc<Shared>, max: usize) -> (Vec<Taken>, Option<Timestamp>)
             pinned: parcel.is_some(),
             void: known && parcel.is_none(),
             aside: Mutex::default(),
+            ended: false,
         };
         match parcel {
             Some(parcel) => Some(Taken::Claim(Claim::new(lease, parcel))),

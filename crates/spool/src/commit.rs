@@ -9,6 +9,7 @@ use postrider_mail::{AttemptOutcome, MessageId};
 use postrider_wal::{Durability, Entry, Location, Lsn};
 
 use crate::admission::{Admission, Body};
+use crate::claim::Lease;
 use crate::error::{Error, Result};
 use crate::feed::FeedRecord;
 use crate::inbox::{self, Pending};
@@ -17,6 +18,7 @@ use crate::records::{self, Kind, Mark, OperatorHead, OutcomeState, StartedHead};
 use crate::row::Row;
 use crate::shared::Shared;
 use crate::state::{Active, State};
+use crate::under_way::Standstill;
 
 /// One record of a batch, and what it changes once it is in the log.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) enum Effect {
     Outcomes {
         id: MessageId,
         outcomes: Arc<[AttemptOutcome]>,
+        /// The claim that ends with them.
+        lease: Option<Arc<Lease>>,
     },
     /// A message from another spool, with the state that it had there.
     Imported {
@@ -80,8 +84,18 @@ impl Batch {
     }
 
     pub(crate) fn outcomes(&mut self, id: MessageId, outcomes: Vec<AttemptOutcome>) -> Result<()> {
+        self.end(id, outcomes, None)
+    }
+
+    /// Adds outcomes with which a claim ends, if there is one.
+    pub(crate) fn end(
+        &mut self,
+        id: MessageId,
+        outcomes: Vec<AttemptOutcome>,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<()> {
         let entry = records::outcomes(Kind::Outcomes, id, &outcomes)?;
-        self.push(entry, Effect::Outcomes { id, outcomes: outcomes.into() });
+        self.push(entry, Effect::Outcomes { id, outcomes: outcomes.into(), lease });
         Ok(())
     }
 
@@ -173,7 +187,7 @@ impl Batch {
     }
 
     fn hand_in(self, shared: &Arc<Shared>, durability: Durability) -> Pending {
-        shared.state.lock().begin(&self.effects);
+        begin(&mut shared.under_way.stop(), &self.effects);
         let pending = self.under_way(shared, durability);
         if let Pending::Refused(_, effects) = &pending {
             shared.state.lock().finish(effects);
@@ -181,11 +195,18 @@ impl Batch {
         pending
     }
 
-    /// The first half of [`Batch::commit`], for callers that hold the lock:
-    /// no other record of these messages comes in between.
-    pub(crate) fn submit(self, shared: &Arc<Shared>, state: &mut State, durability: Durability) -> Pending {
-        state.begin(&self.effects);
+    /// The first half of [`Batch::commit`], for callers that have stopped the
+    /// others: no other record of these messages comes in between.
+    pub(crate) fn submit(
+        self,
+        shared: &Arc<Shared>,
+        state: &mut State,
+        mut under_way: Standstill<'_>,
+        durability: Durability,
+    ) -> Pending {
+        begin(&mut under_way, &self.effects);
         let pending = self.under_way(shared, durability);
+        drop(under_way);
         if let Pending::Refused(_, effects) = &pending {
             state.finish(effects);
         }
@@ -220,13 +241,13 @@ impl Effect {
     }
 }
 
-impl State {
-    /// Records with these effects are handed to the log.
-    fn begin(&mut self, effects: &[Effect]) {
-        effects.iter().for_each(|effect| effect.each_id(|id| self.comes(id)));
-    }
+/// Records with these effects are handed to the log.
+fn begin(under_way: &mut Standstill<'_>, effects: &[Effect]) {
+    effects.iter().for_each(|effect| effect.each_id(|id| under_way.comes(id)));
+}
 
-    /// Those records failed.
+impl State {
+    /// Records with these effects failed.
     pub(crate) fn finish(&mut self, effects: &[Effect]) {
         effects.iter().for_each(|effect| effect.each_id(|id| self.came(id)));
     }
@@ -262,12 +283,15 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
         Effect::ImportedLast { id, outcomes } => {
             state.change(id, now, |active| active.row.copied(&outcomes, location));
         }
-        Effect::Outcomes { id, outcomes } => {
+        Effect::Outcomes { id, outcomes, lease } => {
             let states: Vec<_> = outcomes.iter().map(OutcomeState::from).collect();
             state.change(id, now, |active| {
                 active.row.settle(&states, location);
                 active.remember(&outcomes);
             });
+            if let Some(lease) = lease {
+                lease.end(state, now);
+            }
         }
         Effect::Started(StartedHead { id, attempts }) => {
             if let Some(active) = state.messages.get_mut(&id) {
@@ -328,7 +352,7 @@ pub(crate) fn feed_records(effects: &[Effect]) -> Vec<(u16, FeedRecord)> {
         let record = match effect {
             Effect::Accepted { record, .. } => FeedRecord::Accepted(Arc::clone(record)),
             Effect::Imported { record, .. } => FeedRecord::Imported(Arc::clone(record)),
-            Effect::Outcomes { id, outcomes } => FeedRecord::Outcomes { id: *id, outcomes: Arc::clone(outcomes) },
+            Effect::Outcomes { id, outcomes, .. } => FeedRecord::Outcomes { id: *id, outcomes: Arc::clone(outcomes) },
             _ => return None,
         };
         Some((index, record))

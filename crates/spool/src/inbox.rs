@@ -84,7 +84,9 @@ impl Waiter for UnderWay {
         let mut inbox = shared.inbox.group.lock();
         inbox.push(Done { effects, result, waiting });
         if last {
-            let group = std::mem::take(&mut *inbox);
+            // The next group is about as large.
+            let room = Vec::with_capacity(inbox.len());
+            let group = std::mem::replace(&mut *inbox, room);
             drop(inbox);
             take_in(&shared, group);
         }
@@ -107,6 +109,7 @@ fn take_in(shared: &Arc<Shared>, group: Vec<Done>) {
                 let answer = match result {
                     Ok(committed) => {
                         first_young |= state.take_in(effects, &committed.locations, now);
+                        state.came_to(committed.lsn);
                         Ok(committed.lsn)
                     }
                     Err(error) => {

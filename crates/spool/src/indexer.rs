@@ -358,8 +358,9 @@ fn rows_of_log(shared: &Arc<Shared>) -> Result<Rows> {
         let mut state = shared.state.lock();
         let mut batch = Batch::default();
         batch.mark(Mark::Barrier)?;
-        let barrier = batch.submit(shared, &mut state, Durability::Synced);
-        (state.not_indexed(), barrier)
+        let under_way = shared.under_way.stop();
+        let except = state.not_indexed(&under_way);
+        (except, batch.submit(shared, &mut state, under_way, Durability::Synced))
     };
     let runtime = tokio::runtime::Handle::current();
     let until = runtime.block_on(barrier.done()).map_err(|(error, _)| error)?;

@@ -96,7 +96,8 @@
 //! the log, each time around. The cold log is read by place only and gives space back wherever
 //! it is dead. The segments in use take at most twice the live bytes and four segments, each log
 //! for itself; up to four files beside that are kept ready, so that there is always room to
-//! record what became of the accepted. A byte of mail is written once when it is accepted, and
+//! record what became of the accepted. In a rush up to fifteen files more are kept to be used
+//! again, where space is plenty; they go within 20 seconds of rest. A byte of mail is written once when it is accepted, and
 //! once more when it outlives its segment.
 //!
 //! ## Memory
@@ -138,6 +139,7 @@ mod spool;
 mod state;
 mod transfer;
 mod turns;
+mod under_way;
 mod view;
 mod young;
 

@@ -24,6 +24,7 @@ use crate::recover::{self, Old};
 use crate::shared::{Recovery, Shared};
 use crate::spool::SpoolOptions;
 use crate::state::State;
+use crate::under_way::UnderWay;
 use crate::young::Youth;
 
 /// What opening the logs gave.
@@ -81,6 +82,7 @@ fn assemble(options: SpoolOptions, log: Log, cold: Log, indexer: Indexer) -> Sha
     let admissions = Admissions::new(&settings, disk, dir, clock.clone(), metrics.spool_messages.clone());
     let due = Due::new(settings.ready_batch, Holds::default());
     let youth = Arc::new(Youth::new(&settings, metrics.spool_paced.clone()));
+    let under_way = Arc::new(UnderWay::default());
     let lives = Lives::new(settings.segment_bytes.bytes() / reclaim::MOSTLY_DEAD);
     Shared {
         bodies: BodyMemory::new(settings.body_memory.bytes(), metrics.spool_body_memory_bytes.clone()),
@@ -88,10 +90,12 @@ fn assemble(options: SpoolOptions, log: Log, cold: Log, indexer: Indexer) -> Sha
         published: Mutex::default(),
         feeds: Feeds::new(feeds),
         recent: Recent::default(),
-        state: Mutex::new(State::new(due, lives, Arc::clone(&admissions), Arc::clone(&youth))),
+        state: Mutex::new(State::new(due, lives, under_way.clone(), Arc::clone(&admissions), Arc::clone(&youth))),
+        under_way,
         recovery: watch::Sender::new(Recovery::UnderWay),
         failure: watch::Sender::new(false),
         has_failed: AtomicBool::new(false),
+        has_ended: AtomicBool::new(false),
         retiring: tokio::sync::Mutex::new(()),
         reclaim_failures: AtomicU32::new(0),
         distrusted: Mutex::default(),

@@ -118,7 +118,7 @@ async fn reclaim(shared: &Arc<Shared>, choose: impl Fn(&Shared, u64) -> Option<S
     let last = shared.log.segments().last().map_or(0, |segment| segment.number);
     let mut result = Ok(());
     while let Some(segment) = choose(shared, last).filter(|segment| segment.number < last) {
-        result = match moving::empty(shared, segment.number).await {
+        result = match moving::empty(shared, segment).await {
             Ok(()) => retire(shared, segment.number).await,
             failed => failed,
         };

@@ -22,6 +22,7 @@ use crate::quarantine::Quarantine;
 use crate::reclaim::ColdSpace;
 use crate::settings::Settings;
 use crate::state::State;
+use crate::under_way::UnderWay;
 use crate::view::OpenReport;
 use crate::young::Youth;
 
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub failure: watch::Sender<bool>,
     /// The same, for those who ask often.
     pub has_failed: AtomicBool,
+    /// Nothing more is taken or handed out: the spool is being closed.
+    pub has_ended: AtomicBool,
     /// Held while a segment is given back, or while the whole log is read.
     pub retiring: tokio::sync::Mutex<()>,
     /// Rounds of reclaim that failed, one after the other.
@@ -49,6 +52,7 @@ pub(crate) struct Shared {
     pub settings: Settings,
     pub metrics: Metrics,
     pub state: Mutex<State>,
+    pub under_way: Arc<UnderWay>,
     pub admissions: Arc<Admissions>,
     pub youth: Arc<Youth>,
     pub bodies: Arc<BodyMemory>,
@@ -133,6 +137,12 @@ impl Shared {
         }
     }
 
+    /// Asks the tasks to end.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.scope.cancel();
+    }
+
     /// Gives up: nothing is taken or handed out any more, and the process is
     /// to end.
     pub(crate) fn fail(&self, reason: &Error) {
@@ -196,7 +206,7 @@ impl Shared {
     /// Refuses once nothing can be written any more.
     pub(crate) fn check_open(&self) -> Result<()> {
         let failed = self.log.poisoned() || self.cold.poisoned() || self.has_failed.load(Ordering::Acquire);
-        match (failed, self.scope.is_cancelled()) {
+        match (failed, self.has_ended.load(Ordering::Acquire)) {
             (true, _) => Err(Error::Poisoned),
             (false, true) => Err(Error::Closed),
             (false, false) => Ok(()),

@@ -60,7 +60,7 @@ struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.scope.cancel();
+        self.0.end();
     }
 }
 
@@ -398,6 +398,7 @@ impl Spool {
             batch.mark(Mark::CleanStop)?;
             batch.commit(shared, Durability::Synced).await?;
         }
+        shared.end();
         if let Err(late) = shared.scope.clone().close(CLOSE).await {
             tracing::warn!(?late, "tasks of the spool did not end in time");
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, Domain, MessageId};
-use postrider_wal::Location;
+use postrider_wal::{Location, Lsn};
 
 use crate::admission::{Admissions, Body};
 use crate::claim::DueRecipient;
@@ -22,6 +22,7 @@ use crate::index::{Change, put};
 use crate::lives::{Lives, Share};
 use crate::message::{AcceptedRecord, QueueKey};
 use crate::row::Row;
+use crate::under_way::{Standstill, UnderWay};
 use crate::young::Youth;
 
 /// A message in memory.
@@ -52,8 +53,10 @@ pub(crate) struct State {
     pub holds_segment: Option<u64>,
     /// Changes for the index, to be sent before the lock is released.
     pub changes: Vec<Change>,
+    /// All batches up to here are taken in.
+    taken_in: Lsn,
     /// Messages with records handed to the log and not taken in yet.
-    under_way: IdMap<u32>,
+    under_way: Arc<UnderWay>,
     /// Messages being read from the index and the log, how often, and whether
     /// they ended meanwhile.
     loading: IdMap<(u32, bool)>,
@@ -76,14 +79,21 @@ pub(crate) struct Parcel {
 }
 
 impl State {
-    pub(crate) fn new(due: Due, lives: Lives, admissions: Arc<Admissions>, youth: Arc<Youth>) -> Self {
+    pub(crate) fn new(
+        due: Due,
+        lives: Lives,
+        under_way: Arc<UnderWay>,
+        admissions: Arc<Admissions>,
+        youth: Arc<Youth>,
+    ) -> Self {
         Self {
             messages: IdMap::default(),
             due,
             lives,
             holds_segment: None,
             changes: Vec::new(),
-            under_way: IdMap::default(),
+            taken_in: Lsn::ZERO,
+            under_way,
             loading: IdMap::default(),
             ages: VecDeque::new(),
             admissions,
@@ -267,9 +277,7 @@ impl State {
         if is_mostly_empty(self.messages.capacity(), self.messages.len()) {
             self.messages.shrink_to(4 * self.messages.len());
         }
-        if is_mostly_empty(self.under_way.capacity(), self.under_way.len()) {
-            self.under_way.shrink_to(4 * self.under_way.len());
-        }
+        self.under_way.shrink();
         if is_mostly_empty(self.ages.capacity(), self.ages.len()) {
             self.ages.shrink_to(4 * self.ages.len());
         }
@@ -375,36 +383,34 @@ impl State {
     /// says happens to what is in memory.
     pub(crate) fn forget_if_idle(&mut self, id: MessageId) {
         let idle = |active: &Active| active.pins == 0 && !active.young;
-        let busy = self.loading.contains_key(&id) || self.under_way.contains_key(&id);
-        if !busy && self.messages.get(&id).is_some_and(idle) {
+        let is_busy = || self.loading.contains_key(&id) || self.under_way.contains(id);
+        if self.messages.get(&id).is_some_and(idle) && !is_busy() {
             self.messages.remove(&id);
         }
     }
 
-    /// A record about a message is handed to the log.
-    pub(crate) fn comes(&mut self, id: MessageId) {
-        *self.under_way.entry(id).or_default() += 1;
-    }
-
-    /// That record is taken in, or failed.
+    /// A record that was under way is taken in, or failed.
     pub(crate) fn came(&mut self, id: MessageId) {
-        let Entry::Occupied(mut count) = self.under_way.entry(id) else { return };
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
+        if self.under_way.came(id) {
             self.forget_if_idle(id);
         }
     }
 
-    pub(crate) fn is_under_way(&self, id: MessageId) -> bool {
-        self.under_way.contains_key(&id)
+    /// A batch is taken in, and all before it.
+    pub(crate) fn came_to(&mut self, lsn: Lsn) {
+        self.taken_in = self.taken_in.max(lsn);
+    }
+
+    /// All batches up to this one are taken in.
+    pub(crate) fn taken_in(&self) -> Lsn {
+        self.taken_in
     }
 
     /// Messages that do not belong into the index now.
-    pub(crate) fn not_indexed(&self) -> HashSet<MessageId> {
+    pub(crate) fn not_indexed(&self, under_way: &Standstill<'_>) -> HashSet<MessageId> {
         let young = self.messages.iter().filter(|(_, active)| active.young);
-        let accepting = self.under_way.keys().filter(|id| !self.messages.contains_key(id));
-        young.map(|(id, _)| *id).chain(accepting.copied()).collect()
+        let accepting = under_way.ids().filter(|id| !self.messages.contains_key(id));
+        young.map(|(id, _)| *id).chain(accepting).collect()
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use postrider_base::{Disk, OpenMode, Random};
+use postrider_base::{Clock, Disk, DiskFile, OpenMode, Random};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::bell::Bell;
 use crate::format::{Seed, SegmentHeader};
@@ -19,6 +20,13 @@ use crate::{Error, OpenReport, Options};
 
 /// How long after a failure the next try comes.
 const RETRY: Duration = Duration::from_secs(1);
+/// Zeros written to a new file at once: a retired file that comes meanwhile is used first.
+const FILL: u64 = 4 << 20;
+/// Spare files that nobody needed for so long are given back.
+const IDLE: Duration = Duration::from_secs(10);
+/// Where fewer segments than this fit what is free, no more spare files are
+/// kept than are wanted.
+const FREE: u64 = 64;
 
 /// Owns the directory's names once the log is open.
 #[derive(Debug)]
@@ -27,8 +35,10 @@ pub(crate) struct Keeper {
     dir: PathBuf,
     segment_bytes: u64,
     wanted: usize,
+    most_spare: usize,
     recycle: bool,
     random: Random,
+    clock: Clock,
     /// The oldest segment in use.
     oldest: AtomicU64,
     state: Mutex<State>,
@@ -43,6 +53,10 @@ struct State {
     ready: VecDeque<Arc<Segment>>,
     /// Files of full length without a number.
     pool: Vec<PathBuf>,
+    /// A new file that is being filled with zeros.
+    filling: Option<Filling>,
+    /// The fewest that were there since a time: so many were not needed.
+    idle: Option<(Instant, usize)>,
     /// Number of the next segment to make.
     next: u64,
     /// Number in the name of the next spare file.
@@ -50,6 +64,14 @@ struct State {
     failed: bool,
     retired: VecDeque<Retired>,
     ended: bool,
+}
+
+/// A file that is not of full length yet.
+#[derive(Clone, Debug)]
+struct Filling {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    len: u64,
 }
 
 #[derive(Debug)]
@@ -82,8 +104,10 @@ impl Keeper {
             dir: dir.to_owned(),
             segment_bytes: options.segment_bytes,
             wanted: options.spare_segments,
+            most_spare: options.most_spare_files,
             recycle: options.recycle,
             random: options.random.clone(),
+            clock: options.clock.clone(),
             oldest: AtomicU64::new(oldest),
             state: Mutex::new(state),
             making: Mutex::new(()),
@@ -108,7 +132,8 @@ impl Keeper {
     /// Bytes of spare files.
     pub(crate) fn bytes(&self) -> u64 {
         let state = self.state.lock();
-        (state.ready.len() + state.pool.len()) as u64 * self.segment_bytes
+        let filling = state.filling.as_ref().map_or(0, |filling| filling.len);
+        (state.ready.len() + state.pool.len()) as u64 * self.segment_bytes + filling
     }
 
     /// The next segment to write: one of those made ahead, or one made now.
@@ -147,7 +172,8 @@ impl Keeper {
         &self.bell
     }
 
-    /// Removes one retired segment or makes one spare segment.
+    /// Removes one retired segment, makes one spare segment or a part of it, or
+    /// gives back a spare file that nobody needs.
     pub(crate) fn step(&self) -> Step {
         let retired = self.state.lock().retired.pop_front();
         if let Some(Retired { segment, done }) = retired {
@@ -160,9 +186,13 @@ impl Keeper {
         }
         let making = self.making.lock();
         if self.state.lock().ready.len() >= self.wanted {
-            return Step::Rest(None);
+            return self.trim();
         }
-        let made = self.make();
+        let made = match self.fill(FILL) {
+            Ok(false) => return Step::Worked,
+            Ok(true) => self.make(),
+            Err(error) => Err(error),
+        };
         let mut state = self.state.lock();
         drop(making);
         match made {
@@ -187,11 +217,8 @@ impl Keeper {
 
     fn remove(&self, segment: &Segment) -> Result<(), Error> {
         let from = segment::path(&self.dir, segment.number());
-        let spare = {
-            let mut state = self.state.lock();
-            let room = self.recycle && state.pool.len() < self.wanted.max(1);
-            (room && segment.file_bytes == self.segment_bytes).then(|| self.spare_name(&mut state))
-        };
+        let is_usable = self.recycle && segment.file_bytes == self.segment_bytes;
+        let spare = (is_usable && self.has_room_for_spare()).then(|| self.spare_name(&mut self.state.lock()));
         let removed = match &spare {
             Some(to) => self.disk.rename(&from, to),
             None => self.disk.remove_file(&from),
@@ -203,6 +230,49 @@ impl Keeper {
         Ok(())
     }
 
+    /// Whether one more spare file may be kept. In a rush segments are retired
+    /// and needed again by the dozen, and filling a file with zeros costs as
+    /// much as writing it.
+    fn has_room_for_spare(&self) -> bool {
+        let spare = self.state.lock().pool.len();
+        if spare < self.least_spare() {
+            return true;
+        }
+        let free = || self.disk.available_bytes(&self.dir).unwrap_or_default();
+        spare < self.most_spare && free() / self.segment_bytes >= FREE
+    }
+
+    /// Spare files that are kept though nobody needs them.
+    fn least_spare(&self) -> usize {
+        self.wanted.max(1)
+    }
+
+    /// Gives back one spare file of those that nobody has needed for long.
+    fn trim(&self) -> Step {
+        let now = self.clock.instant();
+        let mut state = self.state.lock();
+        let spare = state.pool.len();
+        if spare <= self.least_spare() {
+            state.idle = None;
+            return Step::Rest(None);
+        }
+        let (since, fewest) = *state.idle.get_or_insert((now, spare));
+        let left = IDLE.saturating_sub(now - since);
+        if !left.is_zero() {
+            return Step::Rest(Some(left));
+        }
+        if fewest <= self.least_spare() {
+            state.idle = None;
+            return Step::Worked;
+        }
+        state.idle = Some((since, fewest - 1));
+        let path = state.pool.remove(0);
+        drop(state);
+        // One that stays is removed when the log is next opened.
+        let _ = self.disk.remove_file(&path);
+        Step::Worked
+    }
+
     fn spare_name(&self, state: &mut State) -> PathBuf {
         let number = state.next_spare;
         state.next_spare += 1;
@@ -212,43 +282,77 @@ impl Keeper {
     /// Makes the segment of the next number; the caller holds `making`. The
     /// file has all its space and a synced header before it gets its name.
     fn make(&self) -> Result<Arc<Segment>, Error> {
-        let (number, recycled, path) = {
+        while !self.fill(self.segment_bytes)? {}
+        let (number, path) = {
             let mut state = self.state.lock();
-            let recycled = state.pool.pop();
-            let path = recycled.clone().unwrap_or_else(|| self.spare_name(&mut state));
-            (state.next, recycled.is_some(), path)
+            let path = state.pool.pop();
+            let spare = state.pool.len();
+            state.idle = state.idle.map(|(since, fewest)| (since, fewest.min(spare)));
+            (state.next, path.unwrap_or_default())
         };
-        let made = self.make_from(&path, number, recycled);
+        let made = self.make_from(&path, number).map_err(|error| self.failed(&path, &error))?;
         let mut state = self.state.lock();
-        let news = state.failed != made.is_err();
-        state.failed = made.is_err();
-        match made {
-            Ok(segment) => {
-                state.next = number + 1;
-                if news {
-                    tracing::info!(dir = %self.dir.display(), "there is room for the log again");
-                }
-                Ok(segment)
-            }
-            Err(error) => {
-                let reason = format!("segment {number} in {}: {error}", self.dir.display());
-                if news {
-                    tracing::warn!("no room for the log: {reason}");
-                }
-                // What is left behind is removed when the log is next opened.
-                let _ = self.disk.remove_file(&path);
-                Err(Error::Full(reason))
-            }
+        state.next = number + 1;
+        if std::mem::take(&mut state.failed) {
+            tracing::info!(dir = %self.dir.display(), "there is room for the log again");
         }
+        Ok(made)
     }
 
-    fn make_from(&self, path: &Path, number: u64, recycled: bool) -> std::io::Result<Arc<Segment>> {
-        let mode = if recycled { OpenMode::ReadWrite } else { OpenMode::CreateNew };
-        let file = self.disk.open(path, mode)?;
-        match self.recycle {
-            true => file.allocate(self.segment_bytes)?,
-            false => file.reserve(self.segment_bytes)?,
+    /// Whether there is a spare file; the caller holds `making`. If not, makes
+    /// one longer by so much that will be.
+    fn fill(&self, bytes: u64) -> Result<bool, Error> {
+        let known = {
+            let mut state = self.state.lock();
+            if !state.pool.is_empty() {
+                return Ok(true);
+            }
+            state.filling.take().ok_or_else(|| self.spare_name(&mut state))
+        };
+        let path = known.as_ref().map_or_else(Clone::clone, |filling| filling.path.clone());
+        let filled = self.fill_file(known, bytes).map_err(|error| self.failed(&path, &error))?;
+        let is_full = filled.len >= self.segment_bytes;
+        let mut state = self.state.lock();
+        match is_full {
+            true => state.pool.push(path),
+            false => state.filling = Some(filled),
         }
+        Ok(is_full)
+    }
+
+    fn fill_file(&self, known: Result<Filling, PathBuf>, bytes: u64) -> std::io::Result<Filling> {
+        let mut filling = match known {
+            Ok(filling) => filling,
+            Err(path) => Filling { file: self.disk.open(&path, OpenMode::CreateNew)?, path, len: 0 },
+        };
+        match self.recycle {
+            true => {
+                filling.len = (filling.len + bytes).min(self.segment_bytes);
+                filling.file.allocate(filling.len)?;
+            }
+            false => {
+                filling.len = self.segment_bytes;
+                filling.file.reserve(filling.len)?;
+            }
+        }
+        Ok(filling)
+    }
+
+    /// A segment can not be made.
+    fn failed(&self, path: &Path, error: &std::io::Error) -> Error {
+        let mut state = self.state.lock();
+        let reason = format!("segment {} in {}: {error}", state.next, self.dir.display());
+        if !std::mem::replace(&mut state.failed, true) {
+            tracing::warn!("no room for the log: {reason}");
+        }
+        drop(state);
+        // What is left behind is removed when the log is next opened.
+        let _ = self.disk.remove_file(path);
+        Error::Full(reason)
+    }
+
+    fn make_from(&self, path: &Path, number: u64) -> std::io::Result<Arc<Segment>> {
+        let file = self.disk.open(path, OpenMode::ReadWrite)?;
         let seed = Seed { segment: number, salt: self.random.u64() };
         let oldest = self.oldest();
         file.write_all_at(&SegmentHeader { seed, oldest }.encode(), 0)?;

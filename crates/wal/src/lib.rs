@@ -64,7 +64,9 @@
 //! trailer proves that the batches before it are.
 //!
 //! A second thread, the keeper, owns the directory: it makes [`Options::spare_segments`]
-//! ahead, so that no commit waits for 64 MiB of zeros, and takes retired files away. A file
+//! ahead, so that no commit waits for 64 MiB of zeros, and takes retired files away. Those
+//! are used again before a new file is filled, also when one is half filled: zeros cost as
+//! much as what is written. A file
 //! is renamed to `segment-` only when its header is synced. No space for a segment is
 //! [`Error::Full`] for the batches that would need it, and passes when space is there:
 //! [`Log::is_full`] says so while the segments made ahead last.

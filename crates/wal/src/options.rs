@@ -17,6 +17,11 @@ pub struct Options {
     /// default. While they can not be made, [`crate::Log::is_full`] says so
     /// and what is left of them is for outcomes and reclaim.
     pub spare_segments: usize,
+    /// The most files of retired segments that are kept to be used again while
+    /// the log is in a rush and space is plenty (64 segments), 1 to 64; 16 by default. At rest all
+    /// but [`spare_segments`](Self::spare_segments) of them are given back within
+    /// 20 seconds.
+    pub most_spare_files: usize,
     /// Use the files of retired segments again, and fill new ones with zeros
     /// first: a write over written blocks syncs faster. On by default. Off,
     /// the space of a new file is only reserved, and a retired one is removed.
@@ -68,6 +73,7 @@ impl Default for Options {
         Self {
             segment_bytes: 64 << 20,
             spare_segments: 2,
+            most_spare_files: 16,
             recycle: true,
             first_segment: 1,
             max_group_bytes: 4 << 20,
@@ -91,6 +97,9 @@ impl Options {
         }
         if self.spare_segments > 64 {
             return Err(Error::Option("spare_segments is 0 to 64"));
+        }
+        if !(1..=64).contains(&self.most_spare_files) {
+            return Err(Error::Option("most_spare_files is 1 to 64"));
         }
         if !(1..=1000).contains(&self.max_group_vectors) {
             return Err(Error::Option("max_group_vectors is 1 to 1,000"));

@@ -142,7 +142,11 @@ impl Room<'_> {
                 queue.enough.notify_one();
             }
         }
-        state.waiting.push_back(submission);
+        // A segment that goes makes room for those who wait.
+        match submission.oldest {
+            Some(_) => state.waiting.push_front(submission),
+            None => state.waiting.push_back(submission),
+        }
         let wake = std::mem::take(&mut state.asleep);
         drop(state);
         if wake {

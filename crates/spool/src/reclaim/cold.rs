@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use postrider_wal::{Durability, Location};
+use postrider_wal::{Durability, Location, SegmentInfo};
 
 use super::moving;
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ pub(super) async fn tidy(shared: &Arc<Shared>) -> Result<()> {
     swept?;
     while let Some(segment) = over_bound(shared) {
         moving::empty(shared, segment).await?;
-        retire(shared, segment).await?;
+        retire(shared, segment.number).await?;
     }
     Ok(())
 }
@@ -146,9 +146,9 @@ async fn sweep(shared: &Arc<Shared>, segment: u64) -> Result<()> {
 
 /// The oldest segment, when holes alone do not keep the log within twice what
 /// lives and four segments.
-fn over_bound(shared: &Shared) -> Option<u64> {
+fn over_bound(shared: &Shared) -> Option<SegmentInfo> {
     let oldest = *shared.cold.segments().first().filter(|segment| segment.sealed)?;
     let (_, live) = shared.state.lock().lives.bytes();
     let bound = 2 * live + 4 * shared.settings.segment_bytes.bytes();
-    (shared.cold_space.bytes() > bound).then_some(oldest.number)
+    (shared.cold_space.bytes() > bound).then_some(oldest)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postrider_mail::MessageId;
-use postrider_wal::{Durability, Location, Replayed};
+use postrider_wal::{Durability, Location, Replayed, SegmentInfo};
 
 use super::GIVE_UP;
 use crate::claim::Loads;
@@ -26,7 +26,27 @@ const UNDER_WAY: Duration = Duration::from_millis(20);
 
 /// Moves everything that lives out of a segment of either log: bodies to the
 /// end of the cold log, states to the end of the main one.
-pub(super) async fn empty(shared: &Arc<Shared>, segment: u64) -> Result<()> {
+pub(super) async fn empty(shared: &Arc<Shared>, segment: SegmentInfo) -> Result<()> {
+    let is_dead = is_dead(shared, segment);
+    let segment = segment.number;
+    if !is_dead {
+        move_living(shared, segment).await?;
+    }
+    if segment < COLD {
+        copy_holds(shared, segment).await?;
+    }
+    expect_dead(shared, segment)
+}
+
+/// Whether nothing lives in a segment of the main log, and nothing in it has
+/// yet to be counted: most go like this, and nobody reads them for it.
+fn is_dead(shared: &Shared, segment: SegmentInfo) -> bool {
+    let state = shared.state.lock();
+    let is_counted = segment.number < COLD && segment.last_lsn.is_some_and(|last| last <= state.taken_in());
+    is_counted && state.lives.get(segment.number) == Live::default()
+}
+
+async fn move_living(shared: &Arc<Shared>, segment: u64) -> Result<()> {
     let ids = owners(shared, segment).await?;
     settled(shared, &ids).await;
     if shared.state.lock().lives.get(segment) != Live::default() {
@@ -34,10 +54,7 @@ pub(super) async fn empty(shared: &Arc<Shared>, segment: u64) -> Result<()> {
             copy(shared, segment, ids).await?;
         }
     }
-    if segment < COLD {
-        copy_holds(shared, segment).await?;
-    }
-    expect_dead(shared, segment)
+    Ok(())
 }
 
 /// Refuses when something lives in the segment that nobody could find: the
@@ -76,7 +93,8 @@ async fn settled(shared: &Shared, ids: &[MessageId]) {
     loop {
         let under_way = {
             let state = shared.state.lock();
-            ids.iter().any(|id| state.is_under_way(*id) && !state.messages.contains_key(id))
+            let under_way = shared.under_way.stop();
+            ids.iter().any(|id| under_way.contains(*id) && !state.messages.contains_key(id))
         };
         if !under_way {
             return;
@@ -177,17 +195,18 @@ fn say_states(
 ) -> Result<Option<Pending>> {
     let mut batch = Batch::default();
     let mut state = shared.state.lock();
+    let under_way = shared.under_way.stop();
     let room = STEP_BYTES.min(shared.settings.segment_bytes.bytes() / 4);
     for (id, was) in step {
         let Some(active) = state.messages.get(&id) else { continue };
-        if state.is_under_way(id) || active.row.location != was || batch.bytes() >= room {
+        if under_way.contains(id) || active.row.location != was || batch.bytes() >= room {
             left.push(id);
             continue;
         }
         let body = bodies.get(&was).copied().unwrap_or(was);
         batch.snapshot(id, active, body)?;
     }
-    let pending = (!batch.entries.is_empty()).then(|| batch.submit(shared, &mut state, Durability::Synced));
+    let pending = (!batch.entries.is_empty()).then(|| batch.submit(shared, &mut state, under_way, Durability::Synced));
     Ok(pending)
 }
 

@@ -140,19 +140,24 @@ async fn a_bounce_and_its_notification_are_one_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_waits_for_is_not_handed_out_again() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org"]).await;
+    let claim = spool.take_due(1).await.pop().unwrap();
+    let delivered = outcomes(&claim, Disposition::Delivered, rig.clock.now());
+    begin(claim.finish(delivered, Vec::new())).await;
+    assert!(due_now(&spool, 1).await.is_empty());
+    assert_eq!(spool.stat().messages, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_accept_that_nobody_waits_for_still_counts() {
     let rig = Rig::new();
     let spool = rig.open().await;
     let message = rig.message(&["a@example.org"]);
     let id = message.id;
-    {
-        let mut accept = Box::pin(spool.accept(message));
-        let poll = std::future::poll_fn(|cx| {
-            let _ = accept.as_mut().poll(cx);
-            std::task::Poll::Ready(())
-        });
-        poll.await;
-    }
+    begin(spool.accept(message)).await;
     assert_eq!(spool.take_due(1).await[0].id, id);
 }
 
@@ -219,4 +224,11 @@ async fn a_disk_that_does_not_answer_once_stops_no_message() {
     assert_eq!(claim.id, id);
     assert_intact(&claim).await;
     assert_eq!(rig.quarantined(), 0);
+}
+
+/// Begins something and does not wait for it.
+async fn begin(work: impl Future) {
+    let mut work = std::pin::pin!(work);
+    let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(work.as_mut().poll(cx).is_pending()));
+    assert!(poll.await, "it was done at once");
 }

@@ -1,7 +1,7 @@
 //! Reclaim, full disks, and disks that fail.
 
 use super::*;
-use crate::{Location, Lsn};
+use crate::{Driver, Location, Lsn};
 use postrider_base::Disk;
 use postrider_base::sim_disk::{Fault, Operation};
 
@@ -87,6 +87,56 @@ fn recycled_files_bring_nothing_back() {
     for location in old {
         assert!(rig.log.read(location).is_err());
     }
+}
+
+fn retire_all(rig: &mut Rig) {
+    let sealed: Vec<u64> = rig.log.segments().iter().filter(|it| it.sealed).map(|it| it.number).collect();
+    for number in sealed {
+        rig.retire(number).unwrap();
+    }
+    rig.settle();
+}
+
+fn spare_files(rig: &Rig) -> usize {
+    let names = rig.disk.read_dir(dir()).unwrap();
+    names.iter().filter(|path| crate::segment::number(path, "spare-").is_some()).count()
+}
+
+#[test]
+fn files_of_a_rush_are_used_again_and_given_back_at_rest() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let _time = runtime.enter();
+    let options = Options { driver: Driver::Task, ..small() };
+    let mut rig = Rig::open(&SimDisk::new(), &options).unwrap();
+    for seed in 0..80 {
+        rig.synced(vec![entry(seed, 2000)]);
+    }
+    retire_all(&mut rig);
+    let spare = spare_files(&rig);
+    assert!(spare > small().spare_segments, "{spare}");
+    let (files, written) = (rig.disk.read_dir(dir()).unwrap().len(), rig.disk.stats().written_bytes);
+    for seed in 0..40 {
+        rig.synced(vec![entry(seed, 2000)]);
+    }
+    assert_eq!(rig.disk.read_dir(dir()).unwrap().len(), files);
+    let written = rig.disk.stats().written_bytes - written;
+    assert!(written < 2 * 40 * 2200, "{written}: a file was filled with zeros");
+    retire_all(&mut rig);
+    for _ in 0..2 {
+        assert!(spare_files(&rig) > small().spare_segments);
+        runtime.block_on(tokio::time::advance(Duration::from_secs(10)));
+        rig.settle();
+    }
+    assert_eq!(spare_files(&rig), small().spare_segments);
+    assert!(rig.reopen().is_ok());
+}
+
+#[test]
+fn files_of_a_rush_are_not_kept_where_space_is_short() {
+    let mut rig = filled(80);
+    rig.disk.set_capacity(Some(40 * (16 << 10)));
+    retire_all(&mut rig);
+    assert_eq!(spare_files(&rig), small().spare_segments);
 }
 
 #[test]

@@ -137,9 +137,15 @@ impl Life {
     }
 
     async fn attempt(&mut self, max: usize, verdicts: &[Verdict], one_by_one: bool) {
-        for claim in due_now(self.spool(), max).await {
+        let is_split = one_by_one && max.is_multiple_of(2);
+        for mut claim in due_now(self.spool(), max).await {
             self.check(&claim).await;
-            self.deal_with(claim, verdicts, one_by_one);
+            let mut verdicts = verdicts.to_vec();
+            while let Some(part) = is_split.then(|| claim.split_first()).flatten() {
+                self.deal_with(part, &verdicts, false);
+                verdicts.rotate_left(1);
+            }
+            self.deal_with(claim, &verdicts, one_by_one);
             // Most are done in a moment; on a full disk they wait.
             if let Some(work) = self.works.last_mut() {
                 let _ = within(MOMENT, &mut work.task).await;

@@ -10,7 +10,8 @@ pub(super) enum Step {
     /// Begin to accept and go away.
     Abandon,
     /// Claim up to so many parts of messages and deal with each in turn: the
-    /// verdicts go around their recipients.
+    /// verdicts go around their recipients. One by one: each recipient in a record of its own,
+    /// by a claim of its own where an even number is claimed.
     Attempt {
         claims: usize,
         verdicts: Vec<Verdict>,
