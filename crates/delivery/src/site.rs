@@ -261,7 +261,7 @@ impl Site {
     /// Why a job has to wait.
     fn pause_of(&self, job: &Job) -> Option<Pause> {
         let claim = &job.claim;
-        self.gate.pause(&claim.queue.domain, responsible_domain(&claim.message))
+        self.gate.pause(&claim.queue.domain, || responsible_domain(&claim.message))
     }
 
     /// Connections that there may be.

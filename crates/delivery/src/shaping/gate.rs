@@ -148,7 +148,7 @@ impl Gate {
 
     /// Why mail of the lane to a recipient domain, signed by `signing_domain`,
     /// has to wait.
-    pub(crate) fn pause(&self, domain: &Domain, signing_domain: Option<&str>) -> Option<Pause> {
+    pub(crate) fn pause<'m>(&self, domain: &Domain, signing_domain: impl FnOnce() -> Option<&'m str>) -> Option<Pause> {
         let provider = self.site.provider.load();
         let provider_name = provider.as_ref().map(|provider| &*provider.name);
         let ordered = self.inner.orders.pause_of(&self.site.place, provider_name, self.source_name(), domain.as_str());
@@ -159,7 +159,7 @@ impl Gate {
         if !is_paused(&self.site.throttle) && !provider.as_ref().is_some_and(|provider| is_paused(&provider.throttle)) {
             return None;
         }
-        let signed = signing_domain.map(|domain| Scope::SigningDomain(domain.to_ascii_lowercase().into()));
+        let signed = signing_domain().map(|domain| Scope::SigningDomain(domain.to_ascii_lowercase().into()));
         let scopes: Vec<Scope> = [Some(self.source.clone()), signed].into_iter().flatten().collect();
         self.site.pause_of(&scopes, self.inner.clock.now())
     }

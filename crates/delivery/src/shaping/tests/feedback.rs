@@ -66,7 +66,7 @@ async fn each_built_in_rule_does_what_it_says() {
         let permits: Vec<_> = std::iter::from_fn(|| gate.connection().now_or_never()).collect();
         let limit = gate.limit();
         let heard = gate.heard(Some("example.com"), rule.example_stage(), &reply(&rule.example), true);
-        let pause = gate.pause(&"user.example".parse().unwrap(), Some("example.com"));
+        let pause = gate.pause(&"user.example".parse().unwrap(), || Some("example.com"));
         let name = &rule.name;
         match rule.effect {
             Effect::Ignore => assert_eq!((heard.action, pause), (None, None), "{name}"),
@@ -82,7 +82,7 @@ async fn each_built_in_rule_does_what_it_says() {
             }
             Effect::PauseSigningDomain(_) => {
                 assert_eq!(pause.unwrap().kind, PauseKind::SigningDomain, "{name}");
-                assert_eq!(gate.pause(&"user.example".parse().unwrap(), Some("other.example")), None, "{name}");
+                assert_eq!(gate.pause(&"user.example".parse().unwrap(), || Some("other.example")), None, "{name}");
             }
             Effect::BlockSource(_) => {
                 assert_eq!(heard.action, Some(Action::Blocked(pause.unwrap())), "{name}");

@@ -43,7 +43,7 @@ impl World {
 }
 
 fn is_paused(gate: &Gate, to: &str) -> bool {
-    gate.pause(&domain(to), None).is_some()
+    gate.pause(&domain(to), || None).is_some()
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn pauses_of_operators_survive_a_restart_and_others_do_not() {
     let metrics = Metrics::new();
     let again = Governor::new(shaping("").unwrap(), &world.store, &world.clock, &metrics).unwrap();
     let of = |source: &str| again.gate_at(Place::mx("mx.example.net"), Some(source.into()));
-    let pause = of("a").pause(&domain("user.example"), None).unwrap();
+    let pause = of("a").pause(&domain("user.example"), || None).unwrap();
     assert_eq!((pause.kind, &*pause.why, pause.until), (PauseKind::Operator, "because", None));
     assert!(!is_paused(&of("b"), "user.example"));
     assert_eq!(again.0.pause_views().len(), 1);
@@ -167,10 +167,10 @@ async fn a_signing_domain_pauses_at_one_site_whatever_its_source() {
     one.heard(Some("A.example"), Stage::EndOfData, &rate, true);
     let to = domain("gmail.com");
     for gate in [&one, &other] {
-        assert!(gate.pause(&to, Some("a.example")).is_some());
-        assert!(gate.pause(&to, Some("b.example")).is_none() && gate.pause(&to, None).is_none());
+        assert!(gate.pause(&to, || Some("a.example")).is_some());
+        assert!(gate.pause(&to, || Some("b.example")).is_none() && gate.pause(&to, || None).is_none());
     }
-    assert!(world.gate("mx.example.net").pause(&to, Some("a.example")).is_none());
+    assert!(world.gate("mx.example.net").pause(&to, || Some("a.example")).is_none());
     assert_eq!(world.governor.resume("google", Some("a")).await.unwrap(), 0, "no pause of a source");
     assert_eq!(world.governor.resume("google", None).await.unwrap(), 1);
 }
@@ -184,5 +184,5 @@ async fn a_site_remembers_a_bounded_number_of_signing_domains() {
         gate.heard(Some(&format!("d{number}.example")), Stage::EndOfData, &rate, true);
     }
     assert_eq!(world.pauses(PauseKind::SigningDomain), 1_000);
-    assert!(gate.pause(&domain("gmail.com"), Some("d2999.example")).is_some());
+    assert!(gate.pause(&domain("gmail.com"), || Some("d2999.example")).is_some());
 }
