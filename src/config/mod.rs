@@ -7,7 +7,9 @@ mod server;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use postrider_listener::{Listen, TlsSettings};
+use postrider_listener::{Listen, ListenRole, TlsSettings};
+use postrider_mail::{Domain, SES_SIMULATOR};
+use postrider_mailauth::verify::VerificationSettings;
 use postrider_submission::{DkimSettings, ReturnPath};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,9 @@ pub(crate) use server::Server;
 /// the one that `postrider quickstart` leaves in the present directory.
 const PLACES: [&str; 2] = ["/etc/postrider/postrider.toml", "./postrider-data/postrider.toml"];
 
+/// The name that routes give the mailbox simulator.
+pub(crate) const SIMULATOR: &str = "simulator";
+
 /// Everything that an operator can choose.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) tls: TlsSettings,
     pub(crate) submission: postrider_submission::Settings,
     pub(crate) dkim: DkimSettings,
+    pub(crate) feedback: postrider_feedback::Settings,
+    pub(crate) verification: VerificationSettings,
     pub(crate) account: postrider_account::Settings,
     pub(crate) bans: postrider_account::BanSettings,
     pub(crate) reputation: postrider_account::ReputationSettings,
@@ -53,6 +60,8 @@ impl Default for Config {
             tls: TlsSettings::default(),
             submission: Default::default(),
             dkim: Default::default(),
+            feedback: Default::default(),
+            verification: Default::default(),
             account: Default::default(),
             bans: Default::default(),
             reputation: Default::default(),
@@ -79,6 +88,8 @@ impl Config {
             ("tls", self.tls.validate()),
             ("submission", self.submission().validate()),
             ("dkim", self.dkim.validate()),
+            ("feedback", self.feedback.validate()),
+            ("verification", self.verification.validate()),
             ("account", self.account.validate()),
             ("bans", self.bans.validate()),
             ("reputation", self.reputation.validate()),
@@ -95,11 +106,19 @@ impl Config {
         for (section, result) in sections {
             result.map_err(|message| format!("{section}.{message}"))?;
         }
-        if self.submission.return_path == ReturnPath::Verp {
-            let text = r#"bounces would come back to nobody: "verp" needs a feedback listener, and there is none"#;
-            return Err(format!("submission.return_path: {text}"));
+        let submission = self.submission();
+        if self.has_feedback() {
+            submission.return_path_domain().map_err(|error| format!("submission.{error}"))?;
+        } else if submission.return_path == ReturnPath::Verp {
+            let text = r#"bounces would come back to nobody: "verp" needs a [[listener]] with role = "feedback""#;
+            return Err(format!("submission.return_path: {text}, and there is none"));
         }
         Ok(())
+    }
+
+    /// Whether bounces and complaints can come.
+    pub(crate) fn has_feedback(&self) -> bool {
+        self.listener.iter().any(|listen| listen.role == ListenRole::Feedback)
     }
 
     /// The rules of acceptance, with the names that the whole node shares.
@@ -120,10 +139,16 @@ impl Config {
         postrider_account::Settings { bans, reputation, ..self.account.clone() }
     }
 
-    /// How mail leaves, with the node's name in EHLO unless another is given.
+    /// How mail leaves, with the node's name in EHLO unless another is given; mail for the
+    /// mailbox simulator stays here, unless a route of its own says otherwise.
     pub(crate) fn delivery(&self) -> postrider_delivery::Settings {
         let mut settings = self.delivery.clone();
         settings.ehlo_name.get_or_insert_with(|| self.server.hostname());
+        let own = format!("simulator.{}", self.submission().operator_domain());
+        // There is no domain below an address literal.
+        for domain in [SES_SIMULATOR, &own].into_iter().filter(|domain| domain.parse::<Domain>().is_ok()) {
+            settings.routes.entry(domain.to_owned()).or_insert_with(|| format!("{SIMULATOR}:"));
+        }
         settings
     }
 

@@ -12,6 +12,7 @@ use postrider_events::Events;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use super::feedback::rules;
 use super::reload::Changes;
 use super::running::{Running, Scopes, warn_of_absent_sources};
 use super::{World, supervisor};
@@ -147,7 +148,11 @@ impl Daemon {
         self.config.sessions = wanted.sessions;
         self.config.tls = wanted.tls;
         self.config.delivery = wanted.delivery;
+        self.config.feedback = wanted.feedback;
         self.config.log = wanted.log;
+        if let Some(feedback) = &self.running.feedback {
+            feedback.reload(rules(&self.config));
+        }
         Ok(ReloadReport { applied: changes.live, needs_restart: changes.needs_restart })
     }
 

@@ -2,8 +2,10 @@
 //! until a signal, and stops them in the other order.
 
 mod daemon;
+mod feedback;
 mod reload;
 mod running;
+mod simulator;
 mod supervisor;
 
 use std::collections::BTreeMap;

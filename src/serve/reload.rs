@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use crate::config::Config;
 
 /// Sections, or keys, that take effect without a restart.
-const LIVE: [&str; 5] = ["bans", "delivery", "log", "sessions", "tls"];
+const LIVE: [&str; 6] = ["bans", "delivery", "feedback", "log", "sessions", "tls"];
 
 /// The key paths whose values differ, in order, apart by what they need.
 #[derive(Debug, Default, PartialEq)]

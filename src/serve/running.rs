@@ -11,14 +11,16 @@ use postrider_control::{Control, ReloadRequest, Socket};
 use postrider_delivery::Delivery;
 use postrider_dns::Resolver;
 use postrider_events::{FileSink, MailSink, TracingSink};
+use postrider_feedback::Feedback;
 use postrider_listener::Listeners;
-use postrider_submission::{Refusal, ReturnPath, ReturnPaths, Signing, Submission, SubmissionDeps};
+use postrider_submission::{Refusal, Signing, Submission, SubmissionDeps};
 use postrider_upkeep::{Rotation, Upkeep};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::{World, supervisor};
-use crate::config::Config;
+use super::feedback::{feedback, written_return_paths};
+use super::{World, simulator, supervisor};
+use crate::config::{Config, SIMULATOR};
 use crate::rooms::{DaemonLink, Queue, Rooms};
 
 /// Reloads that may wait; further askers wait to ask.
@@ -31,6 +33,7 @@ const READING: Duration = Duration::from_secs(2);
 pub(crate) struct Running {
     pub(crate) delivery: Delivery,
     pub(crate) listeners: Listeners,
+    pub(crate) feedback: Option<Feedback>,
     pub(crate) mail_log: Arc<dyn MailSink>,
     pub(crate) reloads: mpsc::Receiver<ReloadRequest>,
     scopes: Scopes,
@@ -69,7 +72,8 @@ impl Running {
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
         probe(&world, rooms, &scopes.background);
         let traces = Traces::new();
-        let listeners = listeners(config, rooms, &submission, &traces, &world, &scopes.intake)?;
+        let feedback = feedback(config, rooms, queue, &submission, world.resolver.clone())?;
+        let listeners = listeners(config, rooms, &submission, feedback.clone(), &traces, &world, &scopes.intake)?;
         let socket = Socket::bind(&config.control)
             .with_context(|| format!("cannot listen on the control socket {}", config.control.socket.display()))?;
         let upkeep = upkeep(config, rooms, &submission, &world, &scopes.outgoing)?;
@@ -101,7 +105,7 @@ impl Running {
         };
         let control = Control::new(rooms.control_deps(config, Some(link)));
         scopes.intake.spawn("control socket", socket.serve(control, scopes.intake.clone()));
-        Ok(Running { delivery, listeners, mail_log, reloads, scopes })
+        Ok(Running { delivery, listeners, feedback, mail_log, reloads, scopes })
     }
 
     /// Stops taking, lets what has begun end, cuts off the rest at the deadline.
@@ -251,26 +255,18 @@ fn rotate_keys(config: &Config, rooms: &Rooms, world: &World, upkeep: &Upkeep, s
     scope.spawn("rotation of DKIM keys", rotation.run(scope.clone()));
 }
 
-/// What next hosts hear in MAIL FROM, where that is not what the client said.
-fn return_paths(config: &Config, rooms: &Rooms) -> Result<Option<ReturnPaths>> {
-    let settings = config.submission();
-    if settings.return_path == ReturnPath::Sender {
-        return Ok(None);
-    }
-    let domain = settings.return_path_domain().map_err(|error| anyhow!("submission.{error}"))?;
-    Ok(Some(ReturnPaths::new(rooms.accounts.clone(), rooms.mac_key.clone(), domain)))
-}
-
 fn listeners(
     config: &Config,
     rooms: &Rooms,
     submission: &Submission,
+    feedback: Option<Feedback>,
     traces: &Traces,
     world: &World,
     scope: &Scope,
 ) -> Result<Listeners> {
     let deps = postrider_listener::Deps {
         submission: submission.clone(),
+        feedback,
         clock: rooms.clock.clone(),
         random: rooms.random.clone(),
         metrics: rooms.metrics.clone(),
@@ -290,15 +286,18 @@ fn delivery(
     world: World,
     scope: &Scope,
 ) -> Result<Delivery> {
+    let mut built_in = world.built_in;
+    let simulator = simulator::start(submission, &queue.spool, &rooms.clock, &rooms.random, scope);
+    built_in.insert(SIMULATOR.to_owned(), simulator);
     let deps = postrider_delivery::Deps {
         spool: queue.spool.clone(),
         accounts: rooms.accounts.clone(),
         submission: submission.clone(),
-        return_paths: return_paths(config, rooms)?,
+        return_paths: written_return_paths(config, rooms)?,
         store: rooms.store.clone(),
         resolver: world.resolver,
         dialer: world.dialer,
-        built_in: world.built_in,
+        built_in,
         clock: rooms.clock.clone(),
         random: rooms.random.clone(),
         metrics: rooms.metrics.clone(),

@@ -98,7 +98,8 @@ fn answerable(arrived: &Arrived) -> Option<(EmailAddress, String)> {
     }
     let sender = arrived.envelope.sender.clone()?;
     let return_path = value("Return-Path").and_then(|path| path.trim_matches(['<', '>']).parse().ok());
-    let is_id = |id: &String| id.len() <= MAX_SUBJECT && id.starts_with('<') && id.bytes().all(|b| b.is_ascii_graphic());
+    let is_id =
+        |id: &String| id.len() <= MAX_SUBJECT && id.starts_with('<') && id.bytes().all(|b| b.is_ascii_graphic());
     let in_reply_to = value("Message-ID").filter(is_id);
     let line = in_reply_to.map(|id| format!("In-Reply-To: {id}\r\nReferences: {id}\r\n")).unwrap_or_default();
     Some((return_path.unwrap_or(sender), line))

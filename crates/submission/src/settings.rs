@@ -55,7 +55,8 @@ pub struct Settings {
     pub blocked_attachments: BlockedAttachments,
     /// What next hosts hear in MAIL FROM: `"sender"`, what the client said; or `"verp"`, an
     /// address of the relay's that names the message and the recipient, so that a late
-    /// bounce finds them. The latter needs a feedback listener that bounces come back to.
+    /// bounce finds them. The latter needs a listener of the role `feedback`, which the MX
+    /// records of MAIL FROM domains and of `return_path_domain` lead to.
     pub return_path: ReturnPath,
     /// The domain of such addresses for mail without a custom MAIL FROM domain. Without it,
     /// `bounces` in the operator's domain.
