@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use postrider_base::Clock;
 use postrider_testkit::client::{Client, Security};
+use postrider_testkit::lines::{stuffed, with_crlf};
 use postrider_testkit::relay::{Relay, RelayOptions};
 use postrider_testkit::{Record, Sink};
 
@@ -157,27 +158,6 @@ fn field_name(line: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(&line[..colon]).ok()?.trim_end();
     let lawful = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
     lawful.then(|| name.to_ascii_lowercase())
-}
-
-fn with_crlf(text: &[u8]) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(text.len() + 1000);
-    for line in text.split_inclusive(|&byte| byte == b'\n') {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        lines.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
-        lines.extend_from_slice(b"\r\n");
-    }
-    lines
-}
-
-fn stuffed(content: &[u8]) -> Vec<u8> {
-    let mut stuffed = Vec::with_capacity(content.len() + 100);
-    for line in content.split_inclusive(|&byte| byte == b'\n') {
-        if line.starts_with(b".") {
-            stuffed.push(b'.');
-        }
-        stuffed.extend_from_slice(line);
-    }
-    stuffed
 }
 
 /// A message with a base64 attachment, of exactly this many bytes.

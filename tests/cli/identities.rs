@@ -3,13 +3,12 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use postrider_base::Clock;
 use postrider_testkit::{Accept, Policy, Received, Relay, RelayOptions, Sink};
 use serde_json::{Value, json};
 
-use crate::support::{Node, refusal};
+use crate::support::{Node, eventually, refusal};
 
 fn json_of(node: &Node, arguments: &[&str]) -> Value {
     let arguments = [arguments, &["--json"]].concat();
@@ -128,16 +127,6 @@ fn http(address: SocketAddr, method: &str, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
-}
-
-async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..400 {
-        if let Some(found) = look() {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,12 @@
 //! The life of a message, as operators see it: queue, message, events, suppression.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use postrider_base::Clock;
 use postrider_testkit::{Accept, Policy, Received, Relay, RelayOptions, Security, Sink};
 use serde_json::Value;
+
+use crate::support::eventually;
 
 /// A remote that knows everybody but `gone@`, and that has no time for `later@`.
 struct Choosy;
@@ -28,17 +29,6 @@ impl Policy for Choosy {
 fn ask(relay: &Relay, arguments: &[&str]) -> Value {
     let output = relay.cli(arguments).unwrap();
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-}
-
-/// What happens behind the 250 is soon there to see.
-async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..400 {
-        if let Some(found) = look() {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never: {what}");
 }
 
 async fn send(relay: &Relay, recipients: &[&str]) -> String {

@@ -192,3 +192,14 @@ impl Drop for Daemon {
         let _ = self.child.wait();
     }
 }
+
+/// What happens behind a reply is soon there to see.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..400 {
+        if let Some(found) = look() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {what}");
+}

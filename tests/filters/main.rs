@@ -10,7 +10,7 @@ use std::io;
 use std::time::Duration;
 
 use postrider_base::Clock;
-use postrider_testkit::client::{Client, Reply, Security};
+use postrider_testkit::client::Reply;
 use postrider_testkit::{Record, Relay, RelayOptions, Sink};
 use serde_json::Value;
 
@@ -37,17 +37,10 @@ impl World {
         Ok(Self { relay, kept, _sink: sink })
     }
 
-    async fn connect(&self) -> io::Result<Client> {
-        let mut client = self.relay.endpoint(Security::StartTls, true)?.connect().await?;
-        let (user, password) = self.relay.credentials();
-        client.login(user, password).await?;
-        Ok(client)
-    }
-
     /// Submits a message to two domains.
     async fn submit(&self, subject: &str, body: &str) -> io::Result<Reply> {
         let content = format!("From: app@example.com\r\nX-Secret: s\r\nSubject: {subject}\r\n\r\n{body}\r\n");
-        let mut client = self.connect().await?;
+        let mut client = self.relay.connect().await?;
         client.send("app@example.com", &["ann@example.net", "bob@example.org"], content.as_bytes()).await
     }
 

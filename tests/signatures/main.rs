@@ -17,7 +17,7 @@ use postrider_base::{Clock, Random, RealDisk};
 use postrider_mail::{AccountId, DkimAlgorithm, Domain};
 use postrider_store::Store;
 use postrider_submission::{KeyRing, KeyRingDeps, Sealer};
-use postrider_testkit::client::{Client, Security};
+use postrider_testkit::lines::stuffed;
 use postrider_testkit::relay::{Relay, RelayOptions};
 use postrider_testkit::{Record, Sink};
 
@@ -133,25 +133,18 @@ impl Scene {
     }
 
     async fn send(&self, samples: &[Sample]) -> Outcome {
-        let mut client = self.connect().await?;
+        let mut client = self.relay.connect().await?;
         for (index, sample) in samples.iter().enumerate() {
             let recipient = format!("m{index}@example.net");
-            let reply = client.send("app@example.com", &[&recipient], &varied::stuffed(&sample.content)).await?;
+            let reply = client.send("app@example.com", &[&recipient], &stuffed(&sample.content)).await?;
             assert_eq!(reply.code, 250, "{}: {reply}", sample.name);
             // A session has its bound of messages.
             if index % 500 == 499 {
                 client.quit().await?;
-                client = self.connect().await?;
+                client = self.relay.connect().await?;
             }
         }
         Ok(client.quit().await?)
-    }
-
-    async fn connect(&self) -> Result<Client, Box<dyn Error>> {
-        let mut client = self.relay.endpoint(Security::StartTls, true)?.connect().await?;
-        let (user, password) = self.relay.credentials();
-        client.login(user, password).await?;
-        Ok(client)
     }
 
     /// Writes what came through into files named by their number.

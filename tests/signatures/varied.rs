@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use postrider_base::Random;
+use postrider_testkit::lines::with_crlf;
 
 /// How many are made up.
 const MADE_UP: usize = 1_020;
@@ -155,26 +156,4 @@ fn shuffle(random: &Random, header: &mut [String]) {
         let other = random.below(index as u64 + 1);
         header.swap(index, usize::try_from(other).unwrap_or_default());
     }
-}
-
-fn with_crlf(text: &[u8]) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(text.len() + 1000);
-    for line in text.split_inclusive(|&byte| byte == b'\n') {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        lines.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
-        lines.extend_from_slice(b"\r\n");
-    }
-    lines
-}
-
-/// As it goes over the wire. RFC 5321 section 4.5.2
-pub(crate) fn stuffed(content: &[u8]) -> Vec<u8> {
-    let mut stuffed = Vec::with_capacity(content.len() + 100);
-    for line in content.split_inclusive(|&byte| byte == b'\n') {
-        if line.starts_with(b".") {
-            stuffed.push(b'.');
-        }
-        stuffed.extend_from_slice(line);
-    }
-    stuffed
 }

@@ -9,6 +9,7 @@
 pub mod authority;
 pub mod client;
 pub mod knot;
+pub mod lines;
 pub mod load;
 pub mod network;
 pub mod nsd;

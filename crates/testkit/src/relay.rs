@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::authority::{Authority, Issued, roots};
-use crate::client::{Endpoint, Security};
+use crate::client::{Client, Endpoint, Security};
 
 /// How long a start or a stop may take before the test calls it hung.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -123,6 +123,16 @@ impl Relay {
     #[must_use]
     pub fn credentials(&self) -> (&str, &str) {
         (&self.user, &self.password)
+    }
+
+    /// A session over STARTTLS that has authenticated with them.
+    ///
+    /// # Errors
+    /// The network's, or a relay that does not take it.
+    pub async fn connect(&self) -> io::Result<Client> {
+        let mut client = self.endpoint(Security::StartTls, true)?.connect().await?;
+        client.login(&self.user, &self.password).await?;
+        Ok(client)
     }
 
     /// The certificate that clients must trust, PEM.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use postrider_base::Clock;
 
-use crate::client::{Client, Reply, Security};
+use crate::client::{Client, Reply};
 use crate::relay::{Relay, RelayOptions};
 use crate::sink::{Policy, Received, Sink};
 use crate::volume::Volume;
@@ -93,10 +93,7 @@ impl Scene {
     /// # Errors
     /// The network's, or a relay that does not take it.
     pub async fn connect(&self) -> io::Result<Client> {
-        let mut client = self.relay.endpoint(Security::StartTls, true)?.connect().await?;
-        let (user, password) = self.relay.credentials();
-        client.login(user, password).await?;
-        Ok(client)
+        self.relay.connect().await
     }
 
     /// Submits messages named `prefix-N` with so many bytes of padding; those
