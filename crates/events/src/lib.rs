@@ -7,6 +7,10 @@
 //! behind that of the last one, so that the journal has each outcome exactly
 //! once.
 //!
+//! One follower reads every synced batch of the journal, and hands each record
+//! to those who count what accounts send, what became of it, and whom to write
+//! to no more. They keep what they made of it in the store, with their places.
+//!
 //! Opening takes as long as the journal's last file, which says where to go on.
 //! The older ones are looked through while the relay works; until that is done
 //! the feed is not read, and who asks for old events or for a message waits.
