@@ -148,11 +148,24 @@ async fn while_old_mail_is_read_nobody_waits_for_the_answer() {
     assert!(!explain(Rooms { spool: &spool, events: None, delivery: None }, id).await.unwrap().recovering);
 }
 
-/// Each answer of delivery, with the word for it, something that the explanation says, and
+/// An answer of delivery, with the word for it, something that the explanation says, and
 /// something that the advice names.
-fn answers() -> Vec<(Why, &'static str, &'static str, &'static str)> {
-    let site = || "mx.example.com".to_owned();
-    let ready = |wait| Why::Ready { site: site(), before: 0, others: 0, wait };
+type Answer = (Why, &'static str, &'static str, &'static str);
+
+const TO_THE_SITE: &str = "postrider queue sites --site 'mx.example.com'";
+const TO_THE_RULES: &str = "postrider shaping show 'mx.example.com'";
+
+fn site() -> String {
+    "mx.example.com".to_owned()
+}
+
+fn host() -> Option<String> {
+    Some("mx.example.com[192.0.2.1]:25".to_owned())
+}
+
+/// Each that is not about a message whose turn has come.
+fn answers() -> Vec<Answer> {
+    let since = now();
     let paused = |by: &str| Why::Paused {
         site: site(),
         name: "example.com".to_owned(),
@@ -163,9 +176,6 @@ fn answers() -> Vec<(Why, &'static str, &'static str, &'static str)> {
         until: None,
         why: "too fast".to_owned(),
     };
-    let (host, since) = (Some("mx.example.com[192.0.2.1]:25".to_owned()), now());
-    let to_the_site = "postrider queue sites --site 'mx.example.com'";
-    let to_the_rules = "postrider shaping show 'mx.example.com'";
     vec![
         (Why::RouteHolds, "route-holds", "is hold:", "postrider queue release --domain example.com"),
         (Why::LookingUp { since }, "looking-up", "looked up", "[dns]"),
@@ -177,33 +187,17 @@ fn answers() -> Vec<(Why, &'static str, &'static str, &'static str)> {
             "scan_fail_open",
         ),
         (
-            ready(Wait::FirstConnection { host: host.clone(), stage: Stage::Banner, since }),
-            "ready",
-            "192.0.2.1",
-            to_the_site,
-        ),
-        (ready(Wait::SiteLimit { open: 5, limit: 5 }), "connection-limit", "5 of the 5", to_the_rules),
-        (
-            ready(Wait::ProviderLimit { provider: "big".to_owned(), open: 5, limit: 5 }),
-            "connection-limit",
-            "big may have",
-            to_the_rules,
-        ),
-        (ready(Wait::TotalLimit { limit: 7 }), "connection-limit", "all 7 connections", "delivery.limits.connections"),
-        (
-            ready(Wait::Rate { of: site(), rate: "1/h".to_owned(), next: Some(now()) }),
-            "rate-limit",
-            "gets 1/h; the next message may go 2023",
-            to_the_rules,
-        ),
-        (ready(Wait::Busy { connections: 2, limit: 2 }), "ready", "2 of 2 connections", to_the_site),
-        (
             Why::NoConnection { site: site(), limit: 7, since },
             "connection-limit",
             "all 7 connections",
             "delivery.limits.connections",
         ),
-        (Why::InDelivery { site: site(), host, stage: Stage::Data, since }, "in-delivery", "(stage: ", to_the_site),
+        (
+            Why::InDelivery { site: site(), host: host(), stage: Stage::Data, since },
+            "in-delivery",
+            "(stage: ",
+            TO_THE_SITE,
+        ),
         (paused("operator"), "paused", "because of an operator: too fast", "postrider resume 'example.com'"),
         (paused("source"), "paused", "because of a reply: too fast", "postrider resume 'example.com'"),
         (paused("signing_domain"), "paused", "because of a reply: too fast", "postrider resume 'example.com'"),
@@ -214,15 +208,39 @@ fn answers() -> Vec<(Why, &'static str, &'static str, &'static str)> {
             "pool x has no address",
             "postrider sources list",
         ),
-        (Why::Parked { site: site(), ready: 3 }, "parked", "3 messages are before it", to_the_site),
+        (Why::Parked { site: site(), ready: 3 }, "parked", "3 messages are before it", TO_THE_SITE),
         (Why::Settling, "settling", "written down", "postrider spool"),
         (Why::Turn, "turn", "its turn comes", "delivery.limits.ready"),
     ]
 }
 
+/// Each that is.
+fn answers_of_ready() -> Vec<Answer> {
+    let since = now();
+    let ready = |wait| Why::Ready { site: site(), before: 0, others: 0, wait };
+    vec![
+        (ready(Wait::FirstConnection { host: host(), stage: Stage::Banner, since }), "ready", "192.0.2.1", TO_THE_SITE),
+        (ready(Wait::SiteLimit { open: 5, limit: 5 }), "connection-limit", "5 of the 5", TO_THE_RULES),
+        (
+            ready(Wait::ProviderLimit { provider: "big".to_owned(), open: 5, limit: 5 }),
+            "connection-limit",
+            "big may have",
+            TO_THE_RULES,
+        ),
+        (ready(Wait::TotalLimit { limit: 7 }), "connection-limit", "all 7 connections", "delivery.limits.connections"),
+        (
+            ready(Wait::Rate { of: site(), rate: "1/h".to_owned(), next: Some(now()) }),
+            "rate-limit",
+            "gets 1/h; the next message may go 2023",
+            TO_THE_RULES,
+        ),
+        (ready(Wait::Busy { connections: 2, limit: 2 }), "ready", "2 of 2 connections", TO_THE_SITE),
+    ]
+}
+
 #[test]
 fn each_answer_has_its_word_and_names_what_can_be_done() {
-    for (why, word, text, advice) in answers() {
+    for (why, word, text, advice) in answers().into_iter().chain(answers_of_ready()) {
         let said = format!("{why:?}");
         let reason = in_words(why, &domain());
         assert_eq!(reason.word, word, "{said}");
