@@ -17,6 +17,8 @@ mod lookup;
 mod policy;
 mod quota;
 mod reputation;
+#[cfg(test)]
+mod samples;
 mod sending;
 mod settings;
 mod suppression;

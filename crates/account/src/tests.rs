@@ -1,8 +1,6 @@
 //! Account state over a store, as the daemon uses it.
 
-use std::path::Path;
-use std::sync::Arc;
-
+use crate::samples;
 use crate::{
     Accounts, AuthError, Error, ImportedSecret, NewCredential, RecipientOverflow, Settings, derive_smtp_password,
 };
@@ -25,13 +23,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options {
-            index_dir: Some(index.path().to_owned()),
-            ..postrider_store::Options::default()
-        };
-        let disk = Arc::new(SimDisk::new());
-        let store = Store::open_with(disk, Path::new("/store"), options).unwrap();
+        let (store, index) = samples::store(&SimDisk::new());
         Self { store, clock: Clock::simulated(START), _index: index }
     }
 

@@ -1,9 +1,7 @@
-use std::path::Path;
-use std::sync::Arc;
-
 use postrider_base::{Period, SimDisk};
 
 use super::*;
+use crate::samples;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -20,10 +18,7 @@ fn world(change: fn(&mut BanSettings)) -> World {
 }
 
 fn open(disk: SimDisk, clock: Clock, change: fn(&mut BanSettings)) -> World {
-    let index = tempfile::tempdir().unwrap();
-    let options =
-        postrider_store::Options { index_dir: Some(index.path().to_owned()), ..postrider_store::Options::default() };
-    let store = Store::open_with(Arc::new(disk.clone()), Path::new("/store"), options).unwrap();
+    let (store, index) = samples::store(&disk);
     let mut settings = BanSettings { failures: 3, ..BanSettings::default() };
     change(&mut settings);
     let guard = Guard::open(&store, clock.clone(), &Random::seeded(1), &settings).unwrap();

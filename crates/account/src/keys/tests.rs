@@ -1,8 +1,7 @@
-use std::path::Path;
-
 use postrider_base::SimDisk;
 
 use super::*;
+use crate::samples;
 
 struct World {
     store: Store,
@@ -11,9 +10,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
-        let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
+        let (store, index) = samples::store(&SimDisk::new());
         Self { store, _index: index }
     }
 

@@ -1,7 +1,6 @@
 //! What is refused and where it is, what the examples of SES's guide decide, and how policies
 //! are kept.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use postrider_base::{Clock, Random, SimDisk, Timestamp};
@@ -9,7 +8,7 @@ use postrider_mail::{AccountId, EmailAddress};
 use postrider_store::Store;
 
 use super::*;
-use crate::{Accounts, Arn, Error, Identity, IdentityName, NewCredential, Realm, Settings};
+use crate::{Accounts, Arn, Error, Identity, IdentityName, NewCredential, Realm, Settings, samples};
 
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 
@@ -427,9 +426,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
-        let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
+        let (store, index) = samples::store(&SimDisk::new());
         Self { store, settings: Settings::default(), _index: index }
     }
 

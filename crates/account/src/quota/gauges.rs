@@ -49,19 +49,15 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use postrider_base::{Clock, Random, SimDisk};
-    use postrider_store::Store;
 
     use super::*;
     use crate::{Settings, Tenant};
 
     #[tokio::test]
     async fn the_first_accounts_are_shown_and_the_others_are_counted() {
-        let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
-        let store = Store::open_with(Arc::new(SimDisk::new()), std::path::Path::new("/store"), options).unwrap();
+        let (store, _index) = crate::samples::store(&SimDisk::new());
         let now = Timestamp::from_millis(1_500_000_000_000);
         let settings = Settings { usage_metrics: 2, ..Settings::default() };
         let accounts = Accounts::open(&store, &Clock::simulated(now), &Random::seeded(1), &settings).unwrap();

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::samples;
 
 /// 2017-08-05T00:40:02.012Z
 const START: Timestamp = Timestamp::from_millis(1_501_893_602_012);
@@ -22,14 +23,8 @@ fn after(time: Duration) -> Timestamp {
     START.saturating_add(time)
 }
 
-async fn store(disk: &SimDisk) -> (Store, TempDir) {
-    let index = tempfile::tempdir().unwrap();
-    let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
-    (Store::open_with(Arc::new(disk.clone()), std::path::Path::new("/store"), options).unwrap(), index)
-}
-
 async fn quotas() -> (Quotas, TempDir) {
-    let (store, index) = store(&SimDisk::new()).await;
+    let (store, index) = samples::store(&SimDisk::new());
     (Quotas::open(&store, Clock::simulated(START), &Settings::default()).unwrap(), index)
 }
 
@@ -138,7 +133,7 @@ async fn save(quotas: &Quotas, store: &Store, sent: &Sent) {
 #[tokio::test]
 async fn saved_counts_add_up_and_come_back_and_old_ones_go() {
     let disk = SimDisk::new();
-    let (store, _index) = store(&disk).await;
+    let (store, _index) = samples::store(&disk);
     let open = |now| Quotas::open(&store, Clock::simulated(now), &Settings::default()).unwrap();
     let quotas = open(START);
     for _ in 0..2 {

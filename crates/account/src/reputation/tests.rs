@@ -1,13 +1,12 @@
 //! What is counted over restarts, and from when on.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_base::{Clock, Random, SimDisk, Timestamp};
 use postrider_mail::AccountId;
 use postrider_store::{Batch, Store, Table};
 
+use crate::samples;
 use crate::{
     Accounts, Counted, Counts, EnforcementStatus, Error, Pause, PausedBy, ReputationSettings, Sender, Sending,
     Settings, Situation, Tally,
@@ -23,9 +22,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options { index_dir: Some(index.path().into()), ..Default::default() };
-        let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
+        let (store, index) = samples::store(&SimDisk::new());
         Self { store, clock: Clock::simulated(START), _index: index }
     }
 

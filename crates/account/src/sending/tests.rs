@@ -1,12 +1,10 @@
 //! The three tables over a store that outlives them.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use postrider_base::{Period, SimDisk, Timestamp};
 use postrider_mail::AccountId;
 
 use super::*;
+use crate::samples;
 
 const ME: fn() -> AccountId = AccountId::default;
 
@@ -18,9 +16,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
-        let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
+        let (store, index) = samples::store(&SimDisk::new());
         Self { store, settings: Settings::default(), _index: index }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inner, Suppression};
+use crate::samples;
 use crate::{
     Accounts, Audit, AuditFilter, AuditRecord, Error, Filter, Format, ImportEntry, Pause, PausedBy, Sending, Settings,
     export,
@@ -28,13 +29,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options {
-            index_dir: Some(index.path().to_owned()),
-            ..postrider_store::Options::default()
-        };
         let disk = SimDisk::new();
-        let store = Store::open_with(Arc::new(disk.clone()), Path::new("/store"), options).unwrap();
+        let (store, index) = samples::store(&disk);
         Self { disk, store, clock: Clock::simulated(START), _index: index }
     }
 
