@@ -73,7 +73,9 @@ fn list(rows: &[IdentityRow], out: &mut Output) -> Result<()> {
 
 fn show(row: &IdentityRow, out: &mut Output) -> Result<()> {
     out.line(format_args!("identity           {}", row.identity_name))?;
-    out.line(format_args!("verification       {} since {}", status(row), time(row.since)))?;
+    // Trust is declared, and has no time of its own.
+    let since = if row.trusted { String::new() } else { format!(" since {}", time(row.since)) };
+    out.line(format_args!("verification       {}{since}", status(row)))?;
     out.line(format_args!("checked            {}", or_dash(row.last_checked.map(time))))?;
     if let Some(problem) = &row.problem {
         out.line(format_args!("found              {problem}"))?;
