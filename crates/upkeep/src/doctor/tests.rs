@@ -219,7 +219,7 @@ const FAULTS: &[Fault] = &[
         zones.remove("example.com");
     }),
     ("alignment-spf", Verdict::Warn, "does not stand for", |_, facts| {
-        facts.envelope = "relay.example".parse().unwrap()
+        facts.envelope = "relay.example".parse().unwrap();
     }),
     ("alignment-spf", Verdict::Warn, "not known", |zones, _| {
         zones.fail("_dmarc.bounce.example.com", Failure::ServFail);
