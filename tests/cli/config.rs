@@ -19,6 +19,17 @@ fn the_installed_configuration_is_right() {
 }
 
 #[test]
+fn return_paths_need_somewhere_to_come_back_to() {
+    let node = Node::new();
+    let listener = "[[listener]]\naddress = \"127.0.0.2:25\"\nrole = \"feedback\"\n";
+    node.configure(&format!("{listener}[submission]\nreturn_path = \"verp\""));
+    assert!(node.told(&["config", "check"]).trim_end().ends_with("postrider.toml: right"));
+    // With a listener alone the domain must be one: return paths of the past are read.
+    node.configure(&format!("{listener}[submission]\nreturn_path_domain = \"not a domain\""));
+    assert!(refusal(&node.run(&["config", "check"])).contains("submission.return_path_domain: "));
+}
+
+#[test]
 fn errors_are_one_line_with_the_place_and_exit_78() {
     let node = Node::new();
     for (more, expected) in [
@@ -29,6 +40,16 @@ fn errors_are_one_line_with_the_place_and_exit_78() {
         ("[delivery]\nretry = []", "delivery.retry: expected at least one wait"),
         ("[log]\nlevel = \"postrider=loud\"", "log.level"),
         ("[[listener]]\naddress = \"nowhere\"", "is not an address to listen on"),
+        (
+            "[submission]\nreturn_path = \"verp\"",
+            "submission.return_path: bounces would come back to nobody: \"verp\" needs a [[listener]] with role",
+        ),
+        (
+            "[[listener]]\naddress = \"*:25\"\n[[listener]]\naddress = \"192.0.2.1:25\"\nrole = \"feedback\"",
+            "listener.address: 192.0.2.1:25 (feedback) is listened on by *:25 (submission) already",
+        ),
+        ("[verification]\nat_once = 0", "verification.at_once: must be at least 1"),
+        ("[sessions.feedback]\nidle = \"0s\"", "sessions.feedback.idle: must be longer than 0s"),
         ("[tls]\ncertificate = \"/x.pem\"", "tls.key: is needed beside certificate"),
         ("[", "postrider.toml:"),
     ] {
