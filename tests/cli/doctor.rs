@@ -9,7 +9,7 @@ use postrider_testkit::nsd::{Nsd, Zone};
 use postrider_testkit::{Accept, Relay, RelayOptions, Security, Sink};
 use serde_json::Value;
 
-use crate::support::{Node, postrider, refusal, stdout};
+use crate::support::{Node, free_port, postrider, refusal, stdout};
 
 const NODE: &str = "[delivery.sources.out1]\nipv4 = \"198.51.100.7\"\nehlo_name = \"out.relay.example\"\n\
      [spool]\nmin_free_bytes = \"1MB\"\n";
@@ -185,6 +185,68 @@ fn what_would_be_used_is_explained() {
     assert_eq!(node.run(&["explain"]).status.code(), Some(2));
 }
 
+/// A node that takes its own bounces.
+fn with_return_paths(server: Option<SocketAddr>) -> Node {
+    let node = node(server);
+    let file = node.path("postrider.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let verp = "[submission]\nreturn_path = \"verp\"\n";
+    let listener = format!("[[listener]]\naddress = \"127.0.0.1:{}\"\nrole = \"feedback\"\n", free_port());
+    std::fs::write(&file, text.replacen("[submission]\n", verp, 1) + &listener).unwrap();
+    node
+}
+
+#[test]
+fn return_paths_of_the_relay_need_a_domain_of_their_own() {
+    let zones = ["example.com", "relay.example", "com"].map(Zone::new);
+    let knot = Knot::start(&zones).unwrap();
+    let node = with_return_paths(Some(knot.address()));
+    let plan = node.told(&["dns", "plan", "example.com"]);
+    assert!(plan.contains("bounces.relay.example. 3600 IN MX 10 relay.example.com."), "{plan}");
+    assert!(plan.contains("bounces.relay.example. 3600 IN TXT \"v=spf1 include:_spf.relay.example ~all\""), "{plan}");
+    for subject in ["example.com", "--self"] {
+        let sick = node.run(&["doctor", subject]);
+        assert_eq!(sick.status.code(), Some(2));
+        let said = stdout(&sick);
+        assert!(said.contains("fail  return-path-mx  bounces.relay.example: it has no MX record"), "{said}");
+        assert!(said.contains("do: publish MX 10 relay.example.com. and no other"), "{said}");
+        assert!(said.contains("fail  feedback        relay.example.com: it has no address"), "{said}");
+    }
+    let plain = self::node(Some(knot.address()));
+    let said = stdout(&plain.run(&["doctor", "example.com"]));
+    assert!(said.contains("skip  return-path-mx  example.com: return paths are what clients say"), "{said}");
+}
+
+#[test]
+fn the_return_path_is_explained() {
+    let node = with_return_paths(None);
+    let explained = |more: &[&str]| {
+        let rows = json(&node.told(&[&["explain", "--from", "ann@example.com", "--json"], more].concat()));
+        let rows = rows.as_array().unwrap().clone();
+        let row = |what: &str, part: &str| {
+            let is_it = |row: &&Value| row["what"] == what && row["value"].as_str().unwrap().contains(part);
+            let row = rows.iter().find(is_it).unwrap_or_else(|| panic!("{what} {part} in {rows:#?}"));
+            (row["value"].as_str().unwrap().to_owned(), row["why"].as_str().unwrap().to_owned())
+        };
+        (row("return-path", ""), row("decision", ""), rows.iter().any(|row| row["value"] == "mail-from: refused"))
+    };
+    let ((path, why), ..) = explained(&[]);
+    assert_eq!(path, "an address in bounces.relay.example that names the message");
+    assert_eq!(why, "the identity has no MAIL FROM domain");
+
+    node.told(&["identities", "create", "example.com", "--trust"]);
+    node.told(&["identities", "mail-from", "example.com", "bounce.example.com"]);
+    let ((path, why), (decision, _), refused) = explained(&[]);
+    assert_eq!(path, "an address in bounces.relay.example that names the message");
+    assert_eq!(why, "the MAIL FROM domain bounce.example.com is PENDING");
+    assert_eq!((decision.as_str(), refused), ("accepted", false));
+
+    node.told(&["identities", "mail-from", "example.com", "bounce.example.com", "--on-failure", "reject"]);
+    let ((path, _), (decision, why), refused) = explained(&[]);
+    assert_eq!((path.as_str(), decision.as_str(), refused), ("refused", "refused", true));
+    assert!(why.contains("the MAIL FROM domain of the author's identity is not verified"), "{why}");
+}
+
 #[test]
 fn a_domain_gets_well_by_what_it_is_told() {
     let zones = ["example.com", "relay.example", "com", "100.51.198.in-addr.arpa"].map(Zone::new);
@@ -227,6 +289,21 @@ fn a_domain_gets_well_by_what_it_is_told() {
     assert_eq!(verdicts("mail-from"), ["warn"], "return paths are what clients say: {findings:#}");
     let host = stdout(&node.run(&["doctor", "--self"]));
     assert!(host.contains("pass  ptr"), "{host}");
+    // What the relay did meanwhile, nobody had to do.
+    for (name, part, what) in [
+        ("RotateDkimKey", "rotation", ""),
+        ("UpdateVerificationStatus", "upkeep", "MAIL FROM domain bounce.example.com of identity"),
+    ] {
+        let recorded = || node.told(&["audit", "--name", name, "--json"]);
+        let mut tries = 0..200;
+        while recorded().is_empty() {
+            assert!(tries.next().is_some(), "no {name}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let record = json(recorded().lines().next().unwrap());
+        assert_eq!(record["userIdentity"]["invokedBy"], part, "{record:#}");
+        assert!(record["requestParameters"]["what"].as_str().unwrap().contains(what), "{record:#}");
+    }
 
     // What is mended is seen at once, though the relay keeps that it was absent.
     let dmarc = || {

@@ -90,6 +90,24 @@ impl World {
         self.ask(&["reputation", "--account", "000000000001", "--json"])[0].clone()
     }
 
+    /// The records of this name in the audit log: what did it by itself, and with what.
+    fn audited(&self, name: &str) -> Vec<(String, Value)> {
+        let told = String::from_utf8(self.relay.cli(&["audit", "--name", name, "--json"]).unwrap().stdout).unwrap();
+        let records = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let by_relay = records.filter(|record| record["userIdentity"]["type"] == "Service");
+        let of = |record: Value| {
+            let part = record["userIdentity"]["invokedBy"].as_str().unwrap().to_owned();
+            (part, record["requestParameters"].clone())
+        };
+        by_relay.map(of).collect()
+    }
+
+    /// How many addresses are on the account's list.
+    fn suppressed(&self) -> usize {
+        let listed = self.relay.cli(&["suppression", "list"]).unwrap().stdout;
+        String::from_utf8(listed).unwrap().lines().filter(|line| line.contains("gone-")).count()
+    }
+
     /// Waits until the account's row is as it should be.
     async fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
         let waited = tokio::time::timeout(PATIENCE, async {
@@ -121,6 +139,7 @@ async fn a_rule_pauses_at_the_threshold_and_over_restarts_until_a_person_resumes
     // 33 %, and too few to say anything.
     let row = world.counted(30, 10).await;
     assert_eq!((&row["status"], &row["representative"]), (&"healthy".into(), &false.into()));
+    world.until(|_| world.suppressed() == 10).await;
     world.restart().await;
     let row = world.counted(30, 10).await;
     assert_eq!(row["bounce_rate"].as_f64().unwrap(), 10.0 / 30.0);
@@ -131,13 +150,40 @@ async fn a_rule_pauses_at_the_threshold_and_over_restarts_until_a_person_resumes
     assert_eq!((&row["recipients"], &row["bounces"]), (&40.into(), &10.into()));
     world.until(|row| row["status"] == "sending-paused" && row["bounce_status"] == "sending-pause").await;
     assert_eq!(world.send("", "here", 1).await, PAUSED_BY_RULE);
+    // Whoever asks who did that is told.
+    let [(part, parameters)] = &world.audited("UpdateAccountSendingEnabled")[..] else { panic!("not one pause") };
+    assert_eq!((part.as_str(), &parameters["account"]), ("reputation", &"000000000001".into()));
+    assert_eq!(parameters["reason"], "10 hard bounces among the last 40 recipients");
+    let [(part, parameters)] = &world.audited("PutSuppressedDestination")[..] else { panic!("not one record") };
+    assert_eq!((part.as_str(), &parameters["count"]), ("suppression", &10.into()), "of the first run, at its end");
     world.restart().await;
     assert_eq!(world.send("", "here", 1).await, PAUSED_BY_RULE);
     world.relay.cli(&["accounts", "resume", "000000000001"]).unwrap();
+    assert_eq!(world.audited("UpdateAccountSendingEnabled").len(), 1, "a person did that");
     let row = world.counted(0, 0).await;
     assert_eq!((&row["status"], &row["paused_by"]), (&"healthy".into(), &Value::Null));
     world.accepted("", "here", 2).await;
     world.counted(2, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_is_paused_before_its_account_and_the_audit_log_has_both() {
+    let mut world = World::start("volume = 200\nmin_sample = 40\n").await;
+    world.relay.cli(&["configuration-sets", "create", "news", "--reputation-metrics", "on"]).unwrap();
+    world.relay.cli(&["accounts", "set", "000000000001", "--auto-pause", "on"]).unwrap();
+    world.accepted("X-SES-CONFIGURATION-SET: news\r\n", "gone", 40).await;
+    let row = world.until(|row| row["recipients"] == 0 && !world.audited("ReputationFreshStart").is_empty()).await;
+    assert_eq!((&row["status"], &row["paused_by"]), (&"healthy".into(), &Value::Null), "it starts afresh");
+    let refused = world.send("X-SES-CONFIGURATION-SET: news\r\n", "here", 1).await;
+    assert_eq!(refused, PAUSED_BY_RULE);
+    world.accepted("", "here", 1).await;
+    let [(part, parameters)] = &world.audited("UpdateConfigurationSetSendingEnabled")[..] else {
+        panic!("not one pause")
+    };
+    assert_eq!((part.as_str(), &parameters["name"]), ("reputation", &"news".into()));
+    let [(part, parameters)] = &world.audited("ReputationFreshStart")[..] else { panic!("not one fresh start") };
+    assert_eq!((part.as_str(), &parameters["pausedSet"]), ("reputation", &"news".into()));
+    assert_eq!(world.audited("UpdateAccountSendingEnabled"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
