@@ -311,3 +311,115 @@ fn read_blocking(journal: &Journal, mut next: Cursor, wanted: Wanted) -> Result<
     let behind = replayed.last().map(|last| Cursor { batch: last.lsn.next().get(), index: 0 });
     Ok(Chunk { records, after: behind.unwrap_or(next) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use postrider_account::{Sender, Settings, Tally};
+    use postrider_base::sim_disk::{Fault, Operation};
+    use postrider_base::{Clock, Random, SimDisk};
+    use postrider_mail::{AccountId, BounceKind, Disposition};
+
+    use crate::reader::Start;
+    use crate::samples::{ACCEPTED, accepted, follow, message, open, options, outcome, outcomes, take};
+
+    /// More than enough.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct World {
+        accounts: Accounts,
+        store: Store,
+        events: Events,
+        /// The journal's.
+        disk: SimDisk,
+        scope: Scope,
+        _index: tempfile::TempDir,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
+            let of_store = postrider_store::Options { index_dir: Some(index.path().into()), ..Default::default() };
+            let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), of_store).unwrap();
+            let clock = Clock::simulated(ACCEPTED);
+            let accounts = Accounts::open(&store, &clock, &Random::seeded(1), &Settings::default()).unwrap();
+            let events = open(options(&disk, clock)).await;
+            Self { accounts, store, events, disk, scope: Scope::new("test"), _index: index }
+        }
+
+        /// A message of this number to a mailbox that does not exist.
+        async fn bounce(&self, number: u8) {
+            let bounced = Disposition::Bounced(BounceKind::PermanentNoEmail);
+            let lsn = u64::from(number) * 2;
+            let end = outcomes(lsn + 1, number.into(), vec![outcome(0, ACCEPTED, bounced, "550 5.1.1 unknown")]);
+            let to = format!("gone-{number}@example.net");
+            take(&self.events.0, vec![accepted(lsn, message(number.into(), &[&to])), end]).await;
+        }
+
+        fn follow(&self) {
+            follow(&self.events, &self.accounts, &self.store, "example.org", &self.scope);
+        }
+
+        fn is_suppressed(&self, number: u8) -> bool {
+            let address = format!("gone-{number}@example.net").parse().unwrap();
+            self.accounts.suppression().get(AccountId::default(), &address).unwrap().is_some()
+        }
+
+        fn place(&self, name: &str) -> Option<Cursor> {
+            self.store.table::<String, Cursor>(TABLE).get(&name.to_owned()).unwrap()
+        }
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        waited.await.expect("it never happens");
+    }
+
+    #[tokio::test]
+    async fn each_goes_on_at_its_own_place() {
+        let world = World::new().await;
+        for number in 1..=3 {
+            world.bounce(number).await;
+        }
+        let (mut reader, mut lines) = (world.events.since(Start::Oldest), Vec::new());
+        while lines.len() < 6 {
+            lines.extend(reader.follow().await.unwrap());
+        }
+        let places = world.store.table::<String, Cursor>(TABLE);
+        places.put(&"reputation".to_owned(), &lines[1].cursor).await.unwrap();
+        places.put(&"suppression".to_owned(), &lines[3].cursor).await.unwrap();
+        world.events.close().await.unwrap();
+        let events = open(options(&world.disk, Clock::simulated(ACCEPTED))).await;
+        let world = World { events, ..world };
+        world.follow();
+        until(|| world.is_suppressed(3) && world.place("usage").is_some()).await;
+        assert!(!world.is_suppressed(1) && !world.is_suppressed(2), "they were taken off the list since");
+        let tally = world.accounts.reputation().tally(&Sender::account(AccountId::default()), ACCEPTED);
+        assert_eq!(tally, Tally { recipients: 2, bounces: 2, complaints: 0 });
+        world.scope.clone().close(PATIENCE).await.unwrap();
+        let end = lines[5].cursor;
+        for name in ["usage", "reputation", "suppression"] {
+            assert!(world.place(name).unwrap() >= end, "{name} is read once more");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_is_read_once_more_and_a_closed_journal_is_the_end() {
+        let world = World::new().await;
+        world.follow();
+        world.bounce(1).await;
+        until(|| world.is_suppressed(1)).await;
+        world.disk.fail(Operation::Read, 1, Fault::InputOutput);
+        world.bounce(2).await;
+        until(|| world.is_suppressed(2)).await;
+        world.events.close().await.unwrap();
+        world.scope.clone().close(PATIENCE).await.unwrap();
+        assert!(world.place("suppression").is_some());
+    }
+}
