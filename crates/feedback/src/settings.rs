@@ -22,7 +22,7 @@ pub struct Settings {
     /// is for senders the rest is dropped and counted.
     pub passed_on_per_hour: u32,
     /// What was passed on to senders and is remembered, so that nothing is told twice; the
-    /// oldest is forgotten first, and everything at a restart. About 50 bytes of memory each.
+    /// oldest is forgotten first, and everything at a restart. About 150 bytes of memory each.
     pub max_remembered: u32,
 }
 

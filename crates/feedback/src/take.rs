@@ -1,6 +1,7 @@
 //! What is done with a message that arrived.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_base::metrics::{FeedbackKind, FeedbackOutcome};
@@ -263,6 +264,11 @@ impl<'a> Visit<'a> {
             LifeEntry::Accepted(acceptance) => Some(acceptance),
             _ => None,
         });
+        let age = self.shared.options.clock.now().saturating_since(id.timestamp());
+        if accepted.is_none() && age < JOURNALED_BY {
+            // A fast answer: the journal does not have the message yet.
+            return Err(busy());
+        }
         let told = accepted.filter(|it| it.origin == OriginKind::Submission && it.credential.is_some());
         Ok(told.and_then(|acceptance| acceptance.sender.clone().map(|sender| (acceptance, sender))))
     }
@@ -301,6 +307,9 @@ impl<'a> Visit<'a> {
         self.looked.domains().iter().filter_map(|domain| domain.parse().ok()).collect()
     }
 }
+
+/// By when the journal has a message in ordinary times.
+const JOURNALED_BY: Duration = Duration::from_secs(60);
 
 fn busy() -> SmtpReply {
     SmtpReply::new(451, "4.3.0 Temporary service failure")

@@ -1,0 +1,394 @@
+//! From what arrives to the journal and the mail that it causes, with a real spool, journal and
+//! submission.
+
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postrider_account::Accounts;
+use postrider_base::metrics::FeedbackOutcome;
+use postrider_base::{Clock, Metrics, Random, Scope, SimDisk, Size, Timestamp};
+use postrider_dns::Zones;
+use postrider_events::{Driver, Events, EventsOptions, Issuer, Kind, Line, Start, TracingSink};
+use postrider_feedback::{Arrived, Feedback, FeedbackOptions, FeedbackRules, Mailbox, Settings};
+use postrider_mail::{
+    AccountId, AttemptOutcome, Delays, Disposition, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient,
+    SmtpReply,
+};
+use postrider_mailauth::MacKey;
+use postrider_mailauth::verify::{VerificationSettings, Verifier};
+use postrider_spool::{Content, Durability, Message, NewMessage, Origin, Record, Spool, SpoolOptions};
+use postrider_store::Store;
+use postrider_submission::{ReturnPaths, Submission, SubmissionDeps};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+struct Rig {
+    spool: Spool,
+    events: Events,
+    paths: ReturnPaths,
+    submission: Submission,
+    metrics: Metrics,
+    random: Random,
+    feedback: Feedback,
+    _scope: Scope,
+}
+
+fn rules() -> FeedbackRules {
+    FeedbackRules {
+        settings: Settings {
+            complaint_addresses: vec!["fbl@relay.example".parse().unwrap()],
+            passed_on_per_hour: 3,
+            ..Settings::default()
+        },
+        operator: Some("ops@operator.example".parse().unwrap()),
+        forwarding: true,
+    }
+}
+
+async fn rig() -> Rig {
+    let (disk, clock, random, metrics) = (SimDisk::new(), Clock::simulated(NOW), Random::seeded(7), Metrics::new());
+    let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), Default::default()).unwrap();
+    let accounts = Accounts::open(&store, &clock, &random, &Default::default()).unwrap();
+    let spool = Spool::open(SpoolOptions {
+        disk: Arc::new(disk.clone()),
+        dir: PathBuf::from("/spool"),
+        index_dir: None,
+        clock: clock.clone(),
+        settings: postrider_spool::Settings { min_free_bytes: Size::from_bytes(0), ..Default::default() },
+        metrics: metrics.clone(),
+        feeds: &[Events::FEED],
+        start_held: false,
+        accept_loss: false,
+        driver: Driver::Thread,
+    });
+    let spool = spool.await.unwrap();
+    let events = Events::open(EventsOptions {
+        disk: Arc::new(disk),
+        dir: PathBuf::from("/journal"),
+        view_dir: None,
+        driver: Driver::Thread,
+        clock: clock.clone(),
+        settings: Default::default(),
+        metrics: metrics.clone(),
+        issuer: Issuer {
+            partition: "aws".into(),
+            region: "us-east-1".into(),
+            hostname: "mx.relay.example".into(),
+            operator_domain: "relay.example".into(),
+        },
+        accept_loss: false,
+    });
+    let (events, scope) = (events.await.unwrap(), Scope::new("test"));
+    events.recovered().await.unwrap();
+    events.run(&spool, Arc::new(TracingSink), &scope).unwrap();
+    let settings = postrider_submission::Settings {
+        hostname: Some("mx.relay.example".into()),
+        operator_domain: Some("relay.example".into()),
+        ..Default::default()
+    };
+    let deps = SubmissionDeps {
+        spool: spool.clone(),
+        accounts: accounts.clone(),
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: metrics.clone(),
+    };
+    let submission = Submission::new(deps, settings);
+    let paths = ReturnPaths::new(accounts, MacKey::new(&[1; 32]), "bounces.relay.example".parse().unwrap());
+    let (zones, receiver) = (Arc::new(Zones::new()), "mx.relay.example".to_owned());
+    let verifier = Verifier::new(zones, clock.clone(), metrics.clone(), receiver, VerificationSettings::default());
+    let feedback = Feedback::new(FeedbackOptions {
+        return_paths: paths.clone(),
+        events: events.clone(),
+        verifier,
+        submission: submission.clone(),
+        clock,
+        random: random.clone(),
+        metrics: metrics.clone(),
+        rules: rules(),
+    });
+    Rig { spool, events, paths, submission, metrics, random, feedback, _scope: scope }
+}
+
+impl Rig {
+    /// A message of this sender that all its recipients' hosts have taken.
+    async fn delivered(&self, sender: Option<&str>, recipients: &[&str]) -> Message {
+        let id = MessageId::new(0x0100, NOW, self.random.uuid_v4());
+        let recipients: Vec<_> = recipients.iter().map(|r| Recipient::new(r.parse().unwrap())).collect();
+        let count = u16::try_from(recipients.len()).unwrap();
+        let envelope = Envelope { sender: sender.map(|s| s.parse().unwrap()), recipients, ..Envelope::default() };
+        let origin = Origin { credential: Some("USER".into()), ..Origin::default() };
+        let accepted = NewMessage {
+            id,
+            account: AccountId::default(),
+            accepted_at: NOW,
+            expires_at: NOW.saturating_add(Duration::from_hours(96)),
+            not_before: None,
+            tls_optional: false,
+            envelope,
+            origin,
+            content: Content::from(b"Subject: hello\r\n\r\nhello\r\n".to_vec()),
+        };
+        self.spool.accept(accepted).await.unwrap();
+        let claims = self.spool.take_due(10).await;
+        let message = (*claims.iter().find(|claim| claim.message.id == id).unwrap().message).clone();
+        drop(claims);
+        let outcomes = (0..count).map(delivery).collect();
+        self.spool.commit(vec![Record::Outcomes { id, outcomes }], Durability::Synced).await.unwrap();
+        let mut reader = self.events.since(Start::Oldest);
+        while !reader.follow().await.unwrap().iter().any(|line| line.id == id && line.kind == Kind::Delivery) {}
+        message
+    }
+
+    fn path(&self, message: &Message, recipient: Option<u16>) -> EmailAddress {
+        self.paths.of(message, recipient).unwrap()
+    }
+
+    async fn arrives(&self, from: Option<&str>, to: &EmailAddress, content: &str) -> Result<(), SmtpReply> {
+        let mailbox = self.feedback.recipient(to)?;
+        let arrived = Arrived {
+            session: "SESSION".into(),
+            client: "192.0.2.9".parse().unwrap(),
+            helo: Some("mx.example.net".into()),
+            tls: false,
+            require_tls: false,
+            sender: from.map(|from| from.parse().unwrap()),
+            recipients: vec![mailbox],
+            content: vec![Bytes::from(content.replace('\n', "\r\n"))],
+            at: NOW,
+        };
+        let taken = tokio::time::timeout(Duration::from_secs(30), self.feedback.take(arrived));
+        taken.await.expect("nobody answers")
+    }
+
+    /// Late events, as `KIND JSON`.
+    async fn late(&self) -> Vec<String> {
+        let mut reader = self.events.since(Start::Oldest);
+        let mut lines: Vec<Line> = Vec::new();
+        loop {
+            let next = reader.next().await.unwrap();
+            if next.is_empty() {
+                break;
+            }
+            lines.extend(next);
+        }
+        let late = lines.iter().filter(|line| matches!(line.kind, Kind::Bounce | Kind::Complaint));
+        late.map(|line| format!("{} {}", line.kind.as_str(), String::from_utf8_lossy(&line.json))).collect()
+    }
+
+    /// The mail that was queued, at least one: recipient and text.
+    async fn mails(&self) -> Vec<(String, String)> {
+        let mut mails = Vec::new();
+        for claim in self.spool.take_due(100).await {
+            assert_eq!(claim.message.envelope.sender, None, "it may not bounce");
+            let content = claim.content().await.unwrap().to_bytes();
+            let to = claim.message.envelope.recipients[0].address.to_string();
+            mails.push((to, String::from_utf8(content.to_vec()).unwrap()));
+        }
+        mails
+    }
+
+    fn counted(&self, outcome: FeedbackOutcome) -> u64 {
+        self.metrics.feedback_outcomes.of(outcome).get()
+    }
+}
+
+fn delivery(recipient: u16) -> AttemptOutcome {
+    AttemptOutcome {
+        recipient,
+        at: NOW,
+        attempt: 1,
+        disposition: Disposition::Delivered,
+        status: EnhancedStatus::new(2, 0, 0),
+        diagnostic: "250 ok".into(),
+        remote: None,
+        tls: None,
+        delays: Delays::default(),
+        next_attempt: None,
+        record: None,
+    }
+}
+
+fn bounce(recipient: &str, action: &str, said: &str) -> String {
+    format!(
+        "From: MAILER-DAEMON@mx.example.net\nSubject: Undelivered Mail\nAuto-Submitted: auto-replied\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=x\n\n--x\n\nNo.\n\n--x\n\
+         Content-Type: message/delivery-status\n\nReporting-MTA: dns; mx.example.net\n\n\
+         Final-Recipient: rfc822; {recipient}\nAction: {action}\nStatus: 5.1.1\n\
+         Diagnostic-Code: smtp; {said}\n\n--x\nContent-Type: text/rfc822-headers\n\n\
+         Subject: hello\nX-Secret: no\n\n--x--\n"
+    )
+}
+
+fn complaint(rcpt: &str, inside: &str) -> String {
+    format!(
+        "From: fbl@provider.example\nSubject: complaint\n\
+         Content-Type: multipart/report; report-type=feedback-report; boundary=x\n\n--x\n\nNo.\n\n--x\n\
+         Content-Type: message/feedback-report\n\nFeedback-Type: abuse\nUser-Agent: Loop/1.0\n{rcpt}\n--x\n\
+         Content-Type: message/rfc822\n\n{inside}Subject: hello\n\nhello\n\n--x--\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_bounce_is_an_event_and_its_sender_is_told_once() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, Some(0));
+    let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
+    rig.arrives(None, &path, &report).await.unwrap();
+    rig.arrives(None, &path, &report).await.unwrap();
+    let late = rig.late().await;
+    assert_eq!(late.len(), 1, "{late:#?}");
+    assert!(late[0].contains("\"bounceSubType\":\"NoEmail\""), "{late:?}");
+    let mails = rig.mails().await;
+    assert_eq!(mails.len(), 1);
+    let (to, text) = &mails[0];
+    assert_eq!(to, "jim@example.org");
+    assert!(text.contains("Final-Recipient: rfc822; ann@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n"), "{text}");
+    assert!(text.contains("Subject: hello") && !text.contains("X-Secret"), "{text}");
+    assert_eq!((rig.counted(FeedbackOutcome::Journaled), rig.counted(FeedbackOutcome::Known)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_told_where_the_operator_does_not_want_it() {
+    let rig = rig().await;
+    let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
+    rig.feedback.reload(FeedbackRules { forwarding: false, ..rules() });
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    rig.arrives(None, &rig.path(&message, Some(0)), &report).await.unwrap();
+    assert_eq!(rig.late().await.len(), 1);
+    assert_eq!(rig.metrics.feedback_mails.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_recipients_those_that_the_report_names_bounce_and_nobody_else() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net", "bob@example.net"]).await;
+    let path = rig.path(&message, None);
+    rig.arrives(None, &path, &bounce("mallory@example.net", "failed", "550 no")).await.unwrap();
+    assert_eq!(rig.late().await, [] as [String; 0]);
+    assert_eq!(rig.counted(FeedbackOutcome::Unknown), 1);
+    rig.arrives(None, &path, &bounce("BOB@example.net", "failed", "552 5.2.2 mailbox full")).await.unwrap();
+    let late = rig.late().await;
+    assert_eq!(late.len(), 1);
+    assert!(late[0].contains("[{\"emailAddress\":\"bob@example.net\""), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_failure_is_no_event_and_told_once() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, Some(0));
+    for _ in 0..2 {
+        rig.arrives(None, &path, &bounce("ann@example.net", "delayed", "450 4.2.0 later")).await.unwrap();
+    }
+    assert_eq!(rig.late().await, [] as [String; 0]);
+    let mails = rig.mails().await;
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].1.contains("Action: delayed"), "{}", mails[0].1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_automatic_reply_goes_on_to_the_sender_and_is_no_event() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, Some(0));
+    let reply = "From: ann@example.net\nSubject: Out of Office\nAuto-Submitted: auto-replied\n\
+                 Authentication-Results: mx.relay.example; spf=pass\n\nI am away.\n";
+    rig.arrives(None, &path, reply).await.unwrap();
+    rig.arrives(Some("ann@example.net"), &path, reply).await.unwrap();
+    assert_eq!(rig.late().await, [] as [String; 0]);
+    let mails = rig.mails().await;
+    assert_eq!(mails.len(), 1, "{mails:#?}");
+    let (to, text) = &mails[0];
+    assert_eq!(to, "jim@example.org");
+    assert!(text.contains("Subject: Out of Office\r\n") && text.contains("I am away."), "{text}");
+    assert!(text.contains("Auto-Submitted: auto-generated"), "{text}");
+    assert_eq!(text.matches("Authentication-Results: mx.relay.example").count(), 1, "{text}");
+    assert!(!text.contains("spf=pass\r\n\r\n"), "a forged field stayed: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_who_write_to_a_return_path_are_refused_and_unreadable_bounces_are_not() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, Some(0));
+    let refused = rig.arrives(Some("ann@example.net"), &path, "Subject: hi\n\nthanks\n").await.unwrap_err();
+    assert_eq!(refused.code, 550);
+    assert_eq!(rig.late().await, [] as [String; 0]);
+    rig.arrives(None, &path, "Subject: hi\n\nsomething went wrong\n").await.unwrap();
+    let late = rig.late().await;
+    assert!(late[0].contains("\"bounceType\":\"Undetermined\""), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_complaint_is_believed_for_a_return_path_in_it_or_for_our_id_with_a_recipient() {
+    let rig = rig().await;
+    let fbl = "fbl@relay.example".parse().unwrap();
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net", "bob@example.net"]).await;
+    let id = format!("Message-ID: <{}@{}>\n", message.id, rig.submission.message_id_domain());
+    let ann = "Original-Rcpt-To: <ann@example.net>\n";
+    rig.arrives(Some("fbl@provider.example"), &fbl, &complaint(ann, "")).await.unwrap();
+    rig.arrives(Some("fbl@provider.example"), &fbl, &complaint("", &id)).await.unwrap();
+    let mallory = "Original-Rcpt-To: <mallory@example.net>\n";
+    rig.arrives(Some("fbl@provider.example"), &fbl, &complaint(mallory, &id)).await.unwrap();
+    assert_eq!(rig.late().await, [] as [String; 0], "nothing proves them");
+    let operators = rig.mails().await;
+    assert_eq!(operators.iter().map(|(to, _)| to.as_str()).collect::<Vec<_>>(), ["ops@operator.example"; 3]);
+
+    rig.arrives(Some("fbl@provider.example"), &fbl, &complaint(ann, &id)).await.unwrap();
+    let path = format!("Return-Path: <{}>\n", rig.path(&message, Some(1)));
+    rig.arrives(Some("fbl@provider.example"), &fbl, &complaint("", &path)).await.unwrap();
+    let late = rig.late().await;
+    assert_eq!(late.len(), 2, "{late:#?}");
+    assert!(
+        late[0].starts_with("Complaint") && late[0].contains("[{\"emailAddress\":\"ann@example.net\"}]"),
+        "{late:?}"
+    );
+    assert!(late[1].contains("[{\"emailAddress\":\"bob@example.net\"}]"), "{late:?}");
+    let forged = format!("Return-Path: <a{}>\n", rig.path(&message, Some(0)));
+    assert!(rig.feedback.recipient(&forged[14..forged.len() - 2].parse().unwrap()).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_else_is_taken_and_what_is_for_the_operator_is_bounded_and_never_loops() {
+    let rig = rig().await;
+    let to = |text: &str| text.parse::<EmailAddress>().unwrap();
+    for nobody in ["ann@example.net", "ann@bounces.relay.example", "postmaster@example.net", "x@relay.example"] {
+        assert_eq!(rig.feedback.recipient(&to(nobody)).unwrap_err().code, 550, "{nobody}");
+    }
+    let postmaster = to("Postmaster@bounces.relay.example");
+    assert!(matches!(rig.feedback.recipient(&postmaster), Ok(Mailbox::Operator(_))));
+    let letter = "From: ann@example.net\nSubject: =?utf-8?q?hi?=\n\nhelp\n";
+    for _ in 0..3 {
+        rig.arrives(Some("ann@example.net"), &postmaster, letter).await.unwrap();
+    }
+    let later = rig.arrives(Some("ann@example.net"), &postmaster, letter).await.unwrap_err();
+    assert_eq!(later.code, 451);
+    let mails = rig.mails().await;
+    assert_eq!(mails.len(), 3);
+    let (to, text) = &mails[0];
+    assert_eq!(to, "ops@operator.example");
+    let back = text.replace("\r\n", "\n");
+    assert_eq!(rig.arrives(None, &postmaster, &back).await.unwrap_err().code, 554, "it came back");
+    rig.feedback.reload(FeedbackRules { operator: Some(postmaster.clone()), ..rules() });
+    assert_eq!(rig.arrives(Some("ann@example.net"), &postmaster, letter).await.unwrap_err().code, 554);
+    rig.feedback.reload(FeedbackRules { operator: None, ..rules() });
+    assert_eq!(rig.feedback.recipient(&postmaster).unwrap_err().code, 550);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_journal_takes_nothing_the_client_is_told_to_come_again() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, Some(0));
+    rig.events.close().await.unwrap();
+    let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
+    assert_eq!(rig.arrives(None, &path, &report).await.unwrap_err().code, 451);
+    assert_eq!(rig.counted(FeedbackOutcome::Later), 1);
+    assert_eq!(rig.metrics.feedback_mails.get(), 0);
+}
