@@ -296,6 +296,7 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
         Effect::Started(StartedHead { id, attempts }) => {
             if let Some(active) = state.messages.get_mut(&id) {
                 active.row.started(&attempts);
+                active.unsaved |= !active.young;
             }
         }
         Effect::Operator(wish) => operator(state, wish, location, now),

@@ -246,8 +246,8 @@ fn load(shared: &Arc<Shared>, dir: Option<&Path>, id: MessageId, what: What) -> 
     let last = read_last(shared, &row);
     row.forget_last_but(&last);
     let active = |record, body, row, damaged| {
-        let (young, pins) = (false, 0);
-        Box::new(Active { record, row, body, last, young, pins, damaged })
+        let (young, unsaved, pins) = (false, false, 0);
+        Box::new(Active { record, row, body, last, young, unsaved, pins, damaged })
     };
     if what == What::State {
         return Loaded::Found(active(None, None, row, false));

@@ -36,6 +36,8 @@ pub(crate) struct Active {
     pub last: Vec<AttemptOutcome>,
     /// Not in the index.
     pub young: bool,
+    /// Attempts have begun that the index does not know of.
+    pub unsaved: bool,
     /// The log does not give it back; never handed out.
     pub damaged: bool,
     /// How many deal with it. An old message leaves memory with the last.
@@ -155,7 +157,8 @@ impl State {
             self.due.add_fresh(&queue, (due, id), now);
         }
         self.lives.add(Share::of(&row));
-        let active = Active { record: Some(record), row, body, last, young: true, damaged: false, pins: 0 };
+        let active =
+            Active { record: Some(record), row, body, last, young: true, unsaved: false, damaged: false, pins: 0 };
         self.youth.add();
         self.messages.insert(id, active);
         true
@@ -215,6 +218,7 @@ impl State {
             return;
         }
         let was_young = std::mem::take(&mut active.young);
+        active.unsaved = false;
         if was_young {
             self.youth.remove();
         }
@@ -384,8 +388,11 @@ impl State {
     pub(crate) fn forget_if_idle(&mut self, id: MessageId) {
         let idle = |active: &Active| active.pins == 0 && !active.young;
         let is_busy = || self.loading.contains_key(&id) || self.under_way.contains(id);
-        if self.messages.get(&id).is_some_and(idle) && !is_busy() {
-            self.messages.remove(&id);
+        if self.messages.get(&id).is_some_and(idle)
+            && !is_busy()
+            && let Some(Active { row, unsaved: true, .. }) = self.messages.remove(&id)
+        {
+            self.changes.push(Change::Put { id, row, left: Vec::new(), took: Vec::new() });
         }
     }
 

@@ -127,6 +127,19 @@ async fn a_deferred_recipient_remembers_its_last_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_began_counts_though_its_claim_was_dropped() {
+    let rig = Rig::with_sled();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org"]).await;
+    rig.grow_old(&spool).await;
+    for attempts in 0..3 {
+        let mut claim = spool.take_due(1).await.pop().unwrap();
+        assert_eq!(claim.recipients[0].attempts, attempts);
+        claim.register().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bounce_and_its_notification_are_one_batch() {
     let rig = Rig::new();
     let spool = rig.open().await;
