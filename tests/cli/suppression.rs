@@ -127,3 +127,12 @@ fn entries_are_told_in_the_words_of_ses_and_found_by_their_time() {
     let new = node.told(&["suppression", "list", "--since", "1h"]);
     assert!(new.contains("b@example.com") && !new.contains("a@example.com"), "{new}");
 }
+
+#[test]
+fn what_is_not_damaged_is_not_repaired() {
+    let node = Node::new();
+    node.told(&["suppression", "put", "gone@example.net"]);
+    assert_eq!(node.told(&["suppression", "repair"]), "no file is damaged\n");
+    assert_eq!(node.told(&["suppression", "repair", "--json"]), "{\"lost\":0}\n");
+    assert!(node.told(&["suppression", "list"]).contains("gone@example.net"));
+}
