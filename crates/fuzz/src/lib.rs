@@ -6,6 +6,7 @@
 //! first bytes of an input steer the target (where to cut, which options), so
 //! that the fuzzer decides about those too.
 
+mod feedback;
 mod filter;
 mod header;
 mod mailauth;
@@ -16,6 +17,7 @@ mod session;
 mod steering;
 mod wire;
 
+pub use feedback::feedback;
 pub use filter::{clamd, milter};
 pub use header::header;
 pub use mailauth::{report, results};
@@ -30,12 +32,13 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; each has a folder of seeds of its name under `corpus/` and a
 /// program `fuzz-NAME`.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("chunk", chunk),
     ("clamd", clamd),
     ("command", command),
     ("content", content),
     ("conversation", conversation),
+    ("feedback", feedback),
     ("header", header),
     ("milter", milter),
     ("mime", mime),

@@ -42,7 +42,7 @@ macro_rules! targets {
     };
 }
 
-targets! { chunk clamd command content conversation header milter mime policy reply report results sasl session }
+targets! { chunk clamd command content conversation feedback header milter mime policy reply report results sasl session }
 
 fn keeps_its_promises(name: &str) {
     let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();
