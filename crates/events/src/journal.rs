@@ -71,6 +71,8 @@ impl Journal {
         let log_options = Options {
             segment_bytes: settings.segment_bytes.bytes(),
             spare_segments: 1,
+            // Those that went for their age or their bytes are to give their room back.
+            most_spare_files: 1,
             accept_loss: options.accept_loss,
             driver: options.driver,
             clock: options.clock.clone(),
