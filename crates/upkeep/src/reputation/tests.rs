@@ -80,6 +80,27 @@ async fn rules_only_tell_people_and_each_thing_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn complaints_and_late_bounces_climb_the_ladder_too() {
+    let world = world(true).await;
+    count(&world, None, Counts::Fine, 2000);
+    world.pass(1).await;
+    assert_eq!((status(&world, &me()), subjects(&world).await.len()), (EnforcementStatus::Healthy, 0));
+    count(&world, None, Counts::Complained, 2);
+    world.pass(1).await;
+    assert_eq!((status(&world, &me()), subjects(&world).await.len()), (EnforcementStatus::UnderReview, 2));
+    count(&world, None, Counts::Returned, 199);
+    world.pass(1).await;
+    assert_eq!(status(&world, &me()), EnforcementStatus::UnderReview);
+    count(&world, None, Counts::Complained, 8);
+    world.pass(1).await;
+    let pause = world.accounts.reputation().pause_of(&me()).unwrap();
+    assert_eq!(pause.reason, "199 hard bounces and 10 complaints among the last 2000 recipients");
+    let metrics = world.metrics.encode();
+    let gauge = "postrider_reputation_complaint_rate{account=\"000000000001\",configuration_set=\"\"} 0.005";
+    assert!(metrics.contains(gauge), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_account_that_says_so_is_paused_and_stays_so_until_a_person_resumes_it() {
     let world = world(true).await;
     count(&world, None, Counts::Fine, 900);
