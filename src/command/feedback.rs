@@ -75,7 +75,7 @@ fn show(view: &FeedbackView, out: &mut Output) -> Result<()> {
     match (&view.message, view.known) {
         (Some(id), true) => out.line(format_args!("about message {id}"))?,
         (Some(id), false) => {
-            out.line(format_args!("about message {id}, which the journal does not have (any more)"))?
+            out.line(format_args!("about message {id}, which the journal does not have (any more)"))?;
         }
         (None, _) => out.line("about no message of this relay")?,
     }

@@ -18,7 +18,7 @@ use submission::Submitter;
 /// Who answers a client.
 pub(crate) enum Role {
     /// Submission: the client authenticates, and sends mail as somebody.
-    Submission(Submitter),
+    Submission(Box<Submitter>),
     /// Feedback: a mail server brings bounces and complaints.
     Feedback(Exchanger),
 }
@@ -35,7 +35,7 @@ pub(crate) struct Way<'a> {
 impl Role {
     /// The role of a submission dialogue.
     pub(crate) fn submission(submission: Submission) -> Role {
-        Role::Submission(Submitter::new(submission))
+        Role::Submission(Box::new(Submitter::new(submission)))
     }
 
     /// The role of a feedback dialogue, in which so many recipients may be unknown.
