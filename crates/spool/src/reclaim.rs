@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 use crate::lives::Live;
+use crate::recover::blocking;
 use crate::shared::Shared;
 
 pub(crate) use cold::ColdSpace;
@@ -99,6 +100,8 @@ async fn compact_now(shared: &Arc<Shared>) -> Result<Compacted> {
         oldest(shared).filter(|_| live < used / 10 * 9)
     };
     reclaim(shared, sparse).await?;
+    let own = Arc::clone(shared);
+    blocking(move || own.log.give_back_spare_files().and_then(|()| own.cold.give_back_spare_files())).await??;
     shared.publish();
     Ok(Compacted { before, after: disk_bytes(shared) })
 }

@@ -273,6 +273,18 @@ impl Keeper {
         Step::Worked
     }
 
+    /// Gives back all spare files that nobody needs at rest.
+    pub(crate) fn give_back(&self) -> Result<(), Error> {
+        let not_needed: Vec<_> = {
+            let mut state = self.state.lock();
+            let surplus = state.pool.len().saturating_sub(self.least_spare());
+            state.idle = None;
+            state.pool.drain(..surplus).collect()
+        };
+        let removed = not_needed.iter().try_for_each(|path| self.disk.remove_file(path));
+        removed.map_err(|error| Error::io(format!("removing spare files in {}", self.dir.display()), error))
+    }
+
     fn spare_name(&self, state: &mut State) -> PathBuf {
         let number = state.next_spare;
         state.next_spare += 1;

@@ -312,6 +312,14 @@ impl Log {
         segment::read(&*self.segment(number)?.file, number, offset, len.into())
     }
 
+    /// Gives back the spare files that a rush has left, at once. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: what is left goes at rest, or at the next start.
+    pub fn give_back_spare_files(&self) -> Result<(), Error> {
+        self.inner.shared.keeper.give_back()
+    }
+
     /// Whether spare segments can not be made because there is no space: stop
     /// taking new things in; the spare segments left are for finishing what
     /// is there. Passes by itself.

@@ -132,6 +132,17 @@ fn files_of_a_rush_are_used_again_and_given_back_at_rest() {
 }
 
 #[test]
+fn files_of_a_rush_are_given_back_at_once_when_asked() {
+    let mut rig = filled(80);
+    retire_all(&mut rig);
+    assert!(spare_files(&rig) > small().spare_segments);
+    rig.log.give_back_spare_files().unwrap();
+    assert_eq!(spare_files(&rig), small().spare_segments);
+    rig.synced(vec![entry(1, 2000)]);
+    assert!(rig.reopen().is_ok());
+}
+
+#[test]
 fn files_of_a_rush_are_not_kept_where_space_is_short() {
     let mut rig = filled(80);
     rig.disk.set_capacity(Some(40 * (16 << 10)));
