@@ -105,18 +105,28 @@ impl<'a> Visit<'a> {
     /// Has everything that was found journaled, then tells the sender what is new of it.
     async fn journal(&self, finding: Finding, verp: Option<Verp>) -> Result<FeedbackOutcome, SmtpReply> {
         let Finding { id, returned } = finding;
-        let (mut new, mut is_known) = (Vec::new(), false);
+        let (mut new, mut is_known, mut failed) = (Vec::new(), false, Ok(()));
         for (whom, what) in returned {
-            match self.report(id, whom, &what).await? {
-                Reported::Journaled(addresses) => new.push((addresses, what)),
-                Reported::Known => is_known = true,
-                Reported::Unknown => {}
+            match self.report(id, whom, &what).await {
+                Ok(Reported::Journaled(addresses)) => new.push((addresses, what)),
+                Ok(Reported::Known) => is_known = true,
+                Ok(Reported::Unknown) => {}
+                Err(reply) => {
+                    failed = Err(reply);
+                    break;
+                }
             }
         }
+        let is_new = !new.is_empty();
+        if is_new {
+            // Before anything has the client come again: then they are known.
+            self.tell(id, new).await;
+        }
+        failed?;
         if let Some(verp) = verp {
             self.progress(verp).await?;
         }
-        if new.is_empty() {
+        if !is_new {
             return match (is_known, &self.reading.report, verp) {
                 (true, ..) => Ok(FeedbackOutcome::Known),
                 // Whom it is about is not in the journal any more, or never was: nothing to
