@@ -36,7 +36,9 @@ impl Process {
         let disk = Arc::new(machine.for_process());
         let (metrics, random) = (Metrics::new(), Random::seeded(seed));
         let index = tempfile::tempdir().unwrap();
-        let options = Options { index_dir: Some(index.path().to_owned()), ..Options::default() };
+        let mut options = Options { index_dir: Some(index.path().to_owned()), ..Options::default() };
+        // Paused time would fly while a thread writes.
+        options.log.driver = Driver::Task;
         let store = Store::open_with(disk.clone(), Path::new("/store"), options).unwrap();
         let accounts = Accounts::open(&store, clock, &random, &postrider_account::Settings::default()).unwrap();
         let spool = SpoolOptions {

@@ -7,6 +7,7 @@ use postrider_base::{Random, SimDisk, Timestamp};
 use postrider_dns::Zones;
 use postrider_dns::zones::Failure;
 use postrider_mailauth::dkim::Sealing;
+use postrider_spool::Driver;
 use postrider_store::Store;
 use postrider_submission::KeyRingDeps;
 use tokio::sync::Mutex;
@@ -32,7 +33,9 @@ fn com() -> Domain {
 impl World {
     async fn new() -> Self {
         let index = tempfile::tempdir().unwrap();
-        let options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
+        let mut options = postrider_store::Options { index_dir: Some(index.path().to_owned()), ..Default::default() };
+        // Paused time would fly while a thread writes.
+        options.log.driver = Driver::Task;
         let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), options).unwrap();
         let (clock, random) = (Clock::simulated(Timestamp::from_millis(1_700_000_000_000)), Random::seeded(5));
         let accounts = Accounts::open(&store, &clock, &random, &postrider_account::Settings::default()).unwrap();
