@@ -91,6 +91,23 @@ struct Count {
     is_unsaved: bool,
 }
 
+/// Senders that are being written: those still here at its end were not.
+struct Saving<'a> {
+    counted: &'a Mutex<Known>,
+    senders: Vec<Sender>,
+}
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        let mut known = self.counted.lock();
+        for sender in &self.senders {
+            let Some(count) = known.senders.get_mut(sender) else { continue };
+            let is_new = !std::mem::replace(&mut count.is_unsaved, true);
+            known.unsaved += usize::from(is_new);
+        }
+    }
+}
+
 /// A row of `windows`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Row {
@@ -200,33 +217,26 @@ impl Reputation {
     /// neither. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::Store`]; what was counted is written with the next call.
+    /// [`Error::Store`]; what was counted is written with the next call, as it is when this
+    /// one is dropped.
     pub async fn save(&self, mut batch: Batch) -> Result<(), Error> {
-        let saved = self.unsaved_into(&mut batch)?;
-        let written = self.0.store.write(batch).await;
-        if written.is_err() {
-            let mut known = self.0.counted.lock();
-            for sender in &saved {
-                if let Some(count) = known.senders.get_mut(sender) {
-                    count.is_unsaved = true;
-                }
-            }
-            known.unsaved = saved.len();
-        }
-        Ok(written?)
+        let mut saving = self.unsaved_into(&mut batch)?;
+        self.0.store.write(batch).await?;
+        saving.senders.clear();
+        Ok(())
     }
 
-    fn unsaved_into(&self, batch: &mut Batch) -> Result<Vec<Sender>, Error> {
+    fn unsaved_into(&self, batch: &mut Batch) -> Result<Saving<'_>, Error> {
         let mut known = self.0.counted.lock();
-        let mut saved = Vec::with_capacity(known.unsaved);
+        let mut senders = Vec::with_capacity(known.unsaved);
         for (sender, count) in known.senders.iter().filter(|(_, count)| count.is_unsaved) {
             let row = Row::V1 { fresh: count.fresh, window: count.window.clone() };
             batch.put(&self.0.windows, sender, &row)?;
-            saved.push(sender.clone());
+            senders.push(sender.clone());
         }
         known.senders.values_mut().for_each(|count| count.is_unsaved = false);
         known.unsaved = 0;
-        Ok(saved)
+        Ok(Saving { counted: &self.0.counted, senders })
     }
 
     /// What is counted of a sender as of `now`.

@@ -90,6 +90,22 @@ async fn counts_and_the_place_that_they_are_of_are_written_together() {
 }
 
 #[tokio::test]
+async fn a_save_that_is_dropped_has_saved_nothing() {
+    let world = World::new();
+    let accounts = world.open();
+    accounts.reputation().count(&of(START, Counts::Fine, 9));
+    tokio::select! {
+        biased;
+        () = world.save(&accounts, 1) => panic!("it writes without a wait"),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(accounts.reputation().unsaved(), 1);
+    world.save(&accounts, 2).await;
+    assert_eq!(accounts.reputation().unsaved(), 0);
+    assert_eq!(tally(&world.open(), &me()), Tally { recipients: 9, bounces: 0, complaints: 0 });
+}
+
+#[tokio::test]
 async fn only_sets_that_ask_for_it_have_rates_of_their_own() {
     let world = World::new();
     let accounts = world.open();
