@@ -2,7 +2,8 @@
 
 use postrider_mail::{AccountId, EmailAddress};
 
-use super::tests::{World, realm};
+use super::kept_tests::World;
+use super::tests::realm;
 use super::*;
 use crate::{Accounts, Identity, IdentityName, NewCredential};
 

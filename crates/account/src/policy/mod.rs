@@ -12,6 +12,8 @@ mod document;
 mod error;
 mod glob;
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod model;
 mod node;
 mod request;

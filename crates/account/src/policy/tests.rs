@@ -1,14 +1,10 @@
-//! What is refused and where it is, what the examples of SES's guide decide, and how policies
-//! are kept.
+//! What is refused and where it is, and what the examples of SES's guide decide.
 
-use std::sync::Arc;
-
-use postrider_base::{Clock, Random, SimDisk, Timestamp};
+use postrider_base::Timestamp;
 use postrider_mail::{AccountId, EmailAddress};
-use postrider_store::Store;
 
 use super::*;
-use crate::{Accounts, Arn, Error, Identity, IdentityName, NewCredential, Realm, Settings, samples};
+use crate::{Arn, Realm};
 
 const USER: &str = "AKIAIOSFODNN7EXAMPLE";
 
@@ -16,7 +12,7 @@ pub(super) fn realm() -> Realm {
     Realm { partition: "aws".to_owned(), region: "us-east-1".to_owned() }
 }
 
-fn account(number: u64) -> AccountId {
+pub(super) fn account(number: u64) -> AccountId {
     AccountId::new(number).unwrap()
 }
 
@@ -29,7 +25,7 @@ fn refusal(text: &str, attached: Attached<'_>) -> String {
 }
 
 /// A statement with this in the place of what it has.
-fn statement(element: &str) -> String {
+pub(super) fn statement(element: &str) -> String {
     let mut parts = vec![r#""Effect":"Allow""#, r#""Action":"ses:*""#, r#""Resource":"*""#];
     let name = element.split(':').next().unwrap();
     parts.retain(|part| !part.starts_with(name));
@@ -91,7 +87,7 @@ fn what_is_wrong_in_a_statement_is_named() {
 }
 
 #[test]
-fn what_is_wrong_in_a_condition_is_named() {
+fn operators_that_are_not_there_are_named() {
     assert_refused(&[
         (r#""Condition":[]"#, "Statement 1, Condition: it must be an object, not a list"),
         (r#""Condition":{"StringEquals":{}}"#, "Statement 1, Condition, StringEquals: it names no condition key"),
@@ -111,6 +107,12 @@ fn what_is_wrong_in_a_condition_is_named() {
             r#""Condition":{"NullIfExists":{"ses:FromAddress":"true"}}"#,
             "Statement 1, Condition, NullIfExists: Null takes neither",
         ),
+    ]);
+}
+
+#[test]
+fn keys_and_values_that_do_not_go_together_are_named() {
+    assert_refused(&[
         (
             r#""Condition":{"StringEquals":{"ses:ToEmail":"a"}}"#,
             "Statement 1, Condition, StringEquals, ses:ToEmail: there is no such condition key; the keys are ses:Recip",
@@ -340,7 +342,7 @@ fn resources_are_patterns_part_by_part() {
 }
 
 /// A statement of a policy on the identity example.com of account 1.
-fn sending(principal: &str, rest: &str) -> String {
+pub(super) fn sending(principal: &str, rest: &str) -> String {
     format!(
         r#"{{"Effect":"Allow","Principal":{principal},"Action":["SES:SendEmail","SES:SendRawEmail"],
             "Resource":"arn:aws:ses:us-east-1:000000000001:identity/example.com"{rest}}}"#
@@ -416,91 +418,4 @@ fn the_examples_of_the_documentation_are_policies() {
         let attached = if block.contains("Principal\"") { Attached::Identity(None) } else { Attached::Credential };
         assert_eq!(Policy::parse("example", block, attached).map(drop), Ok(()), "{block}");
     }
-}
-
-pub(super) struct World {
-    store: Store,
-    settings: Settings,
-    _index: tempfile::TempDir,
-}
-
-impl World {
-    pub(super) fn new() -> Self {
-        let (store, index) = samples::store(&SimDisk::new());
-        Self { store, settings: Settings::default(), _index: index }
-    }
-
-    pub(super) fn open(&self) -> Accounts {
-        Accounts::open(&self.store, &Clock::system(), &Random::seeded(1), &self.settings).unwrap()
-    }
-}
-
-#[tokio::test]
-async fn policies_are_kept_and_hold_at_once() {
-    let world = World::new();
-    let accounts = world.open();
-    let user = accounts.credentials().create(NewCredential::default()).await.unwrap().credential.user_name;
-    let name: IdentityName = "example.com".parse().unwrap();
-    accounts.identities().create(Identity::new(account(1), name.clone())).await.unwrap();
-    let (by_user, by_name) = (PolicyOwner::Credential(user.clone()), PolicyOwner::Identity(account(1), name.clone()));
-    let policies = accounts.policies();
-    assert_eq!((policies.of_credential(&user), policies.of_identity(account(1), &name)), (None, None));
-
-    let text = statement(r#""Sid":"a""#);
-    let before = policies.revision();
-    assert!(!policies.put(&by_user, "first", &text, &realm()).await.unwrap());
-    assert!(policies.put(&by_user, "first", &statement(r#""Sid":"b""#), &realm()).await.unwrap());
-    policies.put(&by_user, "second", &text, &realm()).await.unwrap();
-    let sending = format!(r#"{{"Statement":[{}]}}"#, sending("\"*\"", ""));
-    policies.put(&by_name, "first", &sending, &realm()).await.unwrap();
-    assert!(policies.revision() > before);
-    let kept = world.open();
-    for policies in [policies, kept.policies()] {
-        let names = |set: Option<Arc<PolicySet>>| {
-            set.unwrap().policies().iter().map(|policy| policy.name().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(policies.of_credential(&user)), ["first", "second"]);
-        assert_eq!(names(policies.of_identity(account(1), &name)), ["first"]);
-        assert_eq!(policies.of_identity(account(2), &name), None);
-        assert!(policies.of(&by_user).unwrap().policies()[0].text().contains(r#""Sid":"b""#));
-    }
-
-    policies.delete(&by_user, "first").await.unwrap();
-    assert!(matches!(policies.delete(&by_user, "first").await, Err(Error::NotFound { what: "policy", .. })));
-    assert_eq!(policies.forget(&by_user).await.unwrap(), 1);
-    assert_eq!(policies.forget(&by_name).await.unwrap(), 1);
-    assert_eq!(policies.forget(&by_name).await.unwrap(), 0);
-    let kept = world.open();
-    assert_eq!((kept.policies().of(&by_user), kept.policies().of(&by_name)), (None, None));
-}
-
-#[tokio::test]
-async fn what_can_not_be_attached_is_refused() {
-    let world = World { settings: Settings { max_policies: 22, ..Settings::default() }, ..World::new() };
-    let accounts = world.open();
-    let users = [NewCredential::default(), NewCredential::default()].map(|new| accounts.credentials().create(new));
-    let [a, b] = users;
-    let (a, b) = (a.await.unwrap().credential.user_name, b.await.unwrap().credential.user_name);
-    let (a, b) = (PolicyOwner::Credential(a), PolicyOwner::Credential(b));
-    let policies = accounts.policies();
-    let text = statement(r#""Sid":"a""#);
-    let nobody = PolicyOwner::Credential("AKIANOBODY".to_owned());
-    assert!(matches!(policies.put(&nobody, "a", &text, &realm()).await, Err(Error::NoSuchUser(_))));
-    let nothing = PolicyOwner::Identity(account(1), "example.com".parse().unwrap());
-    let sending = format!(r#"{{"Statement":[{}]}}"#, sending("\"*\"", ""));
-    let refused = policies.put(&nothing, "a", &sending, &realm()).await;
-    assert!(matches!(refused, Err(Error::NotFound { what: "identity", .. })));
-    let refused = policies.put(&a, "a", "{}", &realm()).await.unwrap_err();
-    assert_eq!(refused.to_string(), "the policy can not be used: it has no Statement");
-    for index in 0..20 {
-        policies.put(&a, &format!("p{index}"), &text, &realm()).await.unwrap();
-    }
-    policies.put(&a, "p0", &text, &realm()).await.unwrap();
-    assert!(matches!(policies.put(&a, "p20", &text, &realm()).await, Err(Error::Invalid { what: "policy", .. })));
-    policies.put(&b, "p0", &text, &realm()).await.unwrap();
-    policies.put(&b, "p1", &text, &realm()).await.unwrap();
-    let full = policies.put(&b, "p2", &text, &realm()).await;
-    assert!(matches!(full, Err(Error::Full { setting: "max_policies", .. })));
-    policies.delete(&a, "p0").await.unwrap();
-    policies.put(&b, "p2", &text, &realm()).await.unwrap();
 }

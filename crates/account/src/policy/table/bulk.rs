@@ -115,7 +115,8 @@ fn parse(edit: &PolicyEdit, text: &str, realm: &Realm) -> Result<Policy, Error> 
 mod tests {
     use super::*;
     use crate::NewCredential;
-    use crate::policy::tests::{World, realm};
+    use crate::policy::kept_tests::World;
+    use crate::policy::tests::realm;
 
     const ALLOW: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ses:*","Resource":"*"}}"#;
     const DENY: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"ses:*","Resource":"*"}}"#;

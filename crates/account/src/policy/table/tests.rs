@@ -3,7 +3,7 @@
 use postrider_mail::AccountId;
 
 use super::PolicyOwner;
-use crate::policy::tests::World;
+use crate::policy::kept_tests::World;
 use crate::{Accounts, Identity, IdentityName, Realm};
 
 /// As a crash between the two leaves it.
