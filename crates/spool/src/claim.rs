@@ -142,7 +142,7 @@ impl Claim {
     /// [`Spool::park`]: crate::Spool::park
     /// [`Spool::recall`]: crate::Spool::recall
     pub fn set_aside(self, until: Timestamp) {
-        self.lease.set_aside(Aside { until, is_passed_over: false });
+        self.lease.set_aside(until, false);
     }
 
     /// As [`Claim::set_aside`], for any number of messages: with many of a queue set aside it
@@ -153,12 +153,13 @@ impl Claim {
     /// [`Spool::read_again`]: crate::Spool::read_again
     /// [`Spool::let_on`]: crate::Spool::let_on
     pub fn pass_over(self, until: Timestamp) {
-        self.lease.set_aside(Aside { until, is_passed_over: true });
+        self.lease.set_aside(until, true);
     }
 
     /// Makes the first recipient a claim of its own; none when there is no other. The message
     /// is given back with the last of its claims: until then nothing of it that is due for the
-    /// domain is handed out again. It is set aside if one of them was, for the shortest time.
+    /// domain is handed out again. It is set aside if one of them was, for the shortest time,
+    /// unless its queue was called back in between.
     pub fn split_first(&mut self) -> Option<Self> {
         if self.recipients.len() < 2 {
             return None;
@@ -234,15 +235,22 @@ struct Aside {
     until: Timestamp,
     /// Its queue may go past it.
     is_passed_over: bool,
+    /// How often its queue had been called back by then.
+    recalls: u32,
 }
 
 impl Lease {
-    fn set_aside(&self, wish: Aside) {
+    /// It lets others pass once it is given back, which is now or when other parts of it end. Who
+    /// calls its queue back meanwhile means it, too.
+    fn set_aside(&self, until: Timestamp, is_passed_over: bool) {
+        let state = self.shared.state.lock();
+        let wish = Aside { until, is_passed_over, recalls: state.due.recalls(&self.queue) };
         let mut aside = self.aside.lock();
         *aside = match *aside {
             Some(known) => Some(Aside {
-                until: known.until.min(wish.until),
-                is_passed_over: known.is_passed_over && wish.is_passed_over,
+                until: known.until.min(until),
+                is_passed_over: known.is_passed_over && is_passed_over,
+                recalls: known.recalls,
             }),
             None => Some(wish),
         };
@@ -263,9 +271,10 @@ impl Lease {
             return state.discard(queue, slot.1, now);
         }
         let due = state.messages.get(&slot.1).and_then(|active| active.row.due(&queue.domain));
+        let recalls = state.due.recalls(queue);
         state.give_back(queue, *slot, *pinned, now);
-        let aside = *self.aside.lock();
-        let (Some(due), Some(Aside { until, is_passed_over })) = (due, aside) else { return };
+        let aside = self.aside.lock().filter(|aside| aside.recalls == recalls && aside.until > now);
+        let (Some(due), Some(Aside { until, is_passed_over, .. })) = (due, aside) else { return };
         let slot = (due, slot.1);
         if is_passed_over {
             state.due.pass_over(queue, slot, until, now);

@@ -190,7 +190,7 @@ impl Batch {
         begin(&mut shared.under_way.stop(), &self.effects);
         let pending = self.under_way(shared, durability);
         if let Pending::Refused(_, effects) = &pending {
-            shared.state.lock().finish(effects);
+            shared.update(|state, _| state.finish(effects));
         }
         pending
     }

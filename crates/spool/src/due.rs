@@ -74,6 +74,8 @@ pub(crate) struct Queue {
     claimed: BTreeSet<MessageId>,
     /// Messages, claimed ones included.
     waiting: u64,
+    /// How often what was set aside was called back.
+    recalls: u32,
     parked: bool,
     held: bool,
     place: Place,
@@ -288,6 +290,11 @@ impl Due {
 
     pub(crate) fn is_claimed(&self, key: &QueueKey, id: MessageId) -> bool {
         self.queues.get(key).is_some_and(|queue| queue.claimed.contains(&id))
+    }
+
+    /// How often what was set aside in a queue was called back.
+    pub(crate) fn recalls(&self, key: &QueueKey) -> u32 {
+        self.queues.get(key).map_or(0, |queue| queue.recalls)
     }
 
     pub(crate) fn states(&self) -> impl Iterator<Item = QueueState> + '_ {

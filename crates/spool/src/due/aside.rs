@@ -95,6 +95,7 @@ impl Due {
     /// What was set aside in a queue is due as far as it was before.
     pub(crate) fn recall(&mut self, key: &QueueKey, now: Timestamp) {
         let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.recalls = queue.recalls.wrapping_add(1);
         if let Some(aside) = &mut queue.aside {
             aside.recall(|_| true, now);
         }
@@ -106,6 +107,7 @@ impl Due {
     pub(crate) fn let_on(&mut self, key: &QueueKey, now: Timestamp) -> Option<Timestamp> {
         let queue = self.queues.get_mut(key)?;
         queue.parked = false;
+        queue.recalls = queue.recalls.wrapping_add(1);
         if queue.passed.as_ref().is_some_and(|passed| passed.next() <= now) {
             queue.read_again();
         }

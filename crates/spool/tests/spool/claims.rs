@@ -3,7 +3,7 @@ use std::time::Duration;
 use postrider_base::sim_disk::{Fault, Operation};
 
 use postrider_mail::{DelayType, Disposition};
-use postrider_spool::{Durability, Error, Record};
+use postrider_spool::{Durability, Error, QueueKey, Record, Spool};
 
 use crate::rig::{BOUNCED, HOUR, Rig, assert_intact, defer, deliver, drain, due_now, outcome, outcomes, queue};
 
@@ -87,6 +87,36 @@ async fn a_claim_can_be_split_and_is_given_back_with_its_last_part() {
     assert_eq!(claim.recipients.iter().map(|due| due.index).collect::<Vec<_>>(), [1, 2]);
     deliver(claim).await;
     assert_eq!((spool.stat().messages, spool.stat().in_delivery), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_was_set_aside_is_called_back_though_another_is_still_out() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    rig.accept(&spool, &["a@example.org", "b@example.org", "c@example.org"]).await;
+    let until = rig.clock.now().saturating_add(24 * HOUR);
+    let calls: [fn(&Spool, &QueueKey); 3] = [
+        |spool, queue| spool.recall(queue),
+        |spool, queue| spool.read_again(queue),
+        |spool, queue| assert_eq!(spool.let_on(queue), None),
+    ];
+    for call in calls {
+        let mut rest = spool.take_due(1).await.pop().unwrap();
+        let (first, second) = (rest.split_first().unwrap(), rest.split_first().unwrap());
+        let queue = first.queue.clone();
+        second.set_aside(until);
+        call(&spool, &queue);
+        // What is set aside after that does not undo it.
+        first.pass_over(until);
+        drop(rest);
+        let claims = due_now(&spool, 1).await;
+        assert_eq!(claims.len(), 1);
+        assert_eq!(claims[0].recipients.len(), 3);
+    }
+    let mut rest = spool.take_due(1).await.pop().unwrap();
+    rest.split_first().unwrap().set_aside(until);
+    drop(rest);
+    assert!(due_now(&spool, 1).await.is_empty(), "nobody has called it back");
 }
 
 #[tokio::test(start_paused = true)]
