@@ -20,7 +20,7 @@ pub struct Options {
     /// The most files of retired segments that are kept to be used again while
     /// the log is in a rush and space is plenty (64 segments), 1 to 64; 16 by default. At rest all
     /// but [`spare_segments`](Self::spare_segments) of them are given back within
-    /// 20 seconds.
+    /// 20 seconds; a new file that was not filled to its end may stay beside them.
     pub most_spare_files: usize,
     /// Use the files of retired segments again, and fill new ones with zeros
     /// first: a write over written blocks syncs faster. On by default. Off,
