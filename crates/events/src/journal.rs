@@ -71,7 +71,9 @@ impl Journal {
         let log_options = Options {
             segment_bytes: settings.segment_bytes.bytes(),
             spare_segments: 1,
-            // Those that went for their age or their bytes are to give their room back.
+            // Those that went for their age or their bytes are to give their room back: all but
+            // one, which the next segment takes. It counts as room until then, so that going
+            // over the bytes can take one segment more at once, and none the next time.
             most_spare_files: 1,
             accept_loss: options.accept_loss,
             driver: options.driver,

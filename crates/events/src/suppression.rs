@@ -21,10 +21,6 @@ const SAVE_EVERY: usize = 10_000;
 /// Between two attempts to record an address.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How often a file is tried that can not be read: the disk may recover, but a damaged block
-/// must not end the suppression of all other addresses.
-const TRIES: u32 = 3;
-
 /// Between two looks for entries that have had their time. Nothing depends on it but space.
 const SWEEP_EVERY: Duration = Duration::from_hours(6);
 
@@ -127,39 +123,43 @@ impl Suppressor {
             if is_simulator(address.domain(), &self.context.operator_domain) {
                 continue;
             }
-            self.record(ended, reason, address, record).await;
+            let is_put = self.record(ended, reason, address, record).await;
             match reason {
-                SuppressionReason::Bounce => self.bounced += 1,
-                SuppressionReason::Complaint => self.complained += 1,
+                SuppressionReason::Bounce => self.bounced += u64::from(is_put),
+                SuppressionReason::Complaint => self.complained += u64::from(is_put),
             }
         }
     }
 
     /// Tells both lists, each by itself: one that is full or damaged is not the other's affair.
-    /// What one account's recipient complains of is nothing to the others.
-    async fn record(&self, ended: &Ended, reason: SuppressionReason, address: &EmailAddress, record: &Record) {
+    /// What one account's recipient complains of is nothing to the others. Says whether one of
+    /// them has changed.
+    async fn record(&self, ended: &Ended, reason: SuppressionReason, address: &EmailAddress, record: &Record) -> bool {
         let accounts = &self.context.accounts;
         let (lists, account) = (accounts.suppression(), ended.account);
         let set = ended.set.as_ref().and_then(|name| accounts.configuration_sets().find(account, name));
         let reasons = set.as_deref().and_then(|set: &ConfigurationSet| set.suppressed_reasons.as_ref());
-        self.until_told(record, || lists.record(account, reasons, address, reason, record.at)).await;
-        if reason == SuppressionReason::Bounce {
-            self.until_told(record, || lists.record_globally(address, record.at)).await;
+        let is_put = self.until_told(record, || lists.record(account, reasons, address, reason, record.at)).await;
+        if reason != SuppressionReason::Bounce {
+            return is_put;
         }
+        self.until_told(record, || lists.record_globally(address, record.at)).await || is_put
     }
 
-    /// Tells a list until it knows, since what is passed over is never looked at again; but no
-    /// longer than others can wait for this one address.
-    async fn until_told<F>(&self, record: &Record, tell: impl Fn() -> F)
+    /// Tells a list until it knows, since what is passed over is never looked at again. Usage
+    /// and reputations wait meanwhile, so nothing is waited for that they could do without: a
+    /// store that takes nothing takes none of theirs. Says whether the list has changed.
+    async fn until_told<F>(&self, record: &Record, tell: impl Fn() -> F) -> bool
     where
         F: Future<Output = Result<bool, postrider_account::Error>>,
     {
-        for tries in 1.. {
+        loop {
             match tell().await {
-                Ok(_) => return,
-                Err(error) if is_lost(&error, tries) => {
+                Ok(is_put) => return is_put,
+                Err(error) if is_lost(&error) => {
                     self.context.journal.metrics.suppression_failures.inc();
-                    return error!(%error, id = %record.id, "a recipient is not suppressed");
+                    error!(%error, id = %record.id, "a recipient is not suppressed");
+                    return false;
                 }
                 Err(error) => warn!(%error, id = %record.id, "automatic suppression waits"),
             }
@@ -168,15 +168,13 @@ impl Suppressor {
     }
 }
 
-/// Whether an error is about one address or one list and does not pass soon; whatever else
-/// there is stops all that the store has, and there is nothing to be done but to wait.
-fn is_lost(error: &postrider_account::Error, tries: u32) -> bool {
+/// Whether an error is about one address or one list; whatever else there is stops all that the
+/// store has, and there is nothing to be done but to wait. Files that can not be read are no
+/// error here: their rows are taken as there.
+fn is_lost(error: &postrider_account::Error) -> bool {
+    use StoreError::{Damaged, File, Format, TooLarge};
     use postrider_account::Error::{Full, Store};
-    match error {
-        Full { .. } | Store(StoreError::Format { .. } | StoreError::TooLarge(_)) => true,
-        Store(StoreError::File { .. } | StoreError::Damaged { .. }) => tries >= TRIES,
-        _ => false,
-    }
+    matches!(error, Full { .. } | Store(Format { .. } | TooLarge(_) | File { .. } | Damaged { .. }))
 }
 
 #[cfg(test)]
@@ -292,13 +290,12 @@ mod tests {
 
     #[test]
     fn only_a_store_that_takes_nothing_is_waited_for() {
-        let file = || StoreError::File { path: "run".to_owned(), reason: "damaged".to_owned() }.into();
-        assert!(!is_lost(&file(), 1), "the disk may recover");
-        assert!(is_lost(&file(), TRIES));
-        assert!(is_lost(&postrider_account::Error::Full { setting: "max_suppressed", bound: 1 }, 1));
-        assert!(is_lost(&StoreError::TooLarge("a key").into(), 1));
+        let file = StoreError::File { path: "run".to_owned(), reason: "damaged".to_owned() };
+        assert!(is_lost(&file.into()));
+        assert!(is_lost(&postrider_account::Error::Full { setting: "max_suppressed", bound: 1 }));
+        assert!(is_lost(&StoreError::TooLarge("a key").into()));
         let failed = StoreError::Log(postrider_wal::Error::Poisoned("no disk".to_owned()));
-        assert!(!is_lost(&failed.into(), 1_000));
+        assert!(!is_lost(&failed.into()));
     }
 
     #[tokio::test]
@@ -312,8 +309,9 @@ mod tests {
         let events = open(options(&disk, clock)).await;
         let scope = Scope::new("test");
         follow(&events, &accounts, &store, "example.org", &scope);
-        for number in 1..6 {
-            let gone = format!("gone-{number}@example.net");
+        for number in 1..=6 {
+            // The first bounces twice, and is put once.
+            let gone = format!("gone-{}@example.net", number.max(2));
             bounce_of(&events, number, &gone).await;
             let gone = gone.parse().unwrap();
             until(|| accounts.suppression().get(AccountId::default(), &gone).unwrap().is_some()).await;
