@@ -96,15 +96,8 @@ async fn a_late_bounce_and_a_complaint_are_events_in_sess_shape() {
     assert_eq!(told, Reported::Journaled(addresses(&["a@example.net"])));
 
     let mut events = late(&relay, id).await;
-    let feedback_ids: Vec<String> = ["bounce", "complaint"]
-        .iter()
-        .zip(&mut events)
-        .map(|(key, event)| {
-            assert_eq!(event["mail"]["messageId"], json!(id.to_string()));
-            let object = event[key].as_object_mut().unwrap();
-            object.remove("feedbackId").unwrap().as_str().unwrap().to_owned()
-        })
-        .collect();
+    assert!(events.iter().all(|event| event["mail"]["messageId"] == json!(id.to_string())), "{events:#?}");
+    let feedback_ids = without_feedback_ids(&mut events);
     assert!(feedback_ids.iter().all(|id| id.len() == 60 && id.ends_with("-000000")), "{feedback_ids:?}");
     assert_ne!(feedback_ids[0], feedback_ids[1]);
     assert_eq!((&events[0]["eventType"], &events[1]["eventType"]), (&json!("Bounce"), &json!("Complaint")));
@@ -135,6 +128,15 @@ async fn a_late_bounce_and_a_complaint_are_events_in_sess_shape() {
         })
     );
     relay.close().await;
+}
+
+/// Takes the ids of the feedback out of a bounce and a complaint, which are not known before.
+fn without_feedback_ids(events: &mut [Value]) -> Vec<String> {
+    let taken = ["bounce", "complaint"].iter().zip(events).map(|(key, event)| {
+        let object = event[key].as_object_mut().unwrap();
+        object.remove("feedbackId").unwrap().as_str().unwrap().to_owned()
+    });
+    taken.collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
