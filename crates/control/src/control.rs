@@ -8,6 +8,7 @@ use postrider_base::{Timestamp, TraceFilter, Traces};
 use postrider_delivery::Delivery;
 use postrider_dns::Validation;
 use postrider_events::Events;
+use postrider_mail::MessageId;
 use postrider_spool::Spool;
 use postrider_store::Store;
 use postrider_submission::KeyRing;
@@ -143,11 +144,7 @@ impl Control {
             }
             Operation::Policies(operation) => operation.execute(deps).await?,
             Operation::Pools(operation) => operation.execute(deps.accounts.pools(), &deps.sources()).await?,
-            Operation::Queue(QueueOperation::Why { id }) => {
-                let (delivery, events) = (deps.delivery.as_ref(), deps.events.as_ref());
-                let rooms = why::Rooms { spool: self.spool()?, events, delivery };
-                Response::Why(Box::new(why::explain(rooms, id).await?))
-            }
+            Operation::Queue(QueueOperation::Why { id }) => self.why(id).await?,
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
             Operation::Quota { account } => {
                 return quota::execute(&deps.accounts, account, deps.world.clock.now(), &answer).await;
@@ -156,20 +153,14 @@ impl Control {
             Operation::Reputation(operation) => {
                 return operation.execute(&deps.accounts, deps.world.clock.now(), &answer).await;
             }
-            Operation::Shaping(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,
+            Operation::Shaping(operation) => operation.execute(self.delivery()?).await?,
             Operation::Sites => self.sites()?,
-            Operation::Sources(operation) => operation.execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?).await?,
-            Operation::SpoolCompact => {
-                // In a daemon, whoever reads the feed says so.
-                if deps.delivery.is_none() {
-                    self.events()?.acknowledge(self.spool()?);
-                }
-                queue::compact(self.spool()?).await?
-            }
+            Operation::Sources(operation) => operation.execute(self.delivery()?).await?,
+            Operation::SpoolCompact => self.compact().await?,
             Operation::SpoolStat => Response::SpoolStat(self.spool_stat()?),
             Operation::State(operation) => return operation.execute(deps, actor, &answer).await,
             Operation::Status => Response::Status(Box::new(self.status()?)),
-            Operation::Sts(operation) => sts::execute(deps.delivery.as_ref().ok_or(Error::NoDaemon)?, operation)?,
+            Operation::Sts(operation) => sts::execute(self.delivery()?, operation)?,
             Operation::Suppression(operation) => {
                 return suppression::execute(deps.accounts.suppression(), operation, &answer).await;
             }
@@ -184,8 +175,22 @@ impl Control {
     }
 
     fn sites(&self) -> Result<Response, Error> {
-        let sites = self.deps.delivery.as_ref().ok_or(Error::NoDaemon)?.sites();
+        let sites = self.delivery()?.sites();
         Ok(Response::Sites(sites.into_iter().map(SiteRow::from).collect()))
+    }
+
+    async fn why(&self, id: MessageId) -> Result<Response, Error> {
+        let (delivery, events) = (self.deps.delivery.as_ref(), self.deps.events.as_ref());
+        let rooms = why::Rooms { spool: self.spool()?, events, delivery };
+        Ok(Response::Why(Box::new(why::explain(rooms, id).await?)))
+    }
+
+    async fn compact(&self) -> Result<Response, Error> {
+        // In a daemon, whoever reads the feed says so.
+        if self.deps.delivery.is_none() {
+            self.events()?.acknowledge(self.spool()?);
+        }
+        queue::compact(self.spool()?).await
     }
 
     /// What is wrong, as far as the process has found out.
@@ -200,6 +205,10 @@ impl Control {
             )
         });
         about_sources.into_iter().flatten().chain(about_lists).collect()
+    }
+
+    fn delivery(&self) -> Result<&Delivery, Error> {
+        self.deps.delivery.as_ref().ok_or(Error::NoDaemon)
     }
 
     fn events(&self) -> Result<&Events, Error> {
