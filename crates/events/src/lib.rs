@@ -50,6 +50,6 @@ pub use handle::{Events, EventsOptions, Issuer, OpenReport};
 pub use mail_log::{FileSink, MailSink, TracingSink};
 pub use postrider_wal::Driver;
 pub use reader::{Reader, Start};
-pub use record::{Acceptance, Cursor, Kind, LifeEntry, Line};
+pub use record::{Acceptance, Cursor, Kind, LifeEntry, Line, Wish, Wishes};
 pub use returned::{Affected, Reported, Returned, ReturnedBounce, ReturnedComplaint, ReturnedKind, ReturnedSource};
 pub use settings::Settings;

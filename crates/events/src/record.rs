@@ -7,7 +7,9 @@ use std::str::FromStr;
 use bytes::{BufMut, Bytes, BytesMut};
 use postrider_base::Timestamp;
 use postrider_base::metrics::EventKind;
-use postrider_mail::{AccountId, AttemptOutcome, EmailAddress, MessageId, attach_records, store_records};
+use postrider_mail::{
+    AccountId, AttemptOutcome, EmailAddress, Envelope, MessageId, Notify, attach_records, store_records,
+};
 use postrider_spool::{AcceptedRecord, OriginKind};
 use postrider_wal::{Lsn, Replayed};
 use serde::{Deserialize, Serialize};
@@ -191,9 +193,56 @@ pub struct Acceptance {
     pub protocol: String,
     /// The configuration set it was sent with.
     pub configuration_set: Option<String>,
+    /// What its sender wants to be told. Stored behind the rest, which earlier versions wrote
+    /// without it.
+    #[serde(skip)]
+    pub wishes: Wishes,
+}
+
+/// What a sender wants to be told, and what he wants it to be called (RFC 3461).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// `ENVID=`, decoded from xtext.
+    pub envid: Option<String>,
+    /// One for each recipient of the envelope, or none where there is nothing to say of any.
+    recipients: Vec<Wish>,
+}
+
+/// What RCPT said of a recipient.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// `NOTIFY=`.
+    pub notify: Notify,
+    /// `ORCPT=`, decoded from xtext.
+    pub orcpt: Option<String>,
+}
+
+impl Wishes {
+    /// Of an envelope.
+    pub fn of(envelope: &Envelope) -> Self {
+        let wish = |notify, orcpt: &Option<String>| Wish { notify, orcpt: orcpt.clone() };
+        let recipients = envelope.recipients.iter().map(|to| wish(to.notify, &to.orcpt));
+        let recipients = if envelope.recipients.iter().any(|to| to.notify.is_given() || to.orcpt.is_some()) {
+            recipients.collect()
+        } else {
+            Vec::new()
+        };
+        Self { envid: envelope.envid.clone(), recipients }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.envid.is_none() && self.recipients.is_empty()
+    }
 }
 
 impl Acceptance {
+    /// What RCPT said of this recipient; nothing where the message was not for it, and where
+    /// an earlier version, which did not keep that, accepted the message.
+    pub fn wish(&self, recipient: &EmailAddress) -> Wish {
+        let index = self.recipients.iter().position(|known| known == recipient);
+        index.and_then(|index| self.wishes.recipients.get(index)).cloned().unwrap_or_default()
+    }
+
     pub(crate) fn of(record: &AcceptedRecord) -> Self {
         let origin = &record.origin;
         let recipients = record.envelope.recipients.iter();
@@ -211,6 +260,7 @@ impl Acceptance {
             client_name: origin.client_name.clone(),
             protocol: origin.protocol.clone(),
             configuration_set: origin.configuration_set.clone(),
+            wishes: Wishes::of(&record.envelope),
         }
     }
 }
@@ -297,7 +347,7 @@ pub(crate) struct Cuts {
 }
 
 /// A stored record: kind, length of the JSON, JSON, life, and what was said in
-/// the attempts.
+/// the attempts or, of an acceptance, what the sender wants to be told.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(crate) kind: Kind,
@@ -324,6 +374,11 @@ impl Body {
             store_records(outcomes, &mut records);
             out.put_slice(&records);
         }
+        if let LifeRef::Accepted { acceptance: Acceptance { wishes, .. }, .. } = life
+            && !wishes.is_empty()
+        {
+            postcard::to_io(wishes, (&mut *out).writer()).map_err(|_| Error::Record("wishes"))?;
+        }
         Ok(out.split().freeze())
     }
 
@@ -343,9 +398,14 @@ impl Body {
 
     pub(crate) fn life(&self) -> Result<Life<'_>> {
         let read = postcard::take_from_bytes(&self.life);
-        let (mut life, records) = read.map_err(|_| Error::Record("its life is not ours"))?;
-        if let Life::Outcomes(outcomes) | Life::Counted(_, outcomes) = &mut life {
-            attach_records(outcomes, records);
+        let (mut life, behind) = read.map_err(|_| Error::Record("its life is not ours"))?;
+        match &mut life {
+            Life::Outcomes(outcomes) | Life::Counted(_, outcomes) => attach_records(outcomes, behind),
+            Life::Accepted { acceptance, .. } if !behind.is_empty() => {
+                acceptance.wishes =
+                    postcard::from_bytes(behind).map_err(|_| Error::Record("its wishes are not ours"))?;
+            }
+            Life::Accepted { .. } | Life::Returned(_) => {}
         }
         Ok(life)
     }
@@ -365,7 +425,7 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{ACCEPTED, outcome};
+    use crate::samples::{ACCEPTED, message, outcome};
     use postrider_mail::{AttemptRecord, Disposition};
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -407,6 +467,35 @@ mod tests {
         let before = postcard::to_allocvec(&LifeRef::Outcomes(&[&bare, &bare])).unwrap();
         let before = Bytes::copy_from_slice(&[&bytes[..PREFIX], &before].concat());
         assert_eq!(outcomes(&before), [bare.clone(), bare]);
+    }
+
+    #[test]
+    fn wishes_are_kept_behind_an_acceptance_and_missing_in_records_of_before() {
+        let mut record = message(1, &["a@example.net", "b@example.net"]);
+        let plain = Acceptance::of(&record);
+        record.envelope.envid = Some("QQ 314".into());
+        record.envelope.recipients[1].notify = Notify::NEVER;
+        record.envelope.recipients[1].orcpt = Some("rfc822;Bob@example.net".into());
+        let asked = Acceptance::of(&record);
+        let stored = |acceptance: &Acceptance| {
+            let mut out = BytesMut::new();
+            Body::begin(&mut out, Kind::Send);
+            Body::end(&mut out, &LifeRef::Accepted { acceptance, cuts: Cuts::default() }).unwrap()
+        };
+        let read = |bytes: Bytes| match Body::parse(&bytes).unwrap().life() {
+            Ok(Life::Accepted { acceptance, .. }) => Ok(acceptance),
+            Ok(_) => panic!("not an acceptance"),
+            Err(error) => Err(error),
+        };
+        let before = stored(&plain);
+        assert_eq!(read(before.clone()).unwrap(), plain);
+        assert_eq!(read(stored(&asked)).unwrap(), asked);
+        assert!(stored(&asked).starts_with(&before), "who asks for nothing has nothing stored");
+        assert!(read(stored(&asked).slice(..before.len() + 1)).is_err(), "cut short");
+        let wish = |to: &str| asked.wish(&to.parse().unwrap());
+        assert_eq!((wish("b@example.net").notify, wish("a@example.net").notify), (Notify::NEVER, Notify::default()));
+        assert_eq!(wish("b@example.net").orcpt.as_deref(), Some("rfc822;Bob@example.net"));
+        assert_eq!(wish("c@example.net"), Wish::default());
     }
 
     proptest! {

@@ -15,17 +15,17 @@ use std::time::Duration;
 use postrider_base::{Clock, Disk, Metrics, OpenMode, Scope, SimDisk, Size, Timestamp};
 use postrider_events::{
     Affected, Driver, Events, EventsOptions, Issuer, Kind, LifeEntry, Line, Reported, Returned, ReturnedBounce,
-    ReturnedComplaint, ReturnedKind, ReturnedSource, Settings, Start, TracingSink,
+    ReturnedComplaint, ReturnedKind, ReturnedSource, Settings, Start, TracingSink, Wishes,
 };
 use postrider_mail::dsn::Action;
 use postrider_mail::{
-    AccountId, AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Envelope, MessageId,
+    AccountId, AttemptOutcome, BounceKind, DelayType, Delays, Disposition, EnhancedStatus, Envelope, MessageId, Notify,
     Recipient, Remote, Stage, TlsInfo,
 };
 use postrider_spool::{Content, Durability, NewMessage, Origin, OriginalHeaders, Record, Spool, SpoolOptions};
 
 /// The version that is written now.
-const CURRENT: u32 = 2;
+const CURRENT: u32 = 3;
 const DIR: &str = "/journal";
 const LINES: &str = "lines";
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -62,7 +62,12 @@ async fn open(disk: &SimDisk) -> Events {
 
 fn message(number: u128) -> NewMessage {
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let recipients = ["a@example.net", "b@example.net"].map(|to| Recipient::new(to.parse().unwrap()));
+    let mut recipients = ["a@example.net", "b@example.net"].map(|to| Recipient::new(to.parse().unwrap()));
+    let asks = number == MESSAGES - 1;
+    if asks {
+        recipients[0].notify = Notify::NEVER;
+        recipients[1].orcpt = Some("rfc822;Bob@example.net".into());
+    }
     let sender = (number != 2).then(|| "bounces@example.com".parse().unwrap());
     NewMessage {
         id: id(number),
@@ -71,7 +76,12 @@ fn message(number: u128) -> NewMessage {
         expires_at: START.saturating_add(Duration::from_hours(96)),
         not_before: None,
         tls_optional: false,
-        envelope: Envelope { sender, recipients: recipients.into(), ..Envelope::default() },
+        envelope: Envelope {
+            sender,
+            recipients: recipients.into(),
+            envid: asks.then(|| "QQ314".into()),
+            ..Envelope::default()
+        },
         origin: Origin {
             credential: Some("AKIAEXAMPLE000000001".into()),
             client_ip: Some("192.0.2.10".parse().unwrap()),
@@ -86,6 +96,14 @@ fn message(number: u128) -> NewMessage {
             ..Origin::default()
         },
         content: Content::from(vec![b'x'; 100]),
+    }
+}
+
+/// What the last message's sender wants to be told; journals of versions 1 and 2 do not know it.
+fn asked(version: u32) -> Wishes {
+    match version {
+        1 | 2 => Wishes::default(),
+        _ => Wishes::of(&message(MESSAGES - 1).envelope),
     }
 }
 
@@ -196,6 +214,8 @@ async fn journals_of_every_version_are_read() {
             assert_eq!((acceptance.at, acceptance.size), (START, 100), "version {version}");
             assert_eq!((&acceptance.client_ip, &acceptance.protocol), (&origin.client_ip, &origin.protocol));
             assert_eq!(acceptance.recipients.len(), 2);
+            let wishes = if number == MESSAGES - 1 { asked(version) } else { Wishes::default() };
+            assert_eq!(acceptance.wishes, wishes, "version {version}");
             let (mut attempts, mut back) = (Vec::new(), Vec::new());
             for entry in &found[1..] {
                 match entry {
