@@ -179,7 +179,7 @@ async fn last_signature(set: &Set<'_>, message: &mut Message<'_>, keys: &mut Key
     if signature.x != 0 && signature.x <= now {
         return broken("the last signature has expired");
     }
-    if message.body_hash(signature.cb, None).digest.as_ref() != signature.bh.as_slice() {
+    if message.body_hash(signature.cb, None).await.digest.as_ref() != signature.bh.as_slice() {
         return broken("the body was changed after the last link");
     }
     let signed = Signed {

@@ -129,7 +129,7 @@ async fn check(
 ) -> Result<String, (DkimResult, String)> {
     keeps_the_rules(signature, now)?;
     let limit = limit_of(field.value);
-    let hash = message.body_hash(signature.cb, limit);
+    let hash = message.body_hash(signature.cb, limit).await;
     if hash.digest.as_ref() != signature.bh.as_slice() {
         return Err((DkimResult::Fail, "the body was changed after it was signed".to_owned()));
     }
@@ -191,7 +191,7 @@ fn identity_domain(signature: &Signature) -> &str {
 }
 
 /// `l=`, where it is there. What is no number covers nothing.
-fn limit_of(value: &[u8]) -> Option<u64> {
+pub(super) fn limit_of(value: &[u8]) -> Option<u64> {
     let text = String::from_utf8_lossy(value);
     tag(&text, "l").map(|digits| digits.parse().unwrap_or(0))
 }

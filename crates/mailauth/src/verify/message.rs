@@ -23,7 +23,10 @@ impl Field<'_> {
 pub(crate) struct Message<'a> {
     pub(crate) fields: Vec<Field<'a>>,
     body: &'a [u8],
-    hashes: Vec<((bool, Option<u64>), BodyHash)>,
+    /// Octets of the body that signatures cover, in their order, each once.
+    limits: Vec<u64>,
+    /// By form: simple, relaxed.
+    hashes: [Option<Hashes>; 2],
 }
 
 /// The hash of a body.
@@ -50,7 +53,7 @@ impl<'a> Message<'a> {
             rest = behind;
         }
         let body = rest.strip_prefix(b"\r\n").unwrap_or(rest);
-        Some(Message { fields, body, hashes: Vec::new() })
+        Some(Message { fields, body, limits: Vec::new(), hashes: [None, None] })
     }
 
     /// Octets of all fields.
@@ -82,65 +85,123 @@ impl<'a> Message<'a> {
         signed
     }
 
+    /// Says which beginnings of the body signatures cover (`l=`): [`Message::body_hash`] knows
+    /// these.
+    pub(crate) fn expect_limits(&mut self, mut limits: Vec<u64>) {
+        limits.sort_unstable();
+        limits.dedup();
+        self.limits = limits;
+    }
+
     /// The SHA-256 hash of the body in a canonical form, of its first `limit` octets if given
-    /// (RFC 6376 section 3.7). The same question is answered once.
-    pub(crate) fn body_hash(&mut self, form: Canonicalization, limit: Option<u64>) -> BodyHash {
-        let key = (form == Canonicalization::Relaxed, limit);
-        if let Some((_, known)) = self.hashes.iter().find(|(known, _)| *known == key) {
-            return *known;
-        }
-        let mut hasher = BodyHasher { context: Context::new(&SHA256), length: 0, limit };
-        match form {
-            Canonicalization::Simple => simple_body(self.body, &mut hasher),
-            Canonicalization::Relaxed => relaxed_body(self.body, &mut hasher),
-        }
-        let hash = BodyHash { digest: hasher.context.finish(), length: hasher.length };
-        self.hashes.push((key, hash));
-        hash
+    /// (RFC 6376 section 3.7). However many limits there are, the body is read once for each
+    /// form, and others have their turn meanwhile.
+    pub(crate) async fn body_hash(&mut self, form: Canonicalization, limit: Option<u64>) -> BodyHash {
+        let known = &mut self.hashes[usize::from(form == Canonicalization::Relaxed)];
+        let Hashes { whole, beginnings } = match known {
+            Some(known) => known,
+            None => {
+                let mut hasher = BodyHasher::new(&self.limits);
+                match form {
+                    Canonicalization::Simple => simple_body(self.body, &mut hasher).await,
+                    Canonicalization::Relaxed => relaxed_body(self.body, &mut hasher).await,
+                }
+                known.insert(hasher.finish())
+            }
+        };
+        let beginning = beginnings.iter().find(|(known, _)| Some(*known) == limit);
+        BodyHash { digest: beginning.map_or(whole.digest, |(_, digest)| *digest), length: whole.length }
     }
 }
 
-struct BodyHasher {
-    context: Context,
-    length: u64,
-    limit: Option<u64>,
+/// The hashes of a body in one canonical form.
+#[derive(Debug)]
+struct Hashes {
+    whole: BodyHash,
+    /// Of its first octets, by how many; of those limits alone that it reaches.
+    beginnings: Vec<(u64, Digest)>,
 }
 
-impl BodyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let room = self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.length));
-        let taken = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
-        self.context.update(&bytes[..taken]);
+struct BodyHasher<'l> {
+    context: Context,
+    length: u64,
+    /// Limits that are not reached yet, in their order.
+    limits: &'l [u64],
+    beginnings: Vec<(u64, Digest)>,
+    /// Octets read since others had their turn.
+    in_a_row: usize,
+}
+
+/// Octets that are hashed in a row: some milliseconds, whatever they are.
+const MOST_IN_A_ROW: usize = 256 * 1024;
+
+impl<'l> BodyHasher<'l> {
+    fn new(limits: &'l [u64]) -> Self {
+        Self { context: Context::new(&SHA256), length: 0, limits, beginnings: Vec::new(), in_a_row: 0 }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        while let Some((limit, later)) = self.limits.split_first() {
+            let room = usize::try_from(limit - self.length).unwrap_or(usize::MAX);
+            let Some((before, behind)) = bytes.split_at_checked(room) else { break };
+            self.update(before);
+            self.beginnings.push((*limit, self.context.clone().finish()));
+            (bytes, self.limits) = (behind, later);
+        }
+        self.update(bytes);
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.context.update(bytes);
         self.length += bytes.len() as u64;
+    }
+
+    /// So many octets of the body were read: lets others have their turn now and then.
+    async fn read(&mut self, octets: usize) {
+        self.in_a_row += octets;
+        if self.in_a_row >= MOST_IN_A_ROW {
+            self.in_a_row = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn finish(self) -> Hashes {
+        let whole = BodyHash { digest: self.context.finish(), length: self.length };
+        Hashes { whole, beginnings: self.beginnings }
     }
 }
 
 /// RFC 6376 section 3.4.3: empty lines at the end are one line end, and so is no body.
-fn simple_body(body: &[u8], hasher: &mut BodyHasher) {
+async fn simple_body(body: &[u8], hasher: &mut BodyHasher<'_>) {
     let mut kept = body;
     while let Some(shorter) = kept.strip_suffix(b"\r\n") {
         kept = shorter;
     }
-    hasher.write(kept);
+    for piece in kept.chunks(MOST_IN_A_ROW) {
+        hasher.write(piece);
+        hasher.read(piece.len()).await;
+    }
     hasher.write(b"\r\n");
 }
 
 /// RFC 6376 section 3.4.4. Space at the end of lines goes first, so that lines of nothing but
 /// space are empty, and go at the end as empty lines do: mail-auth's form keeps them, which
 /// makes good signatures fail.
-fn relaxed_body(body: &[u8], hasher: &mut BodyHasher) {
+async fn relaxed_body(body: &[u8], hasher: &mut BodyHasher<'_>) {
     let mut empty = 0;
     let mut rest = body;
     while !rest.is_empty() {
         let end = find_line_end(rest);
         let line = trim_space_end(&rest[..end]);
         rest = rest.get(end + 2..).unwrap_or_default();
+        hasher.read(end + 2 - line.len()).await;
         if line.is_empty() {
             empty += 1;
             continue;
         }
         for _ in 0..std::mem::take(&mut empty) {
             hasher.write(b"\r\n");
+            hasher.read(2).await;
         }
         let mut words = line;
         while !words.is_empty() {
@@ -151,6 +212,7 @@ fn relaxed_body(body: &[u8], hasher: &mut BodyHasher) {
                 hasher.write(b" ");
             }
             words = &words[space + after..];
+            hasher.read(space + after).await;
         }
         hasher.write(b"\r\n");
     }
@@ -210,9 +272,9 @@ pub(crate) fn without_signature(value: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn hash(body: &[u8], form: Canonicalization) -> Vec<u8> {
+    async fn hash(body: &[u8], form: Canonicalization) -> Vec<u8> {
         let message = [b"From: a@b\r\n\r\n", body].concat();
-        Message::split(&message, 10).unwrap().body_hash(form, None).digest.as_ref().to_vec()
+        Message::split(&message, 10).unwrap().body_hash(form, None).await.digest.as_ref().to_vec()
     }
 
     fn sha256(bytes: &[u8]) -> Vec<u8> {
@@ -220,8 +282,8 @@ mod tests {
     }
 
     /// RFC 6376 sections 3.4.3 to 3.4.5
-    #[test]
-    fn bodies_in_canonical_form() {
+    #[tokio::test]
+    async fn bodies_in_canonical_form() {
         let relaxed = [
             (&b" C \r\nD \t E\r\n\r\n\r\n"[..], &b" C\r\nD E\r\n"[..]),
             (b"", b""),
@@ -232,7 +294,7 @@ mod tests {
             (b"a  \t", b"a\r\n"),
         ];
         for (body, canonical) in relaxed {
-            assert_eq!(hash(body, Canonicalization::Relaxed), sha256(canonical), "{}", body.escape_ascii());
+            assert_eq!(hash(body, Canonicalization::Relaxed).await, sha256(canonical), "{}", body.escape_ascii());
         }
         let simple = [
             (&b" C \r\nD \t E\r\n\r\n\r\n"[..], &b" C \r\nD \t E\r\n"[..]),
@@ -241,7 +303,43 @@ mod tests {
             (b"a\r\n \r\n", b"a\r\n \r\n"),
         ];
         for (body, canonical) in simple {
-            assert_eq!(hash(body, Canonicalization::Simple), sha256(canonical), "{}", body.escape_ascii());
+            assert_eq!(hash(body, Canonicalization::Simple).await, sha256(canonical), "{}", body.escape_ascii());
+        }
+    }
+
+    #[tokio::test]
+    async fn each_form_is_hashed_once_whatever_the_limits_are() {
+        let text = b"From: a@b\r\n\r\nD \t E\r\n\r\nF\r\n";
+        let mut message = Message::split(text, 10).unwrap();
+        message.expect_limits(vec![9, 0, 4, 4, 8, u64::MAX]);
+        for (form, canonical) in [
+            (Canonicalization::Simple, &b"D \t E\r\n\r\nF\r\n"[..]),
+            (Canonicalization::Relaxed, &b"D E\r\n\r\nF\r\n"[..]),
+        ] {
+            for limit in [Some(4), None, Some(0), Some(9), Some(8), Some(u64::MAX)] {
+                let hash = message.body_hash(form, limit).await;
+                let most = limit.map_or(canonical.len(), |limit| canonical.len().min(usize::try_from(limit).unwrap()));
+                assert_eq!(hash.digest.as_ref(), sha256(&canonical[..most]), "{form:?} {limit:?}");
+                assert_eq!(hash.length, canonical.len() as u64);
+                // What is hashed already does not read the body any more.
+                message.body = b"";
+            }
+            message.body = b"D \t E\r\n\r\nF\r\n";
+        }
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_while_a_long_body_is_hashed() {
+        for line in ["x y\r\n", "\r\n", "no line end ", "xxxxxxxxxxxxxxxxxxxxxxxx\r\n"] {
+            let text = format!("From: a@b\r\n\r\n{}.\r\n", line.repeat(4 * MOST_IN_A_ROW / line.len()));
+            for form in [Canonicalization::Simple, Canonicalization::Relaxed] {
+                let mut message = Message::split(text.as_bytes(), 10).unwrap();
+                let hashed = message.body_hash(form, None);
+                let mut hashed = std::pin::pin!(hashed);
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                let turns = std::iter::from_fn(|| hashed.as_mut().poll(&mut context).is_pending().then_some(()));
+                assert!(turns.count() >= 3, "{line:?} {form:?}");
+            }
         }
     }
 

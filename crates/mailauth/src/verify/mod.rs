@@ -67,7 +67,8 @@ pub struct Limits {
     pub fields: usize,
     /// Octets of the header; a message with more is refused. Each ARC link signs all before it.
     pub header: usize,
-    /// Octets; a larger message is refused. The body is hashed at most once for each signature.
+    /// Octets; a larger message is refused. The body is hashed at most twice, once for each
+    /// canonical form.
     pub size: usize,
     /// The time to wait for all keys, and as much again for DMARC.
     pub time: Duration,
@@ -141,8 +142,10 @@ pub async fn verify(
     let mut keys = Keys::new(resolver, limits.keys, clock.instant() + limits.time);
     let now = clock.now().as_millis() / 1000;
     let signatures: Vec<_> = message.all("DKIM-Signature").collect();
+    let looked_at = || signatures.iter().take(limits.signatures);
+    message.expect_limits(looked_at().filter_map(|field| dkim::limit_of(field.value)).collect());
     let mut dkim = Vec::new();
-    for field in signatures.iter().take(limits.signatures) {
+    for field in looked_at() {
         dkim.push(dkim::verify(&mut message, *field, &mut keys, now).await);
     }
     let arc = arc::verify(&mut message, &mut keys, now).await;
