@@ -65,7 +65,9 @@ pub struct Settings {
     pub feedback_forwarding: bool,
     /// How long a recipient waits or is tried before its sender is told that it is
     /// late, once, and only when NOTIFY asked for DELAY. Counted from the time
-    /// that the message was accepted, or released where it was held.
+    /// that the message was accepted, or released where it was held. Where nothing
+    /// moves at all, the first thousand or so of a queue are looked at for this,
+    /// and what is behind them when it moves again.
     pub delay_notice: Period,
     /// Longest message that a bounce message returns whole when its sender
     /// asked for that (RET=FULL). Of longer ones the header is returned.

@@ -181,8 +181,10 @@ impl State {
         false
     }
 
-    fn said(&self) -> Option<String> {
-        self.refusals.back().map(|refusal| refusal.text.clone())
+    /// What the site said last while this job waited for it.
+    fn said(&self, job: &Job) -> Option<String> {
+        let last = self.refusals.back().filter(|refusal| refusal.at >= job.claim.message.accepted_at);
+        last.map(|refusal| refusal.text.clone())
     }
 
     /// Whether nothing waits for the lane.
@@ -197,15 +199,7 @@ impl State {
 }
 
 impl Site {
-    /// A lane whose hosts said this before.
-    pub(crate) fn new(
-        id: u64,
-        key: Key,
-        target: Arc<Target>,
-        limits: &Limits,
-        around: Arc<Around>,
-        refusals: Vec<LastRefusal>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(id: u64, key: Key, target: Arc<Target>, limits: &Limits, around: Arc<Around>) -> Arc<Self> {
         let gate = around.governor.gate(&target, &key.1);
         let demand = match gate.rules().tls.demand() {
             Demand::Waived | Demand::Opportunistic => key.1.demand,
@@ -221,7 +215,7 @@ impl Site {
             most_ready: limits.ready_per_site,
             scarce: limits.ready / SCARCE,
             around,
-            state: Mutex::new(State { refusals: refusals.into(), ..State::default() }),
+            state: Mutex::default(),
             tasks: Mutex::default(),
         })
     }
@@ -240,7 +234,7 @@ impl Site {
             }
             if state.ready.len() >= self.room(&state) {
                 if job.patience() <= self.around.clock.now() {
-                    return Pushed::Overdue(Overdue { job, said: state.said() });
+                    return Pushed::Overdue(Overdue { said: state.said(&job), job });
                 }
                 self.park(&mut state, job);
                 return Pushed::Taken;
@@ -313,7 +307,7 @@ impl Site {
         let overdue = state.ready.overdue(now);
         self.unpark(&mut state);
         self.set_alarm(&mut state);
-        overdue.into_iter().map(|job| Overdue { job, said: state.said() }).collect()
+        overdue.into_iter().map(|job| Overdue { said: state.said(&job), job }).collect()
     }
 
     /// Waits until something is ready, at most `idle`; whether something may be.
@@ -445,6 +439,16 @@ impl Site {
         let count = known.map_or(0, |known| known.count).saturating_add(1);
         state.refusals.push_back(LastRefusal { at, count, text: text.to_owned() });
         is_new
+    }
+
+    /// What hosts said to a lane before this one, for operators.
+    pub(crate) fn inherit(&self, mut before: Vec<LastRefusal>) {
+        let mut state = self.state.lock();
+        before.retain(|old| state.refusals.iter().all(|new| new.text != old.text));
+        before.extend(state.refusals.drain(..));
+        before.sort_by_key(|refusal| refusal.at);
+        let excess = before.len().saturating_sub(REFUSALS);
+        state.refusals = before.split_off(excess).into();
     }
 
     /// Whether nothing uses the lane any more; it has to be forgotten then.

@@ -37,6 +37,8 @@ pub(crate) struct Sites {
 #[derive(Default)]
 struct Lanes {
     used: HashMap<Key, Arc<Site>>,
+    /// The newest generation of those.
+    newest: u64,
     /// Those that had trouble, since when nothing has used them, and how they were left.
     past: HashMap<Lane, (Timestamp, SiteView)>,
 }
@@ -135,8 +137,13 @@ impl Sites {
         if lanes.used.get(&site.key).is_some_and(|known| Arc::ptr_eq(known, site)) && site.retire() {
             lanes.used.remove(&site.key);
             let view = site.view();
-            if !view.refusals.is_empty() {
-                lanes.remember(site.key.1.clone(), self.around.clock.now(), view);
+            if view.refusals.is_empty() {
+                return;
+            }
+            let successor = (lanes.newest, site.key.1.clone());
+            match lanes.used.get(&successor) {
+                Some(successor) => successor.inherit(view.refusals),
+                None => lanes.remember(successor.1, self.around.clock.now(), view),
             }
         }
     }
@@ -164,11 +171,15 @@ impl Sites {
 
     fn site<'l>(&self, lanes: &'l mut Lanes, to: Destination<'_>) -> &'l Arc<Site> {
         let Destination { generation, target, lane, limits } = to;
-        let Lanes { used, past } = lanes;
+        let Lanes { used, newest, past } = lanes;
+        *newest = generation.max(*newest);
+        let now = self.around.clock.now();
         used.entry((generation, lane)).or_insert_with_key(|key| {
             let id = self.made.fetch_add(1, Ordering::Relaxed);
-            let refusals = past.remove(&key.1).map(|(_, view)| view.refusals).unwrap_or_default();
-            Site::new(id, key.clone(), target.clone(), limits, self.around.clone(), refusals)
+            let site = Site::new(id, key.clone(), target.clone(), limits, self.around.clone());
+            let known = past.remove(&key.1).filter(|(since, _)| now.saturating_since(*since) < PAST);
+            known.into_iter().for_each(|(_, view)| site.inherit(view.refusals));
+            site
         })
     }
 }

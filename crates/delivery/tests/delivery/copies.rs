@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use postrider_account::ConfigurationOption;
 use postrider_delivery::Settings;
+use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{AccountId, Disposition, MessageId, Notify};
 
 use crate::rig::{HOUR, Rig, is_delivered, routes};
 use crate::server::{Say, Server, Setup};
 
 const HOST: &str = "198.51.100.1:25";
+const MINUTE: Duration = Duration::from_secs(60);
 const THREE: [&str; 3] = ["ann@example.com", "bob@example.com", "cem@example.com"];
 
 async fn rig() -> Rig {
@@ -160,6 +162,33 @@ async fn a_pause_that_one_copy_causes_holds_for_the_next() {
         assert!(rig.clock.now().saturating_since(began) >= HOUR / 2);
     }
     assert_eq!(host.seen().messages.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_ends_while_a_copy_is_under_way_lets_the_others_go() {
+    let mut rig = rig().await;
+    // Two are under way when the pause comes, and one of them still is when it ends.
+    let host = Server::scripted(&rig.net, HOST, |moment| match (moment.line.as_str(), moment.connection) {
+        (".", 0) => Say::After(5 * MINUTE, "250 2.0.0 taken"),
+        (".", 1) => Say::After(MINUTE, "250 2.0.0 taken"),
+        _ => Say::Usual,
+    });
+    let mut settings = routes(&[]);
+    (settings.limits.connections_per_site, settings.limits.initial_connections_per_site) = (2, 2);
+    let delivery = rig.deliver(settings);
+    let began = rig.clock.now();
+    let id = send(&rig, &THREE).await;
+    host.until(|seen| seen.with("DATA").len() == 2).await;
+    let pause = PauseRequest { name: "example.com".into(), source: None, time: None, reason: None };
+    delivery.pause(pause).await.unwrap();
+    tokio::time::sleep(3 * MINUTE).await;
+    let site = &delivery.sites()[0];
+    assert_eq!((site.paused, site.delivered), (1, 1));
+    delivery.resume("example.com", None).await.unwrap();
+    assert!(rig.outcomes(id, 3).await.iter().all(is_delivered));
+    let took = rig.clock.now().saturating_since(began);
+    // Over the slow connection again.
+    assert!(took < 11 * MINUTE, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,68 @@ async fn what_a_site_said_last_is_known_for_an_hour_after_its_last_message() {
     assert_eq!(delivery.sites(), []);
 }
 
+/// A host that knows nobody, and is silent from its second connection on.
+fn ever_silent(rig: &Rig) -> Server {
+    Server::scripted(&rig.net, HOST, |moment| match moment.connection {
+        0 if moment.line.starts_with("RCPT") => Say::Reply("550 5.1.1 nobody here"),
+        0 => Say::Usual,
+        _ => Say::Silence,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_site_said_too_long_ago_is_not_what_it_says_now() {
+    let mut rig = rig().await;
+    ever_silent(&rig);
+    let delivery = rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    rig.outcome(id).await;
+    tokio::time::sleep(2 * HOUR).await;
+    rig.send(&["ann@example.com"]).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let sites = delivery.sites();
+    assert_eq!((sites.len(), sites[0].connections), (1, 1));
+    assert_eq!(sites[0].refusals, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_site_said_before_a_message_came_is_not_said_of_it() {
+    let mut rig = rig().await;
+    ever_silent(&rig);
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    rig.outcome(id).await;
+    tokio::time::sleep(HOUR / 2).await;
+    rig.send(&["ann@example.com"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut short = rig.message(&["bob@example.com"]);
+    short.expires_at = short.accepted_at.saturating_add(Duration::from_secs(1));
+    let short = rig.accept(short).await;
+    let outcome = rig.outcome(short).await;
+    assert!(outcome.diagnostic.contains("waited for its turn"), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_is_listed_once_after_new_settings_and_keeps_what_was_said() {
+    let mut rig = rig().await;
+    Server::scripted(&rig.net, HOST, |moment| match (moment.line.as_str(), moment.connection) {
+        ("RCPT TO:<gone@example.com>", _) => Say::Reply("550 5.1.1 nobody here"),
+        (".", 1) => Say::After(Duration::from_secs(120), "250 2.0.0 taken"),
+        _ => Say::Usual,
+    });
+    let delivery = rig.deliver(routes(&[]));
+    let id = rig.send(&["gone@example.com"]).await;
+    rig.outcome(id).await;
+    delivery.reload(routes(&[])).unwrap();
+    let slow = rig.send(&["ann@example.com"]).await;
+    // The connection of the old settings idles out meanwhile.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let sites = delivery.sites();
+    assert_eq!((sites.len(), sites[0].connections), (1, 1), "{sites:?}");
+    assert_eq!(sites[0].refusals[0].text, "550 5.1.1 nobody here");
+    assert!(is_delivered(&rig.outcome(slow).await));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_known_of_sites_that_said_something_is_bounded() {
     let mut rig = Rig::new().await;
