@@ -53,8 +53,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this is about some rows, and others can be read.
-    pub(crate) fn is_of_a_block(&self) -> bool {
+    /// Whether this is about some rows, and others can be read. It was logged when it was first
+    /// found.
+    #[must_use]
+    pub fn is_of_a_block(&self) -> bool {
         matches!(self, Self::Damaged { .. })
     }
 

@@ -69,7 +69,7 @@ impl GlobalList {
         match self.0.entries.get(address) {
             Ok(row) => row.is_some_and(|Row::V1 { until, .. }| self.0.clock.now() < until),
             Err(error) => {
-                tracing::error!(%error, "global suppression list can not be read");
+                super::log(&error, "global suppression list can not be read");
                 false
             }
         }

@@ -128,7 +128,7 @@ impl Suppression {
         let listed = match self.0.entries.get(&key) {
             Ok(row) => row.map(|Row::V1 { reason, .. }| reason).filter(is_in_force),
             Err(error) => {
-                tracing::error!(%error, "suppression list can not be read");
+                log(&error, "suppression list can not be read");
                 [SuppressionReason::Bounce, SuppressionReason::Complaint].into_iter().find(is_in_force)
             }
         };
@@ -420,6 +420,14 @@ impl Filter {
 
 fn suppressed(key: Key, Row::V1 { reason, updated_at }: Row) -> Suppressed {
     Suppressed { address: key.address, reason, updated_at }
+}
+
+/// A check could not read a list. Each recipient may meet the same damaged block.
+fn log(error: &postrider_store::Error, what: &str) {
+    match error.is_of_a_block() {
+        true => tracing::debug!(%error, "{what}"),
+        false => tracing::error!(%error, "{what}"),
+    }
 }
 
 /// The bound of the table is one of our settings.

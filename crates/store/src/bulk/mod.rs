@@ -229,8 +229,9 @@ impl<K: Key, V: Serialize + DeserializeOwned> Bulk<K, V> {
 
     /// Gives up the rows that damaged blocks have lost: all sorted files are made into one
     /// without them, and those that were damaged stay beside it, with `.damaged` behind their
-    /// names. Says how many blocks were lost. Takes as long as reading and writing all rows;
-    /// nobody waits for it but who wants more files merged.
+    /// names (unless the process ends just then: the next start removes them). Says how many
+    /// blocks were lost. Takes as long as reading and writing all rows; nobody waits for it but
+    /// who wants more files merged.
     ///
     /// # Errors
     /// [`Error::File`] and as [`Store::write`]; nothing has changed then.

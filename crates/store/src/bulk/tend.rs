@@ -78,8 +78,15 @@ impl Inner {
 
     /// Makes the set of the new rows, and counts them.
     fn load_recent(&self) -> Result<(), Error> {
+        let (shown, rows) = self.with_recent(self.shown.load().runs.clone(), self.rows.load(Ordering::Relaxed))?;
+        self.show(shown, rows);
+        Ok(())
+    }
+
+    /// These runs, in which so many rows are, and the new rows beside them; how many rows that is.
+    fn with_recent(&self, runs: Vec<Arc<Run>>, mut rows: u64) -> Result<(Shown, u64), Error> {
         let mut recent = Recent::new(self.recent_rows + self.recent_rows / 2);
-        let (shown, mut rows) = (self.shown.load_full(), self.rows.load(Ordering::Relaxed));
+        let mut shown = Shown { recent: Arc::new(Recent::new(0)), runs };
         for entry in self.recent_from(&[])? {
             let entry = entry?;
             let hash = hash(self.seed, &entry.key);
@@ -94,13 +101,17 @@ impl Inner {
             };
             rows = (rows + u64::from(!entry.is_removed())).saturating_sub(u64::from(was));
         }
+        shown.recent = Arc::new(recent);
+        Ok((shown, rows))
+    }
+
+    fn show(&self, shown: Shown, rows: u64) {
         self.rows.store(rows, Ordering::Relaxed);
         // The last run may have ended before it came to that.
-        if recent.len() >= self.recent_rows || due(&shown.runs).is_some() {
+        if shown.recent.len() >= self.recent_rows || due(&shown.runs).is_some() {
             self.work.notify_one();
         }
-        self.shown.store(Arc::new(Shown { recent: Arc::new(recent), runs: shown.runs.clone() }));
-        Ok(())
+        self.shown.store(Arc::new(shown));
     }
 
     async fn tend(self: &Arc<Self>) -> Result<(), Error> {
@@ -191,12 +202,12 @@ impl Inner {
         let _changing = self.changing.lock().await;
         let rows = merged.as_ref().map_or(0, |run| run.rows());
         let runs: Vec<_> = merged.into_iter().collect();
+        // Before the runs are changed, so that nothing is when this fails.
+        let (inner, made) = (self.clone(), runs.clone());
+        let counted = blocking(move || inner.with_recent(made, rows)).await;
+        let (shown, all_rows) = counted.inspect_err(|_| runs.iter().for_each(|run| self.put_away(run)))?;
         self.name_runs(&runs, rows).await?;
-        let recent = self.shown.load().recent.clone();
-        self.shown.store(Arc::new(Shown { recent, runs }));
-        self.rows.store(rows, Ordering::Relaxed);
-        let inner = self.clone();
-        blocking(move || inner.load_recent()).await?;
+        self.show(shown, all_rows);
         old.iter().for_each(|run| self.put_away(run));
         Ok(lost)
     }
