@@ -147,17 +147,8 @@ fn effects(deps: &Deps, finding: &Finding, acceptance: Option<&Acceptance>) -> V
 /// The recipients of the message that are meant.
 fn meant(affected: &Affected, acceptance: &Acceptance) -> Vec<EmailAddress> {
     let all = &acceptance.recipients;
-    let some = |is_meant: &dyn Fn(&EmailAddress) -> bool| all.iter().filter(|own| is_meant(own)).cloned().collect();
-    match affected {
-        Affected::Index(index) => all.get(usize::from(*index)).cloned().into_iter().collect(),
-        Affected::Address(address) => some(&|own| own.fold() == address.fold()),
-        Affected::DomainOf(index) => {
-            let first = all.get(usize::from(*index));
-            some(&|own| first.is_some_and(|first| first.domain() == own.domain()))
-        }
-        Affected::At(domain) => some(&|own| own.domain() == domain),
-        Affected::All => all.clone(),
-    }
+    let meant = (0..).zip(all).filter(|(index, _)| affected.means(*index, all));
+    meant.map(|(_, address)| address.clone()).collect()
 }
 
 fn effect(deps: &Deps, acceptance: &Acceptance, address: EmailAddress, what: &ReturnedKind) -> FeedbackEffect {

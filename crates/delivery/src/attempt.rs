@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use postrider_account::ConfigurationSet;
 use postrider_base::Timestamp;
-use postrider_mail::{AttemptRecord, Recipient, SessionLevel, Severity, SmtpReply, Stage, SuppressionSource};
+use postrider_mail::{
+    AttemptRecord, Recipient, SessionLevel, Severity, SmtpReply, Stage, SuppressionSource, VerpScope,
+};
 use postrider_smtp::{LocalRefusal, RecipientResult, Transaction, TransactionResult};
 use postrider_spool::{Content, DueRecipient};
 use tokio::time::Instant;
@@ -291,7 +293,7 @@ impl<'a> Attempt<'a> {
         }
         let mut envelope = host.envelope(&message.envelope, self.pending.iter().take(count), content);
         if let Some(paths) = &self.shared.return_paths {
-            envelope.sender = paths.of(message, only_of(&self.pending[..count]));
+            envelope.sender = paths.of(message, scope_of(&self.pending[..count]));
         }
         let transaction = Transaction { envelope, content: content.chunks().to_vec() };
         let mut vetoes: Vec<SuppressionSource> = Vec::new();
@@ -353,11 +355,12 @@ fn patient_recipients(recipients: &[DueRecipient], most: usize) -> usize {
     slow.map_or(most, |attempts| most.min(recipients.len()).checked_shr(attempts).unwrap_or(0).max(1))
 }
 
-/// The only recipient of a transaction.
-fn only_of(recipients: &[DueRecipient]) -> Option<u16> {
+/// Whom a transaction is for. Those of a claim are of one domain.
+fn scope_of(recipients: &[DueRecipient]) -> VerpScope {
     match recipients {
-        [only] => Some(only.index),
-        _ => None,
+        [first, _, ..] => VerpScope::DomainOf(first.index),
+        // There is one; nobody has the index of an empty transaction.
+        few => VerpScope::One(few.first().map_or(u16::MAX, |only| only.index)),
     }
 }
 

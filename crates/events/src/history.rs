@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::journal::Journal;
 use crate::live::Known;
 use crate::record::{Body, Life, LifeEntry};
-use crate::returned::{Affected, Returned, ReturnedKind, ReturnedRecord};
+use crate::returned::{Returned, ReturnedKind, ReturnedRecord};
 
 impl Journal {
     /// What `postrider message` tells, oldest first; empty when the journal has nothing of it.
@@ -117,21 +117,13 @@ impl History {
 
     /// Whom a report is about; empty when it can be about nobody.
     pub(crate) fn affected(&self, returned: &Returned) -> Vec<u16> {
-        let recipients = &self.known.recipients;
-        let domain_of = |index: u16| recipients.get(usize::from(index)).map(|address| address.domain());
-        let is_meant = |index: u16| match &returned.affected {
-            Affected::Index(meant) => index == *meant,
-            Affected::Address(meant) => recipients[usize::from(index)].fold() == meant.fold(),
-            Affected::DomainOf(meant) => domain_of(index) == domain_of(*meant),
-            Affected::At(domain) => domain_of(index) == Some(domain),
-            Affected::All => true,
-        };
+        let is_meant = |index: u16| returned.affected.means(index, &self.known.recipients);
         let meant = (0..).zip(&self.states).filter(|(index, _)| is_meant(*index));
         let meant: Vec<(u16, End)> = meant.map(|(index, state)| (index, state.end)).collect();
         let with = |wanted: &[End]| -> Vec<u16> {
             meant.iter().filter(|(_, end)| wanted.contains(end)).map(|(index, _)| *index).collect()
         };
-        if matches!(returned.affected, Affected::Index(_) | Affected::Address(_)) {
+        if returned.affected.is_named() {
             return with(&[End::Open, End::Delivered, End::Bounced]);
         }
         // Who is not named: those who certainly have it, else those who may.

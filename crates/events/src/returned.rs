@@ -38,8 +38,35 @@ pub enum Affected {
     /// All of this domain: of a complaint whose recipient is blacked out, by the domain that
     /// reported it.
     At(Domain),
+    /// Those of these whose domain is that of the recipient with this index: a return path says
+    /// nothing of other transactions of its message.
+    Among(u16, Box<Affected>),
     /// All.
     All,
+}
+
+impl Affected {
+    /// Whether it names recipients, rather than whoever is there.
+    pub(crate) fn is_named(&self) -> bool {
+        match self {
+            Self::Index(_) | Self::Address(_) => true,
+            Self::Among(_, named) => named.is_named(),
+            Self::DomainOf(_) | Self::At(_) | Self::All => false,
+        }
+    }
+
+    /// Whether it means the one of a message's recipients that has this index.
+    pub fn means(&self, index: u16, recipients: &[EmailAddress]) -> bool {
+        let domain_of = |index: u16| recipients.get(usize::from(index)).map(EmailAddress::domain);
+        match self {
+            Self::Index(meant) => index == *meant,
+            Self::Address(meant) => recipients.get(usize::from(index)).is_some_and(|own| own.fold() == meant.fold()),
+            Self::DomainOf(meant) => domain_of(index) == domain_of(*meant),
+            Self::At(domain) => domain_of(index) == Some(domain),
+            Self::Among(with, meant) => domain_of(index) == domain_of(*with) && meant.means(index, recipients),
+            Self::All => true,
+        }
+    }
 }
 
 /// What came back.

@@ -46,7 +46,8 @@ pub struct FeedbackRules {
     /// (`upkeep.operator_address`); without one there are no such mailboxes.
     pub operator: Option<EmailAddress>,
     /// Whether senders are told of bounces and complaints by mail
-    /// (`delivery.feedback_forwarding`).
+    /// (`delivery.feedback_forwarding`). Without it those are told of bounces who asked to be
+    /// (NOTIFY, RFC 3461).
     pub forwarding: bool,
 }
 
@@ -116,7 +117,7 @@ impl Feedback {
     /// `451` where that can not be written now, so that the client comes again; `550` and `554`
     /// for what nobody can use.
     pub async fn take(&self, arrived: Arrived) -> Result<(), SmtpReply> {
-        Visit::new(&self.0, arrived).await.run().await
+        Visit::new(&self.0, arrived).await?.run().await
     }
 }
 

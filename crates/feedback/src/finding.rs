@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use postrider_base::Timestamp;
 use postrider_events::{Affected, ReturnedBounce, ReturnedComplaint, ReturnedKind};
-use postrider_mail::{BounceKind, Domain, MessageId, Verp};
+use postrider_mail::{BounceKind, Domain, MessageId, Verp, VerpScope};
 use postrider_submission::ReturnPaths;
 
 use crate::complaint::ComplaintReport;
@@ -38,7 +38,8 @@ impl Finding {
     /// A bounce is believed for nothing but the return path that it came to: nobody else can
     /// know it. A complaint also for one inside of it, and for our Message-ID together with one
     /// of the message's recipients, since complaints come to an address that everybody knows.
-    /// Addresses that only the reporter names count as far as they are the message's.
+    /// Addresses that only the reporter names count as far as they are the message's, and of
+    /// the domain that the return path was written for.
     #[must_use]
     pub fn of(reading: &Reading, to: Option<Verp>, domains: &[Domain], ours: Ours<'_>) -> Option<Finding> {
         match &reading.report {
@@ -50,15 +51,15 @@ impl Finding {
 
     fn bounced(report: &StatusReport, verp: Verp) -> Finding {
         let failures = report.recipients.iter().filter(|recipient| recipient.action == Action::Failed);
-        let returned = match verp.recipient {
+        let returned = match verp.scope {
             // Whoever failed, it is for mail to this one: lists and aliases have others behind them.
-            Some(index) => {
+            VerpScope::One(index) => {
                 let worst = failures.min_by_key(|failure| severity(failure));
                 worst.map(|failure| (vec![Affected::Index(index)], bounce(report, failure))).into_iter().collect()
             }
-            None => {
+            VerpScope::DomainOf(first) => {
                 let mut seen = HashSet::new();
-                let all = failures.map(|failure| (whom(failure), bounce(report, failure)));
+                let all = failures.map(|failure| of_several(first, report, failure));
                 all.filter(|(whom, _)| seen.insert(format!("{whom:?}"))).collect()
             }
         };
@@ -78,25 +79,41 @@ impl Finding {
         let also = original.and_then(|original| original.recipient.as_ref());
         let mut seen = HashSet::new();
         let named = report.recipients.iter().chain(also).filter(|address| seen.insert(address.fold()));
-        let named: Vec<_> = named.map(|address| vec![Affected::Address(address.clone())]).collect();
+        let named: Vec<_> = named.cloned().map(Affected::Address).collect();
         let (id, whom) = match to.or_else(inside) {
-            Some(Verp { id, recipient: Some(index) }) => (id, vec![vec![Affected::Index(index)]]),
-            Some(Verp { id, recipient: None }) if named.is_empty() => {
-                // Blacked out: whoever of the message's recipients is there may be meant, as SES has it.
-                (id, vec![domains.iter().cloned().map(Affected::At).collect()])
+            Some(Verp { id, scope: VerpScope::One(index) }) => (id, vec![vec![Affected::Index(index)]]),
+            Some(Verp { id, scope: VerpScope::DomainOf(first) }) if named.is_empty() => {
+                // Blacked out: whoever of them is there may be meant, as SES has it.
+                (id, vec![domains.iter().map(|domain| among(first, Affected::At(domain.clone()))).collect()])
             }
-            Some(Verp { id, recipient: None }) => (id, named),
-            None => (ours.message(original?.message_id.as_deref()?)?, named),
+            Some(Verp { id, scope: VerpScope::DomainOf(first) }) => {
+                (id, named.into_iter().map(|address| vec![among(first, address)]).collect())
+            }
+            None => {
+                let named = named.into_iter().map(|address| vec![address]).collect();
+                (ours.message(original?.message_id.as_deref()?)?, named)
+            }
         };
         let returned = whom.into_iter().map(|whom| (whom, complaint(report))).collect::<Vec<_>>();
         (!returned.is_empty()).then_some(Finding { id, returned })
     }
 }
 
-/// Whom a failure is about, of several.
-fn whom(failure: &StatusRecipient) -> Vec<Affected> {
-    let named: Vec<_> = failure.addresses().cloned().map(Affected::Address).collect();
-    if named.is_empty() { vec![Affected::All] } else { named }
+/// Whom a failure is about, of several whose first this is. Where it names nobody, it is
+/// about one of them and nothing says which: that suppresses none.
+fn of_several(first: u16, report: &StatusReport, failure: &StatusRecipient) -> (Vec<Affected>, ReturnedKind) {
+    let named = failure.addresses().cloned().map(Affected::Address);
+    let named: Vec<_> = named.map(|address| among(first, address)).collect();
+    if !named.is_empty() {
+        return (named, bounce(report, failure));
+    }
+    let of_nobody = StatusRecipient { bounce: None, ..failure.clone() };
+    (vec![Affected::DomainOf(first)], bounce(report, &of_nobody))
+}
+
+/// The recipient, if it is of the domain that the transaction was for.
+fn among(first: u16, meant: Affected) -> Affected {
+    Affected::Among(first, Box::new(meant))
 }
 
 impl Ours<'_> {

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use postrider_events::{Acceptance, ReturnedBounce};
 use postrider_mail::dsn::{self, DsnRecipient, DsnRequest};
-use postrider_mail::{EmailAddress, EnhancedStatus, Remote, Ret, Stage};
+use postrider_mail::{EmailAddress, EnhancedStatus, Notify, Remote, Ret, Stage, VerpScope};
 use postrider_submission::{OriginKind, OwnMessage, Submission};
 
 use crate::original::Original;
@@ -44,21 +44,27 @@ impl Notice {
         (!told.is_empty()).then_some(Self { action: dsn::Action::Failed, told })
     }
 
-    /// Of recipients of whom a report tells this, as far as they are the message's: the one with
-    /// this index, or those that the report names.
+    /// Of recipients of whom a report tells this, as far as they are the return path's: its only
+    /// one, or those of its domain that the report names; and as far as the sender asked for it.
     pub(crate) fn of_progress(
         report: &StatusReport,
         action: Action,
-        index: Option<u16>,
+        scope: VerpScope,
         acceptance: &Acceptance,
     ) -> Option<Self> {
         let mut told: Vec<Told> = Vec::new();
         for recipient in report.recipients.iter().filter(|recipient| recipient.action == action) {
             let named: Vec<String> = recipient.addresses().map(EmailAddress::fold).collect();
-            let address = match index {
-                Some(index) => acceptance.recipients.get(usize::from(index)),
-                None => acceptance.recipients.iter().find(|known| named.contains(&known.fold())),
+            let of = |index: u16| acceptance.recipients.get(usize::from(index));
+            let address = match scope {
+                VerpScope::One(only) => of(only),
+                VerpScope::DomainOf(first) => {
+                    let domain = of(first).map(EmailAddress::domain);
+                    let mut beside = acceptance.recipients.iter().filter(|known| Some(known.domain()) == domain);
+                    beside.find(|known| named.contains(&known.fold()))
+                }
             };
+            let address = address.filter(|address| is_asked_for(action, acceptance.wish(address).notify));
             let Some(address) = address.filter(|address| told.iter().all(|known| known.address != **address)) else {
                 continue;
             };
@@ -86,9 +92,10 @@ impl Notice {
     ) -> Option<OwnMessage> {
         let id = submission.new_id();
         let from: EmailAddress = format!("MAILER-DAEMON@{}", submission.settings().operator_domain()).parse().ok()?;
-        let told = self.told.iter().map(|told| DsnRecipient {
+        let wishes: Vec<_> = self.told.iter().map(|told| acceptance.wish(&told.address)).collect();
+        let told = self.told.iter().zip(&wishes).map(|(told, wish)| DsnRecipient {
             address: &told.address,
-            orcpt: None,
+            orcpt: wish.orcpt.as_deref(),
             status: told.status,
             diagnostic: &told.diagnostic,
             remote: told.remote.as_ref(),
@@ -108,7 +115,7 @@ impl Notice {
             id: acceptance.id,
             arrival: acceptance.at,
             retry_until: None,
-            envid: None,
+            envid: acceptance.wishes.envid.as_deref(),
             recipients: &told.collect::<Vec<_>>(),
             original: &original,
             ret: Ret::Headers,
@@ -116,6 +123,11 @@ impl Notice {
         let kind = OriginKind::Dsn { of: acceptance.id };
         Some(OwnMessage { id, account: acceptance.account, to: to.clone(), kind, require_tls, content })
     }
+}
+
+/// Whether the sender wants to be told of what is no failure (RFC 3461 section 4.1).
+fn is_asked_for(action: Action, notify: Notify) -> bool {
+    if action == Action::Delayed { notify.wants_delay() } else { notify.wants_success() }
 }
 
 /// A host that a report names.

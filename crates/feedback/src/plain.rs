@@ -1,6 +1,7 @@
 //! Bounces that are text for people alone: qmail's (QSBMF), old Exim's, whatever hosts wrote
 //! before RFC 1894 and some still write.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
 
 use postrider_delivery::classify::classify_report;
@@ -13,7 +14,9 @@ use crate::status::{Action, StatusRecipient, StatusReport};
 const MAX_READ: usize = 64 * 1024;
 /// Lines of it that are searched for a reason.
 const MAX_LINES: usize = 200;
-/// Addresses in it that are compared with the message's recipients.
+/// Lines that are classified for all recipients of a report together.
+pub(crate) const MAX_CLASSIFIED: usize = 500;
+/// Addresses in it that are compared with the message's recipients, or looked for in it.
 const MAX_NAMED: usize = 100;
 
 /// How the text of a qmail-send bounce begins (QSBMF).
@@ -31,157 +34,202 @@ const RETURNED: [&str; 6] = [
 /// Whom bounces are from, in lower case.
 const MAILERS: [&str; 3] = ["mailer-daemon", "mailerdaemon", "postmaster@"];
 
-/// What subjects of bounces have in them, in lower case.
-const SUBJECTS: [&str; 16] = [
-    "delivery failed",
-    "delivery failure",
-    "delivery has failed",
-    "delivery notification",
-    "delivery report",
-    "delivery status",
-    "failed delivery",
-    "failed mail",
-    "failure notice",
-    "mail delivery",
-    "mail failure",
-    "mail system error",
-    "nondeliverable",
-    "returned mail",
-    "undeliver",
-    "unzustellbar",
-];
+/// What subjects of answers begin with, in lower case; several languages.
+const ANSWERS: [&str; 9] = ["re:", "re ", "re[", "aw:", "sv:", "antw:", "odp:", "fwd:", "fw:"];
 
-/// Whether a message that is no report by its form is a bounce by its look: what programs that
-/// deliver mail are called, what they call their bounces.
-pub(crate) fn is_bounce(header: &HeaderBlock<'_>, body: &str) -> bool {
-    let from = header.find("From").map(|field| field.value().to_lowercase()).unwrap_or_default();
-    let is_mailer = MAILERS.iter().any(|known| from.contains(known));
-    let subject = decoded(header, "Subject").unwrap_or_default();
-    is_mailer || is_sure(header, body) || SUBJECTS.iter().any(|known| subject.contains(known))
+/// The text of a message for people, and how much is still done to understand it: who writes it
+/// may be anybody, and one message may not keep a core busy.
+pub(crate) struct Words<'a> {
+    header: &'a HeaderBlock<'a>,
+    /// What stands in front of the message that it returns, with lines that end in a line feed.
+    body: String,
+    /// Whether its reverse-path is the null one.
+    from_nobody: bool,
+    /// Lines that may still be classified.
+    lines: Cell<usize>,
+    /// Addresses that may still be looked for.
+    lookups: Cell<usize>,
+    /// What all of it says.
+    whole: OnceCell<Why>,
 }
 
-/// Whether it is one for sure, whatever else it says of itself.
-pub(crate) fn is_sure(header: &HeaderBlock<'_>, body: &str) -> bool {
-    header.find("X-Failed-Recipients").is_some() || is_qmail(body)
+/// Why something failed, by a text.
+#[derive(Clone, Debug, Default)]
+struct Why {
+    status: Option<EnhancedStatus>,
+    diagnostic: Option<String>,
+    kind: Option<BounceKind>,
+    /// Whether a mail server says it: there is a reply code or a status.
+    is_reply: bool,
 }
 
-/// What such a message says; of nobody by name where it names nobody.
-pub(crate) fn read(header: &HeaderBlock<'_>, body: &str, max_recipients: usize) -> StatusReport {
-    read_about(header, body, None, max_recipients)
-}
-
-/// What such a message says, of this one where that is known.
-pub(crate) fn read_about(
-    header: &HeaderBlock<'_>,
-    body: &str,
-    known: Option<EmailAddress>,
-    max_recipients: usize,
-) -> StatusReport {
-    let body = told(body);
-    let mut recipients = match known {
-        Some(address) => vec![failed(Some(address), &body)],
-        None if is_qmail(&body) => qmail(&body),
-        None => Vec::new(),
-    };
-    if recipients.is_empty() {
-        recipients = named(header, &body);
+impl<'a> Words<'a> {
+    /// The words of a message, of which at most so many lines are classified.
+    pub(crate) fn new(header: &'a HeaderBlock<'a>, body: &str, from_nobody: bool, lines: usize) -> Self {
+        Self {
+            header,
+            body: told(body),
+            from_nobody,
+            lines: Cell::new(lines),
+            lookups: Cell::new(MAX_NAMED),
+            whole: OnceCell::new(),
+        }
     }
-    let more = recipients.len().saturating_sub(max_recipients);
-    recipients.truncate(max_recipients);
-    if recipients.is_empty() {
-        recipients.push(failed(None, &body));
+
+    /// Whether a message that is no report by its form is a bounce by its look: who programs that
+    /// deliver mail say they are.
+    pub(crate) fn is_bounce(&self) -> bool {
+        let from = self.header.find("From").map(|field| field.value().to_lowercase()).unwrap_or_default();
+        MAILERS.iter().any(|known| from.contains(known)) || self.is_sure()
     }
-    StatusReport { standard: false, reporting_mta: None, recipients, more }
+
+    /// Whether it is one for sure, whatever else it says of itself.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.header.find("X-Failed-Recipients").is_some() || is_qmail(&self.body)
+    }
+
+    /// What such a message says, of this one where that is known; of nobody by name where it
+    /// names nobody.
+    ///
+    /// People write such texts too, and so do programs that answer for them. That an address is
+    /// no more, which suppresses it, is believed only of a bounce that is one for sure or has a
+    /// reply of SMTP beside the address, and then only from nobody (RFC 5321 section 4.5.5) and
+    /// not as an answer.
+    pub(crate) fn read(&self, known: Option<EmailAddress>, max_recipients: usize) -> StatusReport {
+        let mut recipients = match known {
+            Some(address) => vec![self.failed(address, true)],
+            None if is_qmail(&self.body) => self.qmail(),
+            None => Vec::new(),
+        };
+        if recipients.is_empty() {
+            recipients = self.named();
+        }
+        let more = recipients.len().saturating_sub(max_recipients);
+        recipients.truncate(max_recipients);
+        if recipients.is_empty() {
+            recipients.push(self.failure(None, self.whole().clone(), false));
+        }
+        StatusReport { standard: false, reporting_mta: None, recipients, more }
+    }
+
+    /// Says why a recipient failed of whom a report does not: by what it says to people.
+    pub(crate) fn explain(&self, failure: &mut StatusRecipient) {
+        let address = failure.final_recipient.as_ref().or(failure.original_recipient.as_ref());
+        let (why, _) = address.map_or_else(|| (self.whole().clone(), false), |address| self.about(address));
+        if let Some(line) = why.diagnostic {
+            failure.bounce = Some(classify_report(failure.status, &line));
+            failure.diagnostic = Some(line);
+        }
+    }
+
+    /// The paragraphs of QSBMF: each begins with `<ADDRESS>:`, and says why in the lines behind.
+    fn qmail(&self) -> Vec<StatusRecipient> {
+        let named = self.body.split("\n\n").filter_map(|paragraph| {
+            let (first, said) = paragraph.trim_start().split_once(":\n")?;
+            let address = address(first.strip_prefix('<')?)?;
+            Some(self.failure(Some(address), self.why(said), true))
+        });
+        named.take(MAX_NAMED).collect()
+    }
+
+    /// Whom `X-Failed-Recipients` names, or else the text, with what the text says of them.
+    fn named(&self) -> Vec<StatusRecipient> {
+        let fields = self.header.find_all("X-Failed-Recipients").map(|field| field.value());
+        let mut named: Vec<EmailAddress> = fields.flat_map(|value| addresses(&value)).collect();
+        if named.is_empty() {
+            named = addresses(&self.body);
+        }
+        named.truncate(MAX_NAMED);
+        let mut seen = HashSet::new();
+        named.retain(|address| seen.insert(address.fold()));
+        let is_only = named.len() == 1;
+        named.into_iter().map(|address| self.failed(address, is_only)).collect()
+    }
+
+    /// What the text says of this one. What it says elsewhere is beside no other address where
+    /// this is the only one.
+    fn failed(&self, address: EmailAddress, is_only: bool) -> StatusRecipient {
+        let (why, is_beside) = self.about(&address);
+        self.failure(Some(address), why, is_only || is_beside)
+    }
+
+    /// What the text says behind an address, up to the next blank line; all of it where that tells
+    /// nothing. And whether it is the former.
+    fn about(&self, address: &EmailAddress) -> (Why, bool) {
+        let behind = take(&self.lookups).then(|| self.body.split_once(address.as_str())).flatten();
+        if let Some((_, behind)) = behind {
+            let why = self.why(behind.split("\n\n").next().unwrap_or(behind));
+            if why.kind.is_some() {
+                return (why, true);
+            }
+        }
+        (self.whole().clone(), false)
+    }
+
+    fn failure(&self, named: Option<EmailAddress>, why: Why, is_beside: bool) -> StatusRecipient {
+        let is_sure = self.is_sure() || (why.is_reply && is_beside);
+        let kind = why.kind.filter(|kind| !kind.is_hard() || (is_sure && self.from_nobody && !self.is_answer()));
+        StatusRecipient {
+            final_recipient: named,
+            original_recipient: None,
+            action: Action::Failed,
+            status: why.status,
+            diagnostic: why.diagnostic,
+            remote_mta: None,
+            bounce: Some(kind.unwrap_or(BounceKind::Undetermined)),
+        }
+    }
+
+    /// Whether somebody answers: bounces answer nothing.
+    fn is_answer(&self) -> bool {
+        let subject = decoded(self.header, "Subject").unwrap_or_default();
+        self.header.find("In-Reply-To").is_some() || ANSWERS.iter().any(|known| subject.starts_with(known))
+    }
+
+    fn whole(&self) -> &Why {
+        self.whole.get_or_init(|| self.why(&self.body))
+    }
+
+    /// Looks for the line that tells why: one with a reply of SMTP, else one that the knowledge of
+    /// replies knows.
+    fn why(&self, text: &str) -> Why {
+        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty()).take(MAX_LINES);
+        let with_reply = lines().filter_map(reply_in).map(|line| (line, true));
+        for (line, has_code) in with_reply.chain(lines().map(|line| (line, false))) {
+            if !take(&self.lines) {
+                break;
+            }
+            let line = sanitize_text(line, MAX_TEXT);
+            let kind = classify_report(None, &line);
+            if kind != BounceKind::Undetermined {
+                let status = status_in(&line);
+                let is_reply = has_code || status.is_some();
+                return Why { status, diagnostic: Some(line), kind: Some(kind), is_reply };
+            }
+        }
+        Why::default()
+    }
 }
 
-/// Says why a recipient failed of whom a report does not: by what it says to people.
-pub(crate) fn explain(failure: &mut StatusRecipient, body: &str) {
-    let body = told(body);
-    let address = failure.final_recipient.as_ref().or(failure.original_recipient.as_ref());
-    let said = address.map_or(body.as_str(), |address| about(&body, address.as_str()));
-    let (_, diagnostic, _) = why(said);
-    if let Some(line) = diagnostic {
-        failure.bounce = Some(classify_report(failure.status, &line));
-        failure.diagnostic = Some(line);
-    }
+/// Takes one of what is left; `false` where nothing is.
+fn take(left: &Cell<usize>) -> bool {
+    let before = left.get();
+    left.set(before.saturating_sub(1));
+    before > 0
 }
 
 /// The front of a text, up to the message that it returns, with lines that end in a line feed.
 fn told(body: &str) -> String {
     let end = body.floor_char_boundary(MAX_READ);
-    let body = body[..end].replace("\r\n", "\n");
-    let returned = RETURNED.iter().filter_map(|mark| body.find(mark)).min();
-    match returned {
-        Some(start) => body[..start].to_owned(),
-        None => body,
+    let mut body = body[..end].replace("\r\n", "\n");
+    if let Some(start) = RETURNED.iter().filter_map(|mark| body.find(mark)).min() {
+        body.truncate(start);
     }
+    body
 }
 
 fn is_qmail(body: &str) -> bool {
     QMAIL.iter().any(|start| body.trim_start().starts_with(start))
-}
-
-/// The paragraphs of QSBMF: each begins with `<ADDRESS>:`, and says why in the lines behind.
-fn qmail(body: &str) -> Vec<StatusRecipient> {
-    let named = body.split("\n\n").filter_map(|paragraph| {
-        let (first, why) = paragraph.trim_start().split_once(":\n")?;
-        let address = address(first.strip_prefix('<')?)?;
-        Some(failed(Some(address), why))
-    });
-    named.take(MAX_NAMED).collect()
-}
-
-/// Whom `X-Failed-Recipients` names, or else the text, with what the text says of them.
-fn named(header: &HeaderBlock<'_>, body: &str) -> Vec<StatusRecipient> {
-    let fields = header.find_all("X-Failed-Recipients").map(|field| field.value());
-    let mut named: Vec<EmailAddress> = fields.flat_map(|value| addresses(&value)).collect();
-    if named.is_empty() {
-        named = addresses(body);
-    }
-    named.truncate(MAX_NAMED);
-    let mut seen = HashSet::new();
-    named.retain(|address| seen.insert(address.fold()));
-    let failed = |address: EmailAddress| {
-        let text = about(body, address.as_str());
-        failed(Some(address), text)
-    };
-    named.into_iter().map(failed).collect()
-}
-
-/// What a text says behind an address, up to the next blank line; all of it where that tells
-/// nothing.
-fn about<'a>(body: &'a str, address: &str) -> &'a str {
-    let behind = body.find(address).map_or(body, |at| &body[at + address.len()..]);
-    let said = behind.split("\n\n").next().unwrap_or(behind);
-    if why(said).2 == BounceKind::Undetermined { body } else { said }
-}
-
-fn failed(named: Option<EmailAddress>, text: &str) -> StatusRecipient {
-    let (status, diagnostic, kind) = why(text);
-    StatusRecipient {
-        final_recipient: named,
-        original_recipient: None,
-        action: Action::Failed,
-        status,
-        diagnostic,
-        remote_mta: None,
-        bounce: Some(kind),
-    }
-}
-
-/// Looks for the line that tells why: one with a reply of SMTP, else one that the knowledge of
-/// replies knows.
-fn why(text: &str) -> (Option<EnhancedStatus>, Option<String>, BounceKind) {
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty()).take(MAX_LINES);
-    let with_reply = lines().filter_map(reply_in);
-    for line in with_reply.chain(lines()) {
-        let line = sanitize_text(line, MAX_TEXT);
-        let kind = classify_report(None, &line);
-        if kind != BounceKind::Undetermined {
-            return (status_in(&line), Some(line), kind);
-        }
-    }
-    (None, None, BounceKind::Undetermined)
 }
 
 /// The part of a line from a failure's reply code on, which stands in front or behind a colon,
@@ -190,9 +238,11 @@ fn reply_in(line: &str) -> Option<&str> {
     let codes = line.match_indices([' ', '-']).filter_map(|(end, _)| end.checked_sub(3));
     let is_reply = |start: &usize| {
         let Some(code) = line.get(*start..start + 3) else { return false };
+        if !code.starts_with(['4', '5']) || !code.bytes().all(|byte| byte.is_ascii_digit()) {
+            return false;
+        }
         let before = line[..*start].trim_end();
-        let is_code = code.starts_with(['4', '5']) && code.bytes().all(|byte| byte.is_ascii_digit());
-        is_code && (before.is_empty() || before.ends_with([':', '>', '<', '(', '"', '\'']))
+        before.is_empty() || before.ends_with([':', '>', '<', '(', '"', '\''])
     };
     codes.take(MAX_WORDS).find(is_reply).map(|start| &line[start..])
 }
@@ -211,8 +261,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(message: &str) -> StatusReport {
+        read_from(true, message)
+    }
+
+    fn read_from(from_nobody: bool, message: &str) -> StatusReport {
         let header = HeaderBlock::parse(message.as_bytes()).unwrap();
-        super::read(&header, &message[header.body_offset()..], 3)
+        Words::new(&header, &message[header.body_offset()..], from_nobody, MAX_CLASSIFIED).read(None, 3)
     }
 
     #[test]
@@ -256,6 +310,46 @@ mod tests {
         let report =
             read("\r\nNo.\r\n\r\n--- Below this line is a copy of the message.\r\n\r\n550 5.1.1 user unknown\r\n");
         assert_eq!(report.recipients[0].bounce, Some(BounceKind::Undetermined));
+    }
+
+    #[test]
+    fn what_people_write_is_never_permanent() {
+        let kinds = |report: StatusReport| -> Vec<_> { report.recipients.iter().map(|r| r.bounce.unwrap()).collect() };
+        for said in [
+            "\r\nI am travelling. Bob no longer exists in our team, please write to\r\njim@example.net\r\n",
+            "\r\nThis address is no longer valid from June on\r\n",
+            "\r\nann@example.net: user unknown\r\n",
+            "Subject: Re: hello\r\n\r\nYou wrote to ann@example.net: 550 5.1.1 user unknown\r\n",
+            "In-Reply-To: <x@example.net>\r\n\r\nann@example.net: 550 5.1.1 user unknown\r\n",
+            "\r\na@example.net left, b@example.net too.\r\n\r\nThe server says: 550 5.1.1 user unknown\r\n",
+        ] {
+            assert!(kinds(read(said)).iter().all(|kind| *kind == BounceKind::Undetermined), "{said}");
+        }
+        for said in [
+            "\r\nann@example.net: 550 5.1.1 user unknown\r\n",
+            "\r\nNot delivered to ann@example.net\r\n\r\n550 5.1.1 user unknown\r\n",
+            "\r\nHi. This is the qmail-send program at x.\r\n\r\n<ann@example.net>:\r\nSorry, no mailbox here by that name.\r\n",
+            "X-Failed-Recipients: ann@example.net\r\n\r\nann@example.net\r\n  user unknown\r\n",
+        ] {
+            assert_eq!(kinds(read(said)), [BounceKind::PermanentNoEmail], "{said}");
+            assert_eq!(kinds(read_from(false, said)), [BounceKind::Undetermined], "{said}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_so_much_work_and_no_more() {
+        let header = HeaderBlock::parse(b"\r\n").unwrap();
+        let lines = "nothing that anybody knows\n".repeat(1_000);
+        let words = Words::new(&header, &lines, true, MAX_CLASSIFIED);
+        for number in 0..1_000 {
+            let address = format!("user{number}@example.net").parse().unwrap();
+            words.explain(&mut words.failure(Some(address), Why::default(), false));
+        }
+        assert_eq!((words.lines.get(), words.lookups.get()), (MAX_CLASSIFIED - MAX_LINES, 0), "all of it is read once");
+        let lines: String = (0..100).map(|number| format!("u{number}@b.example\n{}\n", "x\n".repeat(99))).collect();
+        let words = Words::new(&header, &lines, true, MAX_CLASSIFIED);
+        words.read(None, 1_000);
+        assert_eq!(words.lines.get(), 0);
     }
 
     proptest! {

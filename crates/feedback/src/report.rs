@@ -12,7 +12,7 @@ use crate::complaint::ComplaintReport;
 use crate::fields::{address, date};
 use crate::original::Original;
 use crate::parts::{Part, parts};
-use crate::plain;
+use crate::plain::{self, Words};
 use crate::settings::Settings;
 use crate::status::StatusReport;
 
@@ -52,6 +52,15 @@ pub enum Report {
 /// as far as it is there.
 #[must_use]
 pub fn read(message: &[Bytes], from_nobody: bool, settings: &Settings) -> Reading {
+    read_lines(message, from_nobody, settings, plain::MAX_CLASSIFIED)
+}
+
+/// The same, with what kind it is, but without why somebody failed as it is told to people.
+pub(crate) fn read_kind(message: &[Bytes], from_nobody: bool, settings: &Settings) -> Reading {
+    read_lines(message, from_nobody, settings, 0)
+}
+
+fn read_lines(message: &[Bytes], from_nobody: bool, settings: &Settings, lines: usize) -> Reading {
     let front = front(message, usize::try_from(settings.max_read_bytes.bytes()).unwrap_or(usize::MAX));
     let Ok(header) = HeaderBlock::parse(&front) else {
         return Reading { report: Report::Other, original: None, date: None, passed_on: false };
@@ -59,10 +68,11 @@ pub fn read(message: &[Bytes], from_nobody: bool, settings: &Settings) -> Readin
     let parts = parts(&header, &front[header.body_offset()..]);
     let original = original(&parts);
     let max = usize::from(settings.max_recipients);
-    let report = status(&parts, max)
-        .or_else(|| discarded(&header, &parts, max))
+    let words = Words::new(&header, &text(&parts), from_nobody, lines);
+    let report = status(&parts, &words, max)
+        .or_else(|| discarded(&parts, &words, max))
         .or_else(|| complaint(&parts, original.as_ref(), max))
-        .unwrap_or_else(|| by_its_look(&header, &parts, from_nobody, max));
+        .unwrap_or_else(|| by_its_look(&header, &parts, &words, from_nobody, max));
     Reading { report, original, date: date(&header, "Date"), passed_on: header.find(PASSED_ON).is_some() }
 }
 
@@ -88,12 +98,11 @@ fn original(parts: &[Part<'_>]) -> Option<Original> {
     of(parts, &media).map(|part| Original::read(&part.body))
 }
 
-fn status(parts: &[Part<'_>], max: usize) -> Option<Report> {
+fn status(parts: &[Part<'_>], words: &Words<'_>, max: usize) -> Option<Report> {
     let media = ["message/delivery-status", "message/global-delivery-status"];
     let mut report = StatusReport::read(&of(parts, &media)?.body, max)?;
-    let text = text(parts);
     for failure in report.recipients.iter_mut().filter(|recipient| recipient.says_nothing()) {
-        plain::explain(failure, &text);
+        words.explain(failure);
     }
     Some(Report::Status(report))
 }
@@ -106,13 +115,13 @@ fn text<'a>(parts: &'a [Part<'_>]) -> Cow<'a, str> {
 
 /// A receipt (RFC 8098) that says that the message was thrown away unread, as filters of
 /// mailboxes write it that reject mail: for its sender that is a bounce.
-fn discarded(header: &HeaderBlock<'_>, parts: &[Part<'_>], max: usize) -> Option<Report> {
+fn discarded(parts: &[Part<'_>], words: &Words<'_>, max: usize) -> Option<Report> {
     let receipt = of(parts, &[RECEIPT])?;
     let fields = HeaderBlock::parse(receipt.body.trim_ascii_start()).ok()?;
     let disposition = fields.find("Disposition")?.value().to_ascii_lowercase();
     let is_rejected = disposition.contains("automatic-action") && disposition.contains("deleted");
     let named = || fields.find("Final-Recipient").and_then(|field| address(&field.value()));
-    is_rejected.then(|| Report::Status(plain::read_about(header, &text(parts), named(), max)))
+    is_rejected.then(|| Report::Status(words.read(named(), max)))
 }
 
 /// What a reader's program says of a message that was shown or not.
@@ -124,16 +133,21 @@ fn complaint(parts: &[Part<'_>], original: Option<&Original>, max: usize) -> Opt
     reported.or_else(noted).map(Report::Complaint)
 }
 
-/// What is no report by its form. Hosts that have none say more often from whom and what about
+/// What is no report by its form. Hosts that have none say more often from whom
 /// than that a program wrote it; and what comes from nobody and is not automatic is a bounce.
-fn by_its_look(header: &HeaderBlock<'_>, parts: &[Part<'_>], from_nobody: bool, max: usize) -> Report {
-    let text = text(parts);
+fn by_its_look(
+    header: &HeaderBlock<'_>,
+    parts: &[Part<'_>],
+    words: &Words<'_>,
+    from_nobody: bool,
+    max: usize,
+) -> Report {
     let is_automatic = of(parts, &[RECEIPT]).is_some() || is_automatic(header);
-    match (plain::is_bounce(header, &text), is_automatic) {
-        (true, false) => Report::Status(plain::read(header, &text, max)),
-        (true, true) if plain::is_sure(header, &text) => Report::Status(plain::read(header, &text, max)),
+    match (words.is_bounce(), is_automatic) {
+        (true, false) => Report::Status(words.read(None, max)),
+        (true, true) if words.is_sure() => Report::Status(words.read(None, max)),
         (_, true) => Report::Automatic,
-        (false, false) if from_nobody => Report::Status(plain::read(header, &text, max)),
+        (false, false) if from_nobody => Report::Status(words.read(None, max)),
         (false, false) => Report::Other,
     }
 }

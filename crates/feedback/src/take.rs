@@ -1,12 +1,13 @@
 //! What is done with a message that arrived.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_base::metrics::{FeedbackKind, FeedbackOutcome};
 use postrider_events::{Acceptance, Affected, LifeEntry, Reported, Returned, ReturnedKind, ReturnedSource};
-use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SmtpReply, Verp};
+use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, Notify, SmtpReply, Verp};
 use postrider_mailauth::authentication_results::without_forged;
 use postrider_mailauth::verify::Looked;
 use postrider_submission::{OriginKind, Refusal};
@@ -16,7 +17,7 @@ use crate::finding::{Finding, Ours, sent_at};
 use crate::mailbox::Mailbox;
 use crate::notice::Notice;
 use crate::pass_on::PassedOn;
-use crate::report::{Reading, Report, read};
+use crate::report::{Reading, Report, read, read_kind};
 use crate::status::Action;
 use crate::told::{News, What};
 
@@ -33,21 +34,26 @@ pub(crate) struct Visit<'a> {
 impl<'a> Visit<'a> {
     /// Reads and verifies a message. Neither can refuse it: who it is from says nothing of
     /// whether a return path came back.
-    pub(crate) async fn new(shared: &'a Shared, mut arrived: Arrived) -> Visit<'a> {
+    ///
+    /// # Errors
+    /// `451` where the relay stops meanwhile.
+    pub(crate) async fn new(shared: &'a Shared, mut arrived: Arrived) -> Result<Visit<'a>, SmtpReply> {
         let rules = shared.rules.load_full();
         let content = joined(std::mem::take(&mut arrived.content));
-        let reading = read(std::slice::from_ref(&content), arrived.sender.is_none(), &rules.settings);
+        let reading = reading(&arrived, &content, &rules).await?;
         let (helo, sender) = (arrived.helo.as_deref(), arrived.sender.as_ref());
         let looked = shared.options.verifier.look(&content, arrived.client, helo, sender).await;
         shared.options.metrics.feedback_arrived.of(kind(&reading)).inc();
-        Visit { shared, rules, arrived, content, reading, looked }
+        Ok(Visit { shared, rules, arrived, content, reading, looked })
     }
 
     /// Does for each recipient what is to be done. A recipient for whom that fails makes the
     /// client come again for all: what was done is known then.
     pub(crate) async fn run(&self) -> Result<(), SmtpReply> {
         let mut result = Ok(());
-        for mailbox in &self.arrived.recipients {
+        // Whoever reads mail for several addresses gets it once.
+        let mut seen = HashSet::new();
+        for mailbox in self.arrived.recipients.iter().filter(|mailbox| seen.insert(place(mailbox))) {
             let done = self.serve(mailbox).await;
             let outcome = match &done {
                 Ok(outcome) => *outcome,
@@ -105,6 +111,8 @@ impl<'a> Visit<'a> {
     /// Has everything that was found journaled, then tells the sender what is new of it.
     async fn journal(&self, finding: Finding, verp: Option<Verp>) -> Result<FeedbackOutcome, SmtpReply> {
         let Finding { id, returned } = finding;
+        // Blacked out, and from nobody for certain.
+        let is_open = returned.iter().any(|(whom, _)| whom.is_empty());
         let (mut new, mut is_known, mut failed) = (Vec::new(), false, Ok(()));
         for (whom, what) in returned {
             match self.report(id, whom, &what).await {
@@ -131,14 +139,14 @@ impl<'a> Visit<'a> {
                 (true, ..) => Ok(FeedbackOutcome::Known),
                 // Whom it is about is not in the journal any more, or never was: nothing to
                 // come again for. A complaint somebody should see.
-                (false, Report::Complaint(_), None) => self.to_operator().await,
+                (false, Report::Complaint(_), _) if is_open && self.is_verified_later() => Err(busy()),
+                (false, Report::Complaint(_), _) => self.to_operator().await,
                 (false, Report::Status(report), _) if report.recipients.iter().all(|r| r.action != Action::Failed) => {
                     Ok(FeedbackOutcome::Progress)
                 }
                 (false, ..) => Ok(FeedbackOutcome::Unknown),
             };
         }
-        self.tell(id, new).await;
         Ok(FeedbackOutcome::Journaled)
     }
 
@@ -169,22 +177,31 @@ impl<'a> Visit<'a> {
         let (mut bounces, mut is_complaint) = (Vec::new(), false);
         for (addresses, what) in new {
             match what {
-                ReturnedKind::Bounce(bounce) => bounces.push((addresses, bounce)),
-                ReturnedKind::Complaint(_) => is_complaint = true,
+                ReturnedKind::Bounce(bounce) => {
+                    let mut addresses = addresses;
+                    addresses.retain(|address| self.is_told_of_failure(acceptance.wish(address).notify));
+                    bounces.push((addresses, bounce));
+                }
+                ReturnedKind::Complaint(_) => is_complaint = self.rules.forwarding,
             }
         }
         if let Some(notice) = Notice::of_bounces(bounces) {
             self.send_notice(&notice, &acceptance, &sender).await;
         }
-        let news = News { id, recipient: None, what: What::Complaint };
+        let news = News { id, scope: None, what: What::Complaint };
         if is_complaint && self.is_new(news) && self.may_get(&sender) {
             let why = format!("A recipient of your message {id}\r\nreported it as unwanted. The report is attached.");
             self.to_sender(&acceptance, &sender, &why).await;
         }
     }
 
-    /// Tells the sender of deliveries, delays and the like, which other hosts report only when
-    /// they are asked to. The journal knows them from the dialogue.
+    /// As of failures in the dialogue (RFC 3461 section 4.1).
+    fn is_told_of_failure(&self, notify: Notify) -> bool {
+        notify.wants_failure() && (self.rules.forwarding || notify.is_given())
+    }
+
+    /// Tells the sender of deliveries, delays and the like, where NOTIFY asks for it: some hosts
+    /// report delays unasked. The journal knows them from the dialogue.
     async fn progress(&self, verp: Verp) -> Result<(), SmtpReply> {
         let Report::Status(report) = &self.reading.report else { return Ok(()) };
         for action in [Action::Delayed, Action::Delivered, Action::Relayed, Action::Expanded] {
@@ -192,8 +209,8 @@ impl<'a> Visit<'a> {
                 continue;
             }
             let Some((acceptance, sender)) = self.sender(verp.id).await? else { return Ok(()) };
-            let Some(notice) = Notice::of_progress(report, action, verp.recipient, &acceptance) else { continue };
-            let news = News { id: verp.id, recipient: verp.recipient, what: What::Progress(action) };
+            let Some(notice) = Notice::of_progress(report, action, verp.scope, &acceptance) else { continue };
+            let news = News { id: verp.id, scope: Some(verp.scope), what: What::Progress(action) };
             if self.is_new(news) && self.may_get(&sender) && !self.send_notice(&notice, &acceptance, &sender).await {
                 self.shared.told.forget(news);
             }
@@ -212,8 +229,11 @@ impl<'a> Visit<'a> {
     /// An automatic reply goes on to the sender, as SES has it: once for each recipient. It is no
     /// event.
     async fn automatic(&self, verp: Verp) -> Result<FeedbackOutcome, SmtpReply> {
+        if !self.rules.forwarding {
+            return Ok(FeedbackOutcome::Dropped);
+        }
         let Some((acceptance, sender)) = self.sender(verp.id).await? else { return Ok(FeedbackOutcome::Dropped) };
-        let news = News { id: verp.id, recipient: verp.recipient, what: What::Automatic };
+        let news = News { id: verp.id, scope: Some(verp.scope), what: What::Automatic };
         if !self.is_new(news) || !self.may_get(&sender) {
             return Ok(FeedbackOutcome::Dropped);
         }
@@ -266,9 +286,6 @@ impl<'a> Visit<'a> {
     /// The message and its sender, where he may be told: never who is nobody (RFC 5321 section
     /// 4.5.5), nor somebody whom nobody authenticated as, nor the relay itself.
     async fn sender(&self, id: MessageId) -> Result<Option<(Acceptance, EmailAddress)>, SmtpReply> {
-        if !self.rules.forwarding {
-            return Ok(None);
-        }
         let life = self.shared.options.events.message(id).await.map_err(|error| self.later(&error))?;
         let accepted = life.into_iter().find_map(|entry| match entry {
             LifeEntry::Accepted(acceptance) => Some(acceptance),
@@ -281,6 +298,13 @@ impl<'a> Visit<'a> {
         }
         let told = accepted.filter(|it| it.origin == OriginKind::Submission && it.credential.is_some());
         Ok(told.and_then(|acceptance| acceptance.sender.clone().map(|sender| (acceptance, sender))))
+    }
+
+    /// Whether who it is from may be known when it comes again.
+    fn is_verified_later(&self) -> bool {
+        let Some(verdict) = &self.looked.verdict else { return true };
+        let results = verdict.dkim.iter().map(|one| one.result.as_str().to_owned());
+        results.chain(verdict.spf.iter().map(|spf| spf.result.to_string())).any(|result| result == "temperror")
     }
 
     fn is_new(&self, news: News) -> bool {
@@ -324,6 +348,32 @@ const JOURNALED_BY: Duration = Duration::from_secs(60);
 fn busy() -> SmtpReply {
     SmtpReply::new(451, "4.3.0 Temporary service failure")
 }
+
+/// Where mail for a recipient leads to.
+fn place(mailbox: &Mailbox) -> Option<Verp> {
+    match mailbox {
+        Mailbox::ReturnPath(verp) => Some(*verp),
+        // To the journal or the operator, by what it says.
+        Mailbox::Complaints(_) | Mailbox::Operator(_) => None,
+    }
+}
+
+/// Reads a message: why somebody failed only where that counts, and on another thread where it
+/// is long.
+async fn reading(arrived: &Arrived, content: &Bytes, rules: &Arc<FeedbackRules>) -> Result<Reading, SmtpReply> {
+    let came_back = arrived.recipients.iter().any(|mailbox| place(mailbox).is_some());
+    let from_nobody = arrived.sender.is_none();
+    let look = if came_back { read } else { read_kind };
+    if content.len() <= MAX_AT_ONCE {
+        return Ok(look(std::slice::from_ref(content), from_nobody, &rules.settings));
+    }
+    let (content, rules) = (content.clone(), rules.clone());
+    let done = tokio::task::spawn_blocking(move || look(&[content], from_nobody, &rules.settings));
+    done.await.map_err(|_| busy())
+}
+
+/// Bytes of a message that are read between two others.
+const MAX_AT_ONCE: usize = 16 * 1024;
 
 /// A message in one piece; no copy where it is.
 fn joined(mut content: Vec<Bytes>) -> Bytes {

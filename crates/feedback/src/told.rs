@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use parking_lot::Mutex;
 use postrider_base::Timestamp;
-use postrider_mail::{EmailAddress, MessageId};
+use postrider_mail::{EmailAddress, MessageId, VerpScope};
 
 use crate::status::Action;
 
@@ -12,8 +12,8 @@ use crate::status::Action;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct News {
     pub(crate) id: MessageId,
-    /// Index in the envelope; `None` for whoever of several.
-    pub(crate) recipient: Option<u16>,
+    /// Whose return path it came to; `None` where the message is what counts.
+    pub(crate) scope: Option<VerpScope>,
     pub(crate) what: What,
 }
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn news(byte: u8) -> News {
-        News { id: MessageId::from_bytes([byte; 24]), recipient: Some(0), what: What::Automatic }
+        News { id: MessageId::from_bytes([byte; 24]), scope: Some(VerpScope::One(0)), what: What::Automatic }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use postrider_dns::Zones;
 use postrider_events::{Driver, Events, EventsOptions, Issuer, Kind, Line, Start, TracingSink};
 use postrider_feedback::{Arrived, Feedback, FeedbackOptions, FeedbackRules, Mailbox, Settings};
 use postrider_mail::{
-    AccountId, AttemptOutcome, Delays, Disposition, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient,
-    SmtpReply,
+    AccountId, AttemptOutcome, Delays, Disposition, EmailAddress, EnhancedStatus, Envelope, MessageId, Notify,
+    Recipient, SmtpReply, VerpScope,
 };
 use postrider_mailauth::MacKey;
 use postrider_mailauth::verify::{VerificationSettings, Verifier};
@@ -117,10 +117,22 @@ async fn rig() -> Rig {
 impl Rig {
     /// A message of this sender that all its recipients' hosts have taken.
     async fn delivered(&self, sender: Option<&str>, recipients: &[&str]) -> Message {
+        self.delivered_as(sender, recipients, "").await
+    }
+
+    /// The same of one that asks for this (NOTIFY, none where it is empty).
+    async fn delivered_as(&self, sender: Option<&str>, recipients: &[&str], notify: &str) -> Message {
         let id = MessageId::new(0x0100, NOW, self.random.uuid_v4());
-        let recipients: Vec<_> = recipients.iter().map(|r| Recipient::new(r.parse().unwrap())).collect();
+        let asks = !notify.is_empty();
+        let recipients = recipients.iter().map(|to| Recipient {
+            notify: if asks { notify.parse().unwrap() } else { Notify::default() },
+            orcpt: asks.then(|| "rfc822;Original@example.net".into()),
+            ..Recipient::new(to.parse().unwrap())
+        });
+        let recipients: Vec<_> = recipients.collect();
         let count = u16::try_from(recipients.len()).unwrap();
-        let envelope = Envelope { sender: sender.map(|s| s.parse().unwrap()), recipients, ..Envelope::default() };
+        let (sender, envid) = (sender.map(|s| s.parse().unwrap()), asks.then(|| "QQ314".into()));
+        let envelope = Envelope { sender, recipients, envid, ..Envelope::default() };
         let origin = Origin { credential: Some("USER".into()), ..Origin::default() };
         let accepted = NewMessage {
             id,
@@ -144,8 +156,8 @@ impl Rig {
         message
     }
 
-    fn path(&self, message: &Message, recipient: Option<u16>) -> EmailAddress {
-        self.paths.of(message, recipient).unwrap()
+    fn path(&self, message: &Message, scope: VerpScope) -> EmailAddress {
+        self.paths.of(message, scope).unwrap()
     }
 
     async fn arrives(&self, from: Option<&str>, to: &EmailAddress, content: &str) -> Result<(), SmtpReply> {
@@ -237,7 +249,7 @@ fn complaint(rcpt: &str, inside: &str) -> String {
 async fn a_late_bounce_is_an_event_and_its_sender_is_told_once() {
     let rig = rig().await;
     let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
-    let path = rig.path(&message, Some(0));
+    let path = rig.path(&message, VerpScope::One(0));
     let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
     rig.arrives(None, &path, &report).await.unwrap();
     rig.arrives(None, &path, &report).await.unwrap();
@@ -259,7 +271,7 @@ async fn nobody_is_told_where_the_operator_does_not_want_it() {
     let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
     rig.feedback.reload(FeedbackRules { forwarding: false, ..rules() });
     let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
-    rig.arrives(None, &rig.path(&message, Some(0)), &report).await.unwrap();
+    rig.arrives(None, &rig.path(&message, VerpScope::One(0)), &report).await.unwrap();
     assert_eq!(rig.late().await.len(), 1);
     assert_eq!(rig.metrics.feedback_mails.get(), 0);
 }
@@ -268,7 +280,7 @@ async fn nobody_is_told_where_the_operator_does_not_want_it() {
 async fn of_several_recipients_those_that_the_report_names_bounce_and_nobody_else() {
     let rig = rig().await;
     let message = rig.delivered(Some("jim@example.org"), &["ann@example.net", "bob@example.net"]).await;
-    let path = rig.path(&message, None);
+    let path = rig.path(&message, VerpScope::DomainOf(0));
     rig.arrives(None, &path, &bounce("mallory@example.net", "failed", "550 no")).await.unwrap();
     assert_eq!(rig.late().await, [] as [String; 0]);
     assert_eq!(rig.counted(FeedbackOutcome::Unknown), 1);
@@ -279,10 +291,59 @@ async fn of_several_recipients_those_that_the_report_names_bounce_and_nobody_els
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_failure_is_no_event_and_told_once() {
+async fn who_asks_for_nothing_hears_nothing_and_who_asks_hears_it_whatever_the_operator_wants() {
     let rig = rig().await;
-    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
-    let path = rig.path(&message, Some(0));
+    rig.feedback.reload(FeedbackRules { forwarding: false, ..rules() });
+    let failed = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
+    let delayed = bounce("ann@example.net", "delayed", "450 4.2.0 later");
+    for (notify, report) in [("FAILURE,DELAY", &failed), ("NEVER", &failed), ("SUCCESS", &delayed), ("", &delayed)] {
+        let message = rig.delivered_as(Some("jim@example.org"), &["ann@example.net"], notify).await;
+        rig.arrives(None, &rig.path(&message, VerpScope::One(0)), report).await.unwrap();
+    }
+    rig.feedback.reload(rules());
+    let never = rig.delivered_as(Some("jim@example.org"), &["ann@example.net"], "NEVER").await;
+    rig.arrives(None, &rig.path(&never, VerpScope::One(0)), &failed).await.unwrap();
+    assert_eq!(rig.late().await.len(), 3);
+    let mails = rig.mails().await;
+    assert_eq!(mails.len(), 1, "{mails:#?}");
+    for field in ["Original-Envelope-Id: QQ314", "Original-Recipient: rfc822;Original@example.net", "Action: failed"] {
+        assert!(mails[0].1.contains(&format!("{field}\r\n")), "{field} in {}", mails[0].1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_return_path_says_nothing_of_other_domains() {
+    let rig = rig().await;
+    let all = ["a@evil.example", "b@evil.example", "c@victim.example"];
+    let message = rig.delivered(Some("jim@example.org"), &all).await;
+    let path = rig.path(&message, VerpScope::DomainOf(0));
+    rig.arrives(None, &path, &bounce("c@victim.example", "failed", "550 5.1.1 user unknown")).await.unwrap();
+    let named = complaint("Original-Rcpt-To: c@victim.example\n", "");
+    rig.arrives(Some("fbl@evil.example"), &path, &named).await.unwrap();
+    assert_eq!(rig.late().await, [] as [String; 0]);
+    assert_eq!((rig.counted(FeedbackOutcome::Unknown), rig.counted(FeedbackOutcome::Operator)), (1, 1));
+    rig.arrives(None, &path, &bounce("b@evil.example", "failed", "550 5.1.1 user unknown")).await.unwrap();
+    let late = rig.late().await;
+    assert!(late.len() == 1 && late[0].contains("b@evil.example"), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_of_one_of_several_that_names_nobody_is_permanent_for_none() {
+    let rig = rig().await;
+    let all = ["a@one.example", "b@one.example", "c@two.example"];
+    let message = rig.delivered(Some("jim@example.org"), &all).await;
+    let path = rig.path(&message, VerpScope::DomainOf(0));
+    rig.arrives(None, &path, &bounce("redacted", "failed", "550 5.1.1 user unknown")).await.unwrap();
+    let late = rig.late().await;
+    assert!(!late.is_empty() && late.iter().all(|event| event.contains("\"Undetermined\"")), "{late:?}");
+    assert!(!late.iter().any(|event| event.contains("[{\"emailAddress\":\"c@two.example\"")), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_failure_is_no_event_and_told_once_where_that_is_asked_for() {
+    let rig = rig().await;
+    let message = rig.delivered_as(Some("jim@example.org"), &["ann@example.net"], "DELAY").await;
+    let path = rig.path(&message, VerpScope::One(0));
     for _ in 0..2 {
         rig.arrives(None, &path, &bounce("ann@example.net", "delayed", "450 4.2.0 later")).await.unwrap();
     }
@@ -296,7 +357,7 @@ async fn what_is_no_failure_is_no_event_and_told_once() {
 async fn an_automatic_reply_goes_on_to_the_sender_and_is_no_event() {
     let rig = rig().await;
     let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
-    let path = rig.path(&message, Some(0));
+    let path = rig.path(&message, VerpScope::One(0));
     let reply = "From: ann@example.net\nSubject: Out of Office\nAuto-Submitted: auto-replied\n\
                  Authentication-Results: mx.relay.example; spf=pass\n\nI am away.\n";
     rig.arrives(None, &path, reply).await.unwrap();
@@ -316,7 +377,7 @@ async fn an_automatic_reply_goes_on_to_the_sender_and_is_no_event() {
 async fn people_who_write_to_a_return_path_are_refused_and_unreadable_bounces_are_not() {
     let rig = rig().await;
     let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
-    let path = rig.path(&message, Some(0));
+    let path = rig.path(&message, VerpScope::One(0));
     let refused = rig.arrives(Some("ann@example.net"), &path, "Subject: hi\n\nthanks\n").await.unwrap_err();
     assert_eq!(refused.code, 550);
     assert_eq!(rig.late().await, [] as [String; 0]);
@@ -341,7 +402,7 @@ async fn a_complaint_is_believed_for_a_return_path_in_it_or_for_our_id_with_a_re
     assert_eq!(operators.iter().map(|(to, _)| to.as_str()).collect::<Vec<_>>(), ["ops@operator.example"; 3]);
 
     rig.arrives(Some("fbl@provider.example"), &fbl, &complaint(ann, &id)).await.unwrap();
-    let path = format!("Return-Path: <{}>\n", rig.path(&message, Some(1)));
+    let path = format!("Return-Path: <{}>\n", rig.path(&message, VerpScope::One(1)));
     rig.arrives(Some("fbl@provider.example"), &fbl, &complaint("", &path)).await.unwrap();
     let late = rig.late().await;
     assert_eq!(late.len(), 2, "{late:#?}");
@@ -350,7 +411,7 @@ async fn a_complaint_is_believed_for_a_return_path_in_it_or_for_our_id_with_a_re
         "{late:?}"
     );
     assert!(late[1].contains("[{\"emailAddress\":\"bob@example.net\"}]"), "{late:?}");
-    let forged = format!("Return-Path: <a{}>\n", rig.path(&message, Some(0)));
+    let forged = format!("Return-Path: <a{}>\n", rig.path(&message, VerpScope::One(0)));
     assert!(rig.feedback.recipient(&forged[14..forged.len() - 2].parse().unwrap()).is_err());
 }
 
@@ -385,7 +446,7 @@ async fn nothing_else_is_taken_and_what_is_for_the_operator_is_bounded_and_never
 async fn while_the_journal_takes_nothing_the_client_is_told_to_come_again() {
     let rig = rig().await;
     let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
-    let path = rig.path(&message, Some(0));
+    let path = rig.path(&message, VerpScope::One(0));
     rig.events.close().await.unwrap();
     let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
     assert_eq!(rig.arrives(None, &path, &report).await.unwrap_err().code, 451);

@@ -42,4 +42,4 @@ pub use reply::{Severity, SmtpReply};
 pub use simulator::{SES_SIMULATOR, SimulatedMailbox, is_simulator};
 pub use status::EnhancedStatus;
 pub use text::sanitize_text;
-pub use verp::Verp;
+pub use verp::{Verp, VerpScope};

@@ -13,21 +13,57 @@ const NAMED: usize = 24 + 2;
 const BYTES: usize = NAMED + 8;
 /// Five bits a character, and the layout's.
 const LENGTH: usize = 1 + (BYTES * 8).div_ceil(5);
-/// The index that stands for all recipients of a transaction.
-const ANY: u16 = u16::MAX;
+/// The bit of an index that says that it is the first of several. A message has far fewer
+/// recipients than the rest can count.
+const SHARED: u16 = 1 << 15;
 
 /// What the local part of a return path says: 56 characters, lower-case letters and digits
 /// (at most 64 octets are allowed, RFC 5321 section 4.5.3.1.1).
 ///
 /// The whole message id is in it, its node and its time included, so that nothing has to be
 /// kept to find the message by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verp {
     /// The message.
     pub id: MessageId,
-    /// The index of its recipient; `None` where the message went to several in one
-    /// transaction. Below 65,535.
-    pub recipient: Option<u16>,
+    /// Whom the transaction was for.
+    pub scope: VerpScope,
+}
+
+/// Whom a transaction was for, by indexes of the message's recipients. Below 32,767.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VerpScope {
+    /// This one.
+    One(u16),
+    /// Several with the domain of this one: a transaction has recipients of one domain.
+    DomainOf(u16),
+}
+
+impl VerpScope {
+    fn to_bits(self) -> u16 {
+        // What is too large names nobody, rather than somebody else.
+        let index = |index: u16| index.min(SHARED - 1);
+        match self {
+            Self::One(only) => index(only),
+            Self::DomainOf(first) => index(first) | SHARED,
+        }
+    }
+
+    fn from_bits(bits: u16) -> Self {
+        match bits & SHARED {
+            0 => Self::One(bits),
+            _ => Self::DomainOf(bits & !SHARED),
+        }
+    }
+
+    /// The recipient, where it is for just one.
+    #[must_use]
+    pub fn one(self) -> Option<u16> {
+        match self {
+            Self::One(only) => Some(only),
+            Self::DomainOf(_) => None,
+        }
+    }
 }
 
 impl Verp {
@@ -35,7 +71,7 @@ impl Verp {
     pub fn encode(&self, mac: impl FnOnce(&[u8]) -> u64) -> String {
         let mut bytes = [0; BYTES];
         bytes[..24].copy_from_slice(&self.id.to_bytes());
-        bytes[24..NAMED].copy_from_slice(&self.recipient.unwrap_or(ANY).to_be_bytes());
+        bytes[24..NAMED].copy_from_slice(&self.scope.to_bits().to_be_bytes());
         let tag = mac(&bytes[..NAMED]);
         bytes[NAMED..].copy_from_slice(&tag.to_be_bytes());
         let mut text = String::with_capacity(LENGTH);
@@ -71,9 +107,8 @@ impl Verp {
         // One operation on the whole number: how much of it fits does not show in the time.
         let difference = mac(named) ^ u64::from_be_bytes(tag.try_into().ok()?);
         let (id, index) = named.split_at(24);
-        let index = u16::from_be_bytes(index.try_into().ok()?);
-        let recipient = (index != ANY).then_some(index);
-        (difference == 0).then_some(Verp { id: MessageId::from_bytes(id.try_into().ok()?), recipient })
+        let scope = VerpScope::from_bits(u16::from_be_bytes(index.try_into().ok()?));
+        (difference == 0).then_some(Verp { id: MessageId::from_bytes(id.try_into().ok()?), scope })
     }
 }
 
@@ -108,7 +143,7 @@ mod tests {
 
     fn example() -> Verp {
         let id = MessageId::new(0x0100, Timestamp::from_millis(1_700_000_000_000), 0x1234_5678 << 64 | 9);
-        Verp { id, recipient: Some(2) }
+        Verp { id, scope: VerpScope::One(2) }
     }
 
     #[test]
@@ -124,8 +159,11 @@ mod tests {
         assert!(LENGTH <= 63 && format!("{local}@example.com").parse::<crate::EmailAddress>().is_ok());
         assert_eq!(Verp::decode(&local, mac(1)), Some(example()));
         assert_eq!(Verp::decode(&local.to_ascii_uppercase(), mac(1)), Some(example()));
-        let together = Verp { recipient: None, ..example() };
+        let together = Verp { scope: VerpScope::DomainOf(2), ..example() };
         assert_eq!(Verp::decode(&together.encode(mac(1)), mac(1)), Some(together));
+        let beyond = Verp { scope: VerpScope::One(SHARED), ..example() };
+        let read = Verp::decode(&beyond.encode(mac(1)), mac(1)).unwrap();
+        assert_eq!(read.scope, VerpScope::One(SHARED - 1), "never shared by being too large");
     }
 
     #[test]
@@ -150,8 +188,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn everything_comes_back(bytes: [u8; 24], index in 0..ANY, key: u64) {
-            let verp = Verp { id: MessageId::from_bytes(bytes), recipient: Some(index) };
+        fn everything_comes_back(bytes: [u8; 24], index in 0..SHARED, is_shared: bool, key: u64) {
+            let scope = if is_shared { VerpScope::DomainOf(index) } else { VerpScope::One(index) };
+            let verp = Verp { id: MessageId::from_bytes(bytes), scope };
             prop_assert_eq!(Verp::decode(&verp.encode(mac(key)), mac(key)), Some(verp));
         }
 

@@ -1,7 +1,7 @@
 //! Return paths: what MAIL FROM says to the next host, where that is not what the client said.
 
 use postrider_account::{Accounts, MailFrom, Resolved};
-use postrider_mail::{Domain, EmailAddress, MessageId, Verp};
+use postrider_mail::{Domain, EmailAddress, MessageId, Verp, VerpScope};
 use postrider_mailauth::MacKey;
 use postrider_spool::Message;
 
@@ -30,18 +30,17 @@ impl ReturnPaths {
         Self { accounts, key, domain }
     }
 
-    /// The return path of a message to one of its recipients, or to several of them in one
-    /// transaction. The null sender stays what it is (RFC 5321 section 4.5.5).
+    /// The return path of a message in a transaction for these of its recipients. The null sender stays what it is (RFC 5321 section 4.5.5).
     #[must_use]
-    pub fn of(&self, message: &Message, recipient: Option<u16>) -> Option<EmailAddress> {
+    pub fn of(&self, message: &Message, scope: VerpScope) -> Option<EmailAddress> {
         let submitted = message.envelope.sender.as_ref()?;
-        let verp = Verp { id: message.id, recipient };
+        let verp = Verp { id: message.id, scope };
         let local = verp.encode(|named| self.key.short_tag(PURPOSE, named));
         // So long a domain that it has no room beside is left as it is submitted.
         Some(EmailAddress::new(&local, self.domain_of(message)).unwrap_or_else(|_| submitted.clone()))
     }
 
-    /// The message and the recipient that a return path of ours names, in any case. `None`
+    /// The message and the recipients that a return path of ours names, in any case. `None`
     /// for every other address, those among them that somebody made up. In which domain it
     /// is, says nothing: those of the past are still written to.
     #[must_use]
@@ -53,7 +52,7 @@ impl ReturnPaths {
     /// nobody else. `None` for a domain that leaves no room for one.
     #[must_use]
     pub fn of_nobody(&self, domain: &Domain) -> Option<EmailAddress> {
-        let verp = Verp { id: MessageId::from_bytes([0; 24]), recipient: None };
+        let verp = Verp { id: MessageId::from_bytes([0; 24]), scope: VerpScope::One(0) };
         EmailAddress::new(&verp.encode(|named| self.key.short_tag(PURPOSE, named)), domain.clone()).ok()
     }
 

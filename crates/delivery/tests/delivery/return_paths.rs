@@ -2,7 +2,7 @@
 
 use postrider_account::{Identity, MailFrom, MailFromFailure, VerificationStatus};
 use postrider_delivery::Delivery;
-use postrider_mail::AccountId;
+use postrider_mail::{AccountId, VerpScope};
 use postrider_submission::{MacKey, ReturnPaths};
 
 use crate::rig::{Rig, is_delivered, routes};
@@ -45,8 +45,8 @@ async fn a_return_path_leads_back_to_the_message_and_its_recipient() {
     assert!(is_delivered(&rig.outcome(id).await));
     let seen = host.seen();
     let read = |at: usize| paths.read(&sender(seen.with("MAIL")[at]).parse().unwrap()).unwrap();
-    assert_eq!((read(0).id, read(0).recipient), (id, None), "together");
-    assert_eq!((read(1).id, read(1).recipient), (id, Some(1)), "bob alone");
+    assert_eq!((read(0).id, read(0).scope), (id, VerpScope::DomainOf(0)), "together");
+    assert_eq!((read(1).id, read(1).scope), (id, VerpScope::One(1)), "bob alone");
     assert!(sender(seen.with("MAIL")[0]).ends_with("@bounces.example.net"));
 }
 
@@ -67,7 +67,7 @@ async fn it_is_in_the_mail_from_domain_of_the_author() {
     let seen = host.seen();
     let path = sender(seen.with("MAIL")[0]).to_owned();
     assert!(path.ends_with("@back.example.org"), "{path}");
-    assert_eq!(paths.read(&path.parse().unwrap()).unwrap().recipient, Some(0));
+    assert_eq!(paths.read(&path.parse().unwrap()).unwrap().scope, VerpScope::One(0));
 }
 
 #[tokio::test(start_paused = true)]

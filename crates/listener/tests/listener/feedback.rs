@@ -10,7 +10,7 @@ use postrider_dns::Zones;
 use postrider_events::{Events, EventsOptions, Issuer};
 use postrider_feedback::{Feedback, FeedbackOptions, FeedbackRules};
 use postrider_listener::{Error, FeedbackSettings, Listen, ListenTls, Listeners, Settings, TlsSettings};
-use postrider_mail::{MessageId, Verp};
+use postrider_mail::{MessageId, Verp, VerpScope};
 use postrider_mailauth::MacKey;
 use postrider_mailauth::verify::Verifier;
 use postrider_spool::Selector;
@@ -87,7 +87,7 @@ fn return_paths(world: &World) -> ReturnPaths {
 fn return_path(relay: &Relay) -> String {
     let deps = &relay.world.deps;
     let id = MessageId::new(0x0100, deps.clock.now(), deps.random.uuid_v4());
-    let verp = Verp { id, recipient: Some(0) };
+    let verp = Verp { id, scope: VerpScope::One(0) };
     format!("{}@{DOMAIN}", verp.encode(|named| MacKey::new(&KEY).short_tag("return path", named)))
 }
 
@@ -162,10 +162,12 @@ async fn what_is_for_the_operator_is_in_the_queue_when_it_is_accepted() {
 async fn a_crowd_takes_nobody_elses_place() {
     let relay = relay(|settings| settings.max_connections = 2).await;
     let mut oldest = begin(&relay).await;
+    // An address that everybody knows makes nobody known.
+    assert_eq!(oldest.say("RCPT TO:<postmaster@bounces.example.com>\r\n").await, "250 2.1.5 Ok\r\n");
     let mut named = begin(&relay).await;
     assert_eq!(named.say(&format!("RCPT TO:<{}>\r\n", return_path(&relay))).await, "250 2.1.5 Ok\r\n");
     let mut newest = begin(&relay).await;
-    // The one that has named nobody gives way; who has stays.
+    // The one that has named no return path gives way; who has stays.
     assert_eq!(oldest.rest().await, "421 4.7.0 Too many concurrent SMTP connections\r\n");
     assert_eq!(named.say("NOOP\r\n").await, "250 2.0.0 Ok\r\n");
     assert_eq!(relay.world.metrics.connections_given_way.of(Listener::Feedback).get(), 1);
@@ -188,6 +190,19 @@ async fn who_names_no_recipient_is_cut_off_however_busy() {
     }
     assert!(idler.rest().await.ends_with("451 4.4.2 Timeout waiting for data from client\r\n"));
     assert_eq!(named.say("NOOP\r\n").await, "250 2.0.0 Ok\r\n");
+    assert_eq!(relay.world.metrics.connections_timed_out.of(Listener::Feedback).get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_stays_for_ever() {
+    let relay = relay(|settings| settings.session_time = postrider_base::Period::from_secs(600)).await;
+    let mut known = begin(&relay).await;
+    known.say(&format!("RCPT TO:<{}>\r\n", return_path(&relay))).await;
+    for _ in 0..2 {
+        tokio::time::sleep(std::time::Duration::from_secs(290)).await;
+        assert_eq!(known.say("NOOP\r\n").await, "250 2.0.0 Ok\r\n");
+    }
+    assert_eq!(known.rest().await, "421 4.4.2 This session takes too long, connect again\r\n");
     assert_eq!(relay.world.metrics.connections_timed_out.of(Listener::Feedback).get(), 1);
 }
 

@@ -1,6 +1,7 @@
 //! What acceptance asks the author's identity, and the return path that its mail leaves with.
 
 use postrider_account::{Identity, MailFrom, MailFromFailure, VerificationStatus};
+use postrider_mail::VerpScope;
 use postrider_mailauth::MacKey;
 use postrider_spool::SOURCE_ARN_TAG;
 
@@ -104,18 +105,21 @@ async fn a_return_path_names_the_message_and_is_in_the_verified_domain() {
     let id = world.submission.submit(from_ann()).await.unwrap();
     let (message, _) = world.due().await;
 
-    let path = paths.of(&message, Some(0)).unwrap();
+    let path = paths.of(&message, VerpScope::One(0)).unwrap();
     assert_eq!(path.domain().as_str(), "bounces.example.net");
     let read = paths.read(&path.as_str().to_uppercase().parse().unwrap()).unwrap();
-    assert_eq!((read.id, read.recipient), (id, Some(0)));
-    let together = paths.of(&message, None).unwrap();
-    assert_eq!(paths.read(&together).unwrap().recipient, None);
+    assert_eq!((read.id, read.scope), (id, VerpScope::One(0)));
+    let together = paths.of(&message, VerpScope::DomainOf(0)).unwrap();
+    assert_eq!(paths.read(&together).unwrap().scope, VerpScope::DomainOf(0));
     assert_ne!(path, together);
 
     set(&world, MailFromFailure::UseDefault, VerificationStatus::TemporaryFailure).await;
-    assert_eq!(paths.of(&message, Some(0)), Some(path.clone()));
+    assert_eq!(paths.of(&message, VerpScope::One(0)), Some(path.clone()));
     set(&world, MailFromFailure::UseDefault, VerificationStatus::Success).await;
-    assert_eq!(paths.of(&message, Some(0)).unwrap(), format!("{}@bounce.example.com", path.local()).parse().unwrap());
+    assert_eq!(
+        paths.of(&message, VerpScope::One(0)).unwrap(),
+        format!("{}@bounce.example.com", path.local()).parse().unwrap()
+    );
 }
 
 #[tokio::test]
@@ -129,10 +133,10 @@ async fn return_paths_of_others_are_nothing_and_the_null_sender_has_none() {
         .await
         .unwrap();
     let (message, _) = world.due().await;
-    assert_eq!(paths.of(&message, Some(0)), None);
+    assert_eq!(paths.of(&message, VerpScope::One(0)), None);
 
     let sent = Message { envelope: from_ann().envelope, ..(*message).clone() };
-    let path = paths.of(&sent, Some(0)).unwrap();
+    let path = paths.of(&sent, VerpScope::One(0)).unwrap();
     assert!(paths.read(&path).is_some());
     assert_eq!(others.read(&path), None, "made with another key");
     assert_eq!(paths.read(&"ann@b.example".parse().unwrap()), None);
