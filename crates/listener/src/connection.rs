@@ -172,6 +172,10 @@ impl Connection {
             self.dialogue.end(421, STOPPING);
             return Ok(());
         }
+        if self.pace.is_over(self.clock.instant()) {
+            self.time_out();
+            return Ok(());
+        }
         self.make_room();
         let content = self.in_content;
         let deadline = self.pace.deadline(&self.settings, self.clock.instant());
@@ -181,15 +185,22 @@ impl Connection {
                 Ok(Ok(0)) => return Err(Gone::Closed),
                 Ok(Ok(octets)) => self.pace.received(octets as u64, content, self.clock.instant()),
                 Ok(Err(error)) => return Err(error.into()),
-                Err(_) => {
-                    self.metrics.connections_timed_out.of(self.kind).inc();
-                    self.dialogue.end(451, "4.4.2 Timeout waiting for data from client");
-                }
+                Err(_) => self.time_out(),
             },
             () = self.place.given_way(), if !self.known => self.give_way(),
             () = self.scope.cancelled(), if interruptible => self.dialogue.end(421, STOPPING),
         }
         Ok(())
+    }
+
+    /// The client takes too long, for what it is doing or all in all.
+    fn time_out(&mut self) {
+        self.metrics.connections_timed_out.of(self.kind).inc();
+        match self.pace.is_over(self.clock.instant()) {
+            // RFC 5321 section 3.8
+            true => self.dialogue.end(421, "4.4.2 This session takes too long, connect again"),
+            false => self.dialogue.end(451, "4.4.2 Timeout waiting for data from client"),
+        }
     }
 
     /// Another connection needs the place.

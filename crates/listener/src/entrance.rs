@@ -144,10 +144,16 @@ impl Entrance {
         let Shared { deps, service, tls, scope, .. } = &*self.shared;
         let Conditions { settings, profile } = conditions;
         let peer = visitor.address;
+        let (now, feedback) = (deps.clock.instant(), &settings.feedback);
+        let pace = Pace::new(now + settings.auth_within.as_duration());
+        let pace = match self.listen.role {
+            ListenRole::Submission => pace,
+            ListenRole::Feedback => pace.until(now + feedback.session_time.as_duration()),
+        };
         let role = match self.listen.role {
             ListenRole::Submission => Role::submission(service.submission.clone()),
             // Without one there is no such listener.
-            ListenRole::Feedback => Role::feedback(service.feedback.clone()?, settings.feedback.max_unknown_recipients),
+            ListenRole::Feedback => Role::feedback(service.feedback.clone()?, feedback.max_unknown_recipients),
         };
         let (id, ip) = (deps.random.alphanumeric(ID_LENGTH), peer.ip().to_canonical());
         let memory = (self.shared.crowd(self.kind).memory.share(), settings.content_memory.bytes());
@@ -161,7 +167,7 @@ impl Entrance {
             kind: self.kind,
             tls: tls.config(&self.listen.client_ca),
             listen: self.listen.clone(),
-            pace: Pace::new(deps.clock.instant() + settings.auth_within.as_duration()),
+            pace,
             known: false,
             clock: deps.clock.clone(),
             settings: settings.clone(),

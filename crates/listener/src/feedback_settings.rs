@@ -12,7 +12,7 @@ use crate::Settings;
 #[serde(deny_unknown_fields, default)]
 pub struct FeedbackSettings {
     /// Most connections at the same time. For one more the oldest of those that have not named
-    /// a recipient that mail is taken for gives way; where there is none, it gets 421.
+    /// a return path of ours gives way; where there is none, it gets 421.
     pub max_connections: usize,
     /// Most connections at the same time from one address (IPv6: one /64 network).
     pub max_connections_per_address: usize,
@@ -30,9 +30,12 @@ pub struct FeedbackSettings {
     pub max_message_bytes: Size,
     /// Longest silence (RFC 5321 section 4.5.3.2.7 asks for 5 minutes).
     pub idle: Period,
-    /// Time in which a client must have named a recipient that mail is taken for, however busy
-    /// it is.
+    /// Time in which a client must have named a return path of ours, however busy it is. Who
+    /// has only mail for the operator or complaints must have brought it by then.
     pub recipient_within: Period,
+    /// Longest session: when it is over no further command is taken, and the content of a
+    /// message that is on its way is the last; then 421.
+    pub session_time: Period,
     /// Memory for the content of messages that are being received, over all connections. At
     /// the bound DATA and BDAT get 452.
     pub content_memory: Size,
@@ -52,6 +55,7 @@ impl Default for FeedbackSettings {
             max_message_bytes: Size::from_mib(16),
             idle: Period::from_mins(5),
             recipient_within: Period::from_mins(5),
+            session_time: Period::from_mins(30),
             content_memory: Size::from_mib(128),
             max_errors: 10,
         }
@@ -76,7 +80,8 @@ impl FeedbackSettings {
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(format!("{key}: must be at least 1"));
         }
-        let periods = [("idle", self.idle), ("recipient_within", self.recipient_within)];
+        let periods =
+            [("idle", self.idle), ("recipient_within", self.recipient_within), ("session_time", self.session_time)];
         if let Some((key, _)) = periods.iter().find(|(_, period)| period.is_zero()) {
             return Err(format!("{key}: must be longer than 0s"));
         }
@@ -96,7 +101,7 @@ impl FeedbackSettings {
             max_connections: self.max_connections,
             max_connections_per_address: self.max_connections_per_address,
             max_connections_per_network: self.max_connections_per_network,
-            // All are strangers here until they name a recipient: there is no place apart for them.
+            // All are strangers here until they name a return path: there is no place apart for them.
             max_unauthenticated: usize::MAX,
             max_messages: self.max_messages,
             idle_before_auth: self.idle,
@@ -125,6 +130,7 @@ mod tests {
         };
         assert!(with(|s| s.max_unknown_recipients = 0).starts_with("max_unknown_recipients:"));
         assert!(with(|s| s.recipient_within = Period::from_secs(0)).starts_with("recipient_within:"));
+        assert!(with(|s| s.session_time = Period::from_secs(0)).starts_with("session_time:"));
         assert!(with(|s| s.max_message_bytes = Size::from_bytes(1)).starts_with("max_message_bytes:"));
         assert!(with(|s| s.content_memory = Size::from_mib(1)).starts_with("content_memory:"));
     }

@@ -22,13 +22,26 @@ pub(crate) enum Doing {
 pub(crate) struct Pace {
     /// When a client that is not known is cut off, however busy it is.
     known_by: Option<Instant>,
+    /// When the session ends, whoever the client is.
+    ends: Option<Instant>,
     doing: Doing,
 }
 
 impl Pace {
     /// Of a client that has to be known by this time.
     pub(crate) fn new(known_by: Instant) -> Pace {
-        Pace { known_by: Some(known_by), doing: Doing::Waiting }
+        Pace { known_by: Some(known_by), ends: None, doing: Doing::Waiting }
+    }
+
+    /// The same in a session that ends at this time.
+    pub(crate) fn until(self, ends: Instant) -> Pace {
+        Pace { ends: Some(ends), ..self }
+    }
+
+    /// Whether the session has had its time. Content that is on its way has bounds of its own.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        let in_content = matches!(self.doing, Doing::Content(..));
+        !in_content && self.ends.is_some_and(|ends| ends <= now)
     }
 
     /// The client is known.
@@ -64,9 +77,10 @@ impl Pace {
             return known_by.min(now + settings.idle_before_auth.as_duration());
         }
         let silence = now + settings.idle.as_duration();
+        let waiting = self.ends.map_or(silence, |ends| ends.min(silence));
         match self.doing {
-            Doing::Waiting => silence,
-            Doing::Command(since) => silence.min(since + settings.command_time.as_duration()),
+            Doing::Waiting => waiting,
+            Doing::Command(since) => waiting.min(since + settings.command_time.as_duration()),
             Doing::Content(since, octets) => {
                 silence.min(since + settings.message_time.as_duration()).min(since + earned(settings, octets))
             }
@@ -129,6 +143,22 @@ mod tests {
         pace.answered(false, now);
         pace.received(1, false, now + 100 * SECOND);
         assert_eq!(deadline(&pace, 100), 160 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_but_not_in_the_middle_of_content() {
+        let now = Clock::simulated(Timestamp::from_millis(0)).instant();
+        let mut pace = Pace::new(now).until(now + 100 * SECOND);
+        pace.known();
+        let at = |after: u32| now + after * SECOND;
+        assert_eq!(pace.deadline(&settings(), at(90)), at(100));
+        assert!(!pace.is_over(at(99)) && pace.is_over(at(100)));
+        pace.received(5_000, true, at(99));
+        assert!(!pace.is_over(at(100)));
+        assert_eq!(pace.deadline(&settings(), at(99)), at(99 + 30 + 50));
+        pace.answered(false, at(110));
+        assert!(pace.is_over(at(110)));
+        assert!(!Pace::new(now).is_over(at(1_000_000)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,16 +20,16 @@ impl Exchanger {
         Exchanger { feedback, is_known: false, unknown: 0, max_unknown }
     }
 
-    /// Whether the client has named a recipient that mail is taken for. Who guesses does not come
-    /// so far: a return path carries a code.
+    /// Whether the client has named a return path of ours. Nobody can guess one, it carries a
+    /// code; `postmaster@` and the addresses for complaints everybody knows.
     pub(super) fn is_known(&self) -> bool {
         self.is_known
     }
 
     pub(super) fn recipient(&mut self, recipient: &EmailAddress) -> Result<(), SmtpReply> {
         match self.feedback.recipient(recipient) {
-            Ok(_) => {
-                self.is_known = true;
+            Ok(mailbox) => {
+                self.is_known |= matches!(mailbox, Mailbox::ReturnPath(_));
                 Ok(())
             }
             Err(_) if self.unknown >= self.max_unknown => Err(SmtpReply::new(421, "4.7.0 Too many unknown recipients")),
