@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use postrider_base::{Clock, Dialer, Random, Scope, SimNet};
-use postrider_mail::{AccountId, EmailAddress, HeaderBlock, SimulatedMailbox, header_of, sanitize_text};
+use postrider_mail::{AccountId, EmailAddress, HeaderBlock, SimulatedMailbox, header_of};
 use postrider_simulator::{Arrived, Inbox, InboxDialer};
 use postrider_spool::{OriginKind, Spool};
 use postrider_submission::{OwnMessage, Submission};
@@ -14,8 +14,8 @@ use tracing::warn;
 
 /// Bytes looked at for what an answer needs.
 const MAX_HEADER: usize = 64 * 1024;
-/// Longest subject that is answered to, so that its line needs no folding (RFC 5322 section 2.1.1).
-const MAX_SUBJECT: usize = 900;
+/// Longest Message-ID that is answered to, so that its line needs no folding (RFC 5322 section 2.1.1).
+const MAX_ID: usize = 900;
 
 /// Starts it, as tasks of `scope`; how it is dialled.
 pub(crate) fn start(
@@ -54,7 +54,8 @@ async fn answer(submission: &Submission, spool: &Spool, operator_domain: &str, a
             continue;
         }
         let id = submission.new_id();
-        let subject = sanitize_text(&arrived.subject, MAX_SUBJECT);
+        // One line, of what is printable.
+        let subject = &arrived.subject;
         // RFC 3834 section 3.1
         let content = format!(
             "From: <{from}>\r\n\
@@ -98,8 +99,7 @@ fn answerable(arrived: &Arrived) -> Option<(EmailAddress, String)> {
     }
     let sender = arrived.envelope.sender.clone()?;
     let return_path = value("Return-Path").and_then(|path| path.trim_matches(['<', '>']).parse().ok());
-    let is_id =
-        |id: &String| id.len() <= MAX_SUBJECT && id.starts_with('<') && id.bytes().all(|b| b.is_ascii_graphic());
+    let is_id = |id: &String| id.len() <= MAX_ID && id.starts_with('<') && id.bytes().all(|b| b.is_ascii_graphic());
     let in_reply_to = value("Message-ID").filter(is_id);
     let line = in_reply_to.map(|id| format!("In-Reply-To: {id}\r\nReferences: {id}\r\n")).unwrap_or_default();
     Some((return_path.unwrap_or(sender), line))

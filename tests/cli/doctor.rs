@@ -247,6 +247,32 @@ fn the_return_path_is_explained() {
     assert!(why.contains("the MAIL FROM domain of the author's identity is not verified"), "{why}");
 }
 
+/// What the doctor finds of a domain whose records are all published.
+fn assert_well(findings: &Value) {
+    let verdicts = |check: &str| -> Vec<Value> {
+        let found = findings.as_array().unwrap().iter().filter(|finding| finding["check"] == check);
+        found.map(|finding| finding["verdict"].clone()).collect()
+    };
+    assert_eq!(verdicts("dkim"), ["pass", "pass", "pass"], "{findings:#}");
+    for check in ["identity", "mail-from-mx", "spf", "spf-lookups", "alignment-dkim", "alignment-spf", "dmarc"] {
+        assert_eq!(verdicts(check), ["pass"], "{check} {findings:#}");
+    }
+    assert_eq!(verdicts("mail-from"), ["warn"], "return paths are what clients say: {findings:#}");
+}
+
+/// What a part of the relay did meanwhile, which nobody had to do.
+fn assert_audited(node: &Node, name: &str, part: &str, what: &str) {
+    let recorded = || node.told(&["audit", "--name", name, "--json"]);
+    let mut tries = 0..200;
+    while recorded().is_empty() {
+        assert!(tries.next().is_some(), "no {name}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let record = json(recorded().lines().next().unwrap());
+    assert_eq!(record["userIdentity"]["invokedBy"], part, "{record:#}");
+    assert!(record["requestParameters"]["what"].as_str().unwrap().contains(what), "{record:#}");
+}
+
 #[test]
 fn a_domain_gets_well_by_what_it_is_told() {
     let zones = ["example.com", "relay.example", "com", "100.51.198.in-addr.arpa"].map(Zone::new);
@@ -277,33 +303,12 @@ fn a_domain_gets_well_by_what_it_is_told() {
     let _daemon = node.serve();
     node.told(&["identities", "verify", "example.com"]);
     let well = node.run(&["doctor", "example.com", "--json"]);
-    let findings = json(&stdout(&well))["findings"].clone();
-    let verdicts = |check: &str| -> Vec<Value> {
-        let found = findings.as_array().unwrap().iter().filter(|finding| finding["check"] == check);
-        found.map(|finding| finding["verdict"].clone()).collect()
-    };
-    assert_eq!(verdicts("dkim"), ["pass", "pass", "pass"], "{findings:#}");
-    for check in ["identity", "mail-from-mx", "spf", "spf-lookups", "alignment-dkim", "alignment-spf", "dmarc"] {
-        assert_eq!(verdicts(check), ["pass"], "{check} {findings:#}");
-    }
-    assert_eq!(verdicts("mail-from"), ["warn"], "return paths are what clients say: {findings:#}");
+    assert_well(&json(&stdout(&well))["findings"]);
     let host = stdout(&node.run(&["doctor", "--self"]));
     assert!(host.contains("pass  ptr"), "{host}");
-    // What the relay did meanwhile, nobody had to do.
-    for (name, part, what) in [
-        ("RotateDkimKey", "rotation", ""),
-        ("UpdateVerificationStatus", "upkeep", "MAIL FROM domain bounce.example.com of identity"),
-    ] {
-        let recorded = || node.told(&["audit", "--name", name, "--json"]);
-        let mut tries = 0..200;
-        while recorded().is_empty() {
-            assert!(tries.next().is_some(), "no {name}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let record = json(recorded().lines().next().unwrap());
-        assert_eq!(record["userIdentity"]["invokedBy"], part, "{record:#}");
-        assert!(record["requestParameters"]["what"].as_str().unwrap().contains(what), "{record:#}");
-    }
+    assert_audited(&node, "RotateDkimKey", "rotation", "");
+    let verified = "MAIL FROM domain bounce.example.com of identity";
+    assert_audited(&node, "UpdateVerificationStatus", "upkeep", verified);
 
     // What is mended is seen at once, though the relay keeps that it was absent.
     let dmarc = || {
