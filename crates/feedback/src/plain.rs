@@ -112,12 +112,15 @@ impl<'a> Words<'a> {
         StatusReport { standard: false, reporting_mta: None, recipients, more }
     }
 
-    /// Says why a recipient failed of whom a report does not: by what it says to people.
-    pub(crate) fn explain(&self, failure: &mut StatusRecipient) {
+    /// Says why a recipient failed of whom a report does not: by what it says to people. A reason
+    /// that lists an address must be beside it, unless the report is about this recipient only.
+    pub(crate) fn explain(&self, failure: &mut StatusRecipient, is_only: bool) {
         let address = failure.final_recipient.as_ref().or(failure.original_recipient.as_ref());
-        let (why, _) = address.map_or_else(|| (self.whole().clone(), false), |address| self.about(address));
-        if let Some(line) = why.diagnostic {
-            failure.bounce = Some(classify_report(failure.status, &line));
+        let (why, is_beside) = address.map_or_else(|| (self.whole().clone(), false), |address| self.about(address));
+        let Some(line) = why.diagnostic else { return };
+        let kind = classify_report(failure.status, &line);
+        if is_only || is_beside || !kind.is_hard() {
+            failure.bounce = Some(kind);
             failure.diagnostic = Some(line);
         }
     }
@@ -153,22 +156,18 @@ impl<'a> Words<'a> {
         self.failure(Some(address), why, is_only || is_beside)
     }
 
-    /// What the text says behind an address, up to the next blank line; all of it where that tells
-    /// nothing. And whether it is the former.
+    /// What the text says beside an address; all of it where that tells nothing. And whether it
+    /// is the former.
     fn about(&self, address: &EmailAddress) -> (Why, bool) {
-        let behind = take(&self.lookups).then(|| self.body.split_once(address.as_str())).flatten();
-        if let Some((_, behind)) = behind {
-            let why = self.why(behind.split("\n\n").next().unwrap_or(behind));
-            if why.kind.is_some() {
-                return (why, true);
-            }
-        }
-        (self.whole().clone(), false)
+        let beside = take(&self.lookups).then(|| beside(&self.body, address)).flatten();
+        let why = beside.map(|said| self.why(said)).filter(|why| why.kind.is_some());
+        why.map_or_else(|| (self.whole().clone(), false), |why| (why, true))
     }
 
-    fn failure(&self, named: Option<EmailAddress>, why: Why, is_beside: bool) -> StatusRecipient {
-        let is_sure = self.is_sure() || (why.is_reply && is_beside);
-        let kind = why.kind.filter(|kind| !kind.is_hard() || (is_sure && self.from_nobody && !self.is_answer()));
+    /// A failure for a reason that is this recipient's own, or maybe another's.
+    fn failure(&self, named: Option<EmailAddress>, why: Why, is_own: bool) -> StatusRecipient {
+        let may_be_hard = is_own && (self.is_sure() || why.is_reply) && self.from_nobody && !self.is_answer();
+        let kind = why.kind.filter(|kind| !kind.is_hard() || may_be_hard);
         StatusRecipient {
             final_recipient: named,
             original_recipient: None,
@@ -209,6 +208,31 @@ impl<'a> Words<'a> {
         }
         Why::default()
     }
+}
+
+/// What stands behind an address: its line, and those that follow up to a blank one or one that
+/// names somebody else.
+fn beside<'t>(text: &'t str, address: &EmailAddress) -> Option<&'t str> {
+    let named = address.as_str();
+    let mut found = text.match_indices(named).map(|(at, _)| text.split_at(at));
+    let (_, found) = found.find(|(before, from)| is_whole(before, &from[named.len()..]))?;
+    let behind = &found[named.len()..];
+    let names_another = |line: &str| addresses(line).iter().any(|other| other.fold() != address.fold());
+    let mut end = 0;
+    for (index, line) in behind.split_inclusive('\n').take(MAX_LINES).enumerate() {
+        if index > 0 && (line.trim().is_empty() || names_another(line)) {
+            break;
+        }
+        end += line.len();
+    }
+    Some(&behind[..end])
+}
+
+/// Whether an address between these two is not a part of a longer one.
+fn is_whole(before: &str, behind: &str) -> bool {
+    let begins = !before.ends_with(|c: char| c.is_alphanumeric() || ".-_+".contains(c));
+    let behind = behind.strip_prefix('.').unwrap_or(behind);
+    begins && !behind.starts_with(|c: char| c.is_alphanumeric() || "-_".contains(c))
 }
 
 /// Takes one of what is left; `false` where nothing is.
@@ -298,6 +322,54 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_of_one_is_no_other_ones() {
+        let kinds = |message: &str| -> Vec<_> { read(message).recipients.iter().map(|r| r.bounce.unwrap()).collect() };
+        let named = "X-Failed-Recipients: ann@example.net, bob@example.net\r\n\r\n";
+        let unknown = "550 5.1.1 user unknown\r\n";
+        for said in [
+            // The next one's, behind a blank line and without one.
+            format!("{named}bob@example.net\r\n  out of luck\r\n\r\nann@example.net\r\n  {unknown}"),
+            format!("{named}bob@example.net: out of luck\r\nann@example.net: {unknown}"),
+            format!("\r\nbob@example.net: out of luck\r\nann@example.net: {unknown}"),
+            // That of somebody whose address has this one in it.
+            format!("\r\njimbob@example.net: {unknown}\r\nbob@example.net: out of luck\r\n"),
+            format!("\r\nbob@example.net.example: {unknown}\r\nbob@example.net: out of luck\r\n"),
+        ] {
+            let bobs = read(&said)
+                .recipients
+                .into_iter()
+                .find(|it| it.final_recipient.as_ref().is_some_and(|address| address.as_str() == "bob@example.net"));
+            assert_eq!(bobs.unwrap().bounce, Some(BounceKind::Undetermined), "{said}");
+            assert!(kinds(&said).contains(&BounceKind::PermanentNoEmail), "{said}");
+        }
+        assert_eq!(kinds(&format!("\r\nbob@example.net.\r\n  {unknown}")), [BounceKind::PermanentNoEmail]);
+    }
+
+    #[test]
+    fn a_report_of_several_is_explained_by_what_is_beside_each() {
+        let text = "Subject: x\r\n\r\nann@example.net: 550 5.1.1 user unknown\r\n\r\nbob@example.net: out of luck\r\n";
+        let header = HeaderBlock::parse(text.as_bytes()).unwrap();
+        let words = Words::new(&header, &text[header.body_offset()..], true, MAX_CLASSIFIED);
+        let failure = |name: &str| StatusRecipient {
+            final_recipient: Some(name.parse().unwrap()),
+            original_recipient: None,
+            action: Action::Failed,
+            status: None,
+            diagnostic: None,
+            remote_mta: None,
+            bounce: None,
+        };
+        let explained = |name, is_only| {
+            let mut failure = failure(name);
+            words.explain(&mut failure, is_only);
+            failure.bounce
+        };
+        assert_eq!(explained("ann@example.net", false), Some(BounceKind::PermanentNoEmail));
+        assert_eq!(explained("bob@example.net", false), None);
+        assert_eq!(explained("bob@example.net", true), Some(BounceKind::PermanentNoEmail));
+    }
+
+    #[test]
     fn without_a_reason_it_is_undetermined_and_without_a_name_about_nobody() {
         let report = read("Subject: Undeliverable\r\n\r\nSorry.\r\n");
         assert_eq!(report.recipients.len(), 1);
@@ -343,7 +415,7 @@ mod tests {
         let words = Words::new(&header, &lines, true, MAX_CLASSIFIED);
         for number in 0..1_000 {
             let address = format!("user{number}@example.net").parse().unwrap();
-            words.explain(&mut words.failure(Some(address), Why::default(), false));
+            words.explain(&mut words.failure(Some(address), Why::default(), false), false);
         }
         assert_eq!((words.lines.get(), words.lookups.get()), (MAX_CLASSIFIED - MAX_LINES, 0), "all of it is read once");
         let lines: String = (0..100).map(|number| format!("u{number}@b.example\n{}\n", "x\n".repeat(99))).collect();

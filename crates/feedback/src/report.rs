@@ -101,8 +101,9 @@ fn original(parts: &[Part<'_>]) -> Option<Original> {
 fn status(parts: &[Part<'_>], words: &Words<'_>, max: usize) -> Option<Report> {
     let media = ["message/delivery-status", "message/global-delivery-status"];
     let mut report = StatusReport::read(&of(parts, &media)?.body, max)?;
+    let is_only = report.recipients.len() + report.more == 1;
     for failure in report.recipients.iter_mut().filter(|recipient| recipient.says_nothing()) {
-        words.explain(failure);
+        words.explain(failure, is_only);
     }
     Some(Report::Status(report))
 }

@@ -74,7 +74,8 @@ impl Pace {
     /// When to give up unless more comes.
     pub(crate) fn deadline(&self, settings: &Settings, now: Instant) -> Instant {
         if let Some(known_by) = self.known_by {
-            return known_by.min(now + settings.idle_before_auth.as_duration());
+            let by = known_by.min(now + settings.idle_before_auth.as_duration());
+            return self.ends.map_or(by, |ends| ends.min(by));
         }
         let silence = now + settings.idle.as_duration();
         let waiting = self.ends.map_or(silence, |ends| ends.min(silence));

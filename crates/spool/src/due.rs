@@ -73,7 +73,7 @@ pub(crate) struct Queue {
     added: Vec<Slot>,
     claimed: BTreeSet<MessageId>,
     /// Messages, claimed ones included.
-    waiting: u64,
+    waiting: u32,
     /// How often what was set aside was called back.
     recalls: u32,
     parked: bool,
@@ -300,7 +300,7 @@ impl Due {
     pub(crate) fn states(&self) -> impl Iterator<Item = QueueState> + '_ {
         self.queues.iter().map(|(key, queue)| QueueState {
             key: key.clone(),
-            waiting: queue.waiting,
+            waiting: queue.waiting.into(),
             claimed: queue.claimed.len() as u64,
             parked: queue.parked,
             held: queue.held,

@@ -281,8 +281,14 @@ impl Keeper {
             state.idle = None;
             state.pool.drain(..surplus).collect()
         };
-        let removed = not_needed.iter().try_for_each(|path| self.disk.remove_file(path));
-        removed.map_err(|error| Error::io(format!("removing spare files in {}", self.dir.display()), error))
+        let mut result = Ok(());
+        for path in not_needed {
+            if let Err(error) = self.disk.remove_file(&path) {
+                result = Err(Error::io(format!("removing {}", path.display()), error));
+                self.state.lock().pool.push(path);
+            }
+        }
+        result
     }
 
     fn spare_name(&self, state: &mut State) -> PathBuf {
