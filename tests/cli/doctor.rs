@@ -1,11 +1,12 @@
 //! `postrider dns`, `postrider doctor`, `postrider explain`.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use postrider_base::Clock;
 use postrider_testkit::knot::{Knot, MAY, SECRET};
 use postrider_testkit::nsd::{Nsd, Zone};
+use postrider_testkit::ports::free_address;
 use postrider_testkit::{Accept, Relay, RelayOptions, Security, Sink};
 use serde_json::Value;
 
@@ -29,15 +30,6 @@ fn node(server: Option<SocketAddr>) -> Node {
     node
 }
 
-fn free_address() -> SocketAddr {
-    loop {
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
@@ -58,7 +50,7 @@ fn a_plan_is_a_zone_file_that_a_name_server_reads() {
     for line in plan.lines().filter(|line| line.contains("example.com. 3600")) {
         zone.line(line);
     }
-    let address = free_address();
+    let address = free_address().unwrap();
     let _nsd = Nsd::start(address, &[zone], Duration::from_secs(5)).unwrap();
     let there = self::node(Some(address));
     let checked = json(&there.told(&["dns", "plan", "example.com", "--check", "--json"]));
@@ -114,7 +106,7 @@ fn the_doctor_says_what_is_wrong_and_exits_so() {
     relay.line("_spf IN TXT \"v=spf1 ip4:192.0.2.1 -all\"\nout IN A 198.51.100.7");
     let mut reverse = Zone::new("100.51.198.in-addr.arpa");
     reverse.line("7 IN PTR out.relay.example.");
-    let address = free_address();
+    let address = free_address().unwrap();
     // A policy is looked for all the way up.
     let com = Zone::new("com");
     let _nsd = Nsd::start(address, &[zone, relay, reverse, com], Duration::from_secs(5)).unwrap();
@@ -154,7 +146,7 @@ fn the_doctor_says_what_is_wrong_and_exits_so() {
     assert_eq!(host.status.code(), Some(1), "the certificate is self-signed");
     assert!(stdout(&host).contains("warn  certificate"), "{}", stdout(&host));
     assert_eq!(node.run(&["doctor", "example.com"]).status.code(), Some(2));
-    let closed = free_address();
+    let closed = free_address().unwrap();
     let probed = node.run(&["doctor", "--self", "--probe", &closed.to_string()]);
     assert!(stdout(&probed).contains("outbound"), "{}", stdout(&probed));
     let unknown = node.run(&["doctor", "0100018bcfe56800-16db2f1c-7db3-4f6c-8a5e-4b1d3f0f7f7a-000000"]);

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use postrider_testkit::ports::free_address;
 use tempfile::TempDir;
 
 /// How long anything may take before the test calls it hung.
@@ -41,9 +41,9 @@ pub(crate) fn refusal(output: &Output) -> String {
     text.trim_end().to_owned()
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody has.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_address().unwrap().port()
 }
 
 /// A node of a test's own.

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::nsd::Zone;
+use crate::ports::free_address;
 
 /// How long it may take to start, in steps of 10 ms.
 const STEPS: u32 = 2_000;
@@ -99,15 +100,5 @@ impl Drop for Knot {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// One that is free for both transports.
-fn free_address() -> io::Result<SocketAddr> {
-    loop {
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
     }
 }

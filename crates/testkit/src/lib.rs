@@ -14,6 +14,7 @@ pub mod load;
 pub mod network;
 pub mod nsd;
 pub mod peers;
+pub mod ports;
 pub mod postfix;
 pub mod process;
 pub mod provider;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::authority::{Authority, Issued, roots};
 use crate::client::{Client, Endpoint, Security};
+use crate::ports::free_address;
 
 /// How long a start or a stop may take before the test calls it hung.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -350,10 +351,6 @@ pub fn accepting_everybody(configuration: &str) -> String {
 }
 
 /// A port that was free a moment ago.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
-}
-
 fn field(value: &serde_json::Value, name: &str) -> io::Result<String> {
     let text = value[name].as_str().ok_or_else(|| io::Error::other(format!("no {name} in {value}")))?;
     Ok(text.to_owned())

@@ -2,26 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use postrider_account::KeyState;
 use postrider_base::{Clock, Period, SimNet};
 use postrider_dns::{HickoryResolver, NameServer};
 use postrider_testkit::nsd::{Nsd, Zone};
+use postrider_testkit::ports::free_address;
 use postrider_upkeep::doctor::{Doctor, DomainFacts, Finding, KeyFact, Settings, Verdict};
 
 /// The public part of a key of 4,096 bits is this long in base64.
 const LONG: usize = 736;
-
-fn free_address() -> SocketAddr {
-    loop {
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
 
 fn key(selector: &str, data: &str) -> KeyFact {
     KeyFact { selector: selector.into(), record: format!("v=DKIM1; k=rsa; p={data}"), state: KeyState::Current }
@@ -79,7 +71,7 @@ async fn keys(server: SocketAddr, keys: Vec<KeyFact>) -> Vec<Finding> {
 
 #[tokio::test]
 async fn keys_are_found_as_they_are() {
-    let address = free_address();
+    let address = free_address().unwrap();
     let mut nsd = Nsd::start(address, &[zone()], Duration::from_secs(5)).unwrap();
     let cases = [
         ("long", "L".repeat(LONG), Verdict::Pass, "is published"),
@@ -112,7 +104,7 @@ async fn keys_are_found_as_they_are() {
 
 #[tokio::test]
 async fn a_server_that_fails_is_no_missing_key() {
-    let address = free_address();
+    let address = free_address().unwrap();
     // It keeps the zone by name, and has no file of it: SERVFAIL.
     let mut broken = Zone::new("example.com");
     broken.line("this is no line of a zone");

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,8 @@ use postrider_spool::{Driver, Spool, SpoolOptions};
 use postrider_store::Store;
 use postrider_submission::{Submission, SubmissionDeps};
 use postrider_testkit::nsd::{Nsd, Zone};
+use postrider_testkit::ports::free_address;
 use postrider_upkeep::{Deps, Settings, Upkeep};
-
-fn free_address() -> SocketAddr {
-    loop {
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
 
 fn zone() -> Zone {
     let mut zone = Zone::new("example.com");
@@ -148,7 +140,7 @@ impl World {
 #[tokio::test]
 async fn what_a_name_server_says_is_understood() {
     use VerificationStatus::{Pending, Success};
-    let address = free_address();
+    let address = free_address().unwrap();
     let nsd = Nsd::start(address, &[zone()], Duration::from_secs(1)).unwrap();
     let world = World::new(address).await;
     for (domain, proof, wrong, mail_from, problem) in [
