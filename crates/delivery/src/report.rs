@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use postrider_base::Timestamp;
-use postrider_mail::dsn::{self, Action, DsnRecipient, DsnRequest};
-use postrider_mail::{AttemptOutcome, BodyType, Disposition, EmailAddress, Envelope, Ret};
+use postrider_mail::dsn::{Action, DsnRecipient, DsnRequest};
+use postrider_mail::{AttemptOutcome, BodyType, Disposition, Envelope, Ret};
 use postrider_spool::{Claim, DueRecipient, Message, NewMessage, OriginKind};
-use postrider_submission::{OwnMessage, Submission};
+use postrider_submission::{Notification, OwnMessage, Submission};
 
 use crate::Shared;
 use crate::settings::Settings;
@@ -51,9 +51,8 @@ pub(crate) async fn write(shared: &Shared, claim: &Claim, results: &Results) -> 
     let mut written = Vec::with_capacity(news.len());
     for (action, about) in &news {
         let ret = returned(&claim.message, *action, limit);
-        let boundary = shared.random.u128();
-        let composed = compose(&shared.submission, boundary, &claim.message, *action, about, &original, ret);
-        if let Some(message) = composed {
+        if let Some(own) = compose(&shared.submission, &claim.message, *action, about, &original, ret) {
+            let message = shared.submission.own_message(own);
             written.push(shared.submission.signed_own(message).await);
         }
     }
@@ -152,42 +151,29 @@ fn returned(message: &Message, action: Action, limit: u64) -> Ret {
 /// cannot be read.
 fn compose(
     submission: &Submission,
-    boundary: u128,
     message: &Message,
     action: Action,
     about: &[&AttemptOutcome],
     original: &[Bytes],
     ret: Ret,
-) -> Option<NewMessage> {
-    let to = message.envelope.sender.as_ref()?;
-    let id = submission.new_id();
-    let domain = submission.settings().operator_domain();
-    let from: EmailAddress = format!("MAILER-DAEMON@{domain}").parse().ok()?;
+) -> Option<OwnMessage> {
     let recipients: Vec<_> = about.iter().filter_map(|outcome| describe(message, outcome)).collect();
-    let content = dsn::build(&DsnRequest {
-        action,
-        reporting_mta: submission.settings().hostname(),
-        from: &from,
-        to,
-        message_id: &format!("{id}@{}", submission.message_id_domain()),
-        date: id.timestamp(),
-        boundary,
-        id: message.id,
-        arrival: message.accepted_at,
-        retry_until: Some(message.expires_at),
-        envid: message.envelope.envid.as_deref(),
-        recipients: &recipients,
-        original,
-        ret,
-    });
-    Some(submission.own_message(OwnMessage {
-        id,
+    submission.notification(&Notification {
+        id: submission.new_id(),
         account: message.account,
-        to: to.clone(),
-        kind: OriginKind::Dsn { of: message.id },
         require_tls: message.envelope.require_tls,
-        content,
-    }))
+        report: DsnRequest {
+            action,
+            to: message.envelope.sender.as_ref()?,
+            id: message.id,
+            arrival: message.accepted_at,
+            retry_until: Some(message.expires_at),
+            envid: message.envelope.envid.as_deref(),
+            recipients: &recipients,
+            original,
+            ret,
+        },
+    })
 }
 
 fn describe<'a>(message: &'a Message, outcome: &'a AttemptOutcome) -> Option<DsnRecipient<'a>> {

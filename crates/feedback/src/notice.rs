@@ -5,7 +5,7 @@ use bytes::Bytes;
 use postrider_events::{Acceptance, ReturnedBounce};
 use postrider_mail::dsn::{self, DsnRecipient, DsnRequest};
 use postrider_mail::{EmailAddress, EnhancedStatus, Notify, Remote, Ret, Stage, VerpScope};
-use postrider_submission::{OriginKind, OwnMessage, Submission};
+use postrider_submission::{Notification, OwnMessage, Submission};
 
 use crate::original::Original;
 use crate::status::{Action, StatusReport, without_type};
@@ -87,11 +87,9 @@ impl Notice {
         acceptance: &Acceptance,
         to: &EmailAddress,
         original: Option<&Original>,
-        boundary: u128,
         require_tls: bool,
     ) -> Option<OwnMessage> {
         let id = submission.new_id();
-        let from: EmailAddress = format!("MAILER-DAEMON@{}", submission.settings().operator_domain()).parse().ok()?;
         let wishes: Vec<_> = self.told.iter().map(|told| acceptance.wish(&told.address)).collect();
         let told = self.told.iter().zip(&wishes).map(|(told, wish)| DsnRecipient {
             address: &told.address,
@@ -104,24 +102,22 @@ impl Notice {
         // Only fields of it, each in a line of ours: more than that nobody needs of what
         // strangers return.
         let original: Vec<Bytes> = original.map(|original| original.header().into()).into_iter().collect();
-        let content = dsn::build(&DsnRequest {
-            action: self.action,
-            reporting_mta: submission.settings().hostname(),
-            from: &from,
-            to,
-            message_id: &format!("{id}@{}", submission.message_id_domain()),
-            date: id.timestamp(),
-            boundary,
-            id: acceptance.id,
-            arrival: acceptance.at,
-            retry_until: None,
-            envid: acceptance.wishes.envid.as_deref(),
-            recipients: &told.collect::<Vec<_>>(),
-            original: &original,
-            ret: Ret::Headers,
-        });
-        let kind = OriginKind::Dsn { of: acceptance.id };
-        Some(OwnMessage { id, account: acceptance.account, to: to.clone(), kind, require_tls, content })
+        submission.notification(&Notification {
+            id,
+            account: acceptance.account,
+            require_tls,
+            report: DsnRequest {
+                action: self.action,
+                to,
+                id: acceptance.id,
+                arrival: acceptance.at,
+                retry_until: None,
+                envid: acceptance.wishes.envid.as_deref(),
+                recipients: &told.collect::<Vec<_>>(),
+                original: &original,
+                ret: Ret::Headers,
+            },
+        })
     }
 }
 

@@ -159,7 +159,7 @@ impl<'a> Visit<'a> {
                 session: self.arrived.session.clone(),
             };
             let at = sent_at(&self.reading, self.arrived.at);
-            let returned = Returned { id, at, affected, what: what.clone(), source };
+            let returned = Returned { id, at, affected, what: what.clone(), source, notice: None };
             let reported = self.shared.options.events.report(returned).await;
             match reported.map_err(|error| self.later(&error))? {
                 Reported::Unknown => {}
@@ -220,8 +220,8 @@ impl<'a> Visit<'a> {
 
     async fn send_notice(&self, notice: &Notice, acceptance: &Acceptance, sender: &EmailAddress) -> bool {
         let options = &self.shared.options;
-        let (original, boundary) = (self.reading.original.as_ref(), options.random.u128());
-        let own = notice.compose(&options.submission, acceptance, sender, original, boundary, self.arrived.require_tls);
+        let original = self.reading.original.as_ref();
+        let own = notice.compose(&options.submission, acceptance, sender, original, self.arrived.require_tls);
         let Some(own) = own else { return false };
         self.note_told(&options.submission.send(own).await.map(drop))
     }

@@ -85,24 +85,14 @@ impl Action {
     }
 }
 
-/// Everything a notification says. Texts may come from the network: whatever
+/// What a notification says of a message. Texts may come from the network: whatever
 /// could end a line is replaced, and long values are cut.
 #[derive(Clone, Debug)]
 pub struct DsnRequest<'a> {
     /// What happened, the same for all `recipients`.
     pub action: Action,
-    /// Our host name.
-    pub reporting_mta: &'a str,
-    /// Shown in the From field. The envelope sender of a notification is `<>`.
-    pub from: &'a EmailAddress,
     /// The original's envelope sender.
     pub to: &'a EmailAddress,
-    /// The notification's own Message-ID, without angle brackets.
-    pub message_id: &'a str,
-    /// Now.
-    pub date: Timestamp,
-    /// Random bits that make the MIME boundary.
-    pub boundary: u128,
     /// The original's id.
     pub id: MessageId,
     /// When the original was accepted.
@@ -118,6 +108,21 @@ pub struct DsnRequest<'a> {
     /// How much of the content to return: all of it only for
     /// [`Action::Failed`] (RFC 3461 section 4.3).
     pub ret: Ret,
+}
+
+/// What a notification says of itself.
+#[derive(Clone, Debug)]
+pub struct DsnWriter<'a> {
+    /// Our host name.
+    pub reporting_mta: &'a str,
+    /// Shown in the From field. The envelope sender of a notification is `<>`.
+    pub from: &'a EmailAddress,
+    /// The notification's own Message-ID, without angle brackets.
+    pub message_id: &'a str,
+    /// Now.
+    pub date: Timestamp,
+    /// Random bits that make the MIME boundary.
+    pub boundary: u128,
 }
 
 /// What a notification says about one recipient.
@@ -142,13 +147,13 @@ pub struct DsnRecipient<'a> {
 /// It is ASCII, so that every host can take it, but for two things: the address of its own
 /// recipient, which needs SMTPUTF8 anyway, and an original that is returned whole, which nothing
 /// may encode (RFC 2046 section 5.2.1).
-pub fn build(request: &DsnRequest<'_>) -> Vec<u8> {
+pub fn build(writer: &DsnWriter<'_>, request: &DsnRequest<'_>) -> Vec<u8> {
     let header = header_of(request.original, MAX_RETURNED_HEADER);
-    let boundary = format!("postrider-{:032x}", request.boundary);
+    let boundary = format!("postrider-{:032x}", writer.boundary);
     let mut head = String::with_capacity(2048);
-    write_header(&mut head, request, &boundary);
+    write_header(&mut head, writer, request, &boundary);
     write_explanation(&mut head, request, &boundary, &header);
-    write_status(&mut head, request, &boundary);
+    write_status(&mut head, writer, request, &boundary);
 
     let mut message = head.into_bytes();
     write_original(&mut message, request, &boundary, &header);
@@ -156,12 +161,12 @@ pub fn build(request: &DsnRequest<'_>) -> Vec<u8> {
     message
 }
 
-fn write_header(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
-    field(out, "Date", &request.date.rfc5322());
-    field(out, "From", &format!("Mail Delivery System <{}>", request.from));
+fn write_header(out: &mut String, writer: &DsnWriter<'_>, request: &DsnRequest<'_>, boundary: &str) {
+    field(out, "Date", &writer.date.rfc5322());
+    field(out, "From", &format!("Mail Delivery System <{}>", writer.from));
     field(out, "To", &format!("<{}>", request.to));
     field(out, "Subject", request.action.subject());
-    field(out, "Message-ID", &format!("<{}>", request.message_id));
+    field(out, "Message-ID", &format!("<{}>", writer.message_id));
     // RFC 3834 section 5; keeps vacation robots quiet.
     field(out, "Auto-Submitted", "auto-replied");
     field(out, "MIME-Version", "1.0");
@@ -220,7 +225,7 @@ fn explanation(request: &DsnRequest<'_>, header: &[u8]) -> String {
 
 /// The machine's part (RFC 3464 section 2). With an international address it
 /// takes the media type of RFC 6533 section 4, which may be encoded.
-fn write_status(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
+fn write_status(out: &mut String, writer: &DsnWriter<'_>, request: &DsnRequest<'_>, boundary: &str) {
     let ascii = request
         .recipients
         .iter()
@@ -230,16 +235,16 @@ fn write_status(out: &mut String, request: &DsnRequest<'_>, boundary: &str) {
     let media_type = if ascii { "message/delivery-status" } else { "message/global-delivery-status" };
     field(out, "Content-Type", media_type);
     field(out, "Content-Description", "Delivery report");
-    put_encoded(out, status(request, ascii).as_bytes());
+    put_encoded(out, status(writer, request, ascii).as_bytes());
 }
 
-fn status(request: &DsnRequest<'_>, ascii: bool) -> String {
+fn status(writer: &DsnWriter<'_>, request: &DsnRequest<'_>, ascii: bool) -> String {
     let mut text = String::with_capacity(512);
     let out = &mut text;
     if let Some(envid) = request.envid {
         field(out, "Original-Envelope-Id", envid);
     }
-    field(out, "Reporting-MTA", &format!("dns; {}", request.reporting_mta));
+    field(out, "Reporting-MTA", &format!("dns; {}", writer.reporting_mta));
     field(out, "X-Postrider-Message-Id", &request.id.to_string());
     field(out, "Arrival-Date", &request.arrival.rfc5322());
     for recipient in request.recipients {

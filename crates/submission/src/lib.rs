@@ -26,7 +26,7 @@ mod trace;
 pub use author::author;
 pub use header::{BadAddress, HeaderRules};
 pub use mime::{BlockedAttachments, MimeFault};
-pub use own::{Letter, OwnMessage};
+pub use own::{Letter, Notification, OwnMessage};
 pub use postrider_account::{Authenticated, Guard, RecipientOverflow, Verdict};
 pub use postrider_mailauth::MacKey;
 pub use postrider_spool::OriginKind;

@@ -1,5 +1,6 @@
 //! The relay's own mail: bounces and other notifications.
 
+use postrider_mail::dsn::{self, DsnRequest, DsnWriter};
 use postrider_mail::{
     AccountId, BodyType, EmailAddress, Envelope, MessageId, Notify, Recipient, quoted_printable, sanitize_text,
 };
@@ -38,6 +39,19 @@ pub struct Letter<'a> {
     pub text: &'a str,
 }
 
+/// What the relay tells the sender of a message of its delivery (RFC 3464).
+#[derive(Clone, Debug)]
+pub struct Notification<'a> {
+    /// Its id, from [`Submission::new_id`].
+    pub id: MessageId,
+    /// Whose account the message belongs to.
+    pub account: AccountId,
+    /// The message required TLS on its way.
+    pub require_tls: bool,
+    /// What is told.
+    pub report: DsnRequest<'a>,
+}
+
 /// Longest subject, so that its line needs no folding (RFC 5322 section 2.1.1).
 const MAX_SUBJECT: usize = 900;
 
@@ -68,6 +82,29 @@ impl Submission {
         let message = self.signed_own(self.own_message(own)).await;
         self.spool().accept(message).await?;
         Ok(id)
+    }
+
+    /// Writes a notification, for the caller to commit or to [send](Self::send). `None` where
+    /// the operator's domain is none that mail can come from.
+    #[must_use]
+    pub fn notification(&self, about: &Notification<'_>) -> Option<OwnMessage> {
+        let Notification { id, account, require_tls, report } = about;
+        let from = format!("MAILER-DAEMON@{}", self.settings().operator_domain()).parse().ok()?;
+        let writer = DsnWriter {
+            reporting_mta: self.settings().hostname(),
+            from: &from,
+            message_id: &format!("{id}@{}", self.message_id_domain()),
+            date: id.timestamp(),
+            boundary: self.random().u128(),
+        };
+        Some(OwnMessage {
+            id: *id,
+            account: *account,
+            to: report.to.clone(),
+            kind: OriginKind::Dsn { of: report.id },
+            require_tls: *require_tls,
+            content: dsn::build(&writer, report),
+        })
     }
 
     fn compose(&self, id: MessageId, letter: &Letter<'_>) -> Vec<u8> {

@@ -357,6 +357,10 @@ impl Submission {
         MessageId::new(self.0.settings.node, self.0.clock.now(), self.0.random.uuid_v4())
     }
 
+    pub(crate) fn random(&self) -> &Random {
+        &self.0.random
+    }
+
     pub(crate) fn spool(&self) -> &Spool {
         &self.0.spool
     }

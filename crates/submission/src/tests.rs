@@ -9,14 +9,15 @@ use bytes::Bytes;
 use postrider_account::{Accounts, Authenticated, ImportedSecret, NewCredential};
 use postrider_base::metrics::AuthResult;
 use postrider_base::{Clock, Metrics, Random, SimDisk, Timestamp};
-use postrider_mail::{AccountId, EmailAddress, Envelope, Notify, Recipient, TlsInfo};
+use postrider_mail::dsn::{Action, DsnRequest};
+use postrider_mail::{AccountId, EmailAddress, Envelope, Notify, Recipient, Ret, TlsInfo};
 use postrider_spool::{Driver, Message, NewMessage, OriginKind, Spool, SpoolOptions};
 use postrider_store::Store;
 use secrecy::SecretString;
 
 use crate::{
-    AuthStep, Client, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest, UnverifiedSenders,
-    Verdict,
+    AuthStep, Client, Notification, OwnMessage, Refusal, Settings, Submission, SubmissionDeps, SubmissionRequest,
+    UnverifiedSenders, Verdict,
 };
 
 mod authorization;
@@ -372,4 +373,34 @@ async fn own_mail_has_the_null_sender_and_asks_for_no_report() {
     let message = own("\u{e4}@example.com", "Subject: \u{e4}\r\n\r\n");
     assert_eq!(message.envelope.body.as_str(), "8BITMIME");
     assert!(message.envelope.smtp_utf8);
+}
+
+#[tokio::test]
+async fn a_notification_is_of_its_message_and_comes_from_the_operators_domain() {
+    let told = async |change: fn(&mut Settings)| {
+        let submission = world_with(change, postrider_spool::Settings::default()).await.submission;
+        let (id, of, to) = (submission.new_id(), submission.new_id(), "a@example.com".parse().unwrap());
+        let report = DsnRequest {
+            action: Action::Delayed,
+            to: &to,
+            id: of,
+            arrival: NOW,
+            retry_until: None,
+            envid: None,
+            recipients: &[],
+            original: &[],
+            ret: Ret::Headers,
+        };
+        let own =
+            submission.notification(&Notification { id, account: AccountId::default(), require_tls: true, report })?;
+        assert_eq!((own.id, own.kind, &own.to, own.require_tls), (id, OriginKind::Dsn { of }, &to, true));
+        let text = String::from_utf8(own.content).unwrap();
+        assert!(text.contains(&format!("\r\nMessage-ID: <{id}@us-east-1.")), "{text}");
+        Some(text)
+    };
+    let text = told(|_| {}).await.unwrap();
+    assert!(text.contains("\r\nFrom: Mail Delivery System <MAILER-DAEMON@example.net>\r\n"), "{text}");
+    assert!(text.contains("\r\nReporting-MTA: dns; mx.example.net\r\n"), "{text}");
+    // Settings that were not validated.
+    assert_eq!(told(|settings| settings.operator_domain = Some("no domain".to_owned())).await, None);
 }

@@ -27,14 +27,16 @@ fn case() -> Case {
 
 fn build_text(case: &Case, action: Action, ret: Ret) -> String {
     let from = "mailer-daemon@relay.example.org".parse().unwrap();
-    let message = build(&DsnRequest {
-        action,
+    let writer = DsnWriter {
         reporting_mta: "relay.example.org",
         from: &from,
-        to: &case.to,
         message_id: "1@relay.example.org",
         date: Timestamp::from_millis(1_501_893_662_669),
         boundary: 7,
+    };
+    let request = DsnRequest {
+        action,
+        to: &case.to,
         id: MessageId::from_bytes([1; 24]),
         arrival: Timestamp::from_millis(1_501_893_000_000),
         retry_until: Some(Timestamp::from_millis(1_501_999_000_000)),
@@ -49,8 +51,8 @@ fn build_text(case: &Case, action: Action, ret: Ret) -> String {
         }],
         original: &case.original,
         ret,
-    });
-    String::from_utf8(message).unwrap()
+    };
+    String::from_utf8(build(&writer, &request)).unwrap()
 }
 
 fn lines(text: &str) -> Vec<&str> {
