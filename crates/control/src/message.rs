@@ -27,7 +27,7 @@ fn step(entry: LifeEntry) -> LifeStep {
     match entry {
         LifeEntry::Accepted(acceptance) => accepted(&acceptance),
         LifeEntry::Attempt { recipient, outcome } => attempt(recipient.as_ref(), outcome),
-        LifeEntry::Returned { recipient, at, what, source } => returned(recipient.as_ref(), at, &what, &source),
+        LifeEntry::Returned { recipient, at, what, source, .. } => returned(recipient.as_ref(), at, &what, &source),
     }
 }
 

@@ -296,7 +296,7 @@ mod tests {
         let (answer, mut answered) = oneshot::channel();
         let what = ReturnedKind::Complaint(ReturnedComplaint::default());
         let source = ReturnedSource::default();
-        let returned = Returned { id: id(1), at: ACCEPTED, affected: Affected::All, what, source };
+        let returned = Returned { id: id(1), at: ACCEPTED, affected: Affected::All, what, source, notice: None };
         consumer.report(&mut vec![Report { returned, answer }]).await.unwrap();
         answered.try_recv().ok()
     }

@@ -199,6 +199,7 @@ mod tests {
             at: ACCEPTED,
             what: ReturnedKind::Complaint(ReturnedComplaint::default()),
             source: ReturnedSource::default(),
+            notice: None,
         };
         assert!(Ended::of(&body(Kind::Bounce, json, &LifeRef::Returned(&record))).unwrap().late);
         assert!(!of(Kind::Bounce, json).unwrap().late);

@@ -25,12 +25,13 @@ impl Journal {
                         LifeEntry::Attempt { recipient, outcome }
                     }));
                 }
-                Life::Returned(ReturnedRecord { recipients: of, at, what, source }) => {
+                Life::Returned(ReturnedRecord { recipients: of, at, what, source, notice }) => {
                     life.extend(of.into_iter().map(|recipient| LifeEntry::Returned {
                         recipient: recipients.get(usize::from(recipient)).cloned(),
                         at,
                         what: what.clone(),
                         source: source.clone(),
+                        notice,
                     }));
                 }
             }

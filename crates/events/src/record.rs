@@ -160,6 +160,8 @@ pub enum LifeEntry {
         what: ReturnedKind,
         /// Who said so.
         source: ReturnedSource,
+        /// The id of the message that tells the sender of it, if he is told.
+        notice: Option<MessageId>,
     },
 }
 
@@ -346,8 +348,8 @@ pub(crate) struct Cuts {
     pub(crate) tags: u32,
 }
 
-/// A stored record: kind, length of the JSON, JSON, life, and what was said in
-/// the attempts or, of an acceptance, what the sender wants to be told.
+/// A stored record: kind, length of the JSON, JSON, life, and what was said in the attempts; of an
+/// acceptance, what the sender wants to be told; of what came back, in which message he is.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(crate) kind: Kind,
@@ -379,6 +381,9 @@ impl Body {
         {
             postcard::to_io(wishes, (&mut *out).writer()).map_err(|_| Error::Record("wishes"))?;
         }
+        if let LifeRef::Returned(ReturnedRecord { notice: Some(notice), .. }) = life {
+            postcard::to_io(notice, (&mut *out).writer()).map_err(|_| Error::Record("notice"))?;
+        }
         Ok(out.split().freeze())
     }
 
@@ -404,6 +409,10 @@ impl Body {
             Life::Accepted { acceptance, .. } if !behind.is_empty() => {
                 acceptance.wishes =
                     postcard::from_bytes(behind).map_err(|_| Error::Record("its wishes are not ours"))?;
+            }
+            Life::Returned(returned) if !behind.is_empty() => {
+                let notice = postcard::from_bytes(behind).map_err(|_| Error::Record("its notice is not ours"))?;
+                returned.notice = Some(notice);
             }
             Life::Accepted { .. } | Life::Returned(_) => {}
         }

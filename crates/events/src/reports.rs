@@ -30,7 +30,8 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Reported(Reported),
-    /// The journal does not know the message, and has not read all of the feed.
+    /// The journal has not read all of the feed: the message may be in the rest, or what an
+    /// earlier process has made of the report.
     NotYet,
 }
 
@@ -52,7 +53,7 @@ impl Journal {
                 break;
             }
             let answer = match self.digest_report(returned, &mut digest, &mut histories) {
-                Ok(Reported::Unknown) if !is_caught_up => Ok(Answer::NotYet),
+                Ok(Reported::Unknown | Reported::Known) if !is_caught_up => Ok(Answer::NotYet),
                 Ok(reported) => Ok(Answer::Reported(reported)),
                 Err(error) => {
                     tracing::error!(id = %returned.id, "what came back for this message is not journaled: {error}");
@@ -87,7 +88,7 @@ impl Journal {
         }
         let now = self.clock.now();
         let (what, source) = (returned.what.clone(), returned.source.clone());
-        let record = ReturnedRecord { recipients, at: now, what, source };
+        let record = ReturnedRecord { recipients, at: now, what, source, notice: returned.notice };
         let sent = returned.at.min(now).max(history.known.accepted_at);
         let head = Head { source: digest.last, id: returned.id, at: now };
         digest.returned(head, &history.known, &record, sent, self.issuer())?;

@@ -22,6 +22,9 @@ pub struct Returned {
     pub what: ReturnedKind,
     /// Who said it.
     pub source: ReturnedSource,
+    /// The id of the message in which who sent it is told of this, if he is: kept with what is
+    /// journaled, so that a report that comes again finds out whether he was.
+    pub notice: Option<MessageId>,
 }
 
 /// Which of the message's recipients. Those that were never written to are left out: they are
@@ -135,7 +138,8 @@ pub struct ReturnedSource {
 pub enum Reported {
     /// It is in the journal, synced, for these recipients.
     Journaled(Vec<EmailAddress>),
-    /// The journal had all that it says.
+    /// The journal had all that it says; and it has every message that an earlier process
+    /// accepted, such as the one that told of it.
     Known,
     /// The journal has no such message (any more), or it was never sent to such a recipient.
     Unknown,
@@ -150,6 +154,9 @@ pub(crate) struct ReturnedRecord {
     pub(crate) at: Timestamp,
     pub(crate) what: ReturnedKind,
     pub(crate) source: ReturnedSource,
+    /// Stored behind the rest, which earlier versions wrote without it.
+    #[serde(skip)]
+    pub(crate) notice: Option<MessageId>,
 }
 
 /// Bytes kept of a text.

@@ -153,7 +153,7 @@ pub(crate) async fn take(journal: &Arc<Journal>, items: Vec<FeedItem>) {
 /// Journals what comes back for a recipient of the message of this number.
 pub(crate) async fn give_back(journal: &Arc<Journal>, number: u128, recipient: u16, what: ReturnedKind) {
     let (affected, source) = (Affected::Index(recipient), ReturnedSource::default());
-    let returned = Returned { id: id(number), at: ACCEPTED, affected, what, source };
+    let returned = Returned { id: id(number), at: ACCEPTED, affected, what, source, notice: None };
     let report = Report { returned, answer: oneshot::channel().0 };
     let (digest, answers) = journal.digest_reports(&[report], Lsn::new(u64::MAX >> 1), true);
     assert!(matches!(answers[..], [Ok(Answer::Reported(Reported::Journaled(_)))]), "{answers:?}");

@@ -1,4 +1,4 @@
-//! What accounts have sent, counted from the journal: it is kept in the store, so that a restart
+//! What accounts and credentials have sent, counted from the journal: it is kept in the store, so that a restart
 //! gives nobody a second quota, and what a crash kept from the store is counted once more.
 //!
 //! A message is counted by the process that accepts it, at once and in memory; from here come
@@ -157,9 +157,7 @@ impl Usage {
         let recipients = u32::try_from(counted).unwrap_or(u32::MAX);
         let before = batch <= journal.last.get() || source <= self.spooled_before;
         self.recounted += u64::from(before);
-        // A credential in the sandbox has a quota of its own.
-        let sandboxed = sent.credential.as_ref().filter(|name| accounts.credentials().is_sandboxed(name));
-        let credential = sandboxed.map(|name| Holder::Credential(name.clone()));
+        let credential = sent.credential.clone().map(Holder::Credential);
         for holder in credential.into_iter().chain([Holder::Account(sent.account)]) {
             self.read.add(holder.clone(), recipients, sent.at);
             if before {

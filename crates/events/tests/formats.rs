@@ -25,7 +25,7 @@ use postrider_mail::{
 use postrider_spool::{Content, Durability, NewMessage, Origin, OriginalHeaders, Record, Spool, SpoolOptions};
 
 /// The version that is written now.
-const CURRENT: u32 = 3;
+const CURRENT: u32 = 4;
 const DIR: &str = "/journal";
 const LINES: &str = "lines";
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -166,6 +166,11 @@ fn returned(version: u32) -> Vec<ReturnedKind> {
     }
 }
 
+/// In which message its sender is told of that; before version 4 it was not kept.
+fn notice(version: u32) -> Option<MessageId> {
+    (version >= 4).then(|| id(100))
+}
+
 fn source() -> ReturnedSource {
     ReturnedSource { ip: Some("192.0.2.20".parse().unwrap()), domains: vec!["example.net".into()], session: "S".into() }
 }
@@ -220,8 +225,9 @@ async fn journals_of_every_version_are_read() {
             for entry in &found[1..] {
                 match entry {
                     LifeEntry::Attempt { outcome, .. } => attempts.push(outcome.clone()),
-                    LifeEntry::Returned { what, source: said_by, recipient, .. } => {
+                    LifeEntry::Returned { what, source: said_by, recipient, notice: told, .. } => {
                         assert_eq!((said_by, recipient.is_some()), (&source(), true));
+                        assert_eq!(*told, notice(version), "version {version}");
                         back.push(what.clone());
                     }
                     LifeEntry::Accepted(_) => panic!("accepted twice"),
@@ -268,7 +274,8 @@ async fn write_a_journal_for_later() {
     let is_last = |line: &Line| line.id == id(MESSAGES - 1) && line.kind == Kind::DeliveryDelay;
     while !reader.follow().await.unwrap().iter().any(is_last) {}
     for what in returned(CURRENT) {
-        let returned = Returned { id: id(0), at: START, affected: Affected::Index(0), what, source: source() };
+        let (affected, source, notice) = (Affected::Index(0), source(), notice(CURRENT));
+        let returned = Returned { id: id(0), at: START, affected, what, source, notice };
         assert!(matches!(events.report(returned).await.unwrap(), Reported::Journaled(_)));
     }
     scope.close(Duration::from_secs(10)).await.unwrap();

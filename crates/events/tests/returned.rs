@@ -49,7 +49,7 @@ fn returned(id: MessageId, affected: Affected, what: ReturnedKind) -> Returned {
         domains: vec!["example.net".into()],
         session: "SESSION".into(),
     };
-    Returned { id, at: START, affected, what, source }
+    Returned { id, at: START, affected, what, source, notice: None }
 }
 
 fn addresses(texts: &[&str]) -> Vec<EmailAddress> {

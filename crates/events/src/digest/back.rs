@@ -37,6 +37,7 @@ impl Digest {
                 at: outcome.at,
                 what: ReturnedKind::Complaint(complaint),
                 source: ReturnedSource::default(),
+                notice: None,
             };
             let head = Head { source: item.lsn, id, at: outcome.at };
             self.returned(head, known, &record, outcome.at, rules.issuer)?;
