@@ -430,6 +430,10 @@ pub(crate) enum SpoolCommand {
     Import {
         /// The file
         file: PathBuf,
+        /// Take again what was taken from this file before and does not wait any more: what was
+        /// delivered meanwhile is delivered twice
+        #[arg(long)]
+        again: bool,
     },
 }
 

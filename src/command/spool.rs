@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use postrider_account::{Actor, AuditEntry};
 use postrider_base::{Disk, Metrics, Random, RealDisk};
-use postrider_spool::{Check, ExportOptions, Exported, Imported, IndexCheck, LogCheck, Selector, check};
+use postrider_spool::{Check, ExportOptions, Exported, ImportOptions, Imported, IndexCheck, LogCheck, Selector, check};
 use serde::Serialize;
 
 use crate::cli::SpoolCommand;
@@ -23,7 +23,7 @@ pub(super) enum Offline<'a> {
     Check { repair: bool },
     Export { file: &'a Path, selector: Selector, keep: bool },
     FinishExport { file: &'a Path },
-    Import { file: &'a Path },
+    Import { file: &'a Path, again: bool },
 }
 
 /// Whether a command is one of those.
@@ -40,7 +40,7 @@ pub(super) fn offline(command: &SpoolCommand) -> Option<Offline<'_>> {
             };
             Some(Offline::Export { file, selector, keep: *keep })
         }
-        SpoolCommand::Import { file } => Some(Offline::Import { file }),
+        SpoolCommand::Import { file, again } => Some(Offline::Import { file, again: *again }),
     }
 }
 
@@ -49,6 +49,10 @@ impl Offline<'_> {
         let entry = |name: &str, file: &Path| {
             AuditEntry::new(asker.clone(), name, serde_json::json!({ "file": file.display().to_string() }))
         };
+        let import_entry = |file: &Path, again: bool| {
+            let request = serde_json::json!({ "file": file.display().to_string(), "again": again });
+            AuditEntry::new(asker.clone(), "SpoolImport", request)
+        };
         match self {
             Self::Check { repair: true } => verify(config, Some(entry("SpoolRepair", Path::new(""))), out).await,
             Self::Check { repair: false } => verify(config, None, out).await,
@@ -56,7 +60,7 @@ impl Offline<'_> {
                 export(config, entry("SpoolExport", file), file, selector, keep, out).await
             }
             Self::FinishExport { file } => finish_export(config, entry("SpoolExport", file), file, out).await,
-            Self::Import { file } => import(config, entry("SpoolImport", file), file, out).await,
+            Self::Import { file, again } => import(config, import_entry(file, again), file, again, out).await,
         }
     }
 }
@@ -228,7 +232,8 @@ async fn export(
 ) -> Result<()> {
     let path = file.to_owned();
     let exported = with_queue(config, entry, async |queue, instance| {
-        let options = ExportOptions { disk: real_disk(), path, selector, from: instance.to_owned(), keep };
+        let (from, id) = (instance.to_owned(), Random::system().uuid_v4());
+        let options = ExportOptions { disk: real_disk(), path, selector, from, id, keep };
         Ok(queue.spool.export(options).await?)
     })
     .await
@@ -261,16 +266,23 @@ fn show_exported(exported: &Exported, file: &Path, keep: bool, out: &mut Output)
     Ok(())
 }
 
-async fn import(config: &Config, entry: AuditEntry, file: &Path, out: &mut Output) -> Result<()> {
-    let imported = with_queue(config, entry, async |queue, _| Ok(queue.spool.import(real_disk(), file).await?)).await;
+async fn import(config: &Config, entry: AuditEntry, file: &Path, again: bool, out: &mut Output) -> Result<()> {
+    let options = ImportOptions { disk: real_disk(), path: file.to_owned(), again };
+    let imported = with_queue(config, entry, async |queue, _| Ok(queue.spool.import(options).await?)).await;
     let imported = imported.context("cannot import")?;
     if out.json() {
         return out.json_document(&imported);
     }
-    let Imported { from, messages, held, skipped, .. } = &imported;
+    let Imported { from, messages, held, taken_before, skipped, .. } = &imported;
     out.line(format_args!("{messages} messages, {}, taken from instance {from}", bytes(imported.bytes)))?;
     if *held && *messages > 0 {
         out.line("they are a copy and held, until `postrider queue release`")?;
+    }
+    if *taken_before > 0 {
+        out.line(format_args!(
+            "{taken_before} were taken from this file before, and are not taken again: `--again` takes those that do not \
+             wait here any more"
+        ))?;
     }
     if *skipped > 0 {
         out.line(format_args!("{skipped} wait here already and were left as they are:"))?;

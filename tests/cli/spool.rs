@@ -251,6 +251,8 @@ async fn waiting_messages_move_to_another_relay_and_arrive_once() {
 
     assert!(there.told(&["spool", "import", file]).starts_with("3 messages, "));
     let again = there.told(&["spool", "import", file]);
+    assert!(again.starts_with("0 messages, ") && again.contains("3 were taken from this file before"), "{again}");
+    let again = there.told(&["spool", "import", file, "--again"]);
     assert!(again.contains("3 wait here already") && again.contains(&ids[2]), "{again}");
     let moved = there.asked(&["queue", "show", &ids[1], "--json"]);
     assert_eq!((&moved["recipients"][0]["attempts"], &moved["held"]), (&1.into(), &false.into()));
@@ -259,11 +261,17 @@ async fn waiting_messages_move_to_another_relay_and_arrive_once() {
     there.gate.0.store(true, Ordering::SeqCst);
     there.relay.launch().unwrap();
     there.told(&["queue", "retry", "--all"]);
-    there.until_life_of(&ids[1], "delivered").await;
+    for id in &ids {
+        there.until_life_of(id, "delivered").await;
+    }
+    assert!(there.relay.stop().unwrap().success());
+    let again = there.asked(&["spool", "import", file, "--json"]);
+    assert_eq!((&again["messages"], &again["taken_before"]), (&0.into(), &3.into()));
     here.relay.launch().unwrap();
     here.until_life_of(&ids[1], "moved to another machine with the file mail").await;
     let told = here.told(&["events", "since", "1h"]);
     assert!(told.contains("\"Send\"") && !told.contains("\"Bounce\""), "{told}");
+    there.relay.launch().unwrap();
     let told = there.told(&["events", "since", "1h"]);
     assert!(told.contains("\"Delivery\"") && !told.contains("\"eventType\":\"Send\""), "{told}");
 }

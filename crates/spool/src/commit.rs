@@ -332,6 +332,7 @@ fn operator(state: &mut State, wish: OperatorHead, location: Location, now: Time
             state.holds_segment = Some(location.segment);
             state.due.set_holds(holds, now);
         }
+        OperatorHead::Taken(taken) => state.taken = (taken, Some(location.segment)),
     }
 }
 

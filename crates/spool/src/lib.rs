@@ -26,7 +26,7 @@
 //! | `Imported` | id, state | the same | a message came from another spool, with its state |
 //! | `Outcomes` | id; recipient, attempt, next time | what the remote said, behind it the records of the attempts | attempts ended |
 //! | `Started` | id; recipient, attempt | – | attempts begin: before dialling |
-//! | `Operator` | hold, release, retry | – | an operator's wish |
+//! | `Operator` | hold, release, retry, files imported | – | an operator's wish |
 //! | `Snapshot` | id, state, where the body is | – | the state so far, said again by reclaim |
 //! | `Copied` | as `Outcomes` | as `Outcomes` | what last attempts said, copied by reclaim |
 //! | `Mark` | clean stop, barrier | – | a place in the log |
@@ -72,7 +72,8 @@
 //! Opening reads the heads in order and adds them up: `Accepted` of a message that is known
 //! changes nothing; a recipient that has come to its end stays there; the number of attempts
 //! takes the maximum; a `Snapshot` stands for everything before it, unless the message has ended;
-//! `Imported` stands for everything, even for an end. Read twice, or in part twice, records come
+//! `Imported` stands for everything, even for an end (how far a file was imported is said in the
+//! same batch, so that a file brings a message once). Read twice, or in part twice, records come
 //! to the same. The sum is what waits. Messages are taken meanwhile; none is handed out before,
 //! since a record near the end may say that it is held.
 //!
@@ -157,6 +158,6 @@ pub use reclaim::Compacted;
 pub use records::MAX_RECIPIENTS;
 pub use settings::Settings;
 pub use spool::{Record, Spool, SpoolOptions};
-pub use transfer::{ExportOptions, Exported, Imported};
+pub use transfer::{ExportOptions, Exported, ImportOptions, Imported};
 pub use turns::Turns;
 pub use view::{IndexKind, MessageView, OpenReport, QueueEntry, QueueSummary, RecipientView, Selector, Stat};

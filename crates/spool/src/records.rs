@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::message::{AcceptedRecord, Content, QueueKey};
 use crate::row::Row;
+use crate::transfer::Taken;
 use crate::view::Selector;
 
 /// The format of heads and bodies written here, and the only one read.
@@ -116,13 +117,15 @@ pub(crate) enum OperatorHead {
     Release(Vec<MessageId>),
     /// These messages are due, at the latest at a time.
     Retry { at: Timestamp, parts: Vec<(MessageId, Option<Domain>)> },
+    /// How far files were imported, in the batch of what they brought.
+    Taken(Taken),
 }
 
 impl OperatorHead {
     /// The single messages that it is about.
     pub(crate) fn ids(&self) -> Vec<MessageId> {
         match self {
-            Self::Holds(_) => Vec::new(),
+            Self::Holds(_) | Self::Taken(_) => Vec::new(),
             Self::Hold(ids) | Self::Release(ids) => ids.clone(),
             Self::Retry { parts, .. } => parts.iter().map(|(id, _)| *id).collect(),
         }

@@ -21,6 +21,7 @@ use crate::records::{Holds, OperatorHead, VERSION};
 use crate::replay::Replay;
 use crate::rows::Rows;
 use crate::shared::{Recovery, Shared};
+use crate::transfer::Taken;
 use crate::view::OpenReport;
 use crate::{check, reclaim, young};
 
@@ -70,6 +71,7 @@ struct Read {
     rows: Rows,
     report: OpenReport,
     holds: (Holds, Option<u64>),
+    taken: (Taken, Option<u64>),
 }
 
 fn read(
@@ -90,14 +92,14 @@ fn read(
         quarantined: shared.quarantine.count(),
         ..OpenReport::default()
     };
-    let holds = replay.holds.clone();
+    let (holds, taken) = (replay.holds.clone(), replay.taken.clone());
     let rows = replay.into_waiting(&HashSet::new());
     expect_cold(shared, &rows, accept_loss)?;
     report.messages = rows.len() as u64;
     let (index, repairs, rebuilt) = open_index(index_dir, &rows);
     (report.index_repairs, report.index_rebuilt) = (repairs, rebuilt);
     shared.indexer.start_with(index);
-    Ok(Read { rows, report, holds })
+    Ok(Read { rows, report, holds, taken })
 }
 
 /// Refuses when segments of the cold log are missing: it is not as old as the
@@ -114,8 +116,9 @@ fn expect_cold(shared: &Shared, rows: &Rows, accept_loss: bool) -> Result<()> {
 
 /// The state takes in what the logs say.
 async fn take_over(shared: &Arc<Shared>, read: Read, start_held: bool) -> Result<OpenReport> {
-    let Read { rows, mut report, holds } = read;
+    let Read { rows, mut report, holds, taken } = read;
     shared.update(|state, now| {
+        state.taken = taken;
         (_, state.holds_segment) = holds;
         state.due.set_holds(holds.0, now);
     });

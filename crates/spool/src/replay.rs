@@ -12,6 +12,7 @@ use crate::records::{
 };
 use crate::row::Row;
 use crate::rows::Rows;
+use crate::transfer::Taken;
 
 /// What the records so far amount to. Records come in LSN order; one that
 /// says again what is known, or speaks of a message that has ended, changes
@@ -21,6 +22,8 @@ pub(crate) struct Replay {
     rows: Rows,
     /// Holds of queues, and the segment of the record that says so.
     pub holds: (Holds, Option<u64>),
+    /// How far files were imported, and the segment of the record that says so.
+    pub taken: (Taken, Option<u64>),
     /// Whether the last record is the mark of a clean stop.
     pub clean_stop: bool,
     /// Records taken in.
@@ -97,6 +100,7 @@ impl Replay {
     fn operator(&mut self, wish: OperatorHead, location: Location) {
         match wish {
             OperatorHead::Holds(holds) => self.holds = (holds, Some(location.segment)),
+            OperatorHead::Taken(taken) => self.taken = (taken, Some(location.segment)),
             OperatorHead::Hold(ids) => {
                 ids.into_iter().for_each(|id| self.change(id, |row| row.held = true));
             }

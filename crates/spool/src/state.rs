@@ -22,6 +22,7 @@ use crate::index::{Change, put};
 use crate::lives::{Lives, Share};
 use crate::message::{AcceptedRecord, QueueKey};
 use crate::row::Row;
+use crate::transfer::Taken;
 use crate::under_way::{Standstill, UnderWay};
 use crate::young::Youth;
 
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub lives: Lives,
     /// Segment of the record that says which queues are held.
     pub holds_segment: Option<u64>,
+    /// How far files were imported, and the segment of the record that says so.
+    pub taken: (Taken, Option<u64>),
     /// Changes for the index, to be sent before the lock is released.
     pub changes: Vec<Change>,
     /// All batches up to here are taken in.
@@ -93,6 +96,7 @@ impl State {
             due,
             lives,
             holds_segment: None,
+            taken: (Taken::default(), None),
             changes: Vec::new(),
             taken_in: Lsn::ZERO,
             under_way,

@@ -4,15 +4,17 @@
 //! with their state; when the file is on disk, each gets an outcome in the
 //! spool that it leaves: at no time is a message in neither place. What
 //! interrupts that leaves messages in both; [`Spool::finish_export`] goes on.
+//! What a file brought once it does not bring again ([`taken`]).
 
 mod file;
+mod import;
+mod taken;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postrider_base::{Disk, Timestamp};
-use postrider_mail::{AttemptOutcome, Delays, Disposition, EnhancedStatus, MessageId};
+use postrider_mail::{AttemptOutcome, Delays, Disposition, EnhancedStatus};
 use postrider_wal::{Durability, Location};
 use serde::Serialize;
 
@@ -20,13 +22,14 @@ use self::file::{Carried, Moved, MovedRecipient, Reader, Start, Totals, Writer};
 use crate::claim::Loads;
 use crate::commit::Batch;
 use crate::error::{Error, Result};
-use crate::message::AcceptedRecord;
 use crate::operator::Places;
-use crate::row::Row;
 use crate::shared::Shared;
 use crate::spool::Spool;
 use crate::state::{Active, State, last_of};
 use crate::view::Selector;
+
+pub use import::{ImportOptions, Imported};
+pub(crate) use taken::Taken;
 
 /// Messages, and about how many bytes, dealt with at once.
 const STEP: usize = 128;
@@ -44,6 +47,9 @@ pub struct ExportOptions {
     pub selector: Selector,
     /// Who writes it, for people.
     pub from: String,
+    /// A number that no other export has, such as a random one: what a file brought it does
+    /// not bring again.
+    pub id: u128,
     /// Leave the messages waiting here: a copy, which an import holds.
     pub keep: bool,
 }
@@ -64,28 +70,6 @@ pub struct Exported {
     pub damaged: u64,
 }
 
-/// What was imported.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Imported {
-    /// Who wrote the file.
-    pub from: String,
-    /// Messages taken.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Whether they are held, because the file is a copy.
-    pub held: bool,
-    /// Messages that wait here already, and were left as they are.
-    pub skipped: u64,
-    /// The first [`Imported::MOST_LISTED`] of them.
-    pub skipped_ids: Vec<MessageId>,
-}
-
-impl Imported {
-    /// Messages that are listed; the others are counted.
-    pub const MOST_LISTED: usize = 1_000;
-}
-
 impl Spool {
     /// Writes waiting messages to a file and, once that is on disk, records
     /// that they have left. To be called while nothing is delivered. A file
@@ -97,7 +81,7 @@ impl Spool {
     pub async fn export(&self, options: ExportOptions) -> Result<Exported> {
         let shared = self.shared();
         let (disk, path) = (Arc::clone(&options.disk), options.path.clone());
-        let start = Start { from: options.from, at: shared.clock.now(), copy: options.keep };
+        let start = Start { from: options.from, at: shared.clock.now(), copy: options.keep, id: options.id };
         let writer = blocking(move || Writer::create(&disk, &path, &start)).await??;
         let exported = match write(shared, &options.selector, writer).await {
             Ok(exported) => exported,
@@ -143,77 +127,6 @@ impl Spool {
             exported.moved += left;
             exported.ended += carried.len() as u64 - left;
         }
-    }
-
-    /// Takes the messages of a file in, with the state that they had, once all
-    /// of the file is verified. Those that wait here already are left as they
-    /// are, so that an interrupted import can be repeated. `Ok` means that all
-    /// are synced.
-    ///
-    /// # Errors
-    /// [`Error::File`] says where the file is damaged, [`Error::Full`] which
-    /// bound it would exceed, [`Error::TooLarge`] that a message is larger than
-    /// a segment here: nothing was taken. Others as [`Spool::accept`]:
-    /// some messages may have been taken.
-    pub async fn import(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Imported> {
-        let shared = self.shared();
-        shared.recovered().await?;
-        let mut steps = Steps::open(Arc::clone(&disk), path.to_owned()).await?;
-        let (mut messages, mut bytes) = (0, 0);
-        loop {
-            let carried = steps.next().await?;
-            if carried.is_empty() {
-                break;
-            }
-            for carried in self.absent(carried).await?.0 {
-                if size(&carried) > shared.settings.segment_bytes.bytes() {
-                    return Err(Error::TooLarge("larger than a segment"));
-                }
-                messages += 1;
-                bytes += carried.body.len() as u64;
-            }
-        }
-        shared.admissions.has_room_for(messages, bytes)?;
-        let mut steps = Steps::open(disk, path.to_owned()).await?;
-        let held = steps.start.copy;
-        let mut imported = Imported { from: steps.start.from.clone(), held, ..Imported::default() };
-        loop {
-            let carried = steps.next().await?;
-            if carried.is_empty() {
-                return Ok(imported);
-            }
-            let (absent, waiting) = self.absent(carried).await?;
-            imported.skip(waiting);
-            imported.messages += absent.len() as u64;
-            imported.bytes += absent.iter().map(|carried| carried.body.len() as u64).sum::<u64>();
-            take_in(shared, absent, held).await?;
-        }
-    }
-
-    /// Sorts out the messages that wait here already.
-    async fn absent(&self, carried: Vec<Carried>) -> Result<(Vec<Carried>, Vec<MessageId>)> {
-        let shared = self.shared();
-        let index = shared.indexer.settled().await?;
-        let (mut absent, mut waiting, mut seen) = (Vec::with_capacity(carried.len()), Vec::new(), HashSet::new());
-        for carried in carried {
-            let id = carried.record.id;
-            let in_memory = shared.state.lock().messages.contains_key(&id);
-            // A broken index is found out and repaired by the indexer.
-            let indexed = || index.get(id).map_err(|error| Error::Io(std::io::Error::other(error)));
-            match in_memory || !seen.insert(id) || indexed()?.is_some() {
-                true => waiting.push(id),
-                false => absent.push(carried),
-            }
-        }
-        Ok((absent, waiting))
-    }
-}
-
-impl Imported {
-    fn skip(&mut self, ids: Vec<MessageId>) {
-        self.skipped += ids.len() as u64;
-        let room = Self::MOST_LISTED.saturating_sub(self.skipped_ids.len());
-        self.skipped_ids.extend(ids.into_iter().take(room));
     }
 }
 
@@ -326,54 +239,6 @@ fn departure((recipient, attempt): (u16, u32), at: Timestamp, said: &str) -> Att
         next_attempt: None,
         record: None,
     }
-}
-
-/// Takes messages in that do not wait here.
-async fn take_in(shared: &Arc<Shared>, messages: Vec<Carried>, held: bool) -> Result<()> {
-    shared.indexer.room().await;
-    let bound = STEP_BYTES.min(shared.settings.segment_bytes.bytes() / 2);
-    let (mut batch, mut ids, mut bytes) = (Batch::default(), Vec::new(), 0);
-    for carried in messages {
-        bytes += size(&carried);
-        if bytes > bound && !ids.is_empty() {
-            commit(shared, std::mem::take(&mut batch), std::mem::take(&mut ids)).await?;
-            bytes = size(&carried);
-        }
-        let Carried { record, state, body } = carried;
-        ids.push(record.id);
-        let row = row_of(&record, &state, held);
-        let last = state.waiting.into_iter().filter_map(|waiting| waiting.last).collect();
-        let admission = shared.admissions.admit_anyway(body.len() as u64);
-        batch.import(record, row, last, body, admission)?;
-    }
-    match ids.is_empty() {
-        true => Ok(()),
-        false => commit(shared, batch, ids).await,
-    }
-}
-
-/// What a message takes in the log at most: heads and what the last attempts
-/// said are about as long as the record, which is part of the body.
-fn size(carried: &Carried) -> u64 {
-    const BOOKKEEPING: u64 = 8 << 10;
-    let last = carried.state.waiting.iter().filter_map(|waiting| waiting.last.as_ref());
-    let said: usize = last.map(|outcome| 256 + outcome.diagnostic.len()).sum();
-    let heads = 128 * carried.state.waiting.len() + 4 * said;
-    BOOKKEEPING + carried.body.len() as u64 + heads as u64
-}
-
-async fn commit(shared: &Arc<Shared>, batch: Batch, ids: Vec<MessageId>) -> Result<()> {
-    batch.commit(shared, Durability::Synced).await?;
-    shared.update(|state, now| ids.into_iter().for_each(|id| state.index_now(id, now)));
-    Ok(())
-}
-
-fn row_of(record: &AcceptedRecord, state: &Moved, held: bool) -> Row {
-    let mut row = Row::fresh(record, Location::default());
-    row.held = held || state.held;
-    let waiting: Vec<_> = state.waiting.iter().map(|w| (w.recipient, w.attempts, w.due)).collect();
-    row.resume(&waiting);
-    row
 }
 
 /// Reads a file to its end.

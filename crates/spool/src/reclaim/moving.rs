@@ -33,7 +33,7 @@ pub(super) async fn empty(shared: &Arc<Shared>, segment: SegmentInfo) -> Result<
         move_living(shared, segment).await?;
     }
     if segment < COLD {
-        copy_holds(shared, segment).await?;
+        copy_wishes(shared, segment).await?;
     }
     expect_dead(shared, segment)
 }
@@ -210,18 +210,23 @@ fn say_states(
     Ok(pending)
 }
 
-/// The record of held queues must not go with its segment.
-async fn copy_holds(shared: &Arc<Shared>, segment: u64) -> Result<()> {
+/// The records of held queues and of imported files must not go with their
+/// segment.
+async fn copy_wishes(shared: &Arc<Shared>, segment: u64) -> Result<()> {
     let _turn = shared.operator.lock().await;
-    let holds = {
+    let mut batch = Batch::default();
+    {
         let state = shared.state.lock();
-        let here = state.holds_segment.is_some_and(|at| at <= segment);
-        here.then(|| state.due.holds().clone())
-    };
-    if let Some(holds) = holds {
-        let mut batch = Batch::default();
-        batch.operator(OperatorHead::Holds(holds))?;
-        batch.commit(shared, Durability::Synced).await?;
+        let is_here = |at: Option<u64>| at.is_some_and(|at| at <= segment);
+        if is_here(state.holds_segment) {
+            batch.operator(OperatorHead::Holds(state.due.holds().clone()))?;
+        }
+        if is_here(state.taken.1) {
+            batch.operator(OperatorHead::Taken(state.taken.0.clone()))?;
+        }
     }
-    Ok(())
+    match batch.entries.is_empty() {
+        true => Ok(()),
+        false => batch.commit(shared, Durability::Synced).await.map(drop),
+    }
 }

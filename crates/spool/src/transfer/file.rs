@@ -4,7 +4,7 @@
 //! file     start | message | message | ... | end
 //! frame    header (32) | payload
 //! header   magic, crc of the rest of it, kind, number of the frame, length and crc of the payload
-//! start    format version, then who wrote it
+//! start    format version, then who wrote it, and the number of this export
 //! message  length of its state, state, record and bytes as they lie in the log
 //! end      how many messages and bytes are before it
 //! ```
@@ -22,12 +22,14 @@ use postrider_mail::{AttemptOutcome, attach_records, store_records};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::taken::FileId;
 use crate::error::{Error, Result};
 use crate::message::AcceptedRecord;
 use crate::records::decode_message;
 
-/// The format written here, and the only one read.
-const VERSION: u32 = 1;
+/// The format written here; earlier ones are read. Before 2 an export had no
+/// number.
+const VERSION: u32 = 2;
 const MAGIC: &[u8; 4] = b"pxF\x94";
 const HEADER: usize = 32;
 
@@ -48,6 +50,7 @@ pub(crate) struct Start {
     pub at: Timestamp,
     /// The messages still wait where they came from: this is a copy.
     pub copy: bool,
+    pub id: FileId,
 }
 
 /// What is before the end.
@@ -78,6 +81,8 @@ pub(crate) struct MovedRecipient {
 /// A message of a file, verified.
 #[derive(Clone, Debug)]
 pub(crate) struct Carried {
+    /// Counted from 1, in the order of the file.
+    pub number: u64,
     pub record: Arc<AcceptedRecord>,
     pub state: Moved,
     /// Record and bytes as they lay in the log.
@@ -181,11 +186,12 @@ impl Reader {
         if kind != Kind::Start || payload.len() < 4 {
             return Err(this.bad("the start is missing"));
         }
-        let version = payload.get_u32();
-        if version != VERSION {
-            return Err(this.bad(&format!("format version {version} is not known, {VERSION} is")));
-        }
-        let start = decode(&payload).ok_or_else(|| this.bad("the start cannot be read"))?;
+        let start = match payload.get_u32() {
+            1 => first_start(&payload),
+            VERSION => decode(&payload),
+            other => return Err(this.bad(&format!("format version {other} is not known, {VERSION} is"))),
+        };
+        let start = start.ok_or_else(|| this.bad("the start cannot be read"))?;
         Ok((this, start))
     }
 
@@ -195,8 +201,9 @@ impl Reader {
         let (kind, payload) = self.frame()?;
         match kind {
             Kind::Message => {
-                let carried = carried(&payload).ok_or_else(|| self.bad_at(began, "the message cannot be read"))?;
                 self.totals.messages += 1;
+                let carried = carried(&payload, self.totals.messages);
+                let carried = carried.ok_or_else(|| self.bad_at(began, "the message cannot be read"))?;
                 self.totals.bytes += carried.body.len() as u64;
                 Ok(Some(carried))
             }
@@ -259,8 +266,16 @@ impl Reader {
     }
 }
 
+/// Reads a start of the first version. Its number is who wrote it, and when:
+/// no machine exports twice within a millisecond.
+fn first_start(payload: &[u8]) -> Option<Start> {
+    let start: Start = decode(&[payload, &[0]].concat())?;
+    let id = FileId::from(crc32fast::hash(start.from.as_bytes())) << 64 | FileId::from(start.at.as_millis());
+    Some(Start { id, ..start })
+}
+
 /// Takes the payload of a message apart; none when it contradicts itself.
-fn carried(payload: &Bytes) -> Option<Carried> {
+fn carried(payload: &Bytes, number: u64) -> Option<Carried> {
     let mut rest = payload.clone();
     let length = usize::try_from(rest.try_get_u32().ok()?).ok()?;
     if length > rest.len() {
@@ -273,7 +288,7 @@ fn carried(payload: &Bytes) -> Option<Carried> {
     recipients.sort_unstable();
     let unique = recipients.windows(2).all(|pair| pair[0] != pair[1]);
     let whole = content.len() == record.size && !state.waiting.is_empty() && unique && state.waiting.iter().all(known);
-    whole.then_some(Carried { record, state, body: rest })
+    whole.then_some(Carried { number, record, state, body: rest })
 }
 
 /// The state of a message, and behind it what was said in the last attempts.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use postrider_base::{Disk, OpenMode, SimDisk};
+use postrider_base::{Disk, OpenMode, Random, SimDisk, Size};
 use postrider_mail::{Disposition, MessageId};
-use postrider_spool::{Error, ExportOptions, Exported, FeedRecord, MessageView, Selector, Settings, Spool};
+use postrider_spool::{
+    Error, ExportOptions, Exported, FeedRecord, ImportOptions, Imported, MessageView, Selector, Settings, Spool,
+};
 
-use crate::rig::{HOUR, Rig, defer, deliver, drain, due_now};
+use crate::rig::{DIR, HOUR, Rig, defer, deliver, drain, due_now};
 
 const FILE: &str = "/carried/mail";
 
@@ -25,6 +27,7 @@ fn options(disk: &SimDisk) -> ExportOptions {
         path: FILE.into(),
         selector: Selector::All,
         from: "here".into(),
+        id: Random::system().uuid_v4(),
         keep: false,
     }
 }
@@ -33,8 +36,12 @@ async fn export(spool: &Spool, disk: &SimDisk) -> Exported {
     spool.export(options(disk)).await.unwrap()
 }
 
-async fn import(spool: &Spool, disk: &SimDisk) -> Result<postrider_spool::Imported, Error> {
-    spool.import(Arc::new(disk.clone()), Path::new(FILE)).await
+async fn import(spool: &Spool, disk: &SimDisk) -> Result<Imported, Error> {
+    spool.import(ImportOptions { disk: Arc::new(disk.clone()), path: FILE.into(), again: false }).await
+}
+
+async fn import_again(spool: &Spool, disk: &SimDisk) -> Imported {
+    spool.import(ImportOptions { disk: Arc::new(disk.clone()), path: FILE.into(), again: true }).await.unwrap()
 }
 
 /// Messages in every state; what operators see of each.
@@ -111,7 +118,9 @@ async fn what_comes_back_waits_again_and_twice_is_once() {
     export(&spool, &disk).await;
     import(&spool, &disk).await.unwrap();
     let again = import(&spool, &disk).await.unwrap();
-    assert_eq!((again.messages, again.skipped), (0, 4));
+    assert_eq!((again.messages, again.taken_before, again.skipped), (0, 4, 0));
+    let again = import_again(&spool, &disk).await;
+    assert_eq!((again.messages, again.taken_before, again.skipped), (0, 0, 4));
     assert_eq!(again.skipped_ids.len(), 4);
     rig.disk.crash_dropping_all();
     drop(spool);
@@ -267,4 +276,104 @@ async fn an_interrupted_move_leaves_no_message_in_neither_place_and_goes_on() {
     let finished = spool.finish_export(Arc::new(disk.clone()), Path::new(FILE)).await.unwrap();
     assert_eq!((finished.moved, finished.ended), (left, 300 - left));
     assert_eq!(spool.stat().messages, 0);
+}
+
+/// Other mail comes and goes until nothing of before is in the log.
+async fn let_the_log_move_on(rig: &Rig, spool: &Spool) {
+    let first = rig.disk.read_dir(Path::new(DIR)).unwrap();
+    let first = first.iter().rfind(|path| path.to_str().unwrap().contains("/segment-")).unwrap();
+    while rig.disk.exists(first) {
+        rig.accept(spool, &["a@churn.example"]).await;
+        drain(spool).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_file_brought_and_was_delivered_it_does_not_bring_again() {
+    let (here, mut there, disk) = (Rig::new(), Rig::with_sled(), carrier());
+    there.settings.segment_bytes = Size::from_kib(16);
+    let spool = here.open().await;
+    for _ in 0..20 {
+        here.accept(&spool, &["a@one.example", "b@two.example"]).await;
+    }
+    export(&spool, &disk).await;
+    let mut spool = there.open().await;
+    assert_eq!(import(&spool, &disk).await.unwrap().messages, 20);
+    assert_eq!(drain(&spool).await.len(), 40);
+    for round in 0..3 {
+        let again = import(&spool, &disk).await.unwrap();
+        assert_eq!((again.messages, again.taken_before, again.skipped), (0, 20, 0), "round {round}");
+        assert_eq!((spool.stat().messages, again.bytes), (0, 0));
+        match round {
+            0 => let_the_log_move_on(&there, &spool).await,
+            _ => {
+                there.disk.crash_dropping_all();
+                drop(spool);
+                spool = there.open().await;
+            }
+        }
+    }
+    // Who insists is served, once.
+    assert_eq!(import_again(&spool, &disk).await.messages, 20);
+    assert_eq!(drain(&spool).await.len(), 40);
+    assert_eq!(import(&spool, &disk).await.unwrap().taken_before, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_moves_there_and_back_and_there_again() {
+    let (here, there) = (Rig::with_sled(), Rig::with_sled());
+    let spools = [here.open().await, there.open().await];
+    let before = fill(&here, &spools[0]).await;
+    let ids: Vec<_> = before.keys().copied().collect();
+    let mut former: Option<SimDisk> = None;
+    for turn in 0..4 {
+        let (from, to) = (&spools[turn % 2], &spools[(turn + 1) % 2]);
+        let disk = carrier();
+        assert_eq!(export(from, &disk).await.moved, 4);
+        assert_eq!(import(to, &disk).await.unwrap().messages, 4);
+        assert_eq!(views(to, &ids).await, before);
+        // What came to the machine that it has left since stays away.
+        if let Some(former) = former.replace(disk) {
+            assert_eq!(import(from, &former).await.unwrap().taken_before, 4);
+            assert_eq!(from.stat().messages, 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_import_that_is_broken_off_goes_on_and_delivers_once() {
+    let (here, disk) = (Rig::new(), carrier());
+    let spool = here.open().await;
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(here.accept(&spool, &["a@one.example"]).await);
+    }
+    ids.sort_unstable();
+    export(&spool, &disk).await;
+    let mut in_between = 0;
+    for nth in 1..=12 {
+        for seed in 0..3 {
+            let there = Rig::new();
+            let spool = there.open().await;
+            match nth % 2 {
+                0 => there.disk.fail_write(nth),
+                _ => there.disk.fail_sync(nth),
+            }
+            let broken_off = import(&spool, &disk).await;
+            assert!(matches!(broken_off, Err(Error::Poisoned | Error::Io(_))) || broken_off.is_ok());
+            there.disk.crash(seed);
+            drop(spool);
+            let spool = there.open().await;
+            // What is there is delivered before somebody tries again.
+            let mut delivered = drain(&spool).await;
+            let first = delivered.len() as u64;
+            in_between += u64::from((1..40).contains(&first));
+            let rest = import(&spool, &disk).await.unwrap();
+            assert_eq!((rest.taken_before, rest.messages, rest.skipped), (first, 40 - first, 0), "{nth} {seed}");
+            delivered.extend(drain(&spool).await);
+            delivered.sort_unstable();
+            assert_eq!(delivered, ids, "{nth} {seed}");
+        }
+    }
+    assert!(in_between > 5, "{in_between} imports were broken off in the middle");
 }
