@@ -7,7 +7,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// A bucket that holds the recipients of one second and fills up again within one, in a single
 /// number: when it will be full. So in any time of `t` seconds at most `rate * (t + 1)`
-/// recipients are let through.
+/// recipients are let through, to the microsecond.
 ///
 /// A message with more recipients than that waits for a full bucket, and those after it until
 /// the debt is worked off: the average holds, and nobody is refused for good.
@@ -25,11 +25,15 @@ impl Pace {
             return recipients == 0;
         }
         self.told_by(per_second, now);
+        let rate = u64::from(per_second);
         // At most 4.3e18, which fits.
-        let cost = (u64::from(recipients) * SECOND).div_ceil(per_second.into());
+        let cost = (u64::from(recipients) * SECOND).div_ceil(rate);
+        // A second, and as much as is rounded when they come one by one: the last one is not
+        // refused for that.
+        let bucket = SECOND.div_ceil(rate) * rate;
         let take = |full_at: u64| {
             let after = full_at.max(now).saturating_add(cost);
-            (full_at <= now || after <= now.saturating_add(SECOND)).then_some(after)
+            (full_at <= now || after <= now.saturating_add(bucket)).then_some(after)
         };
         self.full_at.try_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
@@ -70,6 +74,15 @@ mod tests {
         assert_eq!(taken, 10);
         let taken: Vec<u64> = (5_000..7_000).filter(|at| pace.take(1, 10, ms(*at))).collect();
         assert_eq!(taken, (51..70).map(|tenth| tenth * 100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_second_s_worth_is_all_of_it_where_a_recipient_s_time_is_no_whole_number() {
+        for rate in (1..200).chain([14, 999, 7_777, 60_001]) {
+            let pace = Pace::default();
+            let taken = (0..rate + 10).filter(|_| pace.take(1, rate, ms(5_000))).count();
+            assert_eq!(taken, rate as usize);
+        }
     }
 
     #[test]
