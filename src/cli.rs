@@ -4,6 +4,7 @@ mod accounts;
 mod audit;
 mod auth;
 mod backup;
+mod credentials;
 mod dkim;
 mod dns;
 mod feedback;
@@ -17,8 +18,7 @@ mod suppression;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use postrider_account::RecipientOverflow;
+use clap::{Args, Parser, Subcommand};
 use postrider_base::{Network, Period};
 use postrider_mail::{AccountId, Domain, MessageId};
 
@@ -26,6 +26,7 @@ pub(crate) use accounts::{AccountOptions, AccountsCommand};
 pub(crate) use audit::AuditArgs;
 pub(crate) use auth::{AuthCheckArgs, AuthCommand, DmarcCommand, DmarcReportArgs};
 pub(crate) use backup::{BackupArgs, RestoreArgs};
+pub(crate) use credentials::{CredentialOptions, CredentialWishes, CredentialsCommand};
 pub(crate) use dkim::DkimCommand;
 pub(crate) use dns::{DnsCommand, DnsPlanArgs, DoctorArgs, ExplainArgs};
 pub(crate) use feedback::{FeedbackCommand, FeedbackReadArgs};
@@ -82,7 +83,7 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = accounts::ACCOUNTS_HELP)]
     Accounts(AccountsCommand),
     /// SMTP credentials
-    #[command(subcommand)]
+    #[command(subcommand, after_help = credentials::CREDENTIALS_HELP)]
     Credentials(CredentialsCommand),
     /// Identities: the domains and addresses that mail is sent from
     #[command(subcommand)]
@@ -216,93 +217,6 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print the reference of all keys as Markdown
     Reference,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum CredentialsCommand {
-    /// Compute the SMTP password of a secret access key, which is read from stdin or
-    /// POSTRIDER_SECRET_ACCESS_KEY, and print it alone
-    Derive {
-        /// The region that the password is for
-        #[arg(long)]
-        region: String,
-    },
-    /// Make a credential and show its secret, once
-    Create {
-        /// A name for people
-        #[arg(long)]
-        label: Option<String>,
-        /// What a message with more than 50 recipients meets
-        #[arg(long, value_enum, default_value_t)]
-        overflow: Overflow,
-        /// It is for trying things out: its messages go only to verified identities of the account
-        /// and to the simulator, to 200 recipients a day and one a second
-        #[arg(long)]
-        sandbox: bool,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-    /// List the credentials
-    List,
-    /// Refuse a credential until it is enabled again
-    Disable {
-        /// Its user name
-        user: String,
-    },
-    /// Accept a disabled credential again
-    Enable {
-        /// Its user name
-        user: String,
-    },
-    /// Put a credential into the sandbox, or take it out: it holds for the next message
-    Sandbox {
-        /// Its user name
-        user: String,
-        /// In, or out
-        #[arg(value_enum)]
-        sandbox: OnOff,
-    },
-    /// Remove a credential for good
-    Delete {
-        /// Its user name
-        user: String,
-    },
-    /// Take over an existing credential: its SMTP password or secret access key is read from stdin
-    Import {
-        /// The access key id that clients use as user name
-        #[arg(long, value_name = "AKIA...")]
-        user: String,
-        /// A name for people
-        #[arg(long)]
-        label: Option<String>,
-        /// What a message with more than 50 recipients meets
-        #[arg(long, value_enum, default_value_t)]
-        overflow: Overflow,
-        /// It is for trying things out: its messages go only to verified identities of the account
-        /// and to the simulator, to 200 recipients a day and one a second
-        #[arg(long)]
-        sandbox: bool,
-        #[command(flatten)]
-        account: AccountArg,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum Overflow {
-    /// The whole message is refused, as SES does
-    #[default]
-    Reject,
-    /// The recipients beyond the bound get a 4xx; smarthosts send them next
-    Defer,
-}
-
-impl From<Overflow> for RecipientOverflow {
-    fn from(overflow: Overflow) -> RecipientOverflow {
-        match overflow {
-            Overflow::Reject => RecipientOverflow::Reject,
-            Overflow::Defer => RecipientOverflow::Defer,
-        }
-    }
 }
 
 #[derive(Args, Debug)]

@@ -71,6 +71,33 @@ async fn the_daily_quota_is_answered_in_the_known_words_and_outlives_the_daemon(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_quota_of_a_credential_holds_at_once_and_outlives_the_daemon() -> Outcome {
+    let mut scene = Scene::new(BINARY, "", None).await?;
+    let credential = |relay: &Relay| -> Result<Value, Box<dyn Error>> {
+        Ok(serde_json::from_slice::<Value>(&relay.cli(&["--json", "credentials", "list"])?.stdout)?[0].clone())
+    };
+    let user = credential(&scene.relay)?["user_name"].as_str().unwrap_or_default().to_owned();
+    let mut session = scene.connect().await?;
+    let (two, one) = (["a@example.org", "b@example.org"], ["c@example.org"]);
+    assert_eq!(first_answer(&mut session, &two).await?.0, 250);
+    scene.relay.cli(&["credentials", "set", &user, "--daily-quota", "3"])?;
+    assert_eq!(send(&mut session, &two).await?, (454, DAILY.to_owned()), "with what was sent before");
+    assert_eq!(send(&mut session, &one).await?.0, 250, "the session goes on, and there is room for one");
+    scene.relay.kill()?;
+    scene.relay.launch()?;
+    assert_eq!(first_answer(&mut scene.connect().await?, &one).await?, (454, DAILY.to_owned()));
+    assert!(scene.relay.stop()?.success());
+    scene.relay.launch()?;
+    let mut session = scene.connect().await?;
+    assert_eq!(first_answer(&mut session, &one).await?, (454, DAILY.to_owned()));
+    let shown = credential(&scene.relay)?;
+    assert_eq!((&shown["daily_quota"], &shown["sent_last_24_hours"]), (&Value::from(3), &Value::from(3)), "{shown}");
+    scene.relay.cli(&["credentials", "set", &user, "--no-daily-quota"])?;
+    assert_eq!(send(&mut session, &one).await?.0, 250);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_rate_is_answered_in_the_known_words_and_passes() -> Outcome {
     let scene = Scene::new(BINARY, "", None).await?;
     scene.relay.cli(&["accounts", "set", "1", "--max-rate", "1"])?;

@@ -75,7 +75,7 @@ pub(crate) async fn credential(config: &Config, accounts: &Accounts) -> Result<C
         label: "quickstart".to_owned(),
         region: config.server.region.clone(),
         recipient_overflow: RecipientOverflow::Defer,
-        sandbox: false,
+        ..NewCredential::default()
     };
     let issued = accounts.credentials().create(wanted).await?;
     let credential = Credential {

@@ -65,6 +65,33 @@ fn credentials_live_without_a_daemon() {
 }
 
 #[test]
+fn a_credential_has_quotas_that_can_be_changed() {
+    let node = Node::new();
+    let made = node.told(&["credentials", "create", "--daily-quota", "10000", "--max-rate", "5", "--json"]);
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let user = made["user_name"].as_str().unwrap();
+    let listed = node.told(&["credentials", "list"]);
+    assert!(listed.contains("A SECOND") && listed.contains("10000"), "{listed}");
+
+    let set = |options: &[&str]| node.run(&[&["credentials", "set", user][..], options].concat());
+    let shown = stdout(&set(&["--no-daily-quota", "--max-rate", "7", "--label", "web shop", "--overflow", "defer"]));
+    for line in ["in 24 hours     -, 0 sent", "a second        7", "label           web shop", "put off"] {
+        assert!(shown.contains(line), "{line} not in\n{shown}");
+    }
+    assert_eq!(node.told(&["credentials", "show", user]), shown);
+    let view: serde_json::Value = serde_json::from_str(&node.told(&["credentials", "show", user, "--json"])).unwrap();
+    assert_eq!((&view["daily_quota"], &view["max_rate"]), (&serde_json::Value::Null, &7.into()));
+
+    assert!(refusal(&set(&["--max-rate", "0"])).contains("a quota is at least 1; to have it send nothing, disable it"));
+    assert!(!set(&[]).status.success(), "nothing is to be changed");
+    assert!(!set(&["--max-rate", "7", "--no-max-rate"]).status.success());
+    let nobody = node.run(&["credentials", "set", "AKIAIOSFODNN7EXAMPLE", "--max-rate", "1"]);
+    assert_eq!(nobody.status.code(), Some(3));
+    let audited = node.told(&["audit", "--json"]);
+    assert!(audited.contains("UpdateAccessKey") && audited.contains("\"max-rate\":7"), "{audited}");
+}
+
+#[test]
 fn existing_credentials_are_imported() {
     let node = Node::new();
     let import = |user: &str, secret: &str| feed(node.command(&["credentials", "import", "--user", user]), secret);

@@ -163,8 +163,12 @@ fn credentials_are_declared_without_their_secrets() {
     for secret in ["smtp_password", "secret_access_key"] {
         assert!(!export.contains(made[secret].as_str().unwrap()), "{export}");
     }
-    fs::write(node.path("state.toml"), export.replace("\"web\"", "\"shop\"")).unwrap();
-    assert!(applied(&node, &["--yes"]).contains("    ~ label = \"web\" -> \"shop\"\n"));
+    fs::write(node.path("state.toml"), export.replace("\"web\"", "\"shop\"\nmax_rate = 5")).unwrap();
+    let told = applied(&node, &["--yes"]);
+    assert!(told.contains("    ~ label = \"web\" -> \"shop\"\n") && told.contains("max_rate = 5"), "{told}");
+    assert!(node.told(&["credentials", "show", user]).contains("a second        5"));
+    fs::write(node.path("state.toml"), export.replace("\"web\"", "\"shop\"\nmax_rate = 0")).unwrap();
+    assert!(refusal(&apply(&node, &["--yes"])).contains("a quota is at least 1"));
     // Elsewhere there is none of that name, and none can be made of a file.
     let other = node_with(&node.told(&["export"]));
     let told = applied(&other, &["--yes"]);

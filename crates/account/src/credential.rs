@@ -1,6 +1,8 @@
 //! SMTP credentials: made, imported, switched off, and checked.
 
 mod bulk;
+mod option;
+mod stored;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +20,10 @@ use zeroize::Zeroizing;
 
 use crate::derive::Verifier;
 use crate::lookup::Lookup;
-use crate::{Error, ImportedSecret, Settings, derive_smtp_password};
+use crate::{Error, ImportedSecret, Limits, Settings, derive_smtp_password};
+use stored::{Record, Stored};
+
+pub use option::CredentialOption;
 
 /// Name of the table in the store.
 const TABLE: &str = "credentials";
@@ -64,6 +69,11 @@ pub struct Credential {
     /// Whether its messages may only go to verified identities of the account and to the
     /// simulator.
     pub sandbox: bool,
+    /// Most recipients in any 24 hours, of what the account may send; none is no bound but the
+    /// account's.
+    pub daily_quota: Option<u64>,
+    /// Most recipients a second, over a while, likewise.
+    pub max_rate: Option<u32>,
 }
 
 /// What the operator chooses for a new credential.
@@ -79,6 +89,10 @@ pub struct NewCredential {
     pub recipient_overflow: RecipientOverflow,
     /// Whether it is for trying things out: as [`Credential::sandbox`] says.
     pub sandbox: bool,
+    /// Most recipients in any 24 hours, at least 1.
+    pub daily_quota: Option<u64>,
+    /// Most recipients a second, at least 1.
+    pub max_rate: Option<u32>,
 }
 
 /// A credential at the only moment when its secrets can be seen.
@@ -132,56 +146,21 @@ struct Inner {
     max: u64,
 }
 
-/// The form on disk. A later form becomes another variant, so that rows written
-/// today stay readable.
-#[derive(Serialize, Deserialize)]
-enum Stored {
-    V1(RecordV1),
-    V2(Record),
-}
-
-#[derive(Serialize, Deserialize)]
-struct RecordV1 {
-    credential: CredentialV1,
-    verifier: Verifier,
-}
-
-/// What a credential was before it could be in the sandbox.
-#[derive(Serialize, Deserialize)]
-struct CredentialV1 {
-    user_name: String,
-    account: AccountId,
-    label: String,
-    region: String,
-    created_at: Timestamp,
-    disabled: bool,
-    recipient_overflow: RecipientOverflow,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
-    credential: Credential,
-    verifier: Verifier,
-}
-
-impl Stored {
-    fn into_record(self) -> Record {
-        match self {
-            Self::V2(record) => record,
-            Self::V1(RecordV1 { credential: old, verifier }) => {
-                let credential = Credential {
-                    user_name: old.user_name,
-                    account: old.account,
-                    label: old.label,
-                    region: old.region,
-                    created_at: old.created_at,
-                    disabled: old.disabled,
-                    recipient_overflow: old.recipient_overflow,
-                    sandbox: false,
-                };
-                Record { credential, verifier }
-            }
+impl Credential {
+    /// # Errors
+    /// [`Error::InvalidLabel`] or [`Error::Invalid`].
+    fn check(&self) -> Result<(), Error> {
+        if self.label.chars().count() > MAX_LABEL {
+            return Err(Error::InvalidLabel("it has more than 64 characters"));
         }
+        if self.label.chars().any(char::is_control) {
+            return Err(Error::InvalidLabel("it has a control character"));
+        }
+        if self.daily_quota == Some(0) || self.max_rate == Some(0) {
+            let reason = "a quota is at least 1; to have it send nothing, disable it";
+            return Err(Error::Invalid { what: "credential", reason });
+        }
+        Ok(())
     }
 }
 
@@ -238,7 +217,7 @@ impl Credentials {
     /// Makes a credential with a new user name and secret. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::InvalidLabel`], [`Error::Full`] or [`Error::Store`].
+    /// [`Error::InvalidLabel`], [`Error::Invalid`], [`Error::Full`] or [`Error::Store`].
     pub async fn create(&self, new: NewCredential) -> Result<Issued, Error> {
         let secret_access_key = self.new_secret();
         let smtp_password = derive_smtp_password(&secret_access_key, &new.region);
@@ -251,7 +230,7 @@ impl Credentials {
     ///
     /// # Errors
     /// [`Error::InvalidUserName`], [`Error::UserExists`], [`Error::InvalidLabel`],
-    /// [`Error::Full`] or [`Error::Store`].
+    /// [`Error::Invalid`], [`Error::Full`] or [`Error::Store`].
     pub async fn import(
         &self,
         user_name: &str,
@@ -286,6 +265,13 @@ impl Credentials {
         self.0.record(user_name).is_some_and(|record| record.credential.sandbox)
     }
 
+    /// How much the credential may send at this moment, beside the bounds of its account. One
+    /// that there is not has no bounds.
+    #[must_use]
+    pub fn limits(&self, user_name: &str) -> Limits {
+        self.0.record(user_name).map_or_else(Limits::default, |record| Limits::of_credential(&record.credential))
+    }
+
     /// Refuses the credential from now on, and the next message of sessions that have used it.
     /// Durable when it returns; disabling twice is no error.
     ///
@@ -303,25 +289,17 @@ impl Credentials {
         self.update(user_name, |c| c.disabled = false).await
     }
 
-    /// Puts the credential into the sandbox or takes it out. Durable when it returns, and holds
-    /// for the next message.
+    /// Changes the credential. Durable when it returns, and holds for the next message; what its
+    /// messages with too many recipients meet, for the next session.
     ///
     /// # Errors
-    /// [`Error::NoSuchUser`] or [`Error::Store`].
-    pub async fn set_sandbox(&self, user_name: &str, sandbox: bool) -> Result<Credential, Error> {
-        self.update(user_name, |c| c.sandbox = sandbox).await
-    }
-
-    /// Changes what the credential's messages with too many recipients meet.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchUser`] or [`Error::Store`].
-    pub async fn set_recipient_overflow(
+    /// [`Error::NoSuchUser`], [`Error::InvalidLabel`], [`Error::Invalid`] or [`Error::Store`].
+    pub async fn set(
         &self,
         user_name: &str,
-        overflow: RecipientOverflow,
+        options: impl IntoIterator<Item = CredentialOption>,
     ) -> Result<Credential, Error> {
-        self.update(user_name, |c| c.recipient_overflow = overflow).await
+        self.update(user_name, |credential| options.into_iter().for_each(|option| credential.apply(option))).await
     }
 
     /// Forgets the credential. Durable when it returns.
@@ -371,7 +349,6 @@ impl Credentials {
         smtp_password: &SecretString,
         new: NewCredential,
     ) -> Result<Credential, Error> {
-        check_label(&new.label)?;
         let record = Record {
             credential: Credential {
                 user_name,
@@ -382,9 +359,12 @@ impl Credentials {
                 disabled: false,
                 recipient_overflow: new.recipient_overflow,
                 sandbox: new.sandbox,
+                daily_quota: new.daily_quota,
+                max_rate: new.max_rate,
             },
             verifier: Verifier::of(smtp_password.expose_secret().as_bytes()),
         };
+        record.credential.check()?;
         let _changing = self.0.changing.lock().await;
         {
             let known = self.0.known.read();
@@ -406,13 +386,14 @@ impl Credentials {
         };
         let mut record = Record::clone(&found);
         change(&mut record.credential);
+        record.credential.check()?;
         self.write(record).await
     }
 
     /// To the store, then to memory. The caller holds `changing`.
     async fn write(&self, record: Record) -> Result<Credential, Error> {
         let credential = record.credential.clone();
-        let stored = Stored::V2(record.clone());
+        let stored = Stored::V3(record.clone());
         self.0.table.put(&credential.user_name, &stored).await?;
         let name = credential.user_name.clone();
         let record = Arc::new(record);
@@ -456,35 +437,4 @@ fn check_user_name(name: &str) -> Result<(), Error> {
         return invalid("it must have only A-Z and 0-9");
     }
     Ok(())
-}
-
-fn check_label(label: &str) -> Result<(), Error> {
-    if label.chars().count() > MAX_LABEL {
-        return Err(Error::InvalidLabel("it has more than 64 characters"));
-    }
-    if label.chars().any(char::is_control) {
-        return Err(Error::InvalidLabel("it has a control character"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_stored_before_the_sandbox_is_read() {
-        let credential = CredentialV1 {
-            user_name: "AKIAIOSFODNN7EXAMPLE".into(),
-            account: AccountId::default(),
-            label: "old".into(),
-            region: "us-east-1".into(),
-            created_at: Timestamp::from_millis(5),
-            disabled: true,
-            recipient_overflow: RecipientOverflow::Defer,
-        };
-        let stored = Stored::V1(RecordV1 { credential, verifier: Verifier::of(b"secret") });
-        let Credential { label, disabled, sandbox, .. } = stored.into_record().credential;
-        assert_eq!((label.as_str(), disabled, sandbox), ("old", true, false));
-    }
 }

@@ -33,7 +33,9 @@ use postrider_store::Store;
 
 pub use arn::{Arn, ArnError, Realm};
 pub use audit::{Actor, Audit, AuditEntry, AuditFile, AuditFilter, AuditRecord, Audited, UserIdentity, shortened};
-pub use credential::{AuthError, Authenticated, Credential, Credentials, Issued, NewCredential, RecipientOverflow};
+pub use credential::{
+    AuthError, Authenticated, Credential, CredentialOption, Credentials, Issued, NewCredential, RecipientOverflow,
+};
 pub use derive::{ImportedSecret, derive_smtp_password};
 pub use error::Error;
 pub use guard::{Ban, BanSettings, Consequence, Guard, Verdict};

@@ -2,7 +2,8 @@
 
 use crate::samples;
 use crate::{
-    Accounts, AuthError, Error, ImportedSecret, NewCredential, RecipientOverflow, Settings, derive_smtp_password,
+    Accounts, AuthError, CredentialOption, Error, ImportedSecret, Limits, NewCredential, RecipientOverflow, Settings,
+    derive_smtp_password,
 };
 use postrider_base::{Clock, Random, SimDisk, Timestamp};
 use postrider_mail::AccountId;
@@ -107,7 +108,7 @@ async fn disabling_is_told_only_to_who_knows_the_password() {
     assert_eq!(reopened.credentials().authenticate(USER, password), Err(AuthError::Disabled));
 
     credentials.enable(USER).await.unwrap();
-    credentials.set_recipient_overflow(USER, RecipientOverflow::Defer).await.unwrap();
+    credentials.set(USER, [CredentialOption::RecipientOverflow(RecipientOverflow::Defer)]).await.unwrap();
     let who = credentials.authenticate(USER, password).unwrap();
     assert_eq!(who.recipient_overflow, RecipientOverflow::Defer);
 
@@ -116,6 +117,33 @@ async fn disabling_is_told_only_to_who_knows_the_password() {
     assert!(matches!(credentials.delete(USER).await, Err(Error::NoSuchUser(_))));
     assert!(matches!(credentials.enable(USER).await, Err(Error::NoSuchUser(_))));
     assert!(world.accounts().credentials().list().is_empty());
+}
+
+#[tokio::test]
+async fn quotas_of_a_credential_hold_at_once_and_outlive_a_restart() {
+    let world = World::new();
+    let accounts = world.accounts();
+    let credentials = accounts.credentials();
+    let wanted = NewCredential { daily_quota: Some(10_000), ..new("shop") };
+    credentials.import(USER, imported(SECRET), wanted).await.unwrap();
+    assert_eq!(credentials.limits(USER), Limits { per_day: Some(10_000), per_second: None });
+    let options = [CredentialOption::MaxRate(Some(5)), CredentialOption::DailyQuota(None)];
+    let changed = credentials.set(USER, options).await.unwrap();
+    assert_eq!((changed.daily_quota, changed.max_rate, changed.label.as_str()), (None, Some(5), "shop"));
+    for accounts in [&accounts, &world.accounts()] {
+        let credentials = accounts.credentials();
+        assert_eq!(credentials.limits(USER), Limits { per_day: None, per_second: Some(5) });
+        assert_eq!(credentials.limits("AKIAIOSFODNN7EXAMPL2"), Limits::default());
+    }
+    credentials.set(USER, [CredentialOption::Sandbox(true)]).await.unwrap();
+    assert_eq!(credentials.limits(USER), Limits { per_day: Some(200), per_second: Some(5) });
+    for bad in [CredentialOption::MaxRate(Some(0)), CredentialOption::DailyQuota(Some(0))] {
+        let refused = credentials.set(USER, [bad]).await.unwrap_err().to_string();
+        assert!(refused.contains("a quota is at least 1"), "{refused}");
+    }
+    let none = NewCredential { max_rate: Some(0), ..new("") };
+    assert!(matches!(credentials.create(none).await, Err(Error::Invalid { .. })));
+    assert!(matches!(credentials.set("AKIA", []).await, Err(Error::NoSuchUser(_))));
 }
 
 #[tokio::test]

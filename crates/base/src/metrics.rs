@@ -146,7 +146,7 @@ table! {
     dkim_waiting: Gauge = "postrider_dkim_waiting";
     /// Commands and messages refused, by reply code.
     refused: By<RefusalCode, Counter> = "postrider_refused";
-    /// Messages put off because of their account's quota, by the bound that they met.
+    /// Messages put off because of the quota of their account or of their credential, by the bound that they met.
     quota_refused: By<QuotaBound, Counter> = "postrider_quota_refused";
     /// Recipients of the last 24 hours by account, of as many accounts as `account.usage_metrics` says: those that sent first.
     quota_sent: ByName<AccountNumber, Gauge> = "postrider_quota_sent_24h";

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Error, Operation, QueueOperation, ReloadReport, Response, SiteRow, SpoolStat, Status, World, audit, backup, bans,
-    credentials, dns_plan, events, explain, feedback, message, queue, quota, sending, sts, suppression, trace, why,
+    dns_plan, events, explain, feedback, message, queue, quota, sending, sts, suppression, trace, why,
 };
 
 /// A wish for a reload; the daemon answers when it has happened.
@@ -129,9 +129,7 @@ impl Control {
             Operation::Backup(request) => return backup::execute(deps, actor, request, &answer).await,
             Operation::Bans(operation) => bans::execute(deps.accounts.guard(), operation).await?,
             Operation::ConfigurationSets(operation) => operation.execute(deps.accounts.configuration_sets()).await?,
-            Operation::Credentials(operation) => {
-                credentials::execute(&deps.accounts, &deps.about.region, operation).await?
-            }
+            Operation::Credentials(operation) => return operation.execute(deps, &answer).await,
             Operation::Dkim(operation) => operation.execute(deps).await?,
             Operation::DnsPlan(request) => dns_plan::execute(deps, request).await?,
             Operation::FeedbackRead(request) => feedback::execute(deps, request).await?,

@@ -51,6 +51,7 @@ pub use audit::user;
 pub use backup::{Archive, ArchiveWriter, BackupItem, BackupRequest, FileSum, Manifest, Restored, restore};
 pub use client::Client;
 pub use control::{About, Control, Deps, ReloadRequest};
+pub use credentials::{CredentialOperation, CredentialRequest};
 pub use dkim::{DkimKeyView, DkimOperation};
 pub use dns_plan::DnsPlanRequest;
 pub use doctor::{DoctorOperation, Examination};
@@ -58,10 +59,7 @@ pub use error::{Error, ErrorKind};
 pub use explain::{ExplainRequest, ExplainedRow};
 pub use feedback::{FEEDBACK_READ_BYTES, FeedbackEffect, FeedbackReadRequest, FeedbackView};
 pub use identities::{DkimAttributes, IdentityOperation, IdentityRow, IdentityTag, MailFromAttributes};
-pub use operation::{
-    BanOperation, CredentialOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation,
-    StsOperation,
-};
+pub use operation::{BanOperation, EventOperation, IMPORT_BATCH, LIST_LIMIT, Operation, QueueOperation, StsOperation};
 pub use policies::{PolicyOperation, PolicyRow, PolicyTest, PolicyTestRequest, PolicyTestRow, PolicyWords};
 pub use quota::QuotaView;
 pub use reputation::{ReputationOperation, ReputationRow};

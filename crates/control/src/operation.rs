@@ -1,15 +1,15 @@
 //! What an operator can ask for.
 
-use postrider_account::{AuditFilter, RecipientOverflow};
+use postrider_account::AuditFilter;
 use postrider_base::{Network, Timestamp};
 use postrider_mail::{AccountId, Domain, MessageId};
 use postrider_spool::Selector;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountOperation, BackupRequest, ConfigurationSetOperation, DkimOperation, DnsPlanRequest, DoctorOperation,
-    ExplainRequest, FeedbackReadRequest, IdentityOperation, PolicyOperation, PoolOperation, ReputationOperation,
-    Secret, ShapingOperation, SourceOperation, StateOperation, SuppressionOperation,
+    AccountOperation, BackupRequest, ConfigurationSetOperation, CredentialOperation, DkimOperation, DnsPlanRequest,
+    DoctorOperation, ExplainRequest, FeedbackReadRequest, IdentityOperation, PolicyOperation, PoolOperation,
+    ReputationOperation, ShapingOperation, SourceOperation, StateOperation, SuppressionOperation,
 };
 
 /// Most entries that one [`SuppressionOperation::Import`] or [`SuppressionOperation::Remove`] may
@@ -152,79 +152,6 @@ pub enum BanOperation {
     List,
 }
 
-/// Actions on SMTP credentials.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CredentialOperation {
-    /// Makes a user name and a secret; the answer is the only place where the secret is shown.
-    Create {
-        /// The account that sends with it.
-        account: AccountId,
-        /// A name for people, at most 64 characters.
-        label: String,
-        /// What its messages with too many recipients meet.
-        recipient_overflow: RecipientOverflow,
-        /// Whether it is for trying things out.
-        #[serde(default)]
-        sandbox: bool,
-    },
-    /// Removes a credential for good.
-    Delete {
-        /// Its user name.
-        user_name: String,
-    },
-    /// Refuses the credential until it is enabled again.
-    Disable {
-        /// Its user name.
-        user_name: String,
-    },
-    /// Accepts a disabled credential again.
-    Enable {
-        /// Its user name.
-        user_name: String,
-    },
-    /// Takes over an existing credential, so that its clients change only the host.
-    Import {
-        /// The account that sends with it.
-        account: AccountId,
-        /// A name for people, at most 64 characters.
-        label: String,
-        /// The access key id that clients already use as their user name.
-        user_name: String,
-        /// Its SMTP password or its secret access key; the two are told apart by their length.
-        secret: Secret,
-        /// What its messages with too many recipients meet.
-        recipient_overflow: RecipientOverflow,
-        /// Whether it is for trying things out.
-        #[serde(default)]
-        sandbox: bool,
-    },
-    /// All credentials, without secrets.
-    List,
-    /// Has the messages of a credential go only to verified identities and the simulator, or to
-    /// anybody again.
-    Sandbox {
-        /// Its user name.
-        user_name: String,
-        /// Whether it is for trying things out.
-        sandbox: bool,
-    },
-}
-
-impl CredentialOperation {
-    fn name(&self) -> &'static str {
-        match self {
-            CredentialOperation::Create { .. } => "credentials-create",
-            CredentialOperation::Delete { .. } => "credentials-delete",
-            CredentialOperation::Disable { .. } => "credentials-disable",
-            CredentialOperation::Enable { .. } => "credentials-enable",
-            CredentialOperation::Import { .. } => "credentials-import",
-            CredentialOperation::List => "credentials-list",
-            CredentialOperation::Sandbox { .. } => "credentials-sandbox",
-        }
-    }
-}
-
 /// Questions about policies of recipient domains (MTA-STS).
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -300,6 +227,7 @@ pub enum EventOperation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{CredentialRequest, Secret};
 
     #[test]
     fn requests_are_plain_json_and_come_back_whole() {
@@ -320,12 +248,9 @@ mod tests {
     #[test]
     fn a_log_never_shows_a_secret() {
         let operation = Operation::Credentials(CredentialOperation::Import {
-            account: AccountId::default(),
-            label: String::new(),
             user_name: "AKIAIOSFODNN7EXAMPLE".to_owned(),
             secret: Secret::new("hunter2".to_owned()),
-            recipient_overflow: RecipientOverflow::Reject,
-            sandbox: false,
+            request: CredentialRequest::default(),
         });
         assert!(!format!("{operation:?}").contains("hunter2"));
         assert_eq!(operation.name(), "credentials-import");

@@ -48,7 +48,7 @@ pub enum Response {
     ConfigurationSets(Vec<ConfigurationSet>),
     /// A credential that was just made or taken over.
     Credential(NewCredential),
-    /// The credentials of the node.
+    /// A page of the node's credentials, or one of them.
     Credentials(Vec<CredentialView>),
     /// A page of what can be declared, in the order in which it can be made.
     Declared(Vec<Declared>),
@@ -193,6 +193,15 @@ pub struct CredentialView {
     /// Whether its messages go only to verified identities and the simulator.
     #[serde(default)]
     pub sandbox: bool,
+    /// Most recipients in any 24 hours, of what its account may send.
+    #[serde(default)]
+    pub daily_quota: Option<u64>,
+    /// Most recipients a second, likewise.
+    #[serde(default)]
+    pub max_rate: Option<u32>,
+    /// Recipients of the last 24 hours.
+    #[serde(default)]
+    pub sent_last_24_hours: u64,
 }
 
 /// The policy of a recipient domain (MTA-STS, RFC 8461) that is kept.

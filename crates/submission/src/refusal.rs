@@ -102,12 +102,13 @@ pub enum Refusal {
     /// signature it might be refused elsewhere for good. Passes when the key is mended.
     #[error("the message could not be signed")]
     NotSigned,
-    /// The sender's: more recipients a second than the account may have. Passes in seconds.
-    #[error("the account sends faster than it may")]
+    /// The sender's: more recipients a second than the account or the credential may have. Passes
+    /// in seconds.
+    #[error("the account or the credential sends faster than it may")]
     RateExceeded,
-    /// The sender's: more recipients in 24 hours than the account may have. Passes when what was
-    /// sent a day ago does not count any more.
-    #[error("the account has no recipients left in its 24 hours")]
+    /// The sender's: more recipients in 24 hours than the account or the credential may have.
+    /// Passes when what was sent a day ago does not count any more.
+    #[error("the account or the credential has no recipients left in its 24 hours")]
     DailyQuotaExceeded,
     /// The message's, as one of the operator's filters sees it; with the reply that the filter
     /// gives. Passes where its code is 4yz.

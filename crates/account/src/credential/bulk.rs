@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postrider_store::Change;
 
-use super::{Credential, Credentials, Record, Stored, check_label};
+use super::{Credential, Credentials, Record, Stored};
 use crate::Error;
 
 impl Credentials {
@@ -13,7 +13,7 @@ impl Credentials {
     /// returns.
     ///
     /// # Errors
-    /// [`Error::NoSuchUser`], what `edit` refuses, [`Error::InvalidLabel`] or
+    /// [`Error::NoSuchUser`], what `edit` refuses, [`Error::InvalidLabel`], [`Error::Invalid`] or
     /// [`Error::Store`].
     pub async fn edit<E: From<Error>>(
         &self,
@@ -30,11 +30,11 @@ impl Credentials {
                 edits.push((user_name.clone(), None));
                 continue;
             };
-            check_label(&edited.label)?;
+            edited.check()?;
             let Credential { user_name: name, account, region, created_at, .. } = found.credential.clone();
             let credential = Credential { user_name: name, account, region, created_at, ..edited };
             let record = Record { credential, ..Record::clone(&found) };
-            rows.push(Change::Put(user_name.clone(), Stored::V2(record.clone())));
+            rows.push(Change::Put(user_name.clone(), Stored::V3(record.clone())));
             edits.push((user_name.clone(), Some(Arc::new(record))));
         }
         self.0.table.write(rows).await.map_err(Error::from)?;

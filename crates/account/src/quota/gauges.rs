@@ -13,11 +13,14 @@ use crate::Accounts;
 const EVERY: Duration = Duration::from_secs(15);
 
 impl Accounts {
-    /// Keeps the metrics of quotas up to date until the scope is cancelled.
+    /// Keeps the metrics of quotas up to date, and their memory small, until the scope is
+    /// cancelled.
     pub async fn show_usage(self, metrics: Metrics, scope: Scope) {
         let mut shown = BTreeSet::new();
         loop {
-            self.show(&mut shown, &metrics, self.quotas.0.clock.now());
+            let now = self.quotas.0.clock.now();
+            self.quotas.forget_idle(now);
+            self.show(&mut shown, &metrics, now);
             tokio::select! {
                 () = scope.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => {}

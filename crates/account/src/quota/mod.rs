@@ -1,7 +1,7 @@
-//! Quotas: how many recipients an account may send to in any 24 hours and in a second, as SES
-//! bounds them.
+//! Quotas: how many recipients an account, or one of its credentials, may send to in any 24
+//! hours and in a second, as SES bounds accounts.
 //!
-//! Everything is answered from memory by atomics of the account that asks; accounts share
+//! Everything is answered from memory by atomics of the holder that asks; holders share
 //! nothing. What was sent is kept in the store by who reads the journal, see [`Quotas::save`];
 //! what the store does not know after a crash is counted once more from there.
 
@@ -24,7 +24,7 @@ use postrider_store::{Batch, Store, Table};
 use tokio::time::Instant;
 
 use crate::lookup::Lookup;
-use crate::{Error, Settings, Tenant};
+use crate::{Credential, Error, Settings, Tenant};
 use pace::Pace;
 use table::{Hour, Key};
 use window::{Window, minute_of};
@@ -36,7 +36,7 @@ pub use table::Sent;
 pub enum Holder {
     /// An account: what all of its credentials send.
     Account(AccountId),
-    /// One credential, by its user name: where it has bounds of its own.
+    /// One credential, by its user name: its part of that.
     Credential(String),
 }
 
@@ -62,8 +62,18 @@ impl Limits {
     /// Those of an account: its own, and in the sandbox SES's where it has none.
     #[must_use]
     pub fn of(tenant: &Tenant) -> Self {
-        let default = if tenant.sandbox { Self::SANDBOX } else { Self::default() };
-        Self { per_day: tenant.daily_quota.or(default.per_day), per_second: tenant.max_rate.or(default.per_second) }
+        Self { per_day: tenant.daily_quota, per_second: tenant.max_rate }.or_those_of(tenant.sandbox)
+    }
+
+    /// Those of a credential, likewise; its account's are beside them.
+    #[must_use]
+    pub fn of_credential(credential: &Credential) -> Self {
+        Self { per_day: credential.daily_quota, per_second: credential.max_rate }.or_those_of(credential.sandbox)
+    }
+
+    fn or_those_of(self, sandbox: bool) -> Self {
+        let default = if sandbox { Self::SANDBOX } else { Self::default() };
+        Self { per_day: self.per_day.or(default.per_day), per_second: self.per_second.or(default.per_second) }
     }
 }
 
@@ -90,10 +100,11 @@ pub struct Usage {
     pub sent_last_24_hours: u64,
 }
 
-/// The counts of all accounts. A cheap handle; clones are the same.
+/// The counts of all accounts and credentials. A cheap handle; clones are the same.
 ///
 /// A holder takes 0.6 KB of memory, and 0.25 KB more for each hour of the day in which it sends:
-/// 7 KB at most, so that 10,000 accounts that send around the clock take 70 MB.
+/// 7 KB at most, so that 10,000 that send around the clock take 70 MB. Who has sent nothing for
+/// a day is [forgotten](Quotas::forget_idle).
 #[derive(Clone)]
 pub struct Quotas(Arc<Inner>);
 
@@ -206,6 +217,23 @@ impl Quotas {
         let mut used: Vec<_> = accounts.filter(|(_, usage)| usage.sent_last_24_hours > 0).collect();
         used.sort_unstable_by_key(|(account, _)| *account);
         used
+    }
+
+    /// Frees the memory of those that have sent nothing in the 24 hours before `now`, deleted
+    /// ones among them.
+    pub fn forget_idle(&self, now: Timestamp) {
+        let minute = minute_of(now);
+        let mut holders = self.0.holders.lock();
+        holders.retain(|holder| {
+            let is_idle = |count: &Arc<Count>| count.window.used(minute) == 0;
+            let Some(count) = self.find(holder).filter(is_idle) else { return true };
+            self.0.counts.change([(holder.clone(), None)]);
+            // Nobody finds it any more. Who has found it before may be about to take from it:
+            // then it stays.
+            let Err(used) = Arc::try_unwrap(count) else { return false };
+            self.0.counts.change([(holder.clone(), Some(used))]);
+            true
+        });
     }
 
     /// Until [`Quotas::recounted`], those that have a bound for the 24 hours must wait: what

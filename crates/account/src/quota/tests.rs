@@ -155,6 +155,52 @@ async fn saved_counts_add_up_and_come_back_and_old_ones_go() {
     assert!(store.table::<Key, Hour>(table::TABLE).is_empty().unwrap());
 }
 
+#[tokio::test]
+async fn who_has_sent_nothing_for_a_day_takes_no_memory() {
+    let (quotas, _index) = quotas().await;
+    let known = |quotas: &Quotas| quotas.0.holders.lock().len();
+    let shop = || Holder::Credential("AKIAEXAMPLE".to_owned());
+    quotas.reserve(shop(), &daily(10), 10, START).unwrap().keep();
+    send(&quotas, daily(10), 10, after(DAY / 2)).unwrap();
+    quotas.forget_idle(after(DAY));
+    assert_eq!((known(&quotas), quotas.usage(shop(), after(DAY)).sent_last_24_hours), (2, 10));
+    quotas.forget_idle(after(DAY + MINUTE));
+    assert_eq!((known(&quotas), sent(&quotas, after(DAY + MINUTE))), (1, 10));
+    assert!(quotas.find(&shop()).is_none());
+    // Nothing counts of the other one, but somebody is about to take from it.
+    let found = quotas.count(&account(7).into());
+    quotas.forget_idle(after(DAY * 2));
+    assert!(Arc::ptr_eq(&found, &quotas.count(&account(7).into())));
+    drop(found);
+    quotas.forget_idle(after(DAY * 2));
+    assert_eq!(known(&quotas), 0);
+    assert_eq!(send(&quotas, daily(10), 10, after(DAY * 2)), Ok(()), "it is known again");
+}
+
+#[tokio::test]
+async fn what_is_taken_while_idle_ones_are_forgotten_counts() {
+    let (quotas, _index) = quotas().await;
+    let kept = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let taking = scope.spawn(|| {
+            for _ in 0..2_000 {
+                let taken = quotas.reserve(account(7), &daily(u64::MAX), 1, START).unwrap();
+                // Given back, it is idle until the next.
+                if kept.load(Ordering::Relaxed) < 10 {
+                    drop(taken)
+                } else {
+                    taken.keep()
+                }
+                kept.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while !taking.is_finished() {
+            quotas.forget_idle(START);
+        }
+    });
+    assert_eq!(sent(&quotas, START), 1_990);
+}
+
 /// What should be answered, by adding up a list.
 #[derive(Default)]
 struct Model(Vec<(Timestamp, u64)>);

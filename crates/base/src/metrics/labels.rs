@@ -196,6 +196,10 @@ labels! {
         Rate = "rate",
         /// More recipients in 24 hours than allowed.
         Daily = "daily",
+        /// More recipients a second than the credential may have of them.
+        CredentialRate = "credential_rate",
+        /// More recipients in 24 hours than the credential may have of them.
+        CredentialDaily = "credential_daily",
         /// What was sent before the start was still being counted.
         Recounting = "recounting",
     }

@@ -285,6 +285,8 @@ impl Batch<'_> {
                 disabled: now.disabled,
                 recipient_overflow: now.recipient_overflow,
                 sandbox: now.sandbox,
+                daily_quota: now.daily_quota,
+                max_rate: now.max_rate,
                 ..found.clone()
             }))
         };

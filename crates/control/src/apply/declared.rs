@@ -174,6 +174,12 @@ pub struct DeclaredCredential {
     /// Its messages may only go to verified identities and to the simulator.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sandbox: bool,
+    /// Most recipients in any 24 hours, of what its account may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_quota: Option<u64>,
+    /// Most recipients a second, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<u32>,
 }
 
 /// A policy of a credential or of an identity.

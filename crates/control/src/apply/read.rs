@@ -89,6 +89,8 @@ impl From<&Credential> for DeclaredCredential {
             disabled: credential.disabled,
             recipient_overflow: credential.recipient_overflow,
             sandbox: credential.sandbox,
+            daily_quota: credential.daily_quota,
+            max_rate: credential.max_rate,
         }
     }
 }

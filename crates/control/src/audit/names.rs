@@ -8,7 +8,7 @@ const LOOKING: [&str; 9] =
     ["audit", "explain", "feedback-read", "message", "quota", "sites", "state-read", "status", "trace"];
 
 /// SES's and IAM's names of what they can do too.
-const NAMES: [(&str, &str); 32] = [
+const NAMES: [(&str, &str); 33] = [
     ("accounts-create", "CreateTenant"),
     ("accounts-delete", "DeleteTenant"),
     ("accounts-pause", "UpdateAccountSendingEnabled"),
@@ -21,6 +21,7 @@ const NAMES: [(&str, &str); 32] = [
     ("credentials-delete", "DeleteAccessKey"),
     ("credentials-disable", "UpdateAccessKey"),
     ("credentials-enable", "UpdateAccessKey"),
+    ("credentials-set", "UpdateAccessKey"),
     ("identities-create", "CreateEmailIdentity"),
     ("identities-delete", "DeleteEmailIdentity"),
     ("identities-dkim", "PutEmailIdentityDkimAttributes"),

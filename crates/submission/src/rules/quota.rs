@@ -1,5 +1,5 @@
-//! How many recipients the account may still send to: the last thing that is asked, and taken
-//! before the spool is.
+//! How many recipients the credential and its account may still send to: the last thing that is
+//! asked, and taken before the spool is.
 
 use postrider_account::{Accounts, Exceeded, Holder, Limits, Reservation};
 use postrider_base::Metrics;
@@ -9,8 +9,8 @@ use postrider_spool::NewMessage;
 
 use crate::Refusal;
 
-/// A message's place in the quota of its account, and in that of its credential where the
-/// credential is in the sandbox. Dropped, it is given back.
+/// A message's place in the quotas of its account and of its credential. Dropped, it is given
+/// back.
 #[derive(Debug)]
 #[must_use = "dropped, it gives back what was taken"]
 pub(crate) struct Quota {
@@ -35,16 +35,20 @@ impl Quota {
         let recipients = envelope.recipients.iter().map(|recipient| recipient.address.domain());
         let counted = recipients.filter(|domain| !is_simulator(domain, operator_domain)).count();
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
-        let reserve = |holder: Holder, limits: Limits| {
-            accounts
-                .quotas()
-                .reserve(holder, &limits, counted, *accepted_at)
-                .map_err(|exceeded| refusal(exceeded, metrics))
+        let reserve = |holder: Holder, limits: Limits, bounds: [QuotaBound; 2]| {
+            let reserved = accounts.quotas().reserve(holder, &limits, counted, *accepted_at);
+            reserved.map_err(|exceeded| refusal(exceeded, bounds, metrics))
         };
-        let user_name = origin.credential.as_ref().filter(|user_name| accounts.credentials().is_sandboxed(user_name));
-        let credential = user_name.map(|user_name| reserve(Holder::Credential(user_name.clone()), Limits::SANDBOX));
-        let credential = credential.transpose()?;
-        let account = reserve((*account).into(), Limits::of(&accounts.tenants().find(*account)))?;
+        // The credential's first: who is over it takes nothing from the second that the others
+        // of the account have.
+        let of_credential = |user_name: &String| {
+            let limits = accounts.credentials().limits(user_name);
+            let bounds = [QuotaBound::CredentialRate, QuotaBound::CredentialDaily];
+            reserve(Holder::Credential(user_name.clone()), limits, bounds)
+        };
+        let credential = origin.credential.as_ref().map(of_credential).transpose()?;
+        let limits = Limits::of(&accounts.tenants().find(*account));
+        let account = reserve((*account).into(), limits, [QuotaBound::Rate, QuotaBound::Daily])?;
         Ok(Self { account, credential })
     }
 
@@ -61,10 +65,10 @@ impl Quota {
     }
 }
 
-fn refusal(exceeded: Exceeded, metrics: &Metrics) -> Refusal {
+fn refusal(exceeded: Exceeded, [rate, daily]: [QuotaBound; 2], metrics: &Metrics) -> Refusal {
     let (bound, refusal) = match exceeded {
-        Exceeded::Rate => (QuotaBound::Rate, Refusal::RateExceeded),
-        Exceeded::Daily => (QuotaBound::Daily, Refusal::DailyQuotaExceeded),
+        Exceeded::Rate => (rate, Refusal::RateExceeded),
+        Exceeded::Daily => (daily, Refusal::DailyQuotaExceeded),
         _ => (QuotaBound::Recounting, Refusal::Unavailable),
     };
     metrics.quota_refused.of(bound).inc();

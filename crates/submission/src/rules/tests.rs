@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use postrider_account::{Identity, ImportedSecret, NewCredential, Pause, PausedBy, PolicyOwner, Sending};
+use postrider_account::{
+    CredentialOption, Identity, ImportedSecret, NewCredential, Pause, PausedBy, PolicyOwner, Sending,
+};
 use postrider_base::{Clock, Random, SimDisk};
 use postrider_mail::{EmailAddress, Recipient};
 use postrider_store::Store;
@@ -279,7 +281,7 @@ async fn a_credential_can_be_in_the_sandbox_alone() {
     let tested = Mail { user: Some(user.clone()), ..mail.clone() };
     assert_eq!(world.unverified(&tested), ["you@example.org"]);
     assert_eq!(world.outcome(&mail), Ok(()), "mail of another credential");
-    credentials.set_sandbox(&user, false).await.unwrap();
+    credentials.set(&user, [CredentialOption::Sandbox(false)]).await.unwrap();
     assert_eq!(world.outcome(&tested), Ok(()));
 }
 

@@ -1,6 +1,6 @@
 //! Quotas on the way of a message.
 
-use postrider_account::{Identity, Tenant};
+use postrider_account::{CredentialOption, Holder, Identity, Tenant};
 use postrider_base::metrics::QuotaBound;
 
 use super::*;
@@ -81,19 +81,79 @@ async fn while_what_was_sent_before_is_counted_only_the_bounded_wait() {
     assert_eq!(send(&world, &["a@example.org"]).await, Ok(()));
 }
 
+/// Another credential of the account, and what sends with it.
+async fn credential(world: &World, new: NewCredential) -> Authenticated {
+    let user_name = world.accounts.credentials().create(new).await.unwrap().credential.user_name;
+    world.accounts.credentials().find(&user_name).unwrap()
+}
+
+async fn send_as(world: &World, authenticated: &Authenticated, to: &[&str]) -> Result<(), Refusal> {
+    let request = request(Some("ann@example.com"), to, &[CONTENT]);
+    let request = SubmissionRequest { authenticated: authenticated.clone(), ..request };
+    world.submission.submit(request).await.map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_has_its_part_of_the_account_s_quota() {
+    let world = world().await;
+    bounded(&world, Some(6), None).await;
+    let shop = credential(&world, NewCredential { daily_quota: Some(2), ..NewCredential::default() }).await;
+    let set = async |option| world.accounts.credentials().set(&shop.user_name, [option]).await.unwrap();
+    assert_eq!(send_as(&world, &shop, &["a@example.org", "b@example.org"]).await, Ok(()));
+    assert_eq!(send_as(&world, &shop, &["c@example.org"]).await, Err(Refusal::DailyQuotaExceeded));
+    assert_eq!(send_as(&world, &shop, &["success@simulator.amazonses.com"]).await, Ok(()), "it is outside");
+    assert_eq!(send(&world, &["c@example.org", "d@example.org"]).await, Ok(()), "the others have theirs");
+    assert_eq!(world.metrics.quota_refused.of(QuotaBound::CredentialDaily).get(), 1);
+
+    set(CredentialOption::DailyQuota(Some(3))).await;
+    assert_eq!(send_as(&world, &shop, &["e@example.org"]).await, Ok(()), "a change holds for the next message");
+    set(CredentialOption::DailyQuota(None)).await;
+    assert_eq!(send_as(&world, &shop, &["f@example.org", "g@example.org"]).await, Err(Refusal::DailyQuotaExceeded));
+    assert_eq!(world.metrics.quota_refused.of(QuotaBound::Daily).get(), 1, "by the account's bound");
+    assert_eq!(send_as(&world, &shop, &["f@example.org"]).await, Ok(()));
+    set(CredentialOption::DailyQuota(Some(4))).await;
+    tokio::time::sleep(Duration::from_secs(24 * 3600 + 60)).await;
+    for _ in 0..4 {
+        assert_eq!(send_as(&world, &shop, &["h@example.org"]).await, Ok(()), "a day later all of it is there");
+    }
+    assert_eq!(send_as(&world, &shop, &["h@example.org"]).await, Err(Refusal::DailyQuotaExceeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_is_too_fast_takes_nothing_from_the_others() {
+    let world = world().await;
+    bounded(&world, None, Some(3)).await;
+    let shop = credential(&world, NewCredential { max_rate: Some(1), ..NewCredential::default() }).await;
+    assert_eq!(send_as(&world, &shop, &["a@example.org"]).await, Ok(()));
+    for _ in 0..5 {
+        assert_eq!(send_as(&world, &shop, &["b@example.org"]).await, Err(Refusal::RateExceeded));
+    }
+    assert_eq!(world.metrics.quota_refused.of(QuotaBound::CredentialRate).get(), 5);
+    assert_eq!(send(&world, &["b@example.org", "c@example.org"]).await, Ok(()));
+    assert_eq!(send(&world, &["d@example.org"]).await, Err(Refusal::RateExceeded), "the account's second is over");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(send_as(&world, &shop, &["b@example.org"]).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_message_that_the_account_may_not_send_does_not_count_for_the_credential() {
+    let world = world().await;
+    bounded(&world, Some(2), None).await;
+    let shop = credential(&world, NewCredential { daily_quota: Some(10), ..NewCredential::default() }).await;
+    let three = ["a@example.org", "b@example.org", "c@example.org"];
+    assert_eq!(send_as(&world, &shop, &three).await, Err(Refusal::DailyQuotaExceeded));
+    assert_eq!(send_as(&world, &shop, &three[..1]).await, Ok(()));
+    let holder = Holder::Credential(shop.user_name);
+    assert_eq!(world.accounts.quotas().usage(holder, NOW).sent_last_24_hours, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_credential_in_the_sandbox_has_a_quota_of_its_own() {
     let world = world().await;
     let own = Identity { trusted: true, ..Identity::new(AccountId::default(), "example.com".parse().unwrap()) };
     world.accounts.identities().create(own).await.unwrap();
-    let new = NewCredential { sandbox: true, ..NewCredential::default() };
-    let user_name = world.accounts.credentials().create(new).await.unwrap().credential.user_name;
-    let authenticated = world.accounts.credentials().find(&user_name).unwrap();
-    let send_sandboxed = async || {
-        let request = request(Some("ann@example.com"), &["b@example.com"], &[CONTENT]);
-        let request = SubmissionRequest { authenticated: authenticated.clone(), ..request };
-        world.submission.submit(request).await.map(drop)
-    };
+    let sandboxed = credential(&world, NewCredential { sandbox: true, ..NewCredential::default() }).await;
+    let send_sandboxed = async || send_as(&world, &sandboxed, &["b@example.com"]).await;
     assert_eq!(send_sandboxed().await, Ok(()));
     assert_eq!(send_sandboxed().await, Err(Refusal::RateExceeded));
     for _ in 0..3 {
