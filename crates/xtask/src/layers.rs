@@ -51,7 +51,8 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
 ];
 
 /// May name any room.
-const FREE: &[&str] = &["postrider", "postrider-bench", "postrider-fuzz", "postrider-testkit", "xtask"];
+const FREE: &[&str] =
+    &["postrider", "postrider-bench", "postrider-cases", "postrider-fuzz", "postrider-testkit", "xtask"];
 
 pub(crate) fn check() -> Result<()> {
     let output = cargo()

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod bounds;
-mod cases;
 mod check;
 mod claims;
 mod crash;

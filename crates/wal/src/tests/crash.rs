@@ -269,7 +269,7 @@ fn body(log: &Log, replayed: &Replayed) -> Bytes {
 fn every_synced_batch_survives_and_nothing_is_made_up() {
     let ops = prop::collection::vec(op(), 1..60);
     let case = (ops, 0..3usize, 0..3usize, any::<u64>());
-    cases::each(10_000, &case, |(ops, spare_segments, early, seed)| {
+    postrider_cases::each(10_000, 1, &case, |(ops, spare_segments, early, seed)| {
         let disk = SimDisk::new();
         let options = Options { spare_segments, random: Random::seeded(seed), ..small() };
         let rig = Rig::open(&disk, &options).unwrap();

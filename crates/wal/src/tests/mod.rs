@@ -1,6 +1,5 @@
 //! Tests of the whole log over a simulated disk.
 
-mod cases;
 mod commit;
 mod crash;
 mod damage;

@@ -15,7 +15,6 @@ use postrider_base::{Period, Size};
 
 use self::life::Life;
 use self::steps::{Step, steps};
-use crate::cases;
 use crate::rig::{HOUR, Rig, defer, deliver, drain, due_now};
 
 fn live(mut rig: Rig, steps: &[Step]) {
@@ -35,12 +34,12 @@ fn live(mut rig: Rig, steps: &[Step]) {
 
 #[test]
 fn nothing_is_lost_with_the_index_in_memory() {
-    cases::each(cases::MOST, &steps(), |steps| live(Rig::new(), &steps));
+    postrider_cases::each(1_000, 1, &steps(), |steps| live(Rig::new(), &steps));
 }
 
 #[test]
 fn nothing_is_lost_with_the_index_in_sled() {
-    cases::each(20, &steps(), |steps| live(Rig::with_sled(), &steps));
+    postrider_cases::each(20, 50, &steps(), |steps| live(Rig::with_sled(), &steps));
 }
 
 /// The cold log has no order with the main one: what says that a body is dead
