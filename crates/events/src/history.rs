@@ -55,10 +55,11 @@ pub(crate) struct History {
 #[derive(Clone, Debug, Default)]
 struct State {
     end: End,
-    /// The bounces that its sender has been told of, each kind once.
-    bounces: Vec<BounceKind>,
-    /// Whether an objection was reported, and whether another complaint.
-    complaints: [bool; 2],
+    /// The bounces that are journaled, each kind once, and in which message who sent it is told;
+    /// of those in the dialogue delivery tells.
+    bounces: Vec<(BounceKind, Option<MessageId>)>,
+    /// The complaints: whether each objects, and the same of it.
+    complaints: Vec<(bool, Option<MessageId>)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl History {
             // It was deleted while it was being delivered.
             _ if state.end == End::Delivered => End::Delivered,
             Disposition::Bounced(kind) => {
-                state.bounces.push(kind);
+                state.bounces.push((kind, None));
                 End::Bounced
             }
             Disposition::Suppressed(_) | Disposition::Deleted | Disposition::Rejected => End::Unsent,
@@ -110,8 +111,10 @@ impl History {
         for recipient in &returned.recipients {
             let Some(state) = self.states.get_mut(usize::from(*recipient)) else { continue };
             match &returned.what {
-                ReturnedKind::Bounce(bounce) => state.bounces.push(bounce.kind),
-                ReturnedKind::Complaint(complaint) => state.complaints[usize::from(complaint.is_objection())] = true,
+                ReturnedKind::Bounce(bounce) => state.bounces.push((bounce.kind, returned.notice)),
+                ReturnedKind::Complaint(complaint) => {
+                    state.complaints.push((complaint.is_objection(), returned.notice));
+                }
             }
         }
     }
@@ -132,13 +135,19 @@ impl History {
         alike.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
     }
 
-    /// Whether the sender has not been told that of this recipient: each kind of bounce is told
-    /// once, and none after a permanent one.
-    pub(crate) fn is_news(&self, recipient: u16, what: &ReturnedKind) -> bool {
-        let Some(state) = self.states.get(usize::from(recipient)) else { return false };
+    /// What makes that no news of this recipient: each kind of bounce is told once, and none
+    /// after a permanent one. In which message it is told, where it is by a report.
+    pub(crate) fn known(&self, recipient: u16, what: &ReturnedKind) -> Option<Option<MessageId>> {
+        let state = self.states.get(usize::from(recipient))?;
         match what {
-            ReturnedKind::Bounce(bounce) => !state.bounces.iter().any(|kind| kind.is_hard() || *kind == bounce.kind),
-            ReturnedKind::Complaint(complaint) => !state.complaints[usize::from(complaint.is_objection())],
+            ReturnedKind::Bounce(bounce) => {
+                let mut bounces = state.bounces.iter();
+                bounces.find(|(kind, _)| kind.is_hard() || *kind == bounce.kind).map(|(_, notice)| *notice)
+            }
+            ReturnedKind::Complaint(complaint) => {
+                let mut complaints = state.complaints.iter();
+                complaints.find(|(objects, _)| *objects == complaint.is_objection()).map(|(_, notice)| *notice)
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reports of what came back, on their way into the journal.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
 use postrider_mail::MessageId;
 use postrider_wal::Lsn;
@@ -53,7 +53,7 @@ impl Journal {
                 break;
             }
             let answer = match self.digest_report(returned, &mut digest, &mut histories) {
-                Ok(Reported::Unknown | Reported::Known) if !is_caught_up => Ok(Answer::NotYet),
+                Ok(Reported::Unknown | Reported::Known(_)) if !is_caught_up => Ok(Answer::NotYet),
                 Ok(reported) => Ok(Answer::Reported(reported)),
                 Err(error) => {
                     tracing::error!(id = %returned.id, "what came back for this message is not journaled: {error}");
@@ -81,10 +81,15 @@ impl Journal {
         if affected.is_empty() {
             return Ok(Reported::Unknown);
         }
-        let is_news = |recipient: &u16| history.is_news(*recipient, &returned.what);
-        let recipients: Vec<u16> = affected.into_iter().filter(is_news).collect();
+        let (mut recipients, mut notices) = (Vec::new(), BTreeSet::new());
+        for recipient in affected {
+            match history.known(recipient, &returned.what) {
+                Some(notice) => notices.extend(notice),
+                None => recipients.push(recipient),
+            }
+        }
         if recipients.is_empty() {
-            return Ok(Reported::Known);
+            return Ok(Reported::Known(notices.into_iter().collect()));
         }
         let now = self.clock.now();
         let (what, source) = (returned.what.clone(), returned.source.clone());

@@ -138,9 +138,9 @@ pub struct ReturnedSource {
 pub enum Reported {
     /// It is in the journal, synced, for these recipients.
     Journaled(Vec<EmailAddress>),
-    /// The journal had all that it says; and it has every message that an earlier process
-    /// accepted, such as the one that told of it.
-    Known,
+    /// The journal had all that it says. In these messages who sent it is told of it, if he is;
+    /// the journal has every one of them that an earlier process accepted.
+    Known(Vec<MessageId>),
     /// The journal has no such message (any more), or it was never sent to such a recipient.
     Unknown,
 }

@@ -49,7 +49,12 @@ fn returned(id: MessageId, affected: Affected, what: ReturnedKind) -> Returned {
         domains: vec!["example.net".into()],
         session: "SESSION".into(),
     };
-    Returned { id, at: START, affected, what, source, notice: None }
+    Returned { id, at: START, affected, what, source, notice: Some(notice()) }
+}
+
+/// In which message who sent it is told.
+fn notice() -> MessageId {
+    MessageId::new(0x0100, START, 7)
 }
 
 fn addresses(texts: &[&str]) -> Vec<EmailAddress> {
@@ -204,20 +209,20 @@ async fn what_is_said_again_is_known_also_after_a_restart() {
     let full = || bounce(BounceKind::TransientMailboxFull);
     let gone = || bounce(BounceKind::PermanentNoEmail);
     assert!(matches!(report(&relay, id, Affected::Index(0), full()).await, Reported::Journaled(_)));
-    assert_eq!(report(&relay, id, Affected::Index(0), full()).await, Reported::Known);
+    assert_eq!(report(&relay, id, Affected::Index(0), full()).await, Reported::Known(vec![notice()]));
     // It tells more, and after it nothing does.
     assert!(matches!(report(&relay, id, Affected::Index(0), gone()).await, Reported::Journaled(_)));
     relay.close().await;
     let relay = open(&disk).await;
     for what in [full(), gone(), bounce(BounceKind::PermanentGeneral)] {
-        assert_eq!(report(&relay, id, Affected::Index(0), what).await, Reported::Known);
+        assert_eq!(report(&relay, id, Affected::Index(0), what).await, Reported::Known(vec![notice()]));
     }
     let rest = report(&relay, id, Affected::All, gone()).await;
     assert_eq!(rest, Reported::Journaled(addresses(&["b@example.net"])), "one of the two is news");
     // Who takes a message for no spam may still object to it; and that once.
     assert!(matches!(report(&relay, id, Affected::Index(1), complaint("not-spam")).await, Reported::Journaled(_)));
     assert!(matches!(report(&relay, id, Affected::Index(1), complaint("abuse")).await, Reported::Journaled(_)));
-    assert_eq!(report(&relay, id, Affected::Index(1), complaint("fraud")).await, Reported::Known);
+    assert_eq!(report(&relay, id, Affected::Index(1), complaint("fraud")).await, Reported::Known(vec![notice()]));
     assert_eq!(late(&relay, id).await.len(), 5);
     relay.close().await;
 }
@@ -237,7 +242,7 @@ async fn many_who_say_the_same_at_once_make_one_event() {
     for asked in asked {
         match tokio::time::timeout(PATIENCE, asked).await.expect("nobody answers").unwrap() {
             Reported::Journaled(_) => journaled += 1,
-            told => assert_eq!(told, Reported::Known),
+            told => assert_eq!(told, Reported::Known(vec![notice()])),
         }
     }
     assert_eq!((journaled, late(&relay, id).await.len()), (1, 1));
@@ -271,7 +276,7 @@ async fn only_those_are_affected_who_were_written_to() {
     assert_eq!(report(&relay, unknown, Affected::All, full()).await, Reported::Unknown);
     // The dialogue said it already.
     let gone = bounce(BounceKind::PermanentNoEmail);
-    assert_eq!(report(&relay, id, Affected::Index(3), gone).await, Reported::Known);
+    assert_eq!(report(&relay, id, Affected::Index(3), gone).await, Reported::Known(Vec::new()));
     let of_two = report(&relay, id, Affected::DomainOf(4), full()).await;
     assert_eq!(of_two, Reported::Journaled(addresses(&["c@two.example"])), "who got it, before who may have");
     let all = report(&relay, id, Affected::All, full()).await;
@@ -366,7 +371,7 @@ async fn work(spool: Spool, events: Events, random: Random, promised: Arc<Mutex<
             }
             let gone = bounce(BounceKind::PermanentNoEmail);
             match events.report(returned(id, Affected::Index(recipient), gone)).await {
-                Ok(Reported::Journaled(_) | Reported::Known) => *promised.lock().entry(id).or_default() += 1,
+                Ok(Reported::Journaled(_) | Reported::Known(_)) => *promised.lock().entry(id).or_default() += 1,
                 Ok(Reported::Unknown) => panic!("the message was accepted"),
                 Err(_) => return,
             }

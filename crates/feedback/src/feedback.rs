@@ -111,7 +111,8 @@ impl Feedback {
         mailbox.ok_or_else(|| SmtpReply::new(550, "5.1.1 There is no such mailbox"))
     }
 
-    /// Takes a message: when this returns `Ok`, all that it says is on disk.
+    /// Takes a message: when this returns `Ok`, all that it says is on disk, and so is the mail
+    /// that it causes.
     ///
     /// # Errors
     /// `451` where that can not be written now, so that the client comes again; `550` and `554`

@@ -23,6 +23,7 @@ mod report;
 mod settings;
 mod status;
 mod take;
+mod tell;
 mod told;
 
 pub use complaint::ComplaintReport;

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use postrider_events::{Acceptance, ReturnedBounce};
 use postrider_mail::dsn::{self, DsnRecipient, DsnRequest};
-use postrider_mail::{EmailAddress, EnhancedStatus, Notify, Remote, Ret, Stage, VerpScope};
+use postrider_mail::{EmailAddress, EnhancedStatus, MessageId, Notify, Remote, Ret, Stage, VerpScope};
 use postrider_submission::{Notification, OwnMessage, Submission};
 
 use crate::original::Original;
@@ -26,19 +26,16 @@ struct Told {
 
 impl Notice {
     /// Of recipients that failed. `None` where there are none.
-    pub(crate) fn of_bounces(bounces: Vec<(Vec<EmailAddress>, ReturnedBounce)>) -> Option<Self> {
-        let told = bounces.into_iter().flat_map(|(addresses, bounce)| {
+    pub(crate) fn of_bounces(bounces: Vec<(EmailAddress, ReturnedBounce)>) -> Option<Self> {
+        let told = bounces.into_iter().map(|(address, bounce)| {
             let class = if bounce.kind.is_hard() { 5 } else { 4 };
-            let status = bounce.status.unwrap_or(EnhancedStatus::new(class, 0, 0));
             let diagnostic = bounce.diagnostic.as_deref().map_or("The other mail server returned it.", without_type);
-            let remote = remote(bounce.reporting_mta.as_deref());
-            let diagnostic = diagnostic.to_owned();
-            addresses.into_iter().map(move |address| Told {
+            Told {
                 address,
-                status,
-                diagnostic: diagnostic.clone(),
-                remote: remote.clone(),
-            })
+                status: bounce.status.unwrap_or(EnhancedStatus::new(class, 0, 0)),
+                diagnostic: diagnostic.to_owned(),
+                remote: remote(bounce.reporting_mta.as_deref()),
+            }
         });
         let told: Vec<_> = told.collect();
         (!told.is_empty()).then_some(Self { action: dsn::Action::Failed, told })
@@ -79,17 +76,17 @@ impl Notice {
         (!told.is_empty()).then_some(Self { action: action.told(), told })
     }
 
-    /// The mail. Its sender is nobody and what becomes of it is told to nobody, so that it
+    /// The mail, under this id. Its sender is nobody and what becomes of it is told to nobody, so that it
     /// starts no loop.
     pub(crate) fn compose(
         &self,
+        id: MessageId,
         submission: &Submission,
         acceptance: &Acceptance,
         to: &EmailAddress,
         original: Option<&Original>,
         require_tls: bool,
     ) -> Option<OwnMessage> {
-        let id = submission.new_id();
         let wishes: Vec<_> = self.told.iter().map(|told| acceptance.wish(&told.address)).collect();
         let told = self.told.iter().zip(&wishes).map(|(told, wish)| DsnRecipient {
             address: &told.address,

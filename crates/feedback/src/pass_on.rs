@@ -14,6 +14,8 @@ const MAX_SUBJECT: usize = 200;
 
 /// A message that goes on.
 pub(crate) struct PassedOn<'a> {
+    /// Its id.
+    pub(crate) id: MessageId,
     /// Whose account it belongs to.
     pub(crate) account: AccountId,
     /// To whom.
@@ -37,19 +39,19 @@ pub(crate) struct PassedOn<'a> {
 impl PassedOn<'_> {
     /// Queues it. When this returns `Ok`, it is on disk.
     pub(crate) async fn send(&self, submission: &Submission) -> Result<MessageId, Refusal> {
-        let id = submission.new_id();
         let own = OwnMessage {
-            id,
+            id: self.id,
             account: self.account,
             to: self.to.clone(),
             kind: self.kind,
             require_tls: self.require_tls,
-            content: self.compose(id, submission),
+            content: self.compose(submission),
         };
         submission.send(own).await
     }
 
-    fn compose(&self, id: MessageId, submission: &Submission) -> Vec<u8> {
+    fn compose(&self, submission: &Submission) -> Vec<u8> {
+        let id = self.id;
         let settings = submission.settings();
         let boundary = format!("postrider-{:032x}", self.boundary);
         let (media, arrived) = self.arrived();

@@ -1,21 +1,19 @@
 //! What is done with a message that arrived.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_base::metrics::{FeedbackKind, FeedbackOutcome};
-use postrider_events::{Acceptance, Affected, LifeEntry, Reported, Returned, ReturnedKind, ReturnedSource};
-use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, Notify, SmtpReply, Verp};
+use postrider_events::{Affected, Reported, Returned, ReturnedKind, ReturnedSource};
+use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SmtpReply, Verp};
 use postrider_mailauth::authentication_results::without_forged;
 use postrider_mailauth::verify::Looked;
-use postrider_submission::{OriginKind, Refusal};
+use postrider_submission::OriginKind;
 
 use crate::feedback::{Arrived, FeedbackRules, Shared};
 use crate::finding::{Finding, Ours, sent_at};
 use crate::mailbox::Mailbox;
-use crate::notice::Notice;
 use crate::pass_on::PassedOn;
 use crate::report::{Reading, Report, read, read_kind};
 use crate::status::Action;
@@ -23,12 +21,14 @@ use crate::told::{News, What};
 
 /// A message that arrived, with what is known of it.
 pub(crate) struct Visit<'a> {
-    shared: &'a Shared,
-    rules: Arc<FeedbackRules>,
-    arrived: Arrived,
+    pub(crate) shared: &'a Shared,
+    pub(crate) rules: Arc<FeedbackRules>,
+    pub(crate) arrived: Arrived,
     content: Bytes,
-    reading: Reading,
+    pub(crate) reading: Reading,
     looked: Looked,
+    /// The id of the message that tells the sender of what is journaled.
+    pub(crate) notice: MessageId,
 }
 
 impl<'a> Visit<'a> {
@@ -44,7 +44,8 @@ impl<'a> Visit<'a> {
         let (helo, sender) = (arrived.helo.as_deref(), arrived.sender.as_ref());
         let looked = shared.options.verifier.look(&content, arrived.client, helo, sender).await;
         shared.options.metrics.feedback_arrived.of(kind(&reading)).inc();
-        Ok(Visit { shared, rules, arrived, content, reading, looked })
+        let notice = shared.options.submission.new_id();
+        Ok(Visit { shared, rules, arrived, content, reading, looked, notice })
     }
 
     /// Does for each recipient what is to be done. A recipient for whom that fails makes the
@@ -108,16 +109,24 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// Has everything that was found journaled, then tells the sender what is new of it.
+    /// Has everything that was found journaled, then tells the sender what is new of it, and what
+    /// an earlier visit did not come to tell.
     async fn journal(&self, finding: Finding, verp: Option<Verp>) -> Result<FeedbackOutcome, SmtpReply> {
         let Finding { id, returned } = finding;
         // Blacked out, and from nobody for certain.
         let is_open = returned.iter().any(|(whom, _)| whom.is_empty());
-        let (mut new, mut is_known, mut failed) = (Vec::new(), false, Ok(()));
+        let (mut is_new, mut is_known, mut failed) = (false, false, Ok(()));
+        let mut notices = BTreeSet::new();
         for (whom, what) in returned {
             match self.report(id, whom, &what).await {
-                Ok(Reported::Journaled(addresses)) => new.push((addresses, what)),
-                Ok(Reported::Known) => is_known = true,
+                Ok(Reported::Journaled(_)) => {
+                    is_new = true;
+                    notices.insert(self.notice);
+                }
+                Ok(Reported::Known(told)) => {
+                    is_known = true;
+                    notices.extend(told);
+                }
                 Ok(Reported::Unknown) => {}
                 Err(reply) => {
                     failed = Err(reply);
@@ -125,10 +134,9 @@ impl<'a> Visit<'a> {
                 }
             }
         }
-        let is_new = !new.is_empty();
-        if is_new {
-            // Before anything has the client come again: then they are known.
-            self.tell(id, new).await;
+        if !notices.is_empty() {
+            // Before anything has the client come again: it may never do.
+            self.tell(id, &notices).await?;
         }
         failed?;
         if let Some(verp) = verp {
@@ -159,7 +167,7 @@ impl<'a> Visit<'a> {
                 session: self.arrived.session.clone(),
             };
             let at = sent_at(&self.reading, self.arrived.at);
-            let returned = Returned { id, at, affected, what: what.clone(), source, notice: None };
+            let returned = Returned { id, at, affected, what: what.clone(), source, notice: Some(self.notice) };
             let reported = self.shared.options.events.report(returned).await;
             match reported.map_err(|error| self.later(&error))? {
                 Reported::Unknown => {}
@@ -169,85 +177,23 @@ impl<'a> Visit<'a> {
         Ok(Reported::Unknown)
     }
 
-    /// Tells the sender of bounces and complaints that the journal did not know: once, and as
-    /// the one mail about it. It is on disk that they are; so that this fails, is no reason to
-    /// come again.
-    async fn tell(&self, id: MessageId, new: Vec<(Vec<EmailAddress>, ReturnedKind)>) {
-        let Ok(Some((acceptance, sender))) = self.sender(id).await else { return };
-        let (mut bounces, mut is_complaint) = (Vec::new(), false);
-        for (addresses, what) in new {
-            match what {
-                ReturnedKind::Bounce(bounce) => {
-                    let mut addresses = addresses;
-                    addresses.retain(|address| self.is_told_of_failure(acceptance.wish(address).notify));
-                    bounces.push((addresses, bounce));
-                }
-                ReturnedKind::Complaint(_) => is_complaint = self.rules.forwarding,
-            }
-        }
-        if let Some(notice) = Notice::of_bounces(bounces) {
-            self.send_notice(&notice, &acceptance, &sender).await;
-        }
-        let news = News { id, scope: None, what: What::Complaint };
-        if is_complaint && self.is_new(news) && self.may_get(&sender) {
-            let why = format!("A recipient of your message {id}\r\nreported it as unwanted. The report is attached.");
-            self.to_sender(&acceptance, &sender, &why).await;
-        }
-    }
-
-    /// As of failures in the dialogue (RFC 3461 section 4.1).
-    fn is_told_of_failure(&self, notify: Notify) -> bool {
-        notify.wants_failure() && (self.rules.forwarding || notify.is_given())
-    }
-
-    /// Tells the sender of deliveries, delays and the like, where NOTIFY asks for it: some hosts
-    /// report delays unasked. The journal knows them from the dialogue.
-    async fn progress(&self, verp: Verp) -> Result<(), SmtpReply> {
-        let Report::Status(report) = &self.reading.report else { return Ok(()) };
-        for action in [Action::Delayed, Action::Delivered, Action::Relayed, Action::Expanded] {
-            if report.recipients.iter().all(|recipient| recipient.action != action) {
-                continue;
-            }
-            let Some((acceptance, sender)) = self.sender(verp.id).await? else { return Ok(()) };
-            let Some(notice) = Notice::of_progress(report, action, verp.scope, &acceptance) else { continue };
-            let news = News { id: verp.id, scope: Some(verp.scope), what: What::Progress(action) };
-            if self.is_new(news) && self.may_get(&sender) && !self.send_notice(&notice, &acceptance, &sender).await {
-                self.shared.told.forget(news);
-            }
-        }
-        Ok(())
-    }
-
-    async fn send_notice(&self, notice: &Notice, acceptance: &Acceptance, sender: &EmailAddress) -> bool {
-        let options = &self.shared.options;
-        let original = self.reading.original.as_ref();
-        let own = notice.compose(&options.submission, acceptance, sender, original, self.arrived.require_tls);
-        let Some(own) = own else { return false };
-        self.note_told(&options.submission.send(own).await.map(drop))
-    }
-
     /// An automatic reply goes on to the sender, as SES has it: once for each recipient. It is no
     /// event.
     async fn automatic(&self, verp: Verp) -> Result<FeedbackOutcome, SmtpReply> {
         if !self.rules.forwarding {
             return Ok(FeedbackOutcome::Dropped);
         }
-        let Some((acceptance, sender)) = self.sender(verp.id).await? else { return Ok(FeedbackOutcome::Dropped) };
-        let news = News { id: verp.id, scope: Some(verp.scope), what: What::Automatic };
-        if !self.is_new(news) || !self.may_get(&sender) {
+        let Some(concerned) = self.concerned(verp.id).await? else { return Ok(FeedbackOutcome::Dropped) };
+        let Some(telling) = self.turn(News { id: verp.id, what: What::Automatic(verp.scope) })? else {
+            return Ok(FeedbackOutcome::Dropped);
+        };
+        if !self.may_get(&concerned.sender) {
             return Ok(FeedbackOutcome::Dropped);
         }
         let why = format!("An automatic reply to your message {}\r\nis attached.", verp.id);
-        if self.to_sender(&acceptance, &sender, &why).await {
-            return Ok(FeedbackOutcome::Sender);
-        }
-        self.shared.told.forget(news);
-        Err(busy())
-    }
-
-    async fn to_sender(&self, acceptance: &Acceptance, sender: &EmailAddress, why: &str) -> bool {
-        let kind = OriginKind::Dsn { of: acceptance.id };
-        self.note_told(&self.pass_on(acceptance.account, sender, kind, why).await)
+        self.to_sender(self.shared.options.submission.new_id(), &concerned, &why).await?;
+        self.told(telling);
+        Ok(FeedbackOutcome::Sender)
     }
 
     /// To whoever looks after the relay: mail for `postmaster@` and `abuse@`, and what comes to
@@ -262,14 +208,24 @@ impl<'a> Visit<'a> {
             return Err(SmtpReply::new(451, "4.7.1 Too much mail for this mailbox, try again later"));
         }
         let why = "This came to an address of the relay's mail exchanger for bounces and complaints.";
-        let passed = self.pass_on(AccountId::default(), operator, OriginKind::Operator, why).await;
-        if self.note_told(&passed) { Ok(FeedbackOutcome::Operator) } else { Err(busy()) }
+        let id = self.shared.options.submission.new_id();
+        let passed = self.pass_on(id, AccountId::default(), operator, OriginKind::Operator, why).await;
+        passed.map(|()| FeedbackOutcome::Operator)
     }
 
-    async fn pass_on(&self, account: AccountId, to: &EmailAddress, kind: OriginKind, why: &str) -> Result<(), Refusal> {
+    /// Queues what arrived inside of a message of this id.
+    pub(crate) async fn pass_on(
+        &self,
+        id: MessageId,
+        account: AccountId,
+        to: &EmailAddress,
+        kind: OriginKind,
+        why: &str,
+    ) -> Result<(), SmtpReply> {
         let options = &self.shared.options;
         let message = without_forged(&self.content, options.verifier.receiver());
         let passed = PassedOn {
+            id,
             account,
             to,
             kind,
@@ -280,24 +236,7 @@ impl<'a> Visit<'a> {
             require_tls: self.arrived.require_tls,
             boundary: options.random.u128(),
         };
-        passed.send(&options.submission).await.map(drop)
-    }
-
-    /// The message and its sender, where he may be told: never who is nobody (RFC 5321 section
-    /// 4.5.5), nor somebody whom nobody authenticated as, nor the relay itself.
-    async fn sender(&self, id: MessageId) -> Result<Option<(Acceptance, EmailAddress)>, SmtpReply> {
-        let life = self.shared.options.events.message(id).await.map_err(|error| self.later(&error))?;
-        let accepted = life.into_iter().find_map(|entry| match entry {
-            LifeEntry::Accepted(acceptance) => Some(acceptance),
-            _ => None,
-        });
-        let age = self.shared.options.clock.now().saturating_since(id.timestamp());
-        if accepted.is_none() && age < JOURNALED_BY {
-            // A fast answer: the journal does not have the message yet.
-            return Err(busy());
-        }
-        let told = accepted.filter(|it| it.origin == OriginKind::Submission && it.credential.is_some());
-        Ok(told.and_then(|acceptance| acceptance.sender.clone().map(|sender| (acceptance, sender))))
+        self.queued(passed.send(&options.submission).await.map(drop))
     }
 
     /// Whether who it is from may be known when it comes again.
@@ -307,27 +246,7 @@ impl<'a> Visit<'a> {
         results.chain(verdict.spf.iter().map(|spf| spf.result.to_string())).any(|result| result == "temperror")
     }
 
-    fn is_new(&self, news: News) -> bool {
-        self.shared.told.is_new(news, self.rules.settings.max_remembered)
-    }
-
-    fn may_get(&self, address: &EmailAddress) -> bool {
-        let max = self.rules.settings.passed_on_per_hour;
-        self.shared.told.may_get(address, max, self.shared.options.clock.now())
-    }
-
-    /// Whether mail of ours was queued.
-    fn note_told(&self, sent: &Result<(), Refusal>) -> bool {
-        let metrics = &self.shared.options.metrics;
-        let counter = if sent.is_ok() { &metrics.feedback_mails } else { &metrics.feedback_mails_failed };
-        counter.inc();
-        if let Err(error) = sent {
-            tracing::warn!(session = self.arrived.session, %error, "feedback: a mail could not be queued");
-        }
-        sent.is_ok()
-    }
-
-    fn later(&self, error: &postrider_events::Error) -> SmtpReply {
+    pub(crate) fn later(&self, error: &postrider_events::Error) -> SmtpReply {
         tracing::warn!(session = self.arrived.session, %error, "feedback: what came back could not be journaled");
         busy()
     }
@@ -342,10 +261,7 @@ impl<'a> Visit<'a> {
     }
 }
 
-/// By when the journal has a message in ordinary times.
-const JOURNALED_BY: Duration = Duration::from_secs(60);
-
-fn busy() -> SmtpReply {
+pub(crate) fn busy() -> SmtpReply {
     SmtpReply::new(451, "4.3.0 Temporary service failure")
 }
 

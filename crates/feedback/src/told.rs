@@ -12,18 +12,17 @@ use crate::status::Action;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct News {
     pub(crate) id: MessageId,
-    /// Whose return path it came to; `None` where the message is what counts.
-    pub(crate) scope: Option<VerpScope>,
     pub(crate) what: What,
 }
 
-/// What is told.
+/// What is told, with the return path that it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum What {
-    Automatic,
-    Complaint,
-    /// Anything but a failure, which the journal remembers.
-    Progress(Action),
+    Automatic(VerpScope),
+    /// Anything but a failure.
+    Progress(VerpScope, Action),
+    /// What is journaled, in the message of this id.
+    Event(MessageId),
 }
 
 /// What was told lately. Forgets everything at a restart.
@@ -34,31 +33,59 @@ pub(crate) struct Told(Mutex<State>);
 struct State {
     seen: HashSet<News>,
     order: VecDeque<News>,
+    under_way: HashSet<News>,
     /// The hour since 1970 that is counted.
     hour: u64,
     counts: HashMap<String, u32>,
 }
 
-impl Told {
-    /// Notes that this is told now; `false` where it was before. At most `max` are remembered.
-    pub(crate) fn is_new(&self, news: News, max: u32) -> bool {
-        let mut state = self.0.lock();
-        if !state.seen.insert(news) {
-            return false;
+/// Whether something is to be told.
+#[derive(Debug)]
+pub(crate) enum Turn<'a> {
+    /// It was.
+    Told,
+    /// Somebody is about to.
+    Taken,
+    /// It is, by who has this.
+    Open(Telling<'a>),
+}
+
+/// Something that is being told, by nobody else meanwhile.
+#[derive(Debug)]
+pub(crate) struct Telling<'a> {
+    told: &'a Told,
+    news: News,
+}
+
+impl Telling<'_> {
+    /// It was told. At most `max` are remembered.
+    pub(crate) fn done(self, max: u32) {
+        let mut state = self.told.0.lock();
+        if state.seen.insert(self.news) {
+            state.order.push_back(self.news);
         }
-        state.order.push_back(news);
         while state.order.len() > max as usize {
             let Some(oldest) = state.order.pop_front() else { break };
             state.seen.remove(&oldest);
         }
-        true
     }
+}
 
-    /// Takes a note back: it could not be told.
-    pub(crate) fn forget(&self, news: News) {
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.told.0.lock().under_way.remove(&self.news);
+    }
+}
+
+impl Told {
+    /// Whether this is to be told.
+    pub(crate) fn turn(&self, news: News) -> Turn<'_> {
         let mut state = self.0.lock();
-        state.seen.remove(&news);
-        state.order.retain(|known| *known != news);
+        match () {
+            () if state.seen.contains(&news) => Turn::Told,
+            () if !state.under_way.insert(news) => Turn::Taken,
+            () => Turn::Open(Telling { told: self, news }),
+        }
     }
 
     /// Counts a message to this address, unless it got `max` in this hour.
@@ -89,19 +116,38 @@ mod tests {
     use super::*;
 
     fn news(byte: u8) -> News {
-        News { id: MessageId::from_bytes([byte; 24]), scope: Some(VerpScope::One(0)), what: What::Automatic }
+        News { id: MessageId::from_bytes([byte; 24]), what: What::Automatic(VerpScope::One(0)) }
+    }
+
+    fn tell(told: &Told, news: News) -> bool {
+        match told.turn(news) {
+            Turn::Open(telling) => {
+                telling.done(2);
+                true
+            }
+            Turn::Told => false,
+            Turn::Taken => panic!("nobody tells it"),
+        }
     }
 
     #[test]
-    fn nothing_is_new_twice_and_the_oldest_is_forgotten() {
+    fn nothing_is_told_twice_and_the_oldest_is_forgotten() {
         let told = Told::default();
-        assert!(told.is_new(news(1), 2));
-        assert!(!told.is_new(news(1), 2));
-        assert!(told.is_new(News { what: What::Progress(Action::Delayed), ..news(1) }, 2));
-        assert!(told.is_new(news(2), 2));
-        assert!(told.is_new(news(1), 2), "two are remembered");
-        told.forget(news(1));
-        assert!(told.is_new(news(1), 2));
+        assert!(tell(&told, news(1)));
+        assert!(!tell(&told, news(1)));
+        assert!(tell(&told, News { what: What::Progress(VerpScope::One(0), Action::Delayed), ..news(1) }));
+        assert!(tell(&told, news(2)));
+        assert!(tell(&told, news(1)), "two are remembered");
+    }
+
+    #[test]
+    fn one_tells_it_at_a_time_and_whoever_fails_leaves_it_to_the_next() {
+        let told = Told::default();
+        let Turn::Open(telling) = told.turn(news(1)) else { panic!("it is new") };
+        assert!(matches!(told.turn(news(1)), Turn::Taken));
+        assert!(tell(&told, news(2)), "another is another");
+        drop(telling);
+        assert!(tell(&told, news(1)));
     }
 
     #[test]

@@ -26,6 +26,13 @@ use postrider_submission::{ReturnPaths, Submission, SubmissionDeps};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
+/// What a relay has that outlives its processes.
+struct Machine {
+    spool: SimDisk,
+    journal: SimDisk,
+    random: Random,
+}
+
 struct Rig {
     spool: Spool,
     events: Events,
@@ -34,7 +41,7 @@ struct Rig {
     metrics: Metrics,
     random: Random,
     feedback: Feedback,
-    _scope: Scope,
+    scope: Scope,
 }
 
 fn rules() -> FeedbackRules {
@@ -49,69 +56,98 @@ fn rules() -> FeedbackRules {
     }
 }
 
+impl Machine {
+    fn new() -> Self {
+        Self { spool: SimDisk::new(), journal: SimDisk::new(), random: Random::seeded(7) }
+    }
+
+    async fn start(&self) -> Rig {
+        let (clock, random, metrics) = (Clock::simulated(NOW), self.random.clone(), Metrics::new());
+        let (spool, events) = (self.spool(&metrics).await, self.journal(&metrics).await);
+        let scope = Scope::new("test");
+        events.recovered().await.unwrap();
+        events.run(&spool, Arc::new(TracingSink), &scope).unwrap();
+        let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), Default::default()).unwrap();
+        let accounts = Accounts::open(&store, &clock, &random, &Default::default()).unwrap();
+        let deps = SubmissionDeps {
+            spool: spool.clone(),
+            accounts: accounts.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: metrics.clone(),
+        };
+        let settings = postrider_submission::Settings {
+            hostname: Some("mx.relay.example".into()),
+            operator_domain: Some("relay.example".into()),
+            ..Default::default()
+        };
+        let submission = Submission::new(deps, settings);
+        let paths = ReturnPaths::new(accounts, MacKey::new(&[1; 32]), "bounces.relay.example".parse().unwrap());
+        let (zones, receiver) = (Arc::new(Zones::new()), "mx.relay.example".to_owned());
+        let verifier = Verifier::new(zones, clock.clone(), metrics.clone(), receiver, VerificationSettings::default());
+        let feedback = Feedback::new(FeedbackOptions {
+            return_paths: paths.clone(),
+            events: events.clone(),
+            verifier,
+            submission: submission.clone(),
+            clock,
+            random: random.clone(),
+            metrics: metrics.clone(),
+            rules: rules(),
+        });
+        Rig { spool, events, paths, submission, metrics, random, feedback, scope }
+    }
+
+    async fn spool(&self, metrics: &Metrics) -> Spool {
+        let options = SpoolOptions {
+            disk: Arc::new(self.spool.clone()),
+            dir: PathBuf::from("/spool"),
+            index_dir: None,
+            clock: Clock::simulated(NOW),
+            settings: postrider_spool::Settings { min_free_bytes: Size::from_bytes(0), ..Default::default() },
+            metrics: metrics.clone(),
+            feeds: &[Events::FEED],
+            start_held: false,
+            accept_loss: false,
+            driver: Driver::Thread,
+        };
+        Spool::open(options).await.unwrap()
+    }
+
+    async fn journal(&self, metrics: &Metrics) -> Events {
+        let options = EventsOptions {
+            disk: Arc::new(self.journal.clone()),
+            dir: PathBuf::from("/journal"),
+            view_dir: None,
+            driver: Driver::Thread,
+            clock: Clock::simulated(NOW),
+            settings: Default::default(),
+            metrics: metrics.clone(),
+            issuer: Issuer {
+                partition: "aws".into(),
+                region: "us-east-1".into(),
+                hostname: "mx.relay.example".into(),
+                operator_domain: "relay.example".into(),
+            },
+            accept_loss: false,
+        };
+        Events::open(options).await.unwrap()
+    }
+
+    /// Ends the process, and cuts the power.
+    async fn restart(&self, rig: Rig) -> Rig {
+        self.spool.halt();
+        self.journal.halt();
+        rig.scope.close(Duration::from_secs(30)).await.unwrap();
+        let _ = (rig.events.close().await, rig.spool.close().await);
+        self.spool.crash(1);
+        self.journal.crash(2);
+        self.start().await
+    }
+}
+
 async fn rig() -> Rig {
-    let (disk, clock, random, metrics) = (SimDisk::new(), Clock::simulated(NOW), Random::seeded(7), Metrics::new());
-    let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), Default::default()).unwrap();
-    let accounts = Accounts::open(&store, &clock, &random, &Default::default()).unwrap();
-    let spool = Spool::open(SpoolOptions {
-        disk: Arc::new(disk.clone()),
-        dir: PathBuf::from("/spool"),
-        index_dir: None,
-        clock: clock.clone(),
-        settings: postrider_spool::Settings { min_free_bytes: Size::from_bytes(0), ..Default::default() },
-        metrics: metrics.clone(),
-        feeds: &[Events::FEED],
-        start_held: false,
-        accept_loss: false,
-        driver: Driver::Thread,
-    });
-    let spool = spool.await.unwrap();
-    let events = Events::open(EventsOptions {
-        disk: Arc::new(disk),
-        dir: PathBuf::from("/journal"),
-        view_dir: None,
-        driver: Driver::Thread,
-        clock: clock.clone(),
-        settings: Default::default(),
-        metrics: metrics.clone(),
-        issuer: Issuer {
-            partition: "aws".into(),
-            region: "us-east-1".into(),
-            hostname: "mx.relay.example".into(),
-            operator_domain: "relay.example".into(),
-        },
-        accept_loss: false,
-    });
-    let (events, scope) = (events.await.unwrap(), Scope::new("test"));
-    events.recovered().await.unwrap();
-    events.run(&spool, Arc::new(TracingSink), &scope).unwrap();
-    let settings = postrider_submission::Settings {
-        hostname: Some("mx.relay.example".into()),
-        operator_domain: Some("relay.example".into()),
-        ..Default::default()
-    };
-    let deps = SubmissionDeps {
-        spool: spool.clone(),
-        accounts: accounts.clone(),
-        clock: clock.clone(),
-        random: random.clone(),
-        metrics: metrics.clone(),
-    };
-    let submission = Submission::new(deps, settings);
-    let paths = ReturnPaths::new(accounts, MacKey::new(&[1; 32]), "bounces.relay.example".parse().unwrap());
-    let (zones, receiver) = (Arc::new(Zones::new()), "mx.relay.example".to_owned());
-    let verifier = Verifier::new(zones, clock.clone(), metrics.clone(), receiver, VerificationSettings::default());
-    let feedback = Feedback::new(FeedbackOptions {
-        return_paths: paths.clone(),
-        events: events.clone(),
-        verifier,
-        submission: submission.clone(),
-        clock,
-        random: random.clone(),
-        metrics: metrics.clone(),
-        rules: rules(),
-    });
-    Rig { spool, events, paths, submission, metrics, random, feedback, _scope: scope }
+    Machine::new().start().await
 }
 
 impl Rig {
@@ -194,12 +230,20 @@ impl Rig {
 
     /// The mail that was queued, at least one: recipient and text.
     async fn mails(&self) -> Vec<(String, String)> {
-        let mut mails = Vec::new();
-        for claim in self.spool.take_due(100).await {
-            assert_eq!(claim.message.envelope.sender, None, "it may not bounce");
-            let content = claim.content().await.unwrap().to_bytes();
-            let to = claim.message.envelope.recipients[0].address.to_string();
-            mails.push((to, String::from_utf8(content.to_vec()).unwrap()));
+        self.mails_of(1).await
+    }
+
+    /// The same, at least so many.
+    async fn mails_of(&self, count: usize) -> Vec<(String, String)> {
+        let (mut mails, mut taken) = (Vec::new(), Vec::new());
+        while mails.len() < count {
+            for claim in self.spool.take_due(100).await {
+                assert_eq!(claim.message.envelope.sender, None, "it may not bounce");
+                let content = claim.content().await.unwrap().to_bytes();
+                let to = claim.message.envelope.recipients[0].address.to_string();
+                mails.push((to, String::from_utf8(content.to_vec()).unwrap()));
+                taken.push(claim);
+            }
         }
         mails
     }
@@ -263,6 +307,70 @@ async fn a_late_bounce_is_an_event_and_its_sender_is_told_once() {
     assert!(text.contains("Final-Recipient: rfc822; ann@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n"), "{text}");
     assert!(text.contains("Subject: hello") && !text.contains("X-Secret"), "{text}");
     assert_eq!((rig.counted(FeedbackOutcome::Journaled), rig.counted(FeedbackOutcome::Known)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_between_an_event_and_the_mail_about_it_loses_neither() {
+    let machine = Machine::new();
+    let rig = machine.start().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, VerpScope::One(0));
+    let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
+    machine.spool.halt();
+    assert_eq!(rig.arrives(None, &path, &report).await.unwrap_err().code, 451);
+    let mut rig = machine.restart(rig).await;
+    assert_eq!(rig.late().await.len(), 1, "the journal had it");
+    // The remote comes again; and once more, as one does that misses a reply.
+    for queued in [1, 0] {
+        rig.arrives(None, &path, &report).await.unwrap();
+        rig.arrives(None, &path, &report).await.unwrap();
+        assert_eq!((rig.late().await.len(), rig.metrics.feedback_mails.get()), (1, queued));
+        let mails = rig.mails().await;
+        assert!(mails[0].1.contains("Final-Recipient: rfc822; ann@example.net\r\nAction: failed\r\n"), "{mails:?}");
+        rig = machine.restart(rig).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_earlier_visits_journaled_is_told_as_they_would_have_told_it() {
+    let machine = Machine::new();
+    let rig = machine.start().await;
+    let both = ["ann@example.net", "bob@example.net"];
+    let message = rig.delivered(Some("jim@example.org"), &both).await;
+    let path = rig.path(&message, VerpScope::DomainOf(0));
+    let of = |to: &str| bounce(to, "failed", "550 5.1.1 user unknown");
+    rig.arrives(None, &path, &of(both[0])).await.unwrap();
+    machine.spool.halt();
+    assert_eq!(rig.arrives(None, &path, &of(both[1])).await.unwrap_err().code, 451);
+    let rig = machine.restart(rig).await;
+    // A report of what was told makes nothing good that is of another.
+    rig.arrives(None, &path, &of(both[0])).await.unwrap();
+    assert_eq!(rig.metrics.feedback_mails.get(), 0);
+    rig.arrives(None, &path, &of(both[1])).await.unwrap();
+    assert_eq!(rig.metrics.feedback_mails.get(), 1);
+    let mails = rig.mails_of(2).await;
+    for to in both {
+        let told = mails.iter().filter(|(_, text)| text.contains(&format!("Final-Recipient: rfc822; {to}\r\n")));
+        assert_eq!(told.count(), 1, "{to} in {mails:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_complaint_is_mailed_once_whatever_happens_between() {
+    let machine = Machine::new();
+    let rig = machine.start().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net", "bob@example.net"]).await;
+    let path = |rig: &Rig, index| rig.path(&message, VerpScope::One(index));
+    machine.spool.halt();
+    let refused = rig.arrives(Some("fbl@provider.example"), &path(&rig, 0), &complaint("", "")).await;
+    assert_eq!(refused.unwrap_err().code, 451);
+    let mut rig = machine.restart(rig).await;
+    for (index, queued) in [(0, 1), (0, 0), (1, 0)] {
+        rig.arrives(Some("fbl@provider.example"), &path(&rig, index), &complaint("", "")).await.unwrap();
+        assert_eq!(rig.metrics.feedback_mails.get(), queued, "the first complaint about a message says enough");
+        rig = machine.restart(rig).await;
+    }
+    assert_eq!(rig.late().await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
