@@ -27,6 +27,8 @@ pub(crate) struct Digest {
     pub(crate) heads: Vec<Head>,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) mail_log: String,
+    /// Recipients of whom messages came back for good.
+    pub(crate) gone: Vec<(MessageId, Vec<u16>)>,
     /// Items of the feed that are in it.
     pub(crate) items: usize,
     /// The last batch of the feed that is in it.
@@ -234,6 +236,8 @@ fn groups<'a>(
             {
                 Group::Delayed(delay)
             }
+            // A late report was before it: that is the one bounce.
+            Disposition::Bounced(_) if known.is_some_and(|known| known.is_gone(outcome.recipient)) => Group::Silent,
             Disposition::Bounced(kind) => Group::Bounced(played(outcome, known, rules).unwrap_or(kind)),
             Disposition::Suppressed(source) => match event::bounce_of_suppressed(source.list, source.reason) {
                 Some(kind) => Group::Bounced(kind),

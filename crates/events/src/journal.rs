@@ -166,6 +166,11 @@ impl Journal {
             let age = ages.entry(location.segment).or_default();
             *age = head.at.max(*age);
         }
+        for (id, recipients) in &digest.gone {
+            if let Some(known) = live.get(id) {
+                known.came_back(recipients);
+            }
+        }
         for head in &digest.heads {
             live.drop_ended(head.id, &mut rows);
         }

@@ -21,9 +21,9 @@ const YOUNG: Duration = Duration::from_secs(5);
 /// when it has just grown, one or two in the order of arrival, its parts.
 const SLOT: usize = 2 * (size_of::<(MessageId, Known)>() + size_of::<MessageId>()) + 4 * ALLOCATED;
 
-/// A recipient, its state, its last reported delay; beside its address, which
+/// A recipient, its state, its last reported delay, that it is gone; beside its address, which
 /// is kept with the domain apart.
-const RECIPIENT: usize = size_of::<(EmailAddress, bool, (u16, DelayType, Timestamp))>() + 2 * ALLOCATED;
+const RECIPIENT: usize = size_of::<(EmailAddress, bool, (u16, DelayType, Timestamp), u16)>() + 2 * ALLOCATED;
 
 /// What an allocation takes beside its bytes.
 const ALLOCATED: usize = 24;
@@ -42,6 +42,9 @@ pub(crate) struct Known {
     open: Vec<bool>,
     /// The last reported delay of recipients that had one.
     delays: Vec<(u16, DelayType, Timestamp)>,
+    /// Recipients of which it came back for good after a host had taken it. They may be tried
+    /// all the same, where the host's reply was lost.
+    gone: Vec<u16>,
     /// Records that the view does not know yet.
     young: Vec<Place>,
 }
@@ -58,6 +61,7 @@ impl Known {
             recipients: acceptance.recipients,
             mail,
             delays: Vec::new(),
+            gone: Vec::new(),
             young: Vec::new(),
         }
     }
@@ -77,9 +81,14 @@ impl Known {
         };
         let mut known = Self::new(acceptance, mail);
         for record in later {
-            let (Life::Outcomes(outcomes) | Life::Counted(_, outcomes)) = record.life()? else { continue };
-            for outcome in &outcomes {
-                known.apply(outcome, record.kind == Kind::DeliveryDelay);
+            match record.life()? {
+                Life::Accepted { .. } => {}
+                Life::Outcomes(outcomes) | Life::Counted(_, outcomes) => {
+                    for outcome in &outcomes {
+                        known.apply(outcome, record.kind == Kind::DeliveryDelay);
+                    }
+                }
+                Life::Returned(returned) => known.came_back(returned.gone()),
             }
         }
         Ok(Some(known))
@@ -130,6 +139,16 @@ impl Known {
             self.delays.retain(|(recipient, ..)| *recipient != outcome.recipient);
             self.delays.push((outcome.recipient, delay, outcome.at));
         }
+    }
+
+    /// Takes in of whom it came back for good.
+    pub(crate) fn came_back(&mut self, gone: &[u16]) {
+        self.gone.extend_from_slice(gone);
+    }
+
+    /// Whether its sender has been told for good that it did not reach this recipient.
+    pub(crate) fn is_gone(&self, recipient: u16) -> bool {
+        self.gone.contains(&recipient)
     }
 
     fn has_ended(&self) -> bool {

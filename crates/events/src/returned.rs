@@ -159,6 +159,16 @@ pub(crate) struct ReturnedRecord {
     pub(crate) notice: Option<MessageId>,
 }
 
+impl ReturnedRecord {
+    /// The recipients, where it is a permanent bounce of them.
+    pub(crate) fn gone(&self) -> &[u16] {
+        match &self.what {
+            ReturnedKind::Bounce(bounce) if bounce.kind.is_hard() => &self.recipients,
+            ReturnedKind::Bounce(_) | ReturnedKind::Complaint(_) => &[],
+        }
+    }
+}
+
 /// Bytes kept of a text.
 const MAX_TEXT: usize = 1_000;
 /// Domains kept of those that answer for a report.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use postrider_base::{Random, Scope, SimDisk};
+use postrider_base::{Random, Scope, SimDisk, Size};
 use postrider_events::{
-    Affected, Error, Events, Kind, LifeEntry, Reported, Returned, ReturnedBounce, ReturnedComplaint, ReturnedKind,
-    ReturnedSource, Start,
+    Affected, Error, Events, Kind, LifeEntry, Line, Reported, Returned, ReturnedBounce, ReturnedComplaint,
+    ReturnedKind, ReturnedSource, Settings, Start,
 };
 use postrider_mail::dsn::Action;
 use postrider_mail::{BounceKind, Disposition, EnhancedStatus, MessageId, SuppressionList, SuppressionReason};
@@ -225,6 +225,31 @@ async fn what_is_said_again_is_known_also_after_a_restart() {
     assert_eq!(report(&relay, id, Affected::Index(1), complaint("fraud")).await, Reported::Known(vec![notice()]));
     assert_eq!(late(&relay, id).await.len(), 5);
     relay.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recipient_that_came_back_for_good_does_not_bounce_once_more_in_the_dialogue() {
+    for message_memory in [Size::from_mib(1), Size::from_bytes(1)] {
+        let (disk, random) = (SimDisk::new(), Random::seeded(11));
+        let options = events_options(&disk, Settings { message_memory, ..settings() });
+        let relay = Relay::open(&disk, options).await;
+        relay.events.recovered().await.unwrap();
+        let sent = message(&random, &["gone@example.net", "full@example.net"]);
+        let id = sent.id;
+        relay.spool.accept(sent).await.unwrap();
+        // Both had it, and the replies were lost.
+        report(&relay, id, Affected::Index(0), bounce(BounceKind::PermanentNoEmail)).await;
+        report(&relay, id, Affected::Index(1), bounce(BounceKind::TransientMailboxFull)).await;
+        let refused = Disposition::Bounced(BounceKind::PermanentNoEmail);
+        commit(&relay.spool, id, vec![outcome(0, 1, refused), outcome(1, 1, refused)]).await.unwrap();
+        let lines = relay.catch_up(&random).await;
+        let bounces: Vec<_> = lines.iter().filter(|line| line.id == id && line.kind == Kind::Bounce).collect();
+        let of = |line: &&Line| String::from_utf8_lossy(&line.json).contains("[{\"emailAddress\":\"gone@");
+        assert_eq!((bounces.len(), bounces.iter().filter(|line| of(line)).count()), (3, 1), "{bounces:#?}");
+        let life = relay.events.message(id).await.unwrap();
+        assert_eq!(life.len(), 5, "both attempts are in it");
+        relay.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

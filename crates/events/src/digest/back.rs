@@ -75,6 +75,7 @@ impl Digest {
         }
         let body = Body::end(&mut self.buffer, &LifeRef::Returned(record))?;
         self.push(kind, head, body)?;
+        self.gone.push((head.id, record.gone().to_vec()));
         for recipient in &record.recipients {
             if let Some(address) = known.recipients.get(usize::from(*recipient)) {
                 mail_log::write_returned(&mut self.mail_log, head.id, address, &record.what, &record.source);
