@@ -172,11 +172,12 @@ impl Follower {
                 biased;
                 () = journal.stopped() => return Err(LogError::Closed.into()),
                 _ = save.tick() => {
-                    self.usage.save().await;
-                    self.reputations.save().await;
+                    self.usage.save_if_possible().await;
+                    self.reputations.save_if_possible().await;
                 }
                 _ = tidy.tick() => self.reputations.tidy().await,
                 _ = audit.tick() => self.suppressor.audit().await,
+                () = self.suppressor.waited() => self.read_on().await?,
                 changed = synced.changed() => {
                     changed.map_err(|_| LogError::Closed)?;
                     tokio::time::sleep(GATHER).await;
@@ -189,7 +190,9 @@ impl Follower {
     /// Reads as far as the journal is synced.
     async fn read_on(&mut self) -> Result<()> {
         loop {
-            let next = self.usage.next().min(self.reputations.next()).min(self.suppressor.next());
+            let next = self.usage.next().min(self.reputations.next());
+            // One that waits for the store reads its part later, and holds nobody up.
+            let next = self.suppressor.next().map_or(next, |of_suppressor| of_suppressor.min(next));
             if next.batch <= self.journal.last.get() {
                 self.journal.recovered().await?;
             }
@@ -321,7 +324,9 @@ mod tests {
     use postrider_base::sim_disk::{Fault, Operation};
     use postrider_base::{Clock, Random, SimDisk};
     use postrider_mail::{AccountId, BounceKind, Disposition};
+    use postrider_wal::Driver;
 
+    use crate::handle::EventsOptions;
     use crate::reader::Start;
     use crate::samples::{ACCEPTED, accepted, follow, message, open, options, outcome, outcomes, take};
 
@@ -340,12 +345,20 @@ mod tests {
 
     impl World {
         async fn new() -> Self {
+            Self::with_store_on(SimDisk::new()).await
+        }
+
+        async fn with_store_on(of_store: SimDisk) -> Self {
             let (disk, index) = (SimDisk::new(), tempfile::tempdir().unwrap());
-            let of_store = postrider_store::Options { index_dir: Some(index.path().into()), ..Default::default() };
-            let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), of_store).unwrap();
+            let mut options_of =
+                postrider_store::Options { index_dir: Some(index.path().into()), ..Default::default() };
+            options_of.log.segment_bytes = 64 << 10;
+            // Paused time would fly while a thread writes.
+            options_of.log.driver = Driver::Task;
+            let store = Store::open_with(Arc::new(of_store), Path::new("/store"), options_of).unwrap();
             let clock = Clock::simulated(ACCEPTED);
             let accounts = Accounts::open(&store, &clock, &Random::seeded(1), &Settings::default()).unwrap();
-            let events = open(options(&disk, clock)).await;
+            let events = open(EventsOptions { driver: Driver::Task, ..options(&disk, clock) }).await;
             Self { accounts, store, events, disk, scope: Scope::new("test"), _index: index }
         }
 
@@ -407,6 +420,32 @@ mod tests {
         for name in ["usage", "reputation", "suppression"] {
             assert!(world.place(name).unwrap() >= end, "{name} is read once more");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_store_is_full_reputations_are_counted_and_suppression_waits() {
+        let disk = SimDisk::new();
+        let world = World::with_store_on(disk.clone()).await;
+        world.follow();
+        world.bounce(1).await;
+        until(|| world.is_suppressed(1)).await;
+        disk.set_capacity(Some(1));
+        let (filler, mut key) = (world.store.table::<u64, String>("filler"), 0);
+        for bytes in [8_000, 500, 0] {
+            while filler.put(&key, &"x".repeat(bytes)).await.is_ok() {
+                key += 1;
+            }
+        }
+        let bounces = || world.accounts.reputation().tally(&Sender::account(AccountId::default()), ACCEPTED).bounces;
+        for number in 2..=4 {
+            world.bounce(number).await;
+            until(|| bounces() == u32::from(number)).await;
+        }
+        assert!(!world.is_suppressed(2) && !world.is_suppressed(4));
+        disk.set_capacity(None);
+        until(|| (2..=4).all(|number| world.is_suppressed(number))).await;
+        world.scope.clone().close(PATIENCE).await.unwrap();
+        assert_eq!(bounces(), 4, "none is counted twice");
     }
 
     #[tokio::test]

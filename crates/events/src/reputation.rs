@@ -95,6 +95,13 @@ impl Reputations {
         }
     }
 
+    /// Writes what was counted; later, where the store takes nothing.
+    pub(crate) async fn save_if_possible(&mut self) {
+        if let Err(error) = self.try_save().await {
+            warn!(%error, "the counts of reputations are not saved yet");
+        }
+    }
+
     /// What is not written is counted again.
     pub(crate) async fn end(&mut self) {
         if let Err(error) = self.try_save().await {

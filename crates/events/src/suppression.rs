@@ -8,6 +8,7 @@ use postrider_account::{Accounts, ConfigurationSet};
 use postrider_base::{Metrics, Scope};
 use postrider_mail::{EmailAddress, SuppressionReason, is_simulator};
 use postrider_store::Error as StoreError;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::ended::{Bounce, Ended, How};
@@ -65,32 +66,49 @@ pub(crate) struct Suppressor {
     complained: u64,
     /// Records since the place was kept.
     unsaved: usize,
+    /// When the store is tried again, which did not take what comes next.
+    waits_until: Option<Instant>,
 }
 
 impl Suppressor {
     pub(crate) fn new(context: Context, places: Places) -> Result<Self, StoreError> {
         let next = places.next(&context.journal)?.unwrap_or_default();
-        Ok(Self { context, places, next, bounced: 0, complained: 0, unsaved: 0 })
+        Ok(Self { context, places, next, bounced: 0, complained: 0, unsaved: 0, waits_until: None })
     }
 
-    pub(crate) fn next(&self) -> Cursor {
-        self.next
+    /// What it is to be shown; nothing while it waits for the store.
+    pub(crate) fn next(&self) -> Option<Cursor> {
+        self.waits_until.is_none().then_some(self.next)
     }
 
-    /// Takes what it has not seen.
+    /// Resolves when it has waited for the store, if it does, and is to be shown more.
+    pub(crate) async fn waited(&mut self) {
+        match self.waits_until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+        self.waits_until = None;
+    }
+
+    /// Takes what it has not seen, up to what the store does not take now.
     pub(crate) async fn take(&mut self, chunk: &Chunk) {
-        if chunk.after <= self.next {
+        if chunk.after <= self.next || self.waits_until.is_some() {
             return;
         }
         let before = self.bounced + self.complained;
-        let records = chunk.since(self.next);
-        for record in records {
-            if let What::Ended(ended) = &record.what {
-                self.suppress(record, ended).await;
+        let mut after = chunk.after;
+        for record in chunk.since(self.next) {
+            if let What::Ended(ended) = &record.what
+                && !self.suppress(record, ended).await
+            {
+                // What is passed over is never looked at again.
+                after = record.cursor;
+                self.waits_until = Some(self.context.journal.clock.instant() + PAUSE);
+                break;
             }
+            self.unsaved += 1;
         }
-        self.unsaved += records.len();
-        self.next = chunk.after;
+        self.next = after;
         if self.bounced + self.complained == before && self.unsaved < SAVE_EVERY {
             return;
         }
@@ -112,58 +130,60 @@ impl Suppressor {
     }
 
     /// A reply that calls the mailbox unknown suppresses, and a complaint; every other permanent
-    /// failure may be about the message or about us.
-    async fn suppress(&mut self, record: &Record, ended: &Ended) {
+    /// failure may be about the message or about us. Says whether that is done.
+    async fn suppress(&mut self, record: &Record, ended: &Ended) -> bool {
         let reason = match ended.how {
             How::Bounced(Bounce::NoMailbox) => SuppressionReason::Bounce,
             How::Complained => SuppressionReason::Complaint,
-            How::Delivered | How::Bounced(Bounce::Permanent | Bounce::Soft) => return,
+            How::Delivered | How::Bounced(Bounce::Permanent | Bounce::Soft) => return true,
         };
         for address in &ended.recipients {
             if is_simulator(address.domain(), &self.context.operator_domain) {
                 continue;
             }
-            let is_put = self.record(ended, reason, address, record).await;
+            let Some(is_put) = self.record(ended, reason, address, record).await else { return false };
             match reason {
                 SuppressionReason::Bounce => self.bounced += u64::from(is_put),
                 SuppressionReason::Complaint => self.complained += u64::from(is_put),
             }
         }
+        true
     }
 
     /// Tells both lists, each by itself: one that is full or damaged is not the other's affair.
     /// What one account's recipient complains of is nothing to the others. Says whether one of
-    /// them has changed.
-    async fn record(&self, ended: &Ended, reason: SuppressionReason, address: &EmailAddress, record: &Record) -> bool {
+    /// them has changed; nothing where one has to be told later.
+    async fn record(
+        &self,
+        ended: &Ended,
+        reason: SuppressionReason,
+        address: &EmailAddress,
+        record: &Record,
+    ) -> Option<bool> {
         let accounts = &self.context.accounts;
         let (lists, account) = (accounts.suppression(), ended.account);
         let set = ended.set.as_ref().and_then(|name| accounts.configuration_sets().find(account, name));
         let reasons = set.as_deref().and_then(|set: &ConfigurationSet| set.suppressed_reasons.as_ref());
-        let is_put = self.until_told(record, || lists.record(account, reasons, address, reason, record.at)).await;
+        let is_put = self.told(record, lists.record(account, reasons, address, reason, record.at).await)?;
         if reason != SuppressionReason::Bounce {
-            return is_put;
+            return Some(is_put);
         }
-        self.until_told(record, || lists.record_globally(address, record.at)).await || is_put
+        Some(self.told(record, lists.record_globally(address, record.at).await)? || is_put)
     }
 
-    /// Tells a list until it knows, since what is passed over is never looked at again. Usage
-    /// and reputations wait meanwhile, so nothing is waited for that they could do without: a
-    /// store that takes nothing takes none of theirs. Says whether the list has changed.
-    async fn until_told<F>(&self, record: &Record, tell: impl Fn() -> F) -> bool
-    where
-        F: Future<Output = Result<bool, postrider_account::Error>>,
-    {
-        loop {
-            match tell().await {
-                Ok(is_put) => return is_put,
-                Err(error) if is_lost(&error) => {
-                    self.context.journal.metrics.suppression_failures.inc();
-                    error!(%error, id = %record.id, "a recipient is not suppressed");
-                    return false;
-                }
-                Err(error) => warn!(%error, id = %record.id, "automatic suppression waits"),
+    /// What a list said: whether it has changed; nothing where the store takes nothing now.
+    fn told(&self, record: &Record, said: Result<bool, postrider_account::Error>) -> Option<bool> {
+        match said {
+            Ok(is_put) => Some(is_put),
+            Err(error) if is_lost(&error) => {
+                self.context.journal.metrics.suppression_failures.inc();
+                error!(%error, id = %record.id, "a recipient is not suppressed");
+                Some(false)
             }
-            tokio::time::sleep(PAUSE).await;
+            Err(error) => {
+                warn!(%error, id = %record.id, "automatic suppression waits");
+                None
+            }
         }
     }
 }

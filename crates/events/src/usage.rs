@@ -166,7 +166,16 @@ impl Usage {
         }
     }
 
-    /// Writes what was read and how far, together; when the scope ends it tries no more.
+    /// Writes what was read and how far, together; later, where the store takes nothing.
+    pub(crate) async fn save_if_possible(&mut self) {
+        if (self.saving.is_some() || self.saved != self.next)
+            && let Err(error) = self.try_save().await
+        {
+            warn!(%error, "what accounts have sent is not saved yet");
+        }
+    }
+
+    /// The same until it is done; when the scope ends it tries no more.
     pub(crate) async fn save(&mut self) {
         while self.saving.is_some() || self.saved != self.next {
             let Err(error) = self.try_save().await else { continue };
