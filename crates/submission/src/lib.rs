@@ -16,6 +16,7 @@ mod mime;
 mod own;
 mod refusal;
 mod return_path;
+mod rewritten;
 mod rules;
 mod sasl;
 mod settings;

@@ -5,17 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use memchr::memmem;
+use bytes::Bytes;
 use postrider_account::{Accounts, Authenticated, ConfigurationSet, Guard, MailFrom, MailFromFailure, Resolved};
 use postrider_base::{Clock, Dialer, Metrics, Random, TcpDialer, Timestamp};
-use postrider_mail::{AccountId, Domain, EmailAddress, Envelope, MAX_HEADER_BYTES, MessageId, TlsInfo};
+use postrider_mail::{AccountId, Domain, EmailAddress, Envelope, MessageId, TlsInfo};
 use postrider_spool::{Content, NewMessage, Origin, OriginKind, OriginalHeaders, SOURCE_ARN_TAG, Spool};
 use rsasl::config::SASLConfig;
 
-use crate::header::{Stamp, rewrite};
+use crate::header::Stamp;
 use crate::milter::Filters;
-use crate::mime;
+use crate::rewritten::Rewritten;
 use crate::rules::quota::Quota;
 use crate::rules::{Rules, Submitted};
 use crate::trace::write_received;
@@ -275,34 +274,16 @@ impl Submission {
     /// decides whether it may be taken.
     fn prepare(&self, request: SubmissionRequest) -> Result<Prepared, Refusal> {
         let SubmissionRequest { envelope, content, authenticated, client, hold } = request;
-        let id = self.new_id();
+        let (id, settings) = (self.new_id(), &self.0.settings);
         let now = id.timestamp();
-        let not_before = hold.filter(|at| *at > now);
-        let id_text = id.to_string();
-        let date = now.rfc5322();
-        let settings = &self.0.settings;
-        let stamp = Stamp {
-            date: &date,
-            message_id: &format!("{id_text}@{}", self.0.message_id_domain),
-            preserve: settings.preserve,
-            max_received: settings.max_received,
-            rules: settings.header_rules,
-        };
-        let only = match envelope.recipients.as_slice() {
-            [only] => Some(&only.address),
-            _ => None,
-        };
-        let (front, rest) = gather_header(content);
-        let mut header = Vec::with_capacity(2048);
-        write_received(&mut header, &client, settings.hostname(), &id_text, only, &date);
-        let understood = rewrite(&front, &stamp, &mut header)?;
+        let rewritten = self.rewritten(id, content, &client, &envelope)?;
         let account = authenticated.account;
         let submitted = Submitted {
             account,
             credential: &authenticated.user_name,
             envelope: &envelope,
-            senders: &understood.senders,
-            set: understood.configuration_set.as_deref(),
+            senders: &rewritten.understood.senders,
+            set: rewritten.understood.configuration_set.as_deref(),
             client_ip: Some(client.ip),
             has_tls: client.tls.is_some(),
             now,
@@ -312,17 +293,13 @@ impl Submission {
         if envelope.sender.is_some() && settings.return_path == ReturnPath::Verp {
             check_mail_from(decision.resolved.as_ref())?;
         }
-        let author = understood.senders.from.first().map(|author| author.address.clone());
         let signer = decision.signer.unwrap_or(account);
         let lifetime = self.lifetime(decision.set.as_deref());
         let configuration_set = decision.set.map(|set| set.name.clone());
+        let (understood, content) = rewritten.checked(&settings.blocked_attachments)?;
         let mut tags = understood.tags;
         tags.extend(source_arn.map(|arn| (SOURCE_ARN_TAG.to_owned(), arn)));
-        let mut content = Vec::with_capacity(2 + rest.len());
-        content.push(Bytes::from(header));
-        content.push(front.slice(understood.body_offset..));
-        content.extend(rest);
-        mime::check(&understood.content, &content[1..], &settings.blocked_attachments)?;
+        let not_before = hold.filter(|at| *at > now);
         let message = NewMessage {
             id,
             account,
@@ -340,7 +317,33 @@ impl Submission {
             },
             content: Content::new(content),
         };
+        let author = understood.senders.from.into_iter().next().map(|author| author.address);
         Ok(Prepared { message, author, signer })
+    }
+
+    /// The message with the header that it will leave with.
+    fn rewritten(
+        &self,
+        id: MessageId,
+        content: Vec<Bytes>,
+        client: &Client,
+        envelope: &Envelope,
+    ) -> Result<Rewritten, Refusal> {
+        let settings = &self.0.settings;
+        let (id, date) = (id.to_string(), id.timestamp().rfc5322());
+        let stamp = Stamp {
+            date: &date,
+            message_id: &format!("{id}@{}", self.0.message_id_domain),
+            preserve: settings.preserve,
+            max_received: settings.max_received,
+            rules: settings.header_rules,
+        };
+        let only = match envelope.recipients.as_slice() {
+            [only] => Some(&only.address),
+            _ => None,
+        };
+        let received = |out: &mut Vec<u8>| write_received(out, client, settings.hostname(), &id, only, &date);
+        Rewritten::new(content, &stamp, received)
     }
 
     /// How long delivery is tried for a message that is sent with this configuration
@@ -401,58 +404,5 @@ fn check_mail_from(resolved: Option<&Resolved>) -> Result<(), Refusal> {
 impl fmt::Debug for Submission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submission").field("settings", &self.0.settings).finish_non_exhaustive()
-    }
-}
-
-/// Brings the header into one piece, with what follows it in its last chunk; the other
-/// chunks are left as they are. Copies only when the first chunk does not hold it all.
-fn gather_header(content: Vec<Bytes>) -> (Bytes, Vec<Bytes>) {
-    let mut chunks = content.into_iter();
-    let first = chunks.next().unwrap_or_default();
-    if chunks.len() == 0 || header_ends(&first, 0) {
-        return (first, chunks.collect());
-    }
-    let mut front = BytesMut::from(first);
-    for chunk in chunks.by_ref() {
-        // The blank line may begin in the chunk before.
-        let from = front.len().saturating_sub(3);
-        front.extend_from_slice(&chunk);
-        if header_ends(&front, from) || front.len() > MAX_HEADER_BYTES {
-            break;
-        }
-    }
-    (front.freeze(), chunks.collect())
-}
-
-/// Whether there is a blank line, looking from `from` on.
-fn header_ends(bytes: &[u8], from: usize) -> bool {
-    bytes.starts_with(b"\r\n") || memmem::find(&bytes[from..], b"\r\n\r\n").is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chunks(parts: &[&'static str]) -> Vec<Bytes> {
-        parts.iter().map(|part| Bytes::from_static(part.as_bytes())).collect()
-    }
-
-    #[test]
-    fn a_header_in_one_chunk_is_not_copied() {
-        let content = chunks(&["A: b\r\n\r\nbody", "more"]);
-        let (front, rest) = gather_header(content.clone());
-        assert_eq!(front.as_ptr(), content[0].as_ptr());
-        assert_eq!(rest, &content[1..]);
-    }
-
-    #[test]
-    fn a_header_in_pieces_is_joined_and_no_more() {
-        let (front, rest) = gather_header(chunks(&["A: b\r", "\nSub", "ject: c\r\n", "\r\nbody", "more"]));
-        assert_eq!(front, "A: b\r\nSubject: c\r\n\r\nbody");
-        assert_eq!(rest, chunks(&["more"]));
-        let (front, rest) = gather_header(chunks(&["\r\n", "body"]));
-        assert_eq!((front.as_ref(), rest), (&b"\r\n"[..], chunks(&["body"])));
-        let (front, rest) = gather_header(vec![]);
-        assert!(front.is_empty() && rest.is_empty());
     }
 }
