@@ -157,14 +157,18 @@ impl Condition {
         Ok(Self { key, test })
     }
 
-    /// Whether the request is as the condition says.
-    pub(super) fn holds(&self, request: &PolicyRequest<'_>) -> bool {
+    /// Whether the request is as the condition says; of a value that can not be read, what
+    /// `unreadable` says.
+    pub(super) fn holds(&self, request: &PolicyRequest<'_>, unreadable: bool) -> bool {
         let mut values = self.key.values(request).peekable();
         let is_absent = values.peek().is_none();
         match &self.test {
             Test::Absent(wanted) => wanted.contains(&is_absent),
             Test::Compare { quantifier, if_exists, negated, wanted } => {
-                let mut holds = |value| wanted.has(&value) != *negated;
+                let mut holds = |value| match value {
+                    Value::Unreadable => unreadable,
+                    value => wanted.has(&value) != *negated,
+                };
                 match quantifier {
                     _ if is_absent && *if_exists => true,
                     Quantifier::One if is_absent => *negated,

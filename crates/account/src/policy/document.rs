@@ -4,7 +4,7 @@ use super::condition::{object, text as text_of};
 use super::error::{Place, PolicyError};
 use super::node::Node;
 use super::request::PolicyRequest;
-use super::statement::{Effect, Statement};
+use super::statement::Statement;
 use crate::Arn;
 
 /// Longest policy, in bytes, as in SES.
@@ -149,7 +149,7 @@ impl PolicySet {
         let mut allowing = None;
         for policy in &self.policies {
             for (index, statement) in policy.statements.iter().enumerate() {
-                let denies = statement.effect == Effect::Deny;
+                let denies = statement.denies();
                 if (!denies && allowing.is_some()) || !statement.matches(request) {
                     continue;
                 }

@@ -27,7 +27,8 @@ pub struct PolicyRequest<'a> {
     pub principal: &'a Arn,
     /// `ses:FromAddress`: an author of the message.
     pub from: Option<&'a EmailAddress>,
-    /// `ses:FromDisplayName`: the author's name, decoded.
+    /// `ses:FromDisplayName`: the author's name, decoded. With U+FFFD, which stands for what can
+    /// not be decoded, it is a name that nobody can tell.
     pub from_display_name: Option<&'a str>,
     /// `ses:FeedbackAddress`: where bounces and complaints go.
     pub feedback: Option<&'a EmailAddress>,
@@ -42,6 +43,9 @@ pub struct PolicyRequest<'a> {
     /// `aws:CurrentTime` and `aws:EpochTime`, to the second.
     pub now: Timestamp,
 }
+
+/// What stands for octets that are no text.
+const UNREADABLE: char = char::REPLACEMENT_CHARACTER;
 
 /// A condition key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,8 @@ pub(super) const KEYS: [(&str, Key); 12] = [
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
+    /// A text of which a part can not be read.
+    Unreadable,
     Account(AccountId),
     /// Seconds since the Unix epoch.
     Seconds(u64),
@@ -108,7 +114,10 @@ impl Key {
         let one = match self {
             Self::Recipients => None,
             Self::FromAddress => request.from.map(address),
-            Self::FromDisplayName => request.from_display_name.map(text),
+            Self::FromDisplayName => request.from_display_name.map(|name| match name.contains(UNREADABLE) {
+                true => Value::Unreadable,
+                false => text(name),
+            }),
             Self::FeedbackAddress => request.feedback.map(address),
             Self::CurrentTime | Self::EpochTime => Some(Value::Seconds(request.now.as_millis() / 1_000)),
             Self::SecureTransport => Some(Value::Flag(request.is_secure)),

@@ -33,7 +33,7 @@ pub(super) enum Effect {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Statement {
     pub(super) sid: Option<String>,
-    pub(super) effect: Effect,
+    effect: Effect,
     /// Of a policy on an identity; one on a credential is about that alone.
     principals: Option<Vec<Principal>>,
     actions: Choice,
@@ -92,7 +92,12 @@ impl Statement {
         actions.has(|pattern| glob::matches(pattern, request.action, glob::ignoring_case))
             && resources.as_ref().is_none_or(|all| all.has(|one| arn_matches(one, request.resource.as_str())))
             && principals.as_ref().is_none_or(|all| all.iter().any(|one| one.is(request)))
-            && self.conditions.iter().all(|condition| condition.holds(request))
+            // What can not be read is nothing that may be sent.
+            && self.conditions.iter().all(|condition| condition.holds(request, self.denies()))
+    }
+
+    pub(super) fn denies(&self) -> bool {
+        self.effect == Effect::Deny
     }
 }
 

@@ -410,6 +410,29 @@ fn one_that_denies_beats_all_that_allow() {
 
 /// The page for operators keeps its word.
 #[test]
+fn a_name_that_can_not_be_read_is_allowed_by_nothing_and_denied_by_all_that_ask() {
+    let asking = |effect: &str, condition: &str| {
+        let others = r#"{"Effect":"Allow","Action":"ses:*","Resource":"*"}"#;
+        let asking = format!(r#"{{"Effect":"{effect}","Action":"ses:*","Resource":"*","Condition":{{{condition}}}}}"#);
+        let statements = if effect == "Deny" { format!("{others},{asking}") } else { asking };
+        set(&format!(r#"{{"Statement":[{statements}]}}"#), Attached::Credential)
+    };
+    let named = |name| Wish { name: Some(name), ..wish() };
+    for operator in
+        ["StringLike", "StringNotLike", "StringLikeIfExists", "ForAnyValue:StringLike", "ForAllValues:StringNotLike"]
+    {
+        let condition = format!(r#""{operator}":{{"ses:FromDisplayName":"Jos*"}}"#);
+        for effect in ["Allow", "Deny"] {
+            assert!(!allows(&asking(effect, &condition), &named("Jos\u{fffd}")), "{effect} {condition}");
+            let holds = operator.contains("Not") == (effect == "Deny");
+            assert_eq!(allows(&asking(effect, &condition), &named("Jos\u{e9}")), holds, "{effect} {condition}");
+        }
+    }
+    let is_there = asking("Allow", r#""Null":{"ses:FromDisplayName":"false"}"#);
+    assert!(allows(&is_there, &named("Jos\u{fffd}")));
+}
+
+#[test]
 fn the_examples_of_the_documentation_are_policies() {
     let page = include_str!("../../../../docs/policies.md");
     let blocks: Vec<&str> = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();

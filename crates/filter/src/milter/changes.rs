@@ -218,6 +218,13 @@ mod tests {
     }
 
     #[test]
+    fn octets_above_127_pass_and_control_characters_do_not() {
+        let header = vec![HeaderChange::add(b"X-A", b"Jos\xe9 \xc3\xa9\x07\x7f\xff").unwrap()];
+        let changed = Changes { header, ..Changes::default() }.apply(b"").unwrap();
+        assert_eq!(changed, b"X-A: Jos\xe9 \xc3\xa9??\xff\r\n");
+    }
+
+    #[test]
     fn names_that_are_none_are_refused() {
         for bad in [&b""[..], b"X A", b"X:A", b"X\r\nA", b"\xc3\xa4", &[b'x'; MAX_NAME + 1]] {
             assert_eq!(HeaderChange::add(bad, b"b"), None);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use postrider_mail::{AddressError, EmailAddress, sanitize_text};
 
-use crate::mime::decode_words;
+use crate::mime::decode_name;
 
 /// Longest text of a field that a refusal repeats, in bytes.
 const MAX_SHOWN: usize = 128;
@@ -19,7 +19,7 @@ pub(crate) struct Mailbox {
     pub(crate) address: EmailAddress,
     /// What stands in front of the address, else in a comment, as names did before there were
     /// brackets, else the name of its group: whatever people may see as the name. Without
-    /// quotation marks, its encoded words decoded.
+    /// quotation marks, its encoded words decoded. U+FFFD stands for what can not be read.
     pub(crate) name: Option<String>,
 }
 
@@ -79,8 +79,7 @@ pub(crate) fn mailboxes(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
 fn only_possible(value: &str) -> Option<Mailbox> {
     let is_only = |mark| value.matches(mark).count() == 1;
     let (name, address) = value.strip_suffix('>')?.split_once('<').filter(|_| is_only('@') && is_only('<'))?;
-    let name = decode_words(name.trim().as_bytes()).into_owned();
-    Some(Mailbox { address: address.trim().parse().ok()?, name: Some(name) })
+    Some(Mailbox { address: read(address.trim()).ok()?, name: Some(decode_name(name.trim().as_bytes())) })
 }
 
 fn by_the_rules(value: &str) -> Result<Vec<Mailbox>, BadAddress> {
@@ -196,12 +195,12 @@ impl Element {
             None if self.front.trim().is_empty() => return Ok(None),
             None => (None, self.front.trim()),
         };
-        match text.parse() {
+        match read(text) {
             Ok(address) => {
                 let name = name.or_else(|| shown_in_comment(self.comment.trim())).or_else(|| group.cloned());
                 Ok(Some(Mailbox { address, name }))
             }
-            Err(error) => bad(fault(text, error)),
+            Err(fault) => bad(fault),
         }
     }
 }
@@ -217,12 +216,22 @@ fn shown(name: &str) -> Option<String> {
             _ => plain.push(character),
         }
     }
-    (!plain.is_empty()).then(|| decode_words(plain.as_bytes()).into_owned())
+    (!plain.is_empty()).then(|| decode_name(plain.as_bytes()))
 }
 
 /// The same in a comment, where quotation marks mean nothing.
 fn shown_in_comment(name: &str) -> Option<String> {
-    (!name.is_empty()).then(|| decode_words(name.as_bytes()).into_owned())
+    (!name.is_empty()).then(|| decode_name(name.as_bytes()))
+}
+
+/// An address whose every octet can be read (RFC 6532 section 3.2 has UTF-8 alone): of one with
+/// others nobody could say who it is.
+fn read(text: &str) -> Result<EmailAddress, AddressFault> {
+    match text.parse::<EmailAddress>() {
+        Ok(address) if address.local().contains(char::REPLACEMENT_CHARACTER) => Err(AddressFault::UserName),
+        Ok(address) => Ok(address),
+        Err(error) => Err(fault(text, error)),
+    }
 }
 
 fn fault(text: &str, error: AddressError) -> AddressFault {
@@ -309,6 +318,8 @@ mod tests {
             ("Ann <a@b.c", "Address has quotes, brackets or comments that do not match: 'Ann <a@b.c'."),
             ("a@b.c (open", "Address has quotes, brackets or comments that do not match: 'a@b.c (open'."),
             ("a\u{7}b@c.d", "Address contains illegal characters in user name: 'a?b@c.d'."),
+            ("jos\u{fffd}@c.d", "Address contains illegal characters in user name: 'jos\u{fffd}@c.d'."),
+            ("a@jos\u{fffd}.d", "Address contains an illegal domain name: 'a@jos\u{fffd}.d'."),
         ] {
             assert_eq!(mailboxes(value).unwrap_err().to_string(), text, "{value}");
         }

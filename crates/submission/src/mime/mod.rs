@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::Refusal;
 
 pub use blocked::BlockedAttachments;
-pub(crate) use names::decode_words;
+pub(crate) use names::decode_name;
 pub(crate) use part::PartHeader;
 
 /// Deepest nesting of multiparts.

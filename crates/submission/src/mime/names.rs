@@ -10,6 +10,23 @@ use memchr::{memchr, memmem};
 /// marks: many clients write them there, and receivers read them. What can not be decoded
 /// stays as it is.
 pub(crate) fn decode_words(text: &[u8]) -> Cow<'_, str> {
+    decode(text, Undecodable::Stays)
+}
+
+/// The same of a name that people see. U+FFFD stands for each word that can not be decoded, as
+/// for octets that are no UTF-8: receivers may know, or guess, what they say.
+pub(crate) fn decode_name(text: &[u8]) -> String {
+    decode(text, Undecodable::Marked).into_owned()
+}
+
+/// What becomes of an encoded word in a charset or an encoding that is not known here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Undecodable {
+    Stays,
+    Marked,
+}
+
+fn decode(text: &[u8], undecodable: Undecodable) -> Cow<'_, str> {
     if memmem::find(text, b"=?").is_none() {
         return String::from_utf8_lossy(text);
     }
@@ -19,7 +36,8 @@ pub(crate) fn decode_words(text: &[u8]) -> Cow<'_, str> {
         let before = &rest[..start];
         // RFC 2047 section 6.2: blanks between two words are not shown.
         let is_gap = after_word && before.iter().all(u8::is_ascii_whitespace);
-        let word = word_len(&rest[start..]).and_then(|len| Some((len, decode_word(&rest[start..start + len])?)));
+        let word =
+            word_len(&rest[start..]).and_then(|len| Some((len, decode_word(&rest[start..start + len], undecodable)?)));
         match word {
             Some((len, word)) => {
                 if !is_gap {
@@ -81,9 +99,23 @@ fn word_len(text: &[u8]) -> Option<usize> {
     (text.get(end + 1) == Some(&b'=')).then_some(end + 2)
 }
 
-fn decode_word(word: &[u8]) -> Option<String> {
+fn decode_word(word: &[u8], undecodable: Undecodable) -> Option<String> {
+    let marked = || char::REPLACEMENT_CHARACTER.to_string();
+    if undecodable == Undecodable::Marked && !is_charset_known(word) {
+        return Some(marked());
+    }
     // The decoder begins behind the `=`.
-    MessageStream::new(&word[1..]).decode_rfc2047()
+    let decoded = MessageStream::new(&word[1..]).decode_rfc2047();
+    decoded.or_else(|| (undecodable == Undecodable::Marked).then(marked))
+}
+
+/// The decoder takes words in other charsets for UTF-8.
+fn is_charset_known(word: &[u8]) -> bool {
+    let end = memchr(b'?', &word[2..]).map_or(word.len(), |len| 2 + len);
+    // RFC 2231 section 5: a language may follow.
+    let charset = word[2..end].split(|byte| *byte == b'*').next().unwrap_or_default();
+    let is_utf8 = [&b"utf-8"[..], b"utf8"].iter().any(|utf8| utf8.eq_ignore_ascii_case(charset));
+    is_utf8 || charset_decoder(charset).is_some()
 }
 
 #[cfg(test)]
@@ -105,6 +137,22 @@ mod tests {
             ("=?=?utf-8?Q?a?=", "=?a"),
         ] {
             assert_eq!(decode_words(text.as_bytes()), decoded, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_of_a_name_can_not_be_read_is_marked() {
+        for (name, decoded) in [
+            (&b"=?iso-8859-1?Q?Jos=E9?="[..], "José"),
+            (b"Jos\xe9", "Jos\u{fffd}"),
+            (b"=?utf-8?Q?Jos=E9?=", "Jos\u{fffd}"),
+            (b"The =?x-of-our-own?Q?Jos=E9?= X", "The \u{fffd} X"),
+            (b"=?utf-32?B?AAAAQQ==?=", "\u{fffd}"),
+            (b"=?UTF8*en?Q?a?= =?US-ASCII?Q?b?=", "ab"),
+            (b"=?utf-8?X?a?=", "\u{fffd}"),
+            (b"a =? b", "a =? b"),
+        ] {
+            assert_eq!(decode_name(name), decoded, "{}", name.escape_ascii());
         }
     }
 

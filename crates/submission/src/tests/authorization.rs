@@ -151,6 +151,35 @@ async fn each_author_has_a_name_of_its_own() {
 }
 
 #[tokio::test]
+async fn what_of_a_name_can_not_be_read_is_no_way_around_a_policy() {
+    let world = world().await;
+    let from = |from: &[u8]| {
+        let mut message = request(Some("ann@example.com"), &["b@example.org"], &[]);
+        message.content = vec![Bytes::from([b"From: ", from, b"\r\n\r\nbody\r\n"].concat())];
+        world.submission.submit(message)
+    };
+    let unreadable: [&[u8]; 4] = [
+        b"Jos\xe9 <ann@example.com>",
+        b"=?utf-8?q?Jos=e9?= <ann@example.com>",
+        b"=?x-own?q?Jos=e9?= <ann@example.com>",
+        b"ann@example.com (Jos\xe9)",
+    ];
+    for name in unreadable {
+        assert!(from(name).await.is_ok(), "nobody asks: {}", name.escape_ascii());
+    }
+    let condition = |operator: &str| format!(r#"{{"{operator}":{{"ses:FromDisplayName":"*Jos\u00e9*"}}}}"#);
+    for operator in ["StringNotLike", "StringLike"] {
+        world.limit(&condition(operator)).await;
+        for name in unreadable {
+            let refused = matches!(from(name).await, Err(Refusal::AccessDenied(_)));
+            assert!(refused, "{operator}: {}", name.escape_ascii());
+        }
+    }
+    assert!(from("=?iso-8859-1?q?Jos=e9?= <ann@example.com>".as_bytes()).await.is_ok());
+    assert!(matches!(from(b"jos\xe9@example.com").await, Err(Refusal::BadAddress(_))));
+}
+
+#[tokio::test]
 async fn arns_that_name_no_identity_are_explained() {
     let world = world().await;
     for (field, why) in [
