@@ -186,12 +186,10 @@ async fn what_is_taken_while_idle_ones_are_forgotten_counts() {
             for _ in 0..2_000 {
                 let taken = quotas.reserve(account(7), &daily(u64::MAX), 1, START).unwrap();
                 // Given back, it is idle until the next.
-                if kept.load(Ordering::Relaxed) < 10 {
-                    drop(taken)
-                } else {
-                    taken.keep()
+                let is_kept = kept.fetch_add(1, Ordering::Relaxed) >= 10;
+                if is_kept {
+                    taken.keep();
                 }
-                kept.fetch_add(1, Ordering::Relaxed);
             }
         });
         while !taking.is_finished() {
