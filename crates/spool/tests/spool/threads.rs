@@ -1,81 +1,94 @@
+//! Real files, real threads, real time: many accept while many deliver.
+
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_base::{Clock, RealDisk, Size};
-use postrider_spool::{Driver, Lsn, Spool, SpoolOptions};
+use postrider_mail::MessageId;
+use postrider_spool::{Driver, Lsn, NewMessage, Spool, SpoolOptions};
+use tokio::task::JoinSet;
 
 use crate::rig::{Rig, assert_intact, deliver};
 
-/// Real files, real threads, real time: many accept while many deliver.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_accept_and_many_deliver_at_once() {
-    const EACH: usize = 200;
-    let dir = tempfile::TempDir::new().unwrap();
+const SESSIONS: usize = 8;
+/// Messages of a session.
+const EACH: usize = 200;
+
+fn rig() -> Rig {
     let mut rig = Rig::new();
     rig.clock = Clock::system();
     rig.feeds = &["events"];
     rig.settings.segment_bytes = Size::from_mib(1);
-    let options = || SpoolOptions {
+    rig
+}
+
+fn options(rig: &Rig, dir: &Path) -> SpoolOptions {
+    SpoolOptions {
         disk: Arc::new(RealDisk),
-        dir: dir.path().join("spool"),
-        index_dir: Some(dir.path().join("index")),
+        dir: dir.join("spool"),
+        index_dir: Some(dir.join("index")),
         driver: Driver::Thread,
         ..rig.options()
-    };
-    let spool = Spool::open(options()).await.unwrap();
-    let mut accepting = Vec::new();
-    for session in 0..8 {
-        let messages: Vec<_> =
-            (0..EACH).map(|n| rig.message(&[&format!("a@d{}.example", (n + session) % 7)])).collect();
-        let spool = spool.clone();
-        accepting.push(tokio::spawn(async move {
-            let mut ids = Vec::new();
-            for message in messages {
-                ids.push(message.id);
-                spool.accept(message).await.unwrap();
-            }
-            ids
-        }));
     }
-    let delivering: Vec<_> = (0..4)
-        .map(|_| {
-            let spool = spool.clone();
-            tokio::spawn(async move {
-                let mut ids = Vec::new();
-                while let Ok(claims) =
-                    tokio::time::timeout(std::time::Duration::from_millis(500), spool.take_due(8)).await
-                {
-                    for mut claim in claims {
-                        claim.register().await.unwrap();
-                        assert_intact(&claim).await;
-                        ids.push(claim.id);
-                        deliver(claim).await;
-                    }
-                }
-                ids
-            })
-        })
-        .collect();
-    let mut accepted = BTreeSet::new();
-    for task in accepting {
-        accepted.extend(task.await.unwrap());
+}
+
+async fn accept(spool: Spool, messages: Vec<NewMessage>) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    for message in messages {
+        ids.push(message.id);
+        spool.accept(message).await.unwrap();
     }
-    let mut delivered = Vec::new();
-    for task in delivering {
-        delivered.extend(task.await.unwrap());
+    ids
+}
+
+/// Delivers until nothing has come for a while.
+async fn deliver_all(spool: Spool) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    while let Ok(claims) = tokio::time::timeout(Duration::from_millis(500), spool.take_due(8)).await {
+        for mut claim in claims {
+            claim.register().await.unwrap();
+            assert_intact(&claim).await;
+            ids.push(claim.id);
+            deliver(claim).await;
+        }
     }
-    assert_eq!(delivered.len(), 8 * EACH, "each once");
-    assert_eq!(delivered.into_iter().collect::<BTreeSet<_>>(), accepted);
+    ids
+}
+
+/// Two items of each message.
+async fn read_feed(spool: &Spool) {
     let mut feed = spool.feed("events", Lsn::ZERO);
     let mut items = 0;
-    while items < 16 * EACH {
+    while items < 2 * SESSIONS * EACH {
         let batch = feed.next().await.unwrap();
         items += batch.len();
         feed.ack(batch.last().unwrap().lsn);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_accept_and_many_deliver_at_once() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let rig = rig();
+    let spool = Spool::open(options(&rig, dir.path())).await.unwrap();
+    let (mut accepting, mut delivering) = (JoinSet::new(), JoinSet::new());
+    for session in 0..SESSIONS {
+        let message = |n| rig.message(&[&format!("a@d{}.example", (n + session) % 7)]);
+        accepting.spawn(accept(spool.clone(), (0..EACH).map(message).collect()));
+    }
+    for _ in 0..4 {
+        delivering.spawn(deliver_all(spool.clone()));
+    }
+    let accepted: BTreeSet<_> = accepting.join_all().await.concat().into_iter().collect();
+    let delivered = delivering.join_all().await.concat();
+    assert_eq!(delivered.len(), SESSIONS * EACH, "each once");
+    assert_eq!(delivered.into_iter().collect::<BTreeSet<_>>(), accepted);
+    read_feed(&spool).await;
     spool.close().await.unwrap();
-    drop((spool, feed));
-    let spool = Spool::open(options()).await.unwrap();
+    drop(spool);
+    let spool = Spool::open(options(&rig, dir.path())).await.unwrap();
     assert!(spool.report().unwrap().clean_stop);
     assert_eq!(spool.stat().messages, 0);
 }

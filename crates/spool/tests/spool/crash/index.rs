@@ -17,6 +17,10 @@ impl Indexes {
     /// Nobody has the index open; none when it is in memory.
     pub(super) fn meet(&mut self, fate: IndexFate, dir: Option<&Path>) {
         let Some(dir) = dir else { return };
+        if dir.is_file() {
+            fs::remove_file(dir).unwrap();
+            fs::create_dir(dir).unwrap();
+        }
         match fate {
             IndexFate::Kept => {}
             IndexFate::Copied => {
@@ -31,14 +35,33 @@ impl Indexes {
                 }
             }
             IndexFate::Lost => fs::remove_dir_all(dir).unwrap(),
-            IndexFate::Damaged(step) => {
+            IndexFate::Damaged(step) => damage(dir, step),
+            IndexFate::Cut => {
                 for path in files(dir) {
-                    let mut bytes = fs::read(&path).unwrap();
-                    bytes.iter_mut().skip(step).step_by(step).for_each(|byte| *byte ^= 0x5a);
-                    fs::write(&path, bytes).unwrap();
+                    let bytes = fs::read(&path).unwrap();
+                    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
                 }
             }
+            IndexFate::Blocked => {
+                fs::remove_dir_all(dir).unwrap();
+                fs::write(dir, "no directory").unwrap();
+            }
         }
+    }
+
+    /// While it is in use.
+    pub(super) fn hurt(&self, step: usize, dir: Option<&Path>) {
+        if let Some(dir) = dir {
+            damage(dir, step);
+        }
+    }
+}
+
+fn damage(dir: &Path, step: usize) {
+    for path in files(dir) {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.iter_mut().skip(step).step_by(step).for_each(|byte| *byte ^= 0x5a);
+        fs::write(&path, bytes).unwrap();
     }
 }
 

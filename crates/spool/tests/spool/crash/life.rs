@@ -1,29 +1,36 @@
 //! A spool that lives through the steps, and the model beside it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+mod carried;
+mod restart;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use postrider_base::Disk;
-use postrider_mail::{DelayType, Disposition, MessageId};
-use postrider_spool::{Claim, Content, Error, FeedRecord, Lsn, NewMessage, OpenReport, Result, Selector, Spool};
+use postrider_mail::{DelayType, Disposition};
+use postrider_spool::{Claim, Content, Error, FeedItem, FeedRecord, Lsn, NewMessage, Result, Selector, Spool};
 use postrider_wal::Error as LogError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use self::carried::Carrier;
 use super::index::Indexes;
-use super::model::{Fate, Found, Message, Model, Outcomes, Told};
-use super::steps::{Act, End, IndexFate, Step, Verdict};
+use super::model::{Fate, Message, Model, Outcomes, Told};
+use super::steps::{Act, End, Failure, IndexFate, Step, Verdict};
+use super::tally::Tally;
 use crate::rig::{BOUNCED, DIR, HOUR, Rig, due_now, outcome, queue, within};
 
 const DOMAINS: [&str; 3] = ["one.example", "two.example", "three.example"];
 /// Longer than outcomes stay unsynced.
 const SYNCED: Duration = Duration::from_millis(200);
+/// More than failures can be to come.
+const TRIES: usize = 10;
 /// A moment: what is done at once is done.
 const MOMENT: Duration = Duration::from_millis(20);
 
-pub(super) struct Life {
+pub(super) struct Life<'a> {
     rig: Rig,
+    tally: &'a Tally,
     open: Option<Spool>,
     model: Model,
     told: Told,
@@ -35,6 +42,10 @@ pub(super) struct Life {
     holds: Option<BTreeSet<usize>>,
     works: Vec<Work>,
     indexes: Indexes,
+    carrier: Carrier,
+    /// The last one that was to come.
+    failure: Option<Failure>,
+    read_only: bool,
     restarts: u64,
 }
 
@@ -54,12 +65,24 @@ enum Taken {
     Unsure,
 }
 
-impl Life {
-    pub(super) async fn begin(rig: Rig) -> Self {
-        let open = Some(rig.open().await);
-        let (model, told, indexes) = (Model::default(), Told::default(), Indexes::default());
-        let (read, acknowledged, holds) = (Lsn::ZERO, Lsn::ZERO, Some(BTreeSet::new()));
-        Self { rig, open, model, told, read, acknowledged, holds, works: Vec::new(), indexes, restarts: 0 }
+impl<'a> Life<'a> {
+    pub(super) async fn begin(rig: Rig, tally: &'a Tally) -> Self {
+        Self {
+            open: Some(rig.open().await),
+            rig,
+            tally,
+            model: Model::default(),
+            told: Told::default(),
+            read: Lsn::ZERO,
+            acknowledged: Lsn::ZERO,
+            holds: Some(BTreeSet::new()),
+            works: Vec::new(),
+            indexes: Indexes::default(),
+            carrier: Carrier::default(),
+            failure: None,
+            read_only: false,
+            restarts: 0,
+        }
     }
 
     pub(super) async fn take(&mut self, step: &Step) {
@@ -73,20 +96,25 @@ impl Life {
             Step::Attempt { claims, verdicts, one_by_one } => self.attempt(*claims, verdicts, *one_by_one).await,
             Step::Start(max) => self.start(*max).await,
             Step::Operator(act) => self.operate(*act).await,
-            Step::Compact => {
-                let error = self.spool().compact().await.err();
-                assert!(error.as_ref().is_none_or(passes), "{error:?}");
-            }
+            Step::Compact(failure) => self.compact(*failure).await,
+            Step::Import(file) => self.import(*file).await,
             Step::Read { acknowledge } => self.read(*acknowledge).await,
             Step::Wait(millis) => self.wait(Duration::from_millis(*millis)).await,
-            Step::Fail(operation, nth, fault) => self.rig.disk.fail(*operation, *nth, *fault),
-            Step::Full(segments) => self.fill(*segments),
-            Step::ReadOnly => self.rig.disk.set_read_only(true),
+            Step::Fail(failure) => self.fail(*failure),
+            Step::Full(None) => self.make_room().await,
+            Step::Full(Some(segments)) => self.fill(*segments),
+            Step::ReadOnly => {
+                self.rig.disk.set_read_only(true);
+                self.read_only = true;
+            }
+            Step::HurtIndex(step) => self.indexes.hurt(*step, self.rig.index_dir().as_deref()),
             Step::End(end, index) => self.end(*end, *index).await,
         }
         self.collect();
         if self.failed() {
             // Its process ends, and perhaps the machine with it.
+            let cause = self.failure.filter(|_| !self.read_only);
+            self.tally.count(cause.map_or("the log failed".into(), |it| format!("the log failed: {:?}", it.operation)));
             let end = if self.restarts.is_multiple_of(2) { End::Killed } else { End::PowerCut(self.restarts) };
             self.end(end, IndexFate::Kept).await;
         }
@@ -118,7 +146,10 @@ impl Life {
         let accepted = self.spool().accept(message).await;
         match &accepted {
             Ok(()) => drop(self.model.messages.insert(id, Message::new(content, to.len()))),
-            Err(Error::Full(_) | Error::NoFile) => drop(self.model.refused.insert(id)),
+            Err(Error::Full(_) | Error::NoFile) => {
+                self.tally.count("refused: full");
+                self.model.refused.insert(id);
+            }
             Err(Error::Poisoned) => drop(self.model.messages.insert(id, Message::unsure(content, to.len()))),
             Err(error) => panic!("{error}"),
         }
@@ -298,11 +329,42 @@ impl Life {
         }
     }
 
-    fn fill(&self, segments: Option<u64>) {
+    fn fail(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+        self.rig.disk.fail(failure.operation, failure.nth, failure.fault);
+    }
+
+    fn fill(&self, segments: u64) {
         let disk = &self.rig.disk;
         disk.set_capacity(Some(1 << 40));
         let used = (1 << 40) - disk.available_bytes(DIR.as_ref()).unwrap();
-        disk.set_capacity(segments.map(|segments| used + segments * self.rig.settings.segment_bytes.bytes()));
+        disk.set_capacity(Some(used + segments * self.rig.settings.segment_bytes.bytes()));
+    }
+
+    /// There is space again, and without a hand messages are accepted soon.
+    async fn make_room(&mut self) {
+        self.rig.disk.set_capacity(None);
+        // Each failure that is still to come may refuse one.
+        for _ in 0..TRIES {
+            if self.accept(&[1], 100).await {
+                return self.model.synced();
+            }
+            if self.failed() || self.read_only {
+                return;
+            }
+            self.wait(Duration::from_secs(1)).await;
+        }
+        panic!("refused, though there is space");
+    }
+
+    async fn compact(&mut self, failure: Option<Failure>) {
+        if let Some(failure) = failure {
+            self.fail(failure);
+        }
+        let Err(error) = self.spool().compact().await else { return };
+        assert!(passes(&error), "{error:?}");
+        let cause = self.failure.filter(|_| !self.read_only).map(|it| it.operation);
+        self.tally.count(format!("reclaim failed: {cause:?}"));
     }
 
     /// Reads on in the feed, which says everything once.
@@ -310,7 +372,7 @@ impl Life {
         let mut feed = self.spool().feed("events", self.acknowledged.next());
         let mut last = None;
         while let Some(items) = within(MOMENT, feed.next()).await {
-            for item in items.unwrap() {
+            for item in passing(items) {
                 assert!(last < Some((item.lsn, item.index)), "the feed goes back");
                 last = Some((item.lsn, item.index));
                 if item.lsn > self.read {
@@ -331,10 +393,10 @@ impl Life {
 
     fn hear(&mut self, record: FeedRecord) {
         match record {
-            FeedRecord::Accepted(record) => {
+            FeedRecord::Accepted(record) | FeedRecord::Imported(record) => {
                 let message = self.model.messages.get(&record.id).expect("a message that nobody sent");
                 assert_eq!(record.size, message.content.len());
-                assert!(self.told.accepted.insert(record.id), "accepted twice");
+                assert!(self.told.accepted.insert(record.id), "taken twice");
             }
             FeedRecord::Outcomes { id, outcomes } => {
                 for outcome in outcomes.iter().filter(|outcome| outcome.disposition.is_terminal()) {
@@ -344,133 +406,14 @@ impl Life {
             _ => panic!("no other records"),
         }
     }
+}
 
-    async fn end(&mut self, end: End, index: IndexFate) {
-        if end == End::Orderly {
-            let closed = taken(&self.spool().close().await);
-            self.collect();
-            if closed == Taken::Yes {
-                self.model.synced();
-            }
-        }
-        match end {
-            End::PowerCut(seed) => self.rig.disk.crash(seed),
-            End::Orderly | End::Killed => self.rig.disk.kill(),
-        }
-        self.collect();
-        for work in std::mem::take(&mut self.works) {
-            work.task.abort();
-            work.batches.into_iter().for_each(|batch| self.model.lost_sight(batch));
-        }
-        self.open = None;
-        // Tasks of the former one let go of the disk.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        self.indexes.meet(index, self.rig.index_dir().as_deref());
-        let report = self.reopen().await;
-        self.restarts += 1;
-        assert_eq!(report.quarantined, 0);
-        self.compare(end).await;
-    }
-
-    async fn reopen(&mut self) -> Arc<OpenReport> {
-        let mut early = self.restarts.is_multiple_of(3);
-        for _ in 0..9 {
-            match Spool::open_behind(self.rig.options()).await {
-                Ok(spool) => self.open = Some(spool),
-                Err(error) => {
-                    assert!(passes(&error), "{error}");
-                    self.help().await;
-                    continue;
-                }
-            }
-            if std::mem::take(&mut early) {
-                // While what was there before is still being read.
-                self.accept(&[0, 1], 300).await;
-            }
-            match self.spool().recovered().await {
-                Ok(report) => return report,
-                Err(error) => assert!(passes(&error), "{error}"),
-            }
-            self.open = None;
-            self.rig.disk.kill();
-            self.help().await;
-        }
-        panic!("the spool does not open");
-    }
-
-    /// An armed fault has passed; or the operator frees the disk.
-    async fn help(&self) {
-        self.rig.disk.set_capacity(None);
-        self.rig.disk.set_read_only(false);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-
-    async fn compare(&mut self, end: End) {
-        self.read(false).await;
-        let found = self.find().await;
-        self.model.compare(end, &found, &self.told);
-        assert_eq!(self.spool().stat().messages, found.waiting.len() as u64);
-        match &self.holds {
-            Some(holds) => {
-                for summary in self.spool().summary().await.unwrap() {
-                    let domain = DOMAINS.iter().position(|domain| *domain == summary.domain.as_str()).unwrap();
-                    assert_eq!(summary.held, holds.contains(&domain), "{}", summary.domain);
-                }
-            }
-            None => self.release_all().await,
-        }
-        // All that is due is as it was accepted.
-        let mut claims = Vec::new();
-        while let Some(more) = Some(due_now(self.spool(), 100).await).filter(|more| !more.is_empty()) {
-            for claim in &more {
-                self.check(claim).await;
-            }
-            claims.extend(more);
-        }
-    }
-
-    async fn find(&self) -> Found {
-        let mut found = Found::default();
-        for id in self.model.messages.keys() {
-            let Some(view) = self.spool().show(*id).await.unwrap() else { continue };
-            let recipients = (0u16..).zip(&view.recipients).filter(|(_, recipient)| !recipient.done);
-            let waiting: BTreeMap<_, _> = recipients.map(|(index, recipient)| (index, recipient.attempts)).collect();
-            assert!(!waiting.is_empty(), "{id} waits for nobody: {view:?}");
-            found.waiting.insert(*id, waiting);
-            if view.held {
-                found.held.insert(*id);
-            }
-        }
-        found
-    }
-
-    /// Everything that is left is delivered, and then all are accounted for.
-    pub(super) async fn finish(mut self) {
-        self.rig.disk.set_capacity(None);
-        self.rig.disk.set_read_only(false);
-        self.end(End::PowerCut(self.restarts), IndexFate::Kept).await;
-        self.release_all().await;
-        self.wait(2 * HOUR).await;
-        while !due_now(self.spool(), 1).await.is_empty() {
-            self.attempt(8, &[Verdict::Delivered], false).await;
-        }
-        self.wait(SYNCED).await;
-        assert!(self.works.is_empty());
-        let stat = self.spool().stat();
-        assert_eq!((stat.messages, stat.bytes, stat.in_delivery, stat.queues), (0, 0, 0, 0));
-        assert_eq!(stat.body_memory, 0);
-        self.read(true).await;
-        let all: Vec<(MessageId, usize)> =
-            self.model.messages.iter().map(|(id, message)| (*id, message.recipients.len())).collect();
-        for (id, recipients) in all {
-            for index in (0u16..).take(recipients) {
-                assert!(self.told.ended.contains(&(id, index)), "{id} {index} did not end");
-            }
-        }
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(self.spool().stat().segments <= 3, "{:?}", self.spool().stat());
-        self.spool().close().await.unwrap();
-    }
+/// What a feed said; the disk may not have answered, and does so the next time.
+fn passing(items: Result<Vec<FeedItem>>) -> Vec<FeedItem> {
+    items.unwrap_or_else(|error| {
+        assert!(passes(&error), "{error}");
+        Vec::new()
+    })
 }
 
 /// Whether a spool that did not open may open the next time.

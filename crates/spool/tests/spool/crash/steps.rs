@@ -20,22 +20,33 @@ pub(super) enum Step {
     /// Register the attempts of up to so many, and give the claims back.
     Start(usize),
     Operator(Act),
-    /// Give back all space that nothing needs.
-    Compact,
+    /// Give back all space that nothing needs; perhaps something fails at it.
+    Compact(Option<Failure>),
+    /// Import the mail of another machine from one of its files.
+    Import(usize),
     /// Read the feed to its end; perhaps need none of it any more.
     Read {
         acknowledge: bool,
     },
     /// In milliseconds.
     Wait(u64),
-    /// The next of these operations but so many fails.
-    Fail(Operation, u64, Fault),
+    Fail(Failure),
     /// No space but for so many segments, or all of it again.
     Full(Option<u64>),
     /// Nothing can be changed until the restart.
     ReadOnly,
+    /// Of the files of the index every so many bytes one is wrong from now on.
+    HurtIndex(usize),
     /// The spool ends and is opened again.
     End(End, IndexFate),
+}
+
+/// One of these operations will fail: the next is the first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) operation: Operation,
+    pub(super) nth: u64,
+    pub(super) fault: Fault,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +89,10 @@ pub(super) enum IndexFate {
     Lost,
     /// Every so many bytes one is wrong.
     Damaged(usize),
+    /// Each file has lost its second half.
+    Cut,
+    /// A file is in its place, until the next restart.
+    Blocked,
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -93,12 +108,15 @@ fn step() -> impl Strategy<Value = Step> {
         20 => attempt(),
         2 => (1..=3usize).prop_map(Step::Start),
         8 => act().prop_map(Step::Operator),
-        3 => Just(Step::Compact),
+        2 => Just(Step::Compact(None)),
+        2 => failure().prop_map(|failure| Step::Compact(Some(failure))),
+        3 => (0..2usize).prop_map(Step::Import),
         6 => any::<bool>().prop_map(|acknowledge| Step::Read { acknowledge }),
         8 => prop_oneof![Just(50), Just(300), Just(5_000), Just(7_200_000)].prop_map(Step::Wait),
-        5 => fail(),
+        5 => failure().prop_map(Step::Fail),
         3 => prop::option::of(0..3u64).prop_map(Step::Full),
         1 => Just(Step::ReadOnly),
+        1 => (1..600usize).prop_map(Step::HurtIndex),
         10 => end().prop_map(|(end, index)| Step::End(end, index)),
     ]
 }
@@ -129,15 +147,16 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn fail() -> impl Strategy<Value = Step> {
-    use Operation::{Create, Remove, Rename, Sync, SyncDirectory, Write};
+fn failure() -> impl Strategy<Value = Failure> {
+    use Operation::{Create, Read, Remove, Rename, Sync, SyncDirectory, Write};
     let operation = prop_oneof![
-        3 => Just(Write),
-        3 => Just(Sync),
-        1 => prop::sample::select(vec![SyncDirectory, Create, Rename, Remove]),
+        6 => Just(Write),
+        6 => Just(Sync),
+        2 => prop::sample::select(vec![SyncDirectory, Create, Rename, Remove]),
+        1 => Just(Read),
     ];
     let fault = prop::sample::select(vec![Fault::InputOutput, Fault::NoSpace, Fault::ReadOnly]);
-    (operation, 1..8u64, fault).prop_map(|(operation, nth, fault)| Step::Fail(operation, nth, fault))
+    (operation, 1..8u64, fault).prop_map(|(operation, nth, fault)| Failure { operation, nth, fault })
 }
 
 fn end() -> impl Strategy<Value = (End, IndexFate)> {
@@ -152,6 +171,8 @@ fn end() -> impl Strategy<Value = (End, IndexFate)> {
         2 => Just(IndexFate::Older),
         1 => Just(IndexFate::Lost),
         1 => (1..600usize).prop_map(IndexFate::Damaged),
+        1 => Just(IndexFate::Cut),
+        1 => Just(IndexFate::Blocked),
     ];
     (end, index)
 }
