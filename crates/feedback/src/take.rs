@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_base::metrics::{FeedbackKind, FeedbackOutcome};
 use postrider_events::{Affected, Reported, Returned, ReturnedKind, ReturnedSource};
 use postrider_mail::{AccountId, Domain, EmailAddress, MessageId, SmtpReply, Verp};
 use postrider_mailauth::authentication_results::without_forged;
-use postrider_mailauth::verify::Looked;
+use postrider_mailauth::verify::dkim::DkimResult;
+use postrider_mailauth::verify::spf::SpfResult;
+use postrider_mailauth::verify::{Looked, Verdict};
 use postrider_submission::OriginKind;
 
 use crate::feedback::{Arrived, FeedbackRules, Shared};
@@ -48,29 +51,41 @@ impl<'a> Visit<'a> {
         Ok(Visit { shared, rules, arrived, content, reading, looked, notice })
     }
 
-    /// Does for each recipient what is to be done. A recipient for whom that fails makes the
-    /// client come again for all: what was done is known then.
+    /// Does for each recipient what is to be done, and gives the one answer for all. Where one
+    /// may be served later, the client comes again for all: what was done is known then. Else one
+    /// that was served is enough: after a refusal nobody may be served (RFC 5321 section
+    /// 4.2.5), and no recipient here has another whom the refusal of one concerns.
     pub(crate) async fn run(&self) -> Result<(), SmtpReply> {
-        let mut result = Ok(());
-        // Whoever reads mail for several addresses gets it once.
-        let mut seen = HashSet::new();
-        for mailbox in self.arrived.recipients.iter().filter(|mailbox| seen.insert(place(mailbox))) {
-            let done = self.serve(mailbox).await;
-            let outcome = match &done {
+        let (mut is_served, mut refused, mut later) = (false, Ok(()), Ok(()));
+        for mailbox in self.mailboxes() {
+            if later.is_err() && place(mailbox).is_none() {
+                // What goes to the operator nobody remembers: it would go there again.
+                break;
+            }
+            let served = self.serve(mailbox).await;
+            let outcome = match &served {
                 Ok(outcome) => *outcome,
                 Err(reply) if reply.code >= 500 => FeedbackOutcome::Refused,
                 Err(_) => FeedbackOutcome::Later,
             };
             self.shared.options.metrics.feedback_outcomes.of(outcome).inc();
             self.log(mailbox, outcome);
-            // One that may come again goes before one that may not.
-            if let Err(reply) = done
-                && !matches!(&result, Err(SmtpReply { code: ..500, .. }))
-            {
-                result = Err(reply);
+            match served {
+                Ok(_) => is_served = true,
+                Err(reply) if reply.code >= 500 => refused = Err(reply),
+                Err(reply) => later = Err(reply),
             }
         }
-        result
+        later.and(if is_served { Ok(()) } else { refused })
+    }
+
+    /// Those that it is for, each once: whoever reads the mail for several addresses gets it
+    /// once. Return paths go first.
+    fn mailboxes(&self) -> impl Iterator<Item = &Mailbox> {
+        let mut seen = HashSet::new();
+        let (paths, others): (Vec<_>, Vec<_>) =
+            self.arrived.recipients.iter().partition(|mailbox| place(mailbox).is_some());
+        paths.into_iter().chain(others).filter(move |mailbox| seen.insert(place(mailbox)))
     }
 
     fn log(&self, mailbox: &Mailbox, outcome: FeedbackOutcome) {
@@ -239,11 +254,20 @@ impl<'a> Visit<'a> {
         self.queued(passed.send(&options.submission).await.map(drop))
     }
 
-    /// Whether who it is from may be known when it comes again.
+    /// Whether who it is from may be known when it comes again soon: there was no turn to verify
+    /// it, or the DNS did not answer. One that is old has come again often enough; so has, for
+    /// all we know, one that does not say how old it is.
     fn is_verified_later(&self) -> bool {
-        let Some(verdict) = &self.looked.verdict else { return true };
-        let results = verdict.dkim.iter().map(|one| one.result.as_str().to_owned());
-        results.chain(verdict.spf.iter().map(|spf| spf.result.to_string())).any(|result| result == "temperror")
+        let Looked { verdict, refused, .. } = &self.looked;
+        let may_change = match verdict {
+            None => refused.is_none(),
+            Some(Verdict { spf, dkim, .. }) => {
+                spf.iter().any(|spf| spf.result == SpfResult::TempError)
+                    || dkim.iter().any(|one| one.result == DkimResult::TempError)
+            }
+        };
+        let sent = self.reading.date.filter(|date| *date <= self.arrived.at);
+        may_change && sent.is_some_and(|sent| self.arrived.at.saturating_since(sent) < ASKED_AGAIN_FOR)
     }
 
     pub(crate) fn later(&self, error: &postrider_events::Error) -> SmtpReply {
@@ -260,6 +284,9 @@ impl<'a> Visit<'a> {
         self.looked.domains().iter().filter_map(|domain| domain.parse().ok()).collect()
     }
 }
+
+/// How long who sent a complaint is asked to come again because nothing says who that is.
+const ASKED_AGAIN_FOR: Duration = Duration::from_hours(4);
 
 pub(crate) fn busy() -> SmtpReply {
     SmtpReply::new(451, "4.3.0 Temporary service failure")

@@ -3,291 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+mod rig;
 
-use bytes::Bytes;
-use postrider_account::Accounts;
 use postrider_base::metrics::FeedbackOutcome;
-use postrider_base::{Clock, Metrics, Random, Scope, SimDisk, Size, Timestamp};
-use postrider_dns::Zones;
-use postrider_events::{Driver, Events, EventsOptions, Issuer, Kind, Line, Start, TracingSink};
-use postrider_feedback::{Arrived, Feedback, FeedbackOptions, FeedbackRules, Mailbox, Settings};
-use postrider_mail::{
-    AccountId, AttemptOutcome, Delays, Disposition, EmailAddress, EnhancedStatus, Envelope, MessageId, Notify,
-    Recipient, SmtpReply, VerpScope,
-};
-use postrider_mailauth::MacKey;
-use postrider_mailauth::verify::{VerificationSettings, Verifier};
-use postrider_spool::{Content, Durability, Message, NewMessage, Origin, Record, Spool, SpoolOptions};
-use postrider_store::Store;
-use postrider_submission::{ReturnPaths, Submission, SubmissionDeps};
+use postrider_dns::zones::Failure;
+use postrider_feedback::{FeedbackRules, Mailbox};
+use postrider_mail::{EmailAddress, VerpScope};
 
-const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
-/// What a relay has that outlives its processes.
-struct Machine {
-    spool: SimDisk,
-    journal: SimDisk,
-    random: Random,
-}
-
-struct Rig {
-    spool: Spool,
-    events: Events,
-    paths: ReturnPaths,
-    submission: Submission,
-    metrics: Metrics,
-    random: Random,
-    feedback: Feedback,
-    scope: Scope,
-}
-
-fn rules() -> FeedbackRules {
-    FeedbackRules {
-        settings: Settings {
-            complaint_addresses: vec!["fbl@relay.example".parse().unwrap()],
-            passed_on_per_hour: 3,
-            ..Settings::default()
-        },
-        operator: Some("ops@operator.example".parse().unwrap()),
-        forwarding: true,
-    }
-}
-
-impl Machine {
-    fn new() -> Self {
-        Self { spool: SimDisk::new(), journal: SimDisk::new(), random: Random::seeded(7) }
-    }
-
-    async fn start(&self) -> Rig {
-        let (clock, random, metrics) = (Clock::simulated(NOW), self.random.clone(), Metrics::new());
-        let (spool, events) = (self.spool(&metrics).await, self.journal(&metrics).await);
-        let scope = Scope::new("test");
-        events.recovered().await.unwrap();
-        events.run(&spool, Arc::new(TracingSink), &scope).unwrap();
-        let store = Store::open_with(Arc::new(SimDisk::new()), Path::new("/store"), Default::default()).unwrap();
-        let accounts = Accounts::open(&store, &clock, &random, &Default::default()).unwrap();
-        let deps = SubmissionDeps {
-            spool: spool.clone(),
-            accounts: accounts.clone(),
-            clock: clock.clone(),
-            random: random.clone(),
-            metrics: metrics.clone(),
-        };
-        let settings = postrider_submission::Settings {
-            hostname: Some("mx.relay.example".into()),
-            operator_domain: Some("relay.example".into()),
-            ..Default::default()
-        };
-        let submission = Submission::new(deps, settings);
-        let paths = ReturnPaths::new(accounts, MacKey::new(&[1; 32]), "bounces.relay.example".parse().unwrap());
-        let (zones, receiver) = (Arc::new(Zones::new()), "mx.relay.example".to_owned());
-        let verifier = Verifier::new(zones, clock.clone(), metrics.clone(), receiver, VerificationSettings::default());
-        let feedback = Feedback::new(FeedbackOptions {
-            return_paths: paths.clone(),
-            events: events.clone(),
-            verifier,
-            submission: submission.clone(),
-            clock,
-            random: random.clone(),
-            metrics: metrics.clone(),
-            rules: rules(),
-        });
-        Rig { spool, events, paths, submission, metrics, random, feedback, scope }
-    }
-
-    async fn spool(&self, metrics: &Metrics) -> Spool {
-        let options = SpoolOptions {
-            disk: Arc::new(self.spool.clone()),
-            dir: PathBuf::from("/spool"),
-            index_dir: None,
-            clock: Clock::simulated(NOW),
-            settings: postrider_spool::Settings { min_free_bytes: Size::from_bytes(0), ..Default::default() },
-            metrics: metrics.clone(),
-            feeds: &[Events::FEED],
-            start_held: false,
-            accept_loss: false,
-            driver: Driver::Thread,
-        };
-        Spool::open(options).await.unwrap()
-    }
-
-    async fn journal(&self, metrics: &Metrics) -> Events {
-        let options = EventsOptions {
-            disk: Arc::new(self.journal.clone()),
-            dir: PathBuf::from("/journal"),
-            view_dir: None,
-            driver: Driver::Thread,
-            clock: Clock::simulated(NOW),
-            settings: Default::default(),
-            metrics: metrics.clone(),
-            issuer: Issuer {
-                partition: "aws".into(),
-                region: "us-east-1".into(),
-                hostname: "mx.relay.example".into(),
-                operator_domain: "relay.example".into(),
-            },
-            accept_loss: false,
-        };
-        Events::open(options).await.unwrap()
-    }
-
-    /// Ends the process, and cuts the power.
-    async fn restart(&self, rig: Rig) -> Rig {
-        self.spool.halt();
-        self.journal.halt();
-        rig.scope.close(Duration::from_secs(30)).await.unwrap();
-        let _ = (rig.events.close().await, rig.spool.close().await);
-        self.spool.crash(1);
-        self.journal.crash(2);
-        self.start().await
-    }
-}
-
-async fn rig() -> Rig {
-    Machine::new().start().await
-}
-
-impl Rig {
-    /// A message of this sender that all its recipients' hosts have taken.
-    async fn delivered(&self, sender: Option<&str>, recipients: &[&str]) -> Message {
-        self.delivered_as(sender, recipients, "").await
-    }
-
-    /// The same of one that asks for this (NOTIFY, none where it is empty).
-    async fn delivered_as(&self, sender: Option<&str>, recipients: &[&str], notify: &str) -> Message {
-        let id = MessageId::new(0x0100, NOW, self.random.uuid_v4());
-        let asks = !notify.is_empty();
-        let recipients = recipients.iter().map(|to| Recipient {
-            notify: if asks { notify.parse().unwrap() } else { Notify::default() },
-            orcpt: asks.then(|| "rfc822;Original@example.net".into()),
-            ..Recipient::new(to.parse().unwrap())
-        });
-        let recipients: Vec<_> = recipients.collect();
-        let count = u16::try_from(recipients.len()).unwrap();
-        let (sender, envid) = (sender.map(|s| s.parse().unwrap()), asks.then(|| "QQ314".into()));
-        let envelope = Envelope { sender, recipients, envid, ..Envelope::default() };
-        let origin = Origin { credential: Some("USER".into()), ..Origin::default() };
-        let accepted = NewMessage {
-            id,
-            account: AccountId::default(),
-            accepted_at: NOW,
-            expires_at: NOW.saturating_add(Duration::from_hours(96)),
-            not_before: None,
-            tls_optional: false,
-            envelope,
-            origin,
-            content: Content::from(b"Subject: hello\r\n\r\nhello\r\n".to_vec()),
-        };
-        self.spool.accept(accepted).await.unwrap();
-        let claims = self.spool.take_due(10).await;
-        let message = (*claims.iter().find(|claim| claim.message.id == id).unwrap().message).clone();
-        drop(claims);
-        let outcomes = (0..count).map(delivery).collect();
-        self.spool.commit(vec![Record::Outcomes { id, outcomes }], Durability::Synced).await.unwrap();
-        let mut reader = self.events.since(Start::Oldest);
-        while !reader.follow().await.unwrap().iter().any(|line| line.id == id && line.kind == Kind::Delivery) {}
-        message
-    }
-
-    fn path(&self, message: &Message, scope: VerpScope) -> EmailAddress {
-        self.paths.of(message, scope).unwrap()
-    }
-
-    async fn arrives(&self, from: Option<&str>, to: &EmailAddress, content: &str) -> Result<(), SmtpReply> {
-        let mailbox = self.feedback.recipient(to)?;
-        let arrived = Arrived {
-            session: "SESSION".into(),
-            client: "192.0.2.9".parse().unwrap(),
-            helo: Some("mx.example.net".into()),
-            tls: false,
-            require_tls: false,
-            sender: from.map(|from| from.parse().unwrap()),
-            recipients: vec![mailbox],
-            content: vec![Bytes::from(content.replace('\n', "\r\n"))],
-            at: NOW,
-        };
-        let taken = tokio::time::timeout(Duration::from_secs(30), self.feedback.take(arrived));
-        taken.await.expect("nobody answers")
-    }
-
-    /// Late events, as `KIND JSON`.
-    async fn late(&self) -> Vec<String> {
-        let mut reader = self.events.since(Start::Oldest);
-        let mut lines: Vec<Line> = Vec::new();
-        loop {
-            let next = reader.next().await.unwrap();
-            if next.is_empty() {
-                break;
-            }
-            lines.extend(next);
-        }
-        let late = lines.iter().filter(|line| matches!(line.kind, Kind::Bounce | Kind::Complaint));
-        late.map(|line| format!("{} {}", line.kind.as_str(), String::from_utf8_lossy(&line.json))).collect()
-    }
-
-    /// The mail that was queued, at least one: recipient and text.
-    async fn mails(&self) -> Vec<(String, String)> {
-        self.mails_of(1).await
-    }
-
-    /// The same, at least so many.
-    async fn mails_of(&self, count: usize) -> Vec<(String, String)> {
-        let (mut mails, mut taken) = (Vec::new(), Vec::new());
-        while mails.len() < count {
-            for claim in self.spool.take_due(100).await {
-                assert_eq!(claim.message.envelope.sender, None, "it may not bounce");
-                let content = claim.content().await.unwrap().to_bytes();
-                let to = claim.message.envelope.recipients[0].address.to_string();
-                mails.push((to, String::from_utf8(content.to_vec()).unwrap()));
-                taken.push(claim);
-            }
-        }
-        mails
-    }
-
-    fn counted(&self, outcome: FeedbackOutcome) -> u64 {
-        self.metrics.feedback_outcomes.of(outcome).get()
-    }
-}
-
-fn delivery(recipient: u16) -> AttemptOutcome {
-    AttemptOutcome {
-        recipient,
-        at: NOW,
-        attempt: 1,
-        disposition: Disposition::Delivered,
-        status: EnhancedStatus::new(2, 0, 0),
-        diagnostic: "250 ok".into(),
-        remote: None,
-        tls: None,
-        delays: Delays::default(),
-        next_attempt: None,
-        record: None,
-    }
-}
-
-fn bounce(recipient: &str, action: &str, said: &str) -> String {
-    format!(
-        "From: MAILER-DAEMON@mx.example.net\nSubject: Undelivered Mail\nAuto-Submitted: auto-replied\n\
-         Content-Type: multipart/report; report-type=delivery-status; boundary=x\n\n--x\n\nNo.\n\n--x\n\
-         Content-Type: message/delivery-status\n\nReporting-MTA: dns; mx.example.net\n\n\
-         Final-Recipient: rfc822; {recipient}\nAction: {action}\nStatus: 5.1.1\n\
-         Diagnostic-Code: smtp; {said}\n\n--x\nContent-Type: text/rfc822-headers\n\n\
-         Subject: hello\nX-Secret: no\n\n--x--\n"
-    )
-}
-
-fn complaint(rcpt: &str, inside: &str) -> String {
-    format!(
-        "From: fbl@provider.example\nSubject: complaint\n\
-         Content-Type: multipart/report; report-type=feedback-report; boundary=x\n\n--x\n\nNo.\n\n--x\n\
-         Content-Type: message/feedback-report\n\nFeedback-Type: abuse\nUser-Agent: Loop/1.0\n{rcpt}\n--x\n\
-         Content-Type: message/rfc822\n\n{inside}Subject: hello\n\nhello\n\n--x--\n"
-    )
-}
+use rig::{Machine, Rig, bounce, complaint, rig, rules};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_bounce_is_an_event_and_its_sender_is_told_once() {
@@ -560,4 +283,47 @@ async fn while_the_journal_takes_nothing_the_client_is_told_to_come_again() {
     assert_eq!(rig.arrives(None, &path, &report).await.unwrap_err().code, 451);
     assert_eq!(rig.counted(FeedbackOutcome::Later), 1);
     assert_eq!(rig.metrics.feedback_mails.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_answer_for_all_is_yes_where_one_was_served_and_makes_nothing_twice() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, VerpScope::One(0));
+    let postmaster: EmailAddress = "postmaster@bounces.relay.example".parse().unwrap();
+    let both = [postmaster, path];
+    let letter = "From: ann@example.net\nSubject: hi\n\nhelp\n";
+    rig.arrives_for(Some("ann@example.net"), &both, letter).await.unwrap();
+    assert_eq!((rig.counted(FeedbackOutcome::Operator), rig.counted(FeedbackOutcome::Refused)), (1, 1));
+    // Nothing remembers what went to the operator: that waits for the others.
+    rig.events.close().await.unwrap();
+    let report = bounce("ann@example.net", "failed", "550 5.1.1 user unknown");
+    assert_eq!(rig.arrives_for(None, &both, &report).await.unwrap_err().code, 451);
+    assert_eq!((rig.counted(FeedbackOutcome::Operator), rig.metrics.feedback_mails.get()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_complains_without_a_name_is_asked_again_while_it_may_be_known_and_not_for_ever() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net", "bob@example.net"]).await;
+    let path = rig.path(&message, VerpScope::DomainOf(0));
+    let fbl = Some("fbl@provider.example");
+    let sent = |date: &str| format!("Date: {date}\n{}", complaint("", ""));
+    rig.zones.fail("provider.example", Failure::ServFail);
+    // It is 22:13:20.
+    let young = sent("Tue, 14 Nov 2023 20:00:00 +0000");
+    assert_eq!(rig.arrives(fbl, &path, &young).await.unwrap_err().code, 451);
+    for old in ["Tue, 14 Nov 2023 18:00:00 +0000", "Tue, 14 Nov 2033 18:00:00 +0000", "yesterday"] {
+        rig.arrives(fbl, &path, &sent(old)).await.unwrap();
+    }
+    assert_eq!((rig.counted(FeedbackOutcome::Later), rig.counted(FeedbackOutcome::Operator)), (1, 3));
+    // More fields than are looked at: that does not pass.
+    let never = format!("{}{young}", "X: x\n".repeat(2_001));
+    rig.feedback.reload(FeedbackRules { operator: None, ..rules() });
+    rig.arrives(fbl, &path, &never).await.unwrap();
+    assert_eq!(rig.counted(FeedbackOutcome::Unknown), 1);
+    // Once the DNS answers, it is about those of that domain.
+    rig.zones.remove("provider.example").add_txt("example.net", "v=spf1 ip4:192.0.2.9 -all");
+    rig.arrives(Some("fbl@example.net"), &path, &young).await.unwrap();
+    assert_eq!(rig.late().await.len(), 1);
 }

@@ -15,7 +15,7 @@ use super::arc::ArcResult;
 use super::dkim::DkimResult;
 use super::dmarc::DmarcResult;
 use super::spf::{MOST_LOOKUPS, MOST_VOID_LOOKUPS, SpfLimits, SpfResult};
-use super::{Connection, Limits, Verdict, verify};
+use super::{Connection, Limits, Verdict, VerifyError, verify};
 use crate::authentication_results::AuthenticationResults;
 
 /// How much work verification may make of messages that anybody can send.
@@ -128,9 +128,12 @@ impl Verifier {
         };
         let began = clock.instant();
         let turn = tokio::time::timeout(settings.time.as_duration(), turns.acquire()).await;
-        let verdict = match turn {
-            Ok(_turn) => verify(&**resolver, clock, message, &connection, &settings.limits()).await.ok(),
-            Err(_) => None,
+        let (verdict, refused) = match turn {
+            Ok(_turn) => match verify(&**resolver, clock, message, &connection, &settings.limits()).await {
+                Ok(verdict) => (Some(verdict), None),
+                Err(refused) => (None, Some(refused)),
+            },
+            Err(_) => (None, None),
         };
         metrics.verification_duration.observe(clock.instant() - began);
         let results = match &verdict {
@@ -143,7 +146,7 @@ impl Verifier {
                 AuthenticationResults { authserv_id: receiver.clone(), results: Vec::new() }
             }
         };
-        Looked { verdict, results }
+        Looked { verdict, refused, results }
     }
 }
 
@@ -159,6 +162,9 @@ impl fmt::Debug for Verifier {
 pub struct Looked {
     /// All of it; none where the message was not looked at.
     pub verdict: Option<Verdict>,
+    /// Why it was not, where that does not pass; there was no turn in time where this says
+    /// nothing either.
+    pub refused: Option<VerifyError>,
     /// What a header field says of it.
     pub results: AuthenticationResults,
 }
@@ -316,9 +322,18 @@ mod tests {
         let busy = verifier.0.turns.acquire().await.unwrap();
         let looked = look(&verifier).await;
         assert_eq!((looked.to_string().as_str(), metrics.unverified.get()), ("unverified", 1));
+        assert_eq!(looked.refused, None, "it may have one later");
         assert_eq!(looked.field(), "Authentication-Results: mx.example.net; none\r\n");
         drop(busy);
         assert!(look(&verifier).await.verdict.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_exceeds_a_bound_is_unverified_for_good() {
+        let verifier = verifier(&Zones::new(), &Metrics::new(), VerificationSettings::default());
+        let message = ["X: x\r\n".repeat(2_001).as_bytes(), b"\r\n"].concat();
+        let looked = verifier.look(&message, IpAddr::from([192, 0, 2, 1]), None, None).await;
+        assert_eq!((looked.verdict, looked.refused), (None, Some(VerifyError::TooManyFields(2_000))));
     }
 
     #[test]
