@@ -1,6 +1,10 @@
 //! Return paths: what MAIL FROM says to the next host, where that is not what the client said.
 
-use postrider_account::{Accounts, MailFrom, Resolved};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use postrider_account::{Accounts, Identities, MailFrom, Resolved};
 use postrider_mail::{Domain, EmailAddress, MessageId, Verp, VerpScope};
 use postrider_mailauth::MacKey;
 use postrider_spool::Message;
@@ -21,13 +25,33 @@ pub struct ReturnPaths {
     accounts: Accounts,
     key: MacKey,
     domain: Domain,
+    custom: Arc<RwLock<Custom>>,
+}
+
+/// The custom MAIL FROM domains of all identities.
+#[derive(Debug)]
+struct Custom {
+    /// Of the identities that they are of.
+    revision: u64,
+    domains: HashSet<Domain>,
+}
+
+impl Custom {
+    fn of(identities: &Identities) -> Custom {
+        // A change meanwhile is looked for once more.
+        let revision = identities.revision();
+        let all = identities.all();
+        let custom = all.iter().filter_map(|identity| identity.mail_from.as_ref());
+        Custom { revision, domains: custom.map(|custom| custom.domain.clone()).collect() }
+    }
 }
 
 impl ReturnPaths {
     /// Return paths under `key`, in `domain` for mail without a custom MAIL FROM domain.
     #[must_use]
     pub fn new(accounts: Accounts, key: MacKey, domain: Domain) -> Self {
-        Self { accounts, key, domain }
+        let custom = Arc::new(RwLock::new(Custom::of(accounts.identities())));
+        Self { accounts, key, domain, custom }
     }
 
     /// The return path of a message in a transaction for these of its recipients. The null sender stays what it is (RFC 5321 section 4.5.5).
@@ -57,14 +81,14 @@ impl ReturnPaths {
     }
 
     /// Whether return paths can be in this domain: the relay's, or a custom MAIL FROM domain,
-    /// whatever its state.
+    /// whatever its state. A look-up, but for the first one after identities have changed.
     #[must_use]
     pub fn is_domain(&self, domain: &Domain) -> bool {
-        let is_custom = || {
-            let identities = self.accounts.identities().all();
-            identities.iter().filter_map(|identity| identity.mail_from.as_ref()).any(|custom| custom.domain == *domain)
-        };
-        *domain == self.domain || is_custom()
+        let identities = self.accounts.identities();
+        if self.custom.read().revision != identities.revision() {
+            *self.custom.write() = Custom::of(identities);
+        }
+        *domain == self.domain || self.custom.read().domains.contains(domain)
     }
 
     fn domain_of(&self, message: &Message) -> Domain {

@@ -98,6 +98,19 @@ async fn a_message_that_names_no_configuration_set_goes_with_that_of_its_identit
 }
 
 #[tokio::test]
+async fn the_domains_of_return_paths_are_those_that_identities_have_now() {
+    let world = world().await;
+    let paths = ReturnPaths::new(world.accounts.clone(), MacKey::new(&[7; 32]), "bounces.example.net".parse().unwrap());
+    let is_ours = |domain: &str| paths.is_domain(&domain.parse().unwrap());
+    assert!(is_ours("bounces.example.net") && !is_ours("bounce.example.com") && !is_ours("example.com"));
+    set(&world, MailFromFailure::UseDefault, VerificationStatus::Pending).await;
+    assert!(is_ours("Bounce.Example.com") && paths.clone().is_domain(&"bounce.example.com".parse().unwrap()));
+    let (account, name) = (AccountId::default(), "example.com".parse().unwrap());
+    world.accounts.identities().change(account, &name, |identity| identity.mail_from = None).await.unwrap();
+    assert!(is_ours("bounces.example.net") && !is_ours("bounce.example.com"));
+}
+
+#[tokio::test]
 async fn a_return_path_names_the_message_and_is_in_the_verified_domain() {
     let world = world().await;
     let key = MacKey::new(&[7; 32]);
