@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use postrider_base::{Clock, Dialer, RealDisk, TcpDialer};
+use postrider_base::{Clock, Dialer, Metrics, RealDisk, TcpDialer};
 use postrider_control::World;
 use postrider_dns::{HickoryResolver, Resolver};
 use postrider_submission::ReturnPaths;
@@ -25,7 +25,7 @@ pub(crate) fn world(
     let (resolver, dialer) = match daemon {
         Some((resolver, dialer)) => (Ok(resolver), dialer),
         None => {
-            let resolver = HickoryResolver::new(&config.dns).map_err(|error| error.to_string());
+            let resolver = HickoryResolver::new(&config.dns, &Metrics::new()).map_err(|error| error.to_string());
             let dialer: Arc<dyn Dialer> = Arc::new(TcpDialer);
             (resolver.map(|resolver| Arc::new(resolver) as Arc<dyn Resolver>), dialer)
         }

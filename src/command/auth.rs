@@ -57,7 +57,7 @@ async fn check(arguments: &AuthCheckArgs, config: &Config, out: &mut Output) -> 
         receiver: &receiver,
     };
     let clock = Clock::system();
-    let resolver = HickoryResolver::new(&config.dns).context("cannot set up name resolution")?;
+    let resolver = HickoryResolver::new(&config.dns, &Metrics::new()).context("cannot set up name resolution")?;
     let resolver: Arc<dyn Resolver> = Arc::new(Cached::new(resolver, clock.clone(), Metrics::new(), &config.dns));
     let verdict = verify(&*resolver, &clock, &message, &connection, &limits).await?;
     let results = AuthenticationResults::of(&verdict, &connection).to_field();

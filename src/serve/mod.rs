@@ -55,7 +55,7 @@ pub(crate) fn runtime(config: &Config) -> Result<Runtime> {
 
 impl World {
     fn real(config: &Config, metrics: &Metrics) -> Result<World> {
-        let resolver = HickoryResolver::new(&config.dns).context("cannot set up name resolution")?;
+        let resolver = HickoryResolver::new(&config.dns, metrics).context("cannot set up name resolution")?;
         Ok(World {
             validating: Some(resolver.clone()),
             resolver: Arc::new(Cached::new(resolver, Clock::system(), metrics.clone(), &config.dns)),

@@ -70,7 +70,7 @@ impl Running {
         let submission = submission(config, rooms, queue, &world)?;
         let guard = rooms.accounts.guard().clone();
         scopes.background.spawn("bans", guard.keep(rooms.metrics.clone(), scopes.background.clone()));
-        probe(&world, rooms, &scopes.background);
+        probe(&world, &scopes.background);
         let traces = Traces::new();
         let feedback = feedback(config, rooms, queue, &submission, world.resolver.clone())?;
         let listeners = listeners(config, rooms, &submission, feedback.clone(), &traces, &world, &scopes.intake)?;
@@ -173,12 +173,12 @@ fn follow_events(config: &Config, rooms: &Rooms, queue: &Queue, scope: &Scope) -
 }
 
 /// Keeps looking whether the name servers let answers be validated.
-fn probe(world: &World, rooms: &Rooms, scope: &Scope) {
+fn probe(world: &World, scope: &Scope) {
     let Some(resolver) = world.validating.clone() else { return };
-    let (metrics, stop) = (rooms.metrics.clone(), scope.clone());
+    let stop = scope.clone();
     scope.spawn("dnssec probe", async move {
         tokio::select! {
-            () = resolver.keep_probing(&metrics) => {}
+            () = resolver.keep_probing() => {}
             () = stop.cancelled() => {}
         }
     });

@@ -280,6 +280,8 @@ table! {
     tls_enforced: Counter = "postrider_delivery_tls_enforced";
     /// 1 while answers of the DNS are validated with DNSSEC, 0 while the name servers do not let them be.
     dnssec: Gauge = "postrider_dnssec_validation";
+    /// Zones whose keys were proved and are known, so that their signatures take no chain up to the root.
+    dnssec_zones: Gauge = "postrider_dnssec_zones";
     /// Replies that met a feedback rule.
     shaping_feedback: By<Feedback, Counter> = "postrider_shaping_feedback";
     /// Replies that said when to try again.

@@ -271,6 +271,10 @@ impl<K: Clone + Eq + Hash, V> Generations<K, V> {
         self.young.get(key)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
     pub(crate) fn remove(&mut self, key: &K) {
         self.young.remove(key);
         self.old.remove(key);

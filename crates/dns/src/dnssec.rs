@@ -8,7 +8,7 @@ use hickory_proto::rr::{Name, RecordType};
 use hickory_resolver::config::{ResolverConfig, ResolverOpts};
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::xfer::{DnsHandle, RetryDnsHandle};
+use hickory_resolver::net::xfer::RetryDnsHandle;
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use parking_lot::Mutex;
 use postrider_base::{Clock, Metrics};
@@ -16,13 +16,14 @@ use tokio::sync::OnceCell;
 
 use crate::hickory::complete;
 use crate::links::Links;
+use crate::trust::{Trust, Validator, forgetful};
 use crate::{DnsError, Settings, proof};
 
 /// Asks the name servers.
 type Servers = RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>;
 
 /// Asks and validates.
-pub(crate) type Handle = DnssecDnsHandle<Links<Servers>>;
+pub(crate) type Handle = Validator<Servers>;
 
 /// Whether answers are validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(crate) struct Dnssec {
     prober: DnssecDnsHandle<Servers>,
     insecure: Vec<Name>,
     every: Duration,
+    metrics: Metrics,
     first_probe: OnceCell<()>,
     state: Mutex<State>,
 }
@@ -78,6 +80,7 @@ impl Dnssec {
         settings: &Settings,
         servers: &ResolverConfig,
         options: &ResolverOpts,
+        metrics: &Metrics,
     ) -> Result<Option<Dnssec>, DnsError> {
         let wanted = &settings.dnssec;
         if !wanted.validate {
@@ -92,9 +95,11 @@ impl Dnssec {
         let retrying = RetryDnsHandle::new(pool, options.attempts);
         let entries = settings.cache_entries as usize;
         // Real servers and signatures live in real time.
-        let links = Links::new(retrying.clone(), Clock::system(), entries);
+        let clock = Clock::system();
+        let links = Links::new(retrying.clone(), clock.clone(), entries);
+        let trust = Arc::new(Trust::new(entries, settings.max_ttl.into(), clock, metrics.clone()));
         let anchors = Arc::new(anchors);
-        let handle = forgetful(DnssecDnsHandle::with_trust_anchor(links, anchors.clone()));
+        let handle = Validator::new(links, anchors.clone(), trust);
         let prober = forgetful(DnssecDnsHandle::with_trust_anchor(retrying, anchors));
         let insecure: Result<Vec<Name>, DnsError> = wanted.insecure.iter().map(|name| complete(name)).collect();
         Ok(Some(Dnssec {
@@ -102,6 +107,7 @@ impl Dnssec {
             prober,
             insecure: insecure?,
             every: wanted.probe.into(),
+            metrics: metrics.clone(),
             first_probe: OnceCell::new(),
             state: Mutex::new(State { validation: Validation::Works, failed: 0 }),
         }))
@@ -122,14 +128,14 @@ impl Dnssec {
     }
 
     /// Probes from time to time, for ever.
-    pub(crate) async fn keep_probing(&self, metrics: &Metrics) {
+    pub(crate) async fn keep_probing(&self) {
         self.first_probe.get_or_init(|| self.start()).await;
         loop {
             let (works, failed) = {
                 let state = self.state.lock();
                 (state.validation == Validation::Works, state.failed)
             };
-            metrics.dnssec.set(i64::from(works));
+            self.metrics.dnssec.set(i64::from(works));
             let wait = if failed == 0 { self.every } else { AGAIN.min(self.every) };
             tokio::time::sleep(wait).await;
             self.probe(MOST_FAILED).await;
@@ -181,14 +187,6 @@ impl Dnssec {
         state.validation = Validation::Broken { reason: reason.into() };
         false
     }
-}
-
-/// Lets a validator prove everything anew. What it would keep is found again by
-/// 64 bits of a hash without a secret, for which anybody can make a forgery
-/// that has the same.
-fn forgetful<H: DnsHandle>(validator: DnssecDnsHandle<H>) -> DnssecDnsHandle<H> {
-    let never = Duration::ZERO..=Duration::ZERO;
-    validator.validation_cache_size(1).positive_validation_ttl(never.clone()).negative_validation_ttl(never)
 }
 
 /// The keys in the file, or those of the root that IANA publishes.

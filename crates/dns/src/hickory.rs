@@ -48,7 +48,7 @@ impl HickoryResolver {
     /// # Errors
     /// [`DnsError::Setup`] when no servers are given and those of
     /// `/etc/resolv.conf` can not be read, or when the trust anchor can not.
-    pub fn new(settings: &Settings) -> Result<HickoryResolver, DnsError> {
+    pub fn new(settings: &Settings, metrics: &Metrics) -> Result<HickoryResolver, DnsError> {
         let setup = |error: NetError| DnsError::Setup { reason: error.to_string().into() };
         let (servers, mut options) = if settings.servers.is_empty() {
             read_system_conf().map_err(setup)?
@@ -57,7 +57,7 @@ impl HickoryResolver {
             (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
         };
         set_options(&mut options, settings);
-        let dnssec = Dnssec::new(settings, &servers, &options)?.map(Arc::new);
+        let dnssec = Dnssec::new(settings, &servers, &options, metrics)?.map(Arc::new);
         let builder = Hickory::builder_with_config(servers, TokioRuntimeProvider::default());
         let inner = builder.with_options(options).build().map_err(setup)?;
         Ok(HickoryResolver { inner, dnssec })
@@ -66,9 +66,9 @@ impl HickoryResolver {
     /// Looks from time to time whether the name servers let answers be
     /// validated, for ever. Without it that is looked at once, before the first
     /// answer.
-    pub async fn keep_probing(&self, metrics: &Metrics) {
+    pub async fn keep_probing(&self) {
         match &self.dnssec {
-            Some(dnssec) => dnssec.keep_probing(metrics).await,
+            Some(dnssec) => dnssec.keep_probing().await,
             None => std::future::pending().await,
         }
     }
@@ -87,7 +87,7 @@ impl HickoryResolver {
             let mut path = proof::Path::new(handle, name);
             let reply = path.records(kind, pick).await;
             if matches!(reply, Err(DnsError::Bogus { .. })) {
-                path.names().for_each(|name| handle.inner().forget(name));
+                path.names().for_each(|name| handle.forget(name));
             }
             return reply;
         }

@@ -17,6 +17,7 @@ mod links;
 mod nsec3;
 mod proof;
 mod settings;
+mod trust;
 pub mod zones;
 
 pub use answer::{Alias, Answer, BoxFuture, DnsError, Mx, Reply, Resolver, Tlsa, literal_address};

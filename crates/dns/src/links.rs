@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
 use hickory_proto::dnssec::rdata::DNSSECRData;
-use hickory_proto::op::{DnsRequest, DnsResponse, Query};
+use hickory_proto::op::{DnsRequest, DnsResponse, Message, Query};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::net::xfer::DnsHandle;
 use hickory_resolver::net::{DnsError as Semantic, NetError};
@@ -15,16 +15,19 @@ use postrider_base::Clock;
 use tokio::time::Instant;
 
 use crate::cache::Generations;
+use crate::trust::Keys;
 
-/// Hands on what the validator needs of each answer, and keeps the keys of zones, what their parents say of them and where zones
-/// begin: the validator asks for these with every answer, and for those of a
-/// top-level domain with nearly every one. They are as they came: it is the
-/// validator that proves them, each time anew.
+/// Hands on what the validator needs of each answer, and keeps the keys of zones, what their
+/// parents say of them and where zones begin: the validator asks for these with every answer of
+/// a zone whose keys it does not know. They are as they came: it is the validator that proves
+/// them, each time anew.
 #[derive(Clone)]
 pub(crate) struct Links<H> {
     inner: H,
     clock: Clock,
     kept: Kept,
+    /// Keys that were proved, which are the answer to who asks for them.
+    known: Vec<Arc<Keys>>,
 }
 
 type Kept = Arc<Mutex<Generations<Query, (Instant, Result<DnsResponse, NetError>)>>>;
@@ -39,7 +42,15 @@ const LONGEST: Duration = Duration::from_secs(300);
 impl<H> Links<H> {
     /// Keeps at most so many answers.
     pub(crate) fn new(inner: H, clock: Clock, entries: usize) -> Links<H> {
-        Links { inner, clock, kept: Arc::new(Mutex::new(Generations::new(entries))) }
+        Links { inner, clock, kept: Arc::new(Mutex::new(Generations::new(entries))), known: Vec::new() }
+    }
+
+    /// The same, which answers with these keys who asks for them.
+    pub(crate) fn with(&self, known: Vec<Arc<Keys>>) -> Links<H>
+    where
+        H: Clone,
+    {
+        Links { known, ..self.clone() }
     }
 
     /// Forgets the links of the chain down to `name`: one of them may be forged.
@@ -53,6 +64,13 @@ impl<H> Links<H> {
     }
 
     fn known(&self, query: &Query) -> Option<Result<DnsResponse, NetError>> {
+        if query.query_type == RecordType::DNSKEY
+            && let Some(keys) = self.known.iter().find(|keys| keys.zone == *query.name())
+        {
+            let mut message = Message::query();
+            message.add_query(query.clone()).add_answers(keys.records.iter().cloned());
+            return Some(DnsResponse::from_message(message.into_response()).map_err(NetError::from));
+        }
         let mut kept = self.kept.lock();
         let (until, answer) = kept.get(query)?;
         (*until > self.clock.instant()).then(|| answer.clone())
@@ -111,7 +129,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use hickory_proto::op::{DnsRequestOptions, Message, ResponseCode};
+    use hickory_proto::op::{DnsRequestOptions, ResponseCode};
     use hickory_proto::rr::rdata::NS;
     use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use hickory_resolver::net::xfer::FirstAnswer as _;

@@ -22,7 +22,7 @@ pub struct Settings {
     pub attempts: u32,
     /// Questions under way at one server at a time.
     pub max_active_requests: u32,
-    /// Answers kept in memory.
+    /// Answers kept in memory, of each type of record, and zones whose keys are known.
     pub cache_entries: u32,
     /// An answer is kept at least this long, whatever its zone says.
     pub min_ttl: Period,

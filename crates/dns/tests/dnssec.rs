@@ -130,11 +130,11 @@ async fn the_operator_may_leave_out_a_domain_or_everything() {
     let world = World::new();
     let mut settings = world.settings();
     settings.dnssec.insecure = vec!["Expired.test".to_owned()];
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
     assert!(!resolver.mx(&domain("expired.test")).await.unwrap().authenticated);
     assert!(resolver.mx(&domain("forged.test")).await.is_err());
     settings.dnssec.validate = false;
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
     assert!(!resolver.mx(&domain("forged.test")).await.unwrap().authenticated);
     assert_eq!(resolver.validation(), Validation::Off);
 }
@@ -146,15 +146,15 @@ async fn servers_that_prove_nothing_turn_validation_off_and_nothing_else() {
     let stranger = world.signer.key(".");
     let mut settings = world.settings();
     settings.dnssec.trust_anchor_file = Some(world.signer.path(&format!("{stranger}.key")));
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let metrics = Metrics::new();
+    let resolver = HickoryResolver::new(&settings, &metrics).unwrap();
     for zone in ["secure.test", "forged.test", "open.test"] {
         assert!(!resolver.mx(&domain(zone)).await.unwrap().authenticated, "{zone}");
         assert!(resolver.proved_addresses(&format!("mx.{zone}")).await.is_ok());
     }
     assert!(matches!(resolver.validation(), Validation::Broken { .. }));
-    let metrics = Metrics::new();
     metrics.dnssec.set(1);
-    let probing = resolver.keep_probing(&metrics);
+    let probing = resolver.keep_probing();
     assert!(tokio::time::timeout(Duration::from_millis(100), probing).await.is_err());
     assert_eq!(metrics.dnssec.get(), 0);
 }
@@ -162,7 +162,7 @@ async fn servers_that_prove_nothing_turn_validation_off_and_nothing_else() {
 #[tokio::test]
 async fn servers_that_only_cannot_answer_for_the_root_do_no_harm() {
     let nsd = Nsd::start(&[("example.com", format!("$ORIGIN example.com.\n{HEAD}{RECORDS}"))]);
-    let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
+    let resolver = HickoryResolver::new(&nsd.settings(), &Metrics::new()).unwrap();
     assert!(!resolver.mx(&domain("example.com")).await.unwrap().authenticated);
     assert!(matches!(resolver.validation(), Validation::Broken { .. }));
 }
@@ -176,7 +176,7 @@ fn a_bad_trust_anchor_is_named() {
     for file in files {
         let mut settings = Settings::default();
         settings.dnssec.trust_anchor_file = Some(file.to_owned());
-        let error = HickoryResolver::new(&settings).err().unwrap().to_string();
+        let error = HickoryResolver::new(&settings, &Metrics::new()).err().unwrap().to_string();
         assert!(error.contains("dnssec.trust_anchor_file: "), "{error}");
     }
 }

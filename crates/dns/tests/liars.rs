@@ -90,7 +90,7 @@ async fn an_opt_out_of_the_parent_says_nothing_of_names_in_a_signed_zone() {
                 _ => None,
             }
         });
-        let resolver = HickoryResolver::new(&settings).unwrap();
+        let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
         let host = format!("mx.{zone}.test");
         assert!(resolver.mx(&format!("{zone}.test").parse().unwrap()).await.unwrap().authenticated);
         let hidden = resolver.tlsa(&host, 25).await;
@@ -112,7 +112,7 @@ async fn what_a_wildcard_has_is_not_hidden_by_its_own_denial() {
             lie
         })
     });
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
     let hidden = resolver.mx(&"a.b.wild.secure.test".parse().unwrap()).await;
     assert!(matches!(hidden, Err(DnsError::Bogus { .. })), "{hidden:?}");
 }
@@ -131,7 +131,7 @@ async fn a_forged_link_spoils_one_answer() {
         lie.answers.iter_mut().for_each(|record| record.name = name("test."));
         Some(lie)
     });
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
     let mx = resolver.mx(&"secure.test".parse().unwrap()).await;
     assert!(matches!(mx, Err(DnsError::Bogus { .. })), "{mx:?}");
     assert!(resolver.mx(&"secure.test".parse().unwrap()).await.unwrap().authenticated);
@@ -151,7 +151,7 @@ async fn a_forged_link_of_what_an_alias_leads_to_spoils_one_answer() {
         lie.answers.iter_mut().for_each(|record| record.name = name("nsec3.test."));
         Some(lie)
     });
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
     let spoiled = resolver.proved_addresses("across.secure.test").await;
     assert!(matches!(spoiled, Err(DnsError::Bogus { .. })), "{spoiled:?}");
     assert!(resolver.proved_addresses("across.secure.test").await.unwrap().authenticated);
@@ -186,9 +186,8 @@ async fn one_forged_answer_to_the_probe_does_not_turn_validation_off() {
     for times in [1, 2] {
         let mut settings = settings.clone();
         let (_liar, left) = forges_probes(&mut settings, times);
-        let resolver = HickoryResolver::new(&settings).unwrap();
+        let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
         assert!(resolver.mx(&"secure.test".parse().unwrap()).await.unwrap().authenticated);
-        let metrics = Metrics::new();
         let probing = async {
             while left.load(Ordering::Relaxed) > 0 {
                 assert_eq!(resolver.validation(), Validation::Works);
@@ -197,7 +196,7 @@ async fn one_forged_answer_to_the_probe_does_not_turn_validation_off() {
         };
         tokio::select! {
             () = probing => {}
-            () = resolver.keep_probing(&metrics) => {}
+            () = resolver.keep_probing() => {}
         }
         assert_eq!(resolver.validation(), Validation::Works);
         assert!(resolver.mx(&"secure.test".parse().unwrap()).await.unwrap().authenticated);
@@ -210,11 +209,11 @@ async fn probes_that_go_on_failing_turn_validation_off_until_one_succeeds() {
     let mut settings = world.settings();
     settings.dnssec.probe = Period::from_millis(10);
     let (_liar, left) = forges_probes(&mut settings, 10_000);
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let metrics = Metrics::new();
+    let resolver = HickoryResolver::new(&settings, &metrics).unwrap();
     assert!(!resolver.mx(&"secure.test".parse().unwrap()).await.unwrap().authenticated);
     assert!(matches!(resolver.validation(), Validation::Broken { .. }));
     left.store(0, Ordering::Relaxed);
-    let metrics = Metrics::new();
     let works = async {
         while metrics.dnssec.get() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -222,7 +221,7 @@ async fn probes_that_go_on_failing_turn_validation_off_until_one_succeeds() {
     };
     tokio::select! {
         () = works => {}
-        () = resolver.keep_probing(&metrics) => {}
+        () = resolver.keep_probing() => {}
     }
     assert!(resolver.mx(&"secure.test".parse().unwrap()).await.unwrap().authenticated);
     left.store(10_000, Ordering::Relaxed);
@@ -233,7 +232,7 @@ async fn probes_that_go_on_failing_turn_validation_off_until_one_succeeds() {
     };
     tokio::select! {
         () = off => {}
-        () = resolver.keep_probing(&metrics) => {}
+        () = resolver.keep_probing() => {}
     }
     assert!(10_000 - left.load(Ordering::Relaxed) >= 5);
 }

@@ -55,7 +55,7 @@ fn domain(text: &str) -> Domain {
 #[tokio::test]
 async fn every_kind_of_answer() {
     let nsd = start();
-    let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
+    let resolver = HickoryResolver::new(&nsd.settings(), &Metrics::new()).unwrap();
 
     let mx = resolver.mx(&domain("Example.COM")).await.unwrap();
     let hosts: Vec<_> = mx.value.iter().map(|mx| (mx.preference, mx.exchange.as_str())).collect();
@@ -91,7 +91,7 @@ async fn every_kind_of_answer() {
 #[tokio::test]
 async fn every_kind_of_absence() {
     let nsd = start();
-    let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
+    let resolver = HickoryResolver::new(&nsd.settings(), &Metrics::new()).unwrap();
     let ttl = Duration::from_secs(77);
     let absent = resolver.mx(&domain("absent.example.com")).await;
     assert_eq!(absent, Err(DnsError::NoSuchDomain { ttl, proved: false }));
@@ -107,7 +107,7 @@ async fn every_kind_of_absence() {
 #[tokio::test]
 async fn many_questions_at_a_time() {
     let nsd = start();
-    let resolver = HickoryResolver::new(&nsd.settings()).unwrap();
+    let resolver = HickoryResolver::new(&nsd.settings(), &Metrics::new()).unwrap();
     let names: Vec<String> = (0..200).map(|n| format!("n{n}.example.com")).collect();
     let asks = names.iter().map(|name| resolver.txt(name));
     for reply in futures_util::future::join_all(asks).await {
@@ -119,7 +119,7 @@ async fn many_questions_at_a_time() {
 async fn the_cache_answers_when_the_server_is_gone() {
     let nsd = start();
     let settings = nsd.settings();
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
     let cache = Cached::new(resolver, Clock::system(), Metrics::new(), &settings);
     let before = cache.mx(&domain("example.com")).await.unwrap();
     drop(nsd);
@@ -133,7 +133,7 @@ async fn a_silent_server_is_a_temporary_failure() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let settings =
         Settings { timeout: Period::from_millis(100), attempts: 1, ..settings(silent.local_addr().unwrap().port()) };
-    let resolver = HickoryResolver::new(&settings).unwrap();
+    let resolver = HickoryResolver::new(&settings, &Metrics::new()).unwrap();
     let error = resolver.mx(&domain("example.com")).await.unwrap_err();
     assert!(error.is_temporary(), "{error}");
 }

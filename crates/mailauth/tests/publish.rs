@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hickory_proto::op::{Message, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData};
-use postrider_base::{Clock, Random, TcpDialer, Timestamp};
+use postrider_base::{Clock, Metrics, Random, TcpDialer, Timestamp};
 use postrider_dns::{HickoryResolver, NameServer, Resolver as _, Settings};
 use postrider_mailauth::publish::{Error, Outcome, Published, Publisher, Target, TsigKey};
 use postrider_mailauth::records::{Data, Need, Place, Plan, PlanInput, PlannedKey, Record, plan};
@@ -79,7 +79,7 @@ fn text(name: &str, text: &str) -> Record {
 fn resolver(knot: &Knot) -> HickoryResolver {
     let mut settings = Settings { servers: vec![NameServer(knot.address())], ..Settings::default() };
     settings.dnssec.validate = false;
-    HickoryResolver::new(&settings).unwrap()
+    HickoryResolver::new(&settings, &Metrics::new()).unwrap()
 }
 
 fn outcomes(published: &[Published]) -> Vec<&Outcome> {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use postrider_account::KeyState;
-use postrider_base::{Clock, Period, SimNet};
+use postrider_base::{Clock, Metrics, Period, SimNet};
 use postrider_dns::{HickoryResolver, NameServer};
 use postrider_testkit::nsd::{Nsd, Zone};
 use postrider_testkit::ports::free_address;
@@ -61,7 +61,7 @@ async fn keys(server: SocketAddr, keys: Vec<KeyFact>) -> Vec<Finding> {
         ..Default::default()
     };
     dns.dnssec.validate = false;
-    let resolver = HickoryResolver::new(&dns).unwrap();
+    let resolver = HickoryResolver::new(&dns, &Metrics::new()).unwrap();
     let (net, clock, settings) = (SimNet::new(), Clock::system(), Settings::default());
     let doctor = Doctor { resolver: &resolver, dialer: &net, clock: &clock, settings: &settings };
     let mut findings = doctor.examine_domain(&facts(keys)).await;

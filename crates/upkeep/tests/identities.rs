@@ -88,7 +88,7 @@ impl World {
         let deps = Deps {
             accounts: accounts.clone(),
             submission: Submission::new(deps, names),
-            resolver: Arc::new(HickoryResolver::new(&dns).unwrap()),
+            resolver: Arc::new(HickoryResolver::new(&dns, &Metrics::new()).unwrap()),
             clock,
             random,
             metrics,

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use postrider_base::Metrics;
 use postrider_dns::{HickoryResolver, Settings};
 use tempfile::TempDir;
 
@@ -121,7 +122,7 @@ impl World {
     }
 
     pub(crate) fn resolver(&self) -> HickoryResolver {
-        HickoryResolver::new(&self.settings()).unwrap()
+        HickoryResolver::new(&self.settings(), &Metrics::new()).unwrap()
     }
 }
 
