@@ -46,55 +46,36 @@ struct CredentialV1 {
     recipient_overflow: RecipientOverflow,
 }
 
-/// What it was before it could have quotas.
+/// What it was before it could have quotas. A struct within a struct is stored as its fields.
 #[derive(Serialize, Deserialize)]
 struct CredentialV2 {
-    user_name: String,
-    account: AccountId,
-    label: String,
-    region: String,
-    created_at: Timestamp,
-    disabled: bool,
-    recipient_overflow: RecipientOverflow,
+    first: CredentialV1,
     sandbox: bool,
 }
 
 impl Stored {
     pub(super) fn into_record(self) -> Record {
         match self {
-            Self::V1(old) => Record { credential: CredentialV2::from(old.credential).into(), verifier: old.verifier },
-            Self::V2(old) => Record { credential: old.credential.into(), verifier: old.verifier },
+            Self::V1(old) => Record { credential: old.credential.with(false), verifier: old.verifier },
+            Self::V2(RecordV2 { credential: CredentialV2 { first, sandbox }, verifier }) => {
+                Record { credential: first.with(sandbox), verifier }
+            }
             Self::V3(record) => record,
         }
     }
 }
 
-impl From<CredentialV1> for CredentialV2 {
-    fn from(old: CredentialV1) -> Self {
-        Self {
-            user_name: old.user_name,
-            account: old.account,
-            label: old.label,
-            region: old.region,
-            created_at: old.created_at,
-            disabled: old.disabled,
-            recipient_overflow: old.recipient_overflow,
-            sandbox: false,
-        }
-    }
-}
-
-impl From<CredentialV2> for Credential {
-    fn from(old: CredentialV2) -> Self {
-        Self {
-            user_name: old.user_name,
-            account: old.account,
-            label: old.label,
-            region: old.region,
-            created_at: old.created_at,
-            disabled: old.disabled,
-            recipient_overflow: old.recipient_overflow,
-            sandbox: old.sandbox,
+impl CredentialV1 {
+    fn with(self, sandbox: bool) -> Credential {
+        Credential {
+            user_name: self.user_name,
+            account: self.account,
+            label: self.label,
+            region: self.region,
+            created_at: self.created_at,
+            disabled: self.disabled,
+            recipient_overflow: self.recipient_overflow,
+            sandbox,
             daily_quota: None,
             max_rate: None,
         }
@@ -103,32 +84,45 @@ impl From<CredentialV2> for Credential {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use postrider_base::{Clock, Random, SimDisk};
 
-    fn old() -> CredentialV1 {
-        CredentialV1 {
-            user_name: "AKIAIOSFODNN7EXAMPLE".into(),
-            account: AccountId::default(),
-            label: "old".into(),
-            region: "us-east-1".into(),
-            created_at: Timestamp::from_millis(5),
-            disabled: true,
-            recipient_overflow: RecipientOverflow::Defer,
-        }
+    use super::super::{Credentials, TABLE};
+    use super::*;
+    use crate::{Settings, samples};
+
+    /// The forms of before, as they were written.
+    #[derive(Serialize, Deserialize)]
+    enum Before {
+        V1(Old<(String, AccountId, String, String, Timestamp, bool, RecipientOverflow)>),
+        V2(Old<(String, AccountId, String, String, Timestamp, bool, RecipientOverflow, bool)>),
     }
 
-    #[test]
-    fn what_was_stored_by_earlier_versions_is_read() {
+    #[derive(Serialize, Deserialize)]
+    struct Old<T> {
+        credential: T,
+        verifier: Verifier,
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_by_earlier_versions_is_read() {
+        let (store, _index) = samples::store(&SimDisk::new());
+        let (first, second) = ("AKIAIOSFODNN7EXAMPLE".to_owned(), "AKIAIOSFODNN7EXAMPL2".to_owned());
+        let (account, at, overflow) = (AccountId::default(), Timestamp::from_millis(5), RecipientOverflow::Defer);
+        let text = |text: &str| text.to_owned();
         let verifier = || Verifier::of(b"secret");
-        let first = Stored::V1(RecordV1 { credential: old(), verifier: verifier() });
-        let second = CredentialV2 { sandbox: true, ..old().into() };
-        let second = Stored::V2(RecordV2 { credential: second, verifier: verifier() });
-        for (stored, in_sandbox) in [(first, false), (second, true)] {
-            let record = stored.into_record();
-            let Credential { label, disabled, sandbox, daily_quota, max_rate, .. } = record.credential;
-            assert_eq!((label.as_str(), disabled, sandbox), ("old", true, in_sandbox));
-            assert_eq!((daily_quota, max_rate), (None, None));
-            assert!(record.verifier.matches(b"secret"));
+        let before = store.table::<String, Before>(TABLE);
+        let credential = (first.clone(), account, text("old"), text("us-east-1"), at, false, overflow);
+        before.put(&first, &Before::V1(Old { credential, verifier: verifier() })).await.unwrap();
+        let credential = (second.clone(), account, text("newer"), text("us-east-1"), at, false, overflow, true);
+        before.put(&second, &Before::V2(Old { credential, verifier: verifier() })).await.unwrap();
+
+        let (clock, random) = (Clock::system(), Random::seeded(1));
+        let credentials = Credentials::open(&store, clock, random, &Settings::default()).unwrap();
+        for (user_name, label, sandbox) in [(&first, "old", false), (&second, "newer", true)] {
+            let found = credentials.get(user_name).unwrap();
+            assert_eq!((found.label.as_str(), found.created_at, found.sandbox), (label, at, sandbox));
+            assert_eq!((found.daily_quota, found.max_rate), (None, None));
+            assert_eq!(credentials.authenticate(user_name, b"secret").unwrap().recipient_overflow, overflow);
         }
     }
 }
