@@ -97,9 +97,10 @@
 //! the log, each time around. The cold log is read by place only and gives space back wherever
 //! it is dead. The segments in use take at most twice the live bytes and four segments, each log
 //! for itself; up to four files beside that, and a part of a fifth, are kept ready, so that there
-//! is always room to record what became of the accepted. In a rush up to fifteen files more are
-//! kept to be used again, where space is plenty; they go within 20 seconds of rest. A byte of mail
-//! is written once when it is accepted, and once more when it outlives its segment.
+//! is always room to record what became of the accepted. In a rush up to
+//! [`Settings::most_spare_files`] are kept to be used again, where space is plenty; they go within
+//! 20 seconds of rest. A byte of mail is written once when it is accepted, and once more when it
+//! outlives its segment.
 //!
 //! ## Memory
 //!

@@ -62,6 +62,7 @@ pub(crate) async fn open(options: SpoolOptions) -> Result<Arc<Shared>> {
 fn open_logs(options: &SpoolOptions) -> Result<Opened> {
     let main = Options {
         segment_bytes: options.settings.segment_bytes.bytes(),
+        most_spare_files: options.settings.most_spare_files,
         buffered_sync: options.settings.outcome_sync.as_duration(),
         accept_loss: options.accept_loss,
         clock: options.clock.clone(),

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use postrider_base::sim_disk::{Fault, Operation};
-use postrider_base::{Disk, OpenMode};
+use postrider_base::{Disk, OpenMode, Size};
 use postrider_mail::{DelayType, Disposition, MessageId};
 use postrider_spool::{Error, Selector, Spool, SpoolOptions};
 
@@ -39,6 +39,30 @@ async fn dead_segments_go() {
     assert_eq!(stat.messages, 0);
     drop(spool);
     assert_eq!(rig.open().await.report().unwrap().messages, 0);
+}
+
+fn spare_files(rig: &Rig) -> usize {
+    let files = rig.disk.read_dir(Path::new(DIR)).unwrap();
+    files.iter().filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("spare-")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_of_a_rush_are_kept_up_to_the_bound_and_given_back() {
+    for most in [3, 12] {
+        let mut rig = Rig::new();
+        rig.settings.segment_bytes = Size::from_kib(16);
+        rig.settings.most_spare_files = most;
+        let spool = rig.open().await;
+        for _ in 0..200 {
+            rig.accept(&spool, &["a@churn.example"]).await;
+        }
+        assert!(spool.stat().segments > 12, "{:?}", spool.stat());
+        assert_eq!(drain(&spool).await.len(), 200);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(spare_files(&rig), most);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(spare_files(&rig), 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]
