@@ -40,6 +40,26 @@ fn what_ses_prints_is_imported_and_exported() {
 }
 
 #[test]
+fn nobody_is_put_on_the_list_of_an_account_in_the_sandbox() {
+    let node = Node::new();
+    node.told(&["suppression", "put", "gone@example.com"]);
+    node.told(&["accounts", "set", "1", "--sandbox", "on"]);
+    let refused = "account 000000000001 is in the sandbox";
+    assert!(refusal(&node.run(&["suppression", "put", "a@example.com"])).contains(refused));
+    let import = |more: &[&str]| {
+        let command = node.command(&[&["suppression", "import", "-"][..], more].concat());
+        feed(command, "gone@example.com, BOUNCE\n")
+    };
+    assert!(refusal(&import(&[])).contains(refused));
+    node.told(&["suppression", "put", "a@example.com", "--account", "7"]);
+    node.told(&["suppression", "put", "a@example.com", "--global"]);
+    assert!(node.told(&["suppression", "list"]).contains("gone@example.com"), "the list is there");
+    assert!(import(&["--delete"]).status.success());
+    node.told(&["accounts", "set", "1", "--sandbox", "off"]);
+    assert!(import(&[]).status.success());
+}
+
+#[test]
 fn a_bad_line_is_named_and_the_others_are_taken() {
     let node = Node::new();
     let output = feed(node.command(&["suppression", "import", "-"]), "a@example.com, BOUNCE\nrubbish\n");

@@ -144,13 +144,9 @@ impl Control {
             Operation::Pools(operation) => operation.execute(deps.accounts.pools(), &deps.sources()).await?,
             Operation::Queue(QueueOperation::Why { id }) => self.why(id).await?,
             Operation::Queue(operation) => queue::execute(self.spool()?, operation).await?,
-            Operation::Quota { account } => {
-                return quota::execute(&deps.accounts, account, deps.world.clock.now(), &answer).await;
-            }
+            Operation::Quota { account } => return quota::execute(deps, account, &answer).await,
             Operation::Reload => self.reload().await?,
-            Operation::Reputation(operation) => {
-                return operation.execute(&deps.accounts, deps.world.clock.now(), &answer).await;
-            }
+            Operation::Reputation(operation) => return operation.execute(deps, &answer).await,
             Operation::Shaping(operation) => operation.execute(self.delivery()?).await?,
             Operation::Sites => self.sites()?,
             Operation::Sources(operation) => operation.execute(self.delivery()?).await?,
@@ -160,11 +156,10 @@ impl Control {
             Operation::Status => Response::Status(Box::new(self.status()?)),
             Operation::Sts(operation) => sts::execute(self.delivery()?, operation)?,
             Operation::Suppression(operation) => {
-                return suppression::execute(deps.accounts.suppression(), operation, &answer).await;
+                return suppression::execute(&deps.accounts, operation, &answer).await;
             }
             Operation::Trace { peer, user } => {
-                let traces = deps.traces.as_ref().ok_or(Error::NoDaemon)?;
-                return trace::follow(traces, TraceFilter { peer, user }, &answer).await;
+                return trace::follow(deps, TraceFilter { peer, user }, &answer).await;
             }
         };
         // Nobody receives: the asker has gone, and the operation is done all the same.

@@ -8,6 +8,7 @@ use postrider_mail::AccountId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::control::Deps;
 use crate::{Error, Response};
 
 /// Accounts in one item of the answer.
@@ -31,11 +32,11 @@ pub struct QuotaView {
 
 /// Sends the quotas of one account, or of all that exist or have sent, by account.
 pub(crate) async fn execute(
-    accounts: &Accounts,
+    deps: &Deps,
     account: Option<AccountId>,
-    now: Timestamp,
     answer: &mpsc::Sender<Response>,
 ) -> Result<(), Error> {
+    let (accounts, now) = (&deps.accounts, deps.world.clock.now());
     let ids: Vec<AccountId> = match account {
         Some(account) => vec![account],
         None => {

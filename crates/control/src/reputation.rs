@@ -8,6 +8,7 @@ use postrider_mail::AccountId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::control::Deps;
 use crate::{Error, Response, moment};
 
 /// Senders in one item of the answer.
@@ -111,12 +112,8 @@ impl ReputationOperation {
         }
     }
 
-    pub(crate) async fn execute(
-        self,
-        accounts: &Accounts,
-        now: Timestamp,
-        answer: &mpsc::Sender<Response>,
-    ) -> Result<(), Error> {
+    pub(crate) async fn execute(self, deps: &Deps, answer: &mpsc::Sender<Response>) -> Result<(), Error> {
+        let (accounts, now) = (&deps.accounts, deps.world.clock.now());
         let reputation = accounts.reputation();
         match self {
             Self::FreshStart { account, name } => {

@@ -1,6 +1,6 @@
 //! Operations on suppression lists.
 
-use postrider_account::{Filter, GlobalList, ImportEntry, Suppression};
+use postrider_account::{Accounts, Filter, GlobalList, ImportEntry};
 use postrider_mail::{AccountId, EmailAddress, SuppressionReason};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -111,10 +111,11 @@ impl SuppressionOperation {
 }
 
 pub(crate) async fn execute(
-    suppression: &Suppression,
+    accounts: &Accounts,
     operation: SuppressionOperation,
     answer: &mpsc::Sender<Response>,
 ) -> Result<(), Error> {
+    let suppression = accounts.suppression();
     let response = match operation {
         SuppressionOperation::Delete { account, address } => {
             if !suppression.delete(account, &address).await? {
@@ -131,6 +132,7 @@ pub(crate) async fn execute(
         }
         SuppressionOperation::Import { account, entries } => {
             check_batch(entries.len())?;
+            check_sandbox(accounts, account)?;
             Response::Changed { count: suppression.add(account, entries).await? }
         }
         SuppressionOperation::List { account, filter } => {
@@ -139,6 +141,7 @@ pub(crate) async fn execute(
             return list(entries, Response::Suppressed, answer).await;
         }
         SuppressionOperation::Put { account, address, reason } => {
+            check_sandbox(accounts, account)?;
             suppression.put(account, &address, reason).await?;
             Response::Changed { count: 1 }
         }
@@ -180,6 +183,18 @@ async fn execute_globally(
     };
     let _ = answer.send(response).await;
     Ok(())
+}
+
+/// As in SES nobody is put on the list of an account that is in the sandbox, neither by hand nor
+/// by an import. What bounces is put there by itself.
+fn check_sandbox(accounts: &Accounts, account: AccountId) -> Result<(), Error> {
+    match accounts.tenants().find(account).sandbox {
+        true => Err(Error::Invalid(format!(
+            "account {account} is in the sandbox, where nobody is put on its suppression list by hand or by an import: \
+             take it out first (`postrider accounts set {account} --sandbox off`)"
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn check_batch(entries: usize) -> Result<(), Error> {

@@ -1,13 +1,15 @@
 //! Transcripts of sessions, as they happen.
 
-use postrider_base::{Speaker, TraceFilter, TraceLine, Traces};
+use postrider_base::{Speaker, TraceFilter, TraceLine};
 use tokio::sync::mpsc;
 
+use crate::control::Deps;
 use crate::response::TracedLine;
 use crate::{Error, Response};
 
 /// Sends lines until nobody receives.
-pub(crate) async fn follow(traces: &Traces, filter: TraceFilter, answer: &mpsc::Sender<Response>) -> Result<(), Error> {
+pub(crate) async fn follow(deps: &Deps, filter: TraceFilter, answer: &mpsc::Sender<Response>) -> Result<(), Error> {
+    let traces = deps.traces.as_ref().ok_or(Error::NoDaemon)?;
     let mut reader = traces.add(filter).map_err(|error| Error::Failed(error.to_string()))?;
     loop {
         let line = tokio::select! {
