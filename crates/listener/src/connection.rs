@@ -172,13 +172,13 @@ impl Connection {
             self.dialogue.end(421, STOPPING);
             return Ok(());
         }
-        if self.pace.is_over(self.clock.instant()) {
+        if self.is_over() {
             self.time_out();
             return Ok(());
         }
         self.make_room();
         let content = self.in_content;
-        let deadline = self.pace.deadline(&self.settings, self.clock.instant());
+        let deadline = self.pace.deadline(&self.settings, content, self.clock.instant());
         tokio::select! {
             biased;
             read = timeout_at(deadline, stream.read_buf(&mut self.input)) => match read {
@@ -193,10 +193,14 @@ impl Connection {
         Ok(())
     }
 
+    fn is_over(&self) -> bool {
+        self.pace.is_over(self.dialogue.session.is_receiving_content(), self.clock.instant())
+    }
+
     /// The client takes too long, for what it is doing or all in all.
     fn time_out(&mut self) {
         self.metrics.connections_timed_out.of(self.kind).inc();
-        match self.pace.is_over(self.clock.instant()) {
+        match self.is_over() {
             // RFC 5321 section 3.8
             true => self.dialogue.end(421, "4.4.2 This session takes too long, connect again"),
             false => self.dialogue.end(451, "4.4.2 Timeout waiting for data from client"),

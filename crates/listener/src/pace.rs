@@ -38,10 +38,15 @@ impl Pace {
         Pace { ends: Some(ends), ..self }
     }
 
-    /// Whether the session has had its time. Content that is on its way has bounds of its own.
-    pub(crate) fn is_over(&self, now: Instant) -> bool {
-        let in_content = matches!(self.doing, Doing::Content(..));
-        !in_content && self.ends.is_some_and(|ends| ends <= now)
+    /// Whether the session has had its time. Content has bounds of its own, from when the client
+    /// was told to send it: `expected` until all of it, or of a chunk, has come.
+    pub(crate) fn is_over(&self, expected: bool, now: Instant) -> bool {
+        !self.is_in_content(expected) && self.ends.is_some_and(|ends| ends <= now)
+    }
+
+    /// Between the chunks of a message too.
+    fn is_in_content(&self, expected: bool) -> bool {
+        expected || matches!(self.doing, Doing::Content(..))
     }
 
     /// The client is known.
@@ -71,19 +76,20 @@ impl Pace {
         };
     }
 
-    /// When to give up unless more comes.
-    pub(crate) fn deadline(&self, settings: &Settings, now: Instant) -> Instant {
+    /// When to give up unless more comes; `expected` as above.
+    pub(crate) fn deadline(&self, settings: &Settings, expected: bool, now: Instant) -> Instant {
         if let Some(known_by) = self.known_by {
             let by = known_by.min(now + settings.idle_before_auth.as_duration());
             return self.ends.map_or(by, |ends| ends.min(by));
         }
         let silence = now + settings.idle.as_duration();
-        let waiting = self.ends.map_or(silence, |ends| ends.min(silence));
+        let ends = self.ends.filter(|_| !self.is_in_content(expected));
+        let waiting = ends.map_or(silence, |ends| ends.min(silence));
         match self.doing {
             Doing::Waiting => waiting,
             Doing::Command(since) => waiting.min(since + settings.command_time.as_duration()),
             Doing::Content(since, octets) => {
-                silence.min(since + settings.message_time.as_duration()).min(since + earned(settings, octets))
+                waiting.min(since + settings.message_time.as_duration()).min(since + earned(settings, octets))
             }
         }
     }
@@ -123,7 +129,7 @@ mod tests {
     async fn strangers_have_little_time_and_no_more_by_being_busy() {
         let now = Clock::simulated(Timestamp::from_millis(0)).instant();
         let mut pace = Pace::new(now + 15 * SECOND);
-        let deadline = |pace: &Pace, after: u32| pace.deadline(&settings(), now + after * SECOND) - now;
+        let deadline = |pace: &Pace, after: u32| pace.deadline(&settings(), false, now + after * SECOND) - now;
         assert_eq!(deadline(&pace, 0), 10 * SECOND);
         pace.received(1, false, now + 9 * SECOND);
         assert_eq!(deadline(&pace, 9), 15 * SECOND);
@@ -137,7 +143,7 @@ mod tests {
         let now = Clock::simulated(Timestamp::from_millis(0)).instant();
         let mut pace = Pace::new(now);
         pace.known();
-        let deadline = |pace: &Pace, after: u32| pace.deadline(&settings(), now + after * SECOND) - now;
+        let deadline = |pace: &Pace, after: u32| pace.deadline(&settings(), false, now + after * SECOND) - now;
         pace.received(1, false, now);
         pace.received(1, false, now + 59 * SECOND);
         assert_eq!(deadline(&pace, 59), 60 * SECOND);
@@ -152,14 +158,17 @@ mod tests {
         let mut pace = Pace::new(now).until(now + 100 * SECOND);
         pace.known();
         let at = |after: u32| now + after * SECOND;
-        assert_eq!(pace.deadline(&settings(), at(90)), at(100));
-        assert!(!pace.is_over(at(99)) && pace.is_over(at(100)));
+        assert_eq!(pace.deadline(&settings(), false, at(90)), at(100));
+        assert!(!pace.is_over(false, at(99)) && pace.is_over(false, at(100)));
+        // Told to send it, or in the middle of a chunk that began in its command's packet.
+        assert!(!pace.is_over(true, at(101)));
+        assert_eq!(pace.deadline(&settings(), true, at(99)), at(99 + 300));
         pace.received(5_000, true, at(99));
-        assert!(!pace.is_over(at(100)));
-        assert_eq!(pace.deadline(&settings(), at(99)), at(99 + 30 + 50));
+        assert!(!pace.is_over(false, at(100)));
+        assert_eq!(pace.deadline(&settings(), false, at(99)), at(99 + 30 + 50));
         pace.answered(false, at(110));
-        assert!(pace.is_over(at(110)));
-        assert!(!Pace::new(now).is_over(at(1_000_000)));
+        assert!(pace.is_over(false, at(110)));
+        assert!(!Pace::new(now).is_over(false, at(1_000_000)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -167,7 +176,7 @@ mod tests {
         let now = Clock::simulated(Timestamp::from_millis(0)).instant();
         let mut pace = Pace::new(now);
         pace.known();
-        let deadline = |pace: &Pace, after: u32| pace.deadline(&settings(), now + after * SECOND) - now;
+        let deadline = |pace: &Pace, after: u32| pace.deadline(&settings(), false, now + after * SECOND) - now;
         pace.received(0, true, now);
         assert_eq!(deadline(&pace, 0), 30 * SECOND);
         pace.received(1_000, true, now + SECOND);
@@ -186,6 +195,6 @@ mod tests {
         let mut slow = Pace::new(now);
         slow.known();
         slow.received(1, true, now);
-        assert_eq!(slow.deadline(&without, now) - now, 300 * SECOND);
+        assert_eq!(slow.deadline(&without, false, now) - now, 300 * SECOND);
     }
 }
