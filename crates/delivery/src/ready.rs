@@ -196,8 +196,8 @@ impl Parked {
         over
     }
 
-    /// Until when it would have been here.
-    fn remove(&mut self, queue: &QueueKey) -> Option<Timestamp> {
+    /// Lets one go; until when it would have been here, if it was.
+    pub(crate) fn remove(&mut self, queue: &QueueKey) -> Option<Timestamp> {
         let (number, until) = self.places.remove(queue)?;
         self.times.remove(&(until, queue.clone()));
         if self.places.is_empty() {

@@ -344,7 +344,8 @@ impl Scans {
         self.aside.insert(job.claim.queue.clone());
         self.again.get_or_insert(self.shared.clock.instant() + LOOK_AGAIN);
         let until = if failure.until > now { failure.until } else { now.saturating_add(LOOK_AGAIN) };
-        job.claim.set_aside(until.min(patience));
+        // Any number of them: none behind is to expire unseen.
+        job.claim.pass_over(until.min(patience));
         Gate::Waits
     }
 
@@ -352,7 +353,7 @@ impl Scans {
     fn recall(&mut self) {
         self.again = None;
         for queue in self.aside.drain() {
-            self.shared.spool.recall(&queue);
+            self.shared.spool.read_again(&queue);
         }
     }
 

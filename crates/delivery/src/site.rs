@@ -16,6 +16,7 @@
 mod aside;
 mod look;
 mod park;
+mod through;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -40,6 +41,7 @@ use crate::walk::Refused;
 pub(crate) use aside::HeldBy;
 use aside::Wait;
 pub(crate) use look::Asked;
+use through::LookThrough;
 
 /// Hosts that took few connections are offered one more with so many messages
 /// taken.
@@ -144,6 +146,8 @@ struct State {
     sourceless: Parked,
     /// Queues with mail of paused senders.
     held: Parked,
+    /// Those that wait for the lane, as far as it has seen them.
+    through: LookThrough,
     /// The last pause, and when it is thought to end.
     pause: Option<(Option<Timestamp>, String)>,
     /// When the site is to be woken.
@@ -286,6 +290,7 @@ impl Site {
             state.paused.earliest(),
             state.sourceless.earliest(),
             state.held.earliest(),
+            state.through.earliest(),
             forgotten,
         ];
         let at = earliest.into_iter().flatten().min();
@@ -302,7 +307,8 @@ impl Site {
         let mut state = self.state.lock();
         state.alarm = None;
         state.down.take_if(|down| down.at.saturating_add(DOWN) <= now);
-        state.parked.over(now).iter().for_each(|queue| self.around.spool.unpark(queue));
+        self.look_through(&mut state, now);
+        self.let_over(&mut state, now);
         self.let_on(&mut state, now);
         let overdue = state.ready.overdue(now);
         self.unpark(&mut state);

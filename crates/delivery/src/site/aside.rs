@@ -51,20 +51,25 @@ impl Site {
     pub(super) fn set_aside(&self, state: &mut State, job: Job, wait: &Wait<'_>) {
         let (queue, patience) = (job.claim.queue.clone(), job.patience());
         let end = wait.until.map_or(patience, |until| until.min(patience));
+        let is_passed_over = match wait.by {
+            // All that one sender has queued may be held, and its other mail goes on. It says
+            // nothing of the lane.
+            Some(HeldBy::Sender) => true,
+            None | Some(HeldBy::Source) => {
+                state.pause = Some((wait.until, wait.why.to_owned()));
+                state.through.passes(&queue, self.around.clock.now())
+            }
+        };
+        match is_passed_over {
+            true => job.claim.pass_over(end),
+            false => job.claim.set_aside(end),
+        }
         let waiting = match wait.by {
             None => &mut state.paused,
             Some(HeldBy::Source) => &mut state.sourceless,
             Some(HeldBy::Sender) => &mut state.held,
         };
         waiting.add(queue, end);
-        if let Some(HeldBy::Sender) = wait.by {
-            // All that one sender has queued may be held, and its other mail goes on. It says
-            // nothing of the lane.
-            job.claim.pass_over(end);
-        } else {
-            job.claim.set_aside(end);
-            state.pause = Some((wait.until, wait.why.to_owned()));
-        }
         self.set_alarm(state);
     }
 
@@ -103,9 +108,10 @@ impl Site {
     /// For some queues something that is aside comes back by itself, since what it waits
     /// for or its message's time is over. The rest waits on.
     pub(super) fn let_on(&self, state: &mut State, now: Timestamp) {
-        let State { paused, sourceless, held, .. } = state;
+        let State { paused, sourceless, held, through, .. } = state;
         for waiting in [paused, sourceless, held] {
             for queue in waiting.over(now) {
+                through.goes_on(&queue, now);
                 if let Some(next) = self.around.spool.let_on(&queue) {
                     waiting.add(queue, next);
                 }
@@ -118,7 +124,12 @@ impl Site {
 
     /// How many queues are looked at again.
     pub(super) fn recall(&self, state: &mut State, queues: &[QueueKey]) -> u64 {
-        queues.iter().for_each(|queue| self.around.spool.recall(queue));
+        for queue in queues {
+            match state.through.end(queue) {
+                true => self.around.spool.read_again(queue),
+                false => self.around.spool.recall(queue),
+            }
+        }
         if state.has_no_pause() {
             state.pause = None;
         }

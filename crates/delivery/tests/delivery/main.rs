@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+mod behind;
 mod blocks;
 mod bounces;
 mod copies;

@@ -12,7 +12,7 @@ use postrider_mail::{AttemptOutcome, Disposition, MessageId};
 use postrider_spool::{NewMessage, OriginKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::rig::{DAY, Rig, is_delivered, routes};
+use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
 use crate::server::{Say, Server};
 
 const SCANNER: &str = "127.0.0.1:3310";
@@ -218,6 +218,28 @@ async fn mail_that_waits_for_a_scanner_ends_when_its_time_is_over() {
     assert!(outcome.diagnostic.contains("No virus scan: no connection"), "{}", outcome.diagnostic);
     let waited = rig.clock.now().saturating_since(began);
     assert!(waited >= 4 * DAY && waited < 4 * DAY + Duration::from_secs(700), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_it_is_behind_any_number_that_wait_longer() {
+    let (mut rig, _server) = rig().await;
+    rig.deliver(scanned());
+    for _ in 0..1_200 {
+        rig.send(&["ann@example.com"]).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut behind = Vec::new();
+    for _ in 0..300 {
+        let mut message = rig.message(&["bob@example.com"]);
+        message.expires_at = message.accepted_at.saturating_add(HOUR / 2);
+        behind.push(rig.accept(message).await);
+    }
+    for id in behind {
+        let outcome = rig.outcome(id).await;
+        assert!(matches!(outcome.disposition, Disposition::Bounced(_)), "{outcome:?}");
+        let life = outcome.at.saturating_since(id.timestamp());
+        assert!(life < HOUR / 2 + Duration::from_secs(15 * 60), "{life:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
