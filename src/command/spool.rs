@@ -174,8 +174,21 @@ fn show(found: &Check, out: &mut Output) -> Result<()> {
         out.line(format_args!("message {id} does not read back"))?;
     }
     more(found.damaged_count, out)?;
+    if costs_nothing(found) {
+        out.line("nothing that waits is damaged: this goes with its segment, when a daemon has run")?;
+    }
     let verdict = if found.is_sound() { "no damage" } else { "damaged" };
     out.line(verdict)
+}
+
+/// Whether there is damage, and only in bodies that nobody needs.
+fn costs_nothing(found: &Check) -> bool {
+    let mut faults = [Some(&found.log), found.cold.as_ref()].into_iter().flatten();
+    let bodies = |log: &LogCheck| {
+        log.fault_count == log.faults.len() as u64 && log.faults.iter().all(|fault| fault.part == "body")
+    };
+    let only_bodies = faults.all(bodies) && found.not_understood == 0 && found.quarantine.unreadable == 0;
+    !found.is_sound() && only_bodies && found.damaged_count == 0 && !matches!(found.index, IndexCheck::Broken { .. })
 }
 
 fn log(log: &LogCheck) -> String {
@@ -252,10 +265,15 @@ fn show_exported(exported: &Exported, file: &Path, keep: bool, out: &mut Output)
         return out.json_document(exported);
     }
     let Exported { messages, moved, ended, damaged, .. } = exported;
-    out.line(format_args!("{messages} messages, {}, are in {}", bytes(exported.bytes), file.display()))?;
-    match keep {
-        true => out.line("they wait here too: whoever imports the file must not deliver them as well")?,
-        false => out.line(format_args!("{moved} of them wait here no more: the file is their only place"))?,
+    match messages {
+        0 => out.line("no such message waits here, and no file was written")?,
+        _ => out.line(format_args!("{messages} messages, {}, are in {}", bytes(exported.bytes), file.display()))?,
+    }
+    if keep && *messages > 0 {
+        out.line("they wait here too: whoever imports the file must not deliver them as well")?;
+    }
+    if *moved > 0 {
+        out.line(format_args!("{moved} of them wait here no more: the file is their only place"))?;
     }
     if *ended > 0 {
         out.line(format_args!("{ended} had left this queue before, and may have been delivered"))?;

@@ -197,6 +197,9 @@ async fn damage_is_found_named_and_repaired_where_that_is_possible() {
     assert_eq!(repaired.status.code(), Some(1), "what is lost stays lost");
     assert!(stdout(&repaired).ends_with(&format!("message {} does not read back\ndamaged\n", ids[1])));
     assert_eq!(scene.asked(&["queue", "show", &ids[1], "--json"])["held"], true);
+    scene.told(&["queue", "delete", &ids[1]]);
+    let given_up = stdout(&scene.run(&["spool", "check"]));
+    assert!(given_up.contains("nothing that waits is damaged") && given_up.ends_with("damaged\n"), "{given_up}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,6 +240,11 @@ async fn waiting_messages_move_to_another_relay_and_arrive_once() {
     assert!(told.contains("3 messages, ") && told.contains("3 of them wait here no more"), "{told}");
     assert_eq!(here.told(&["queue", "summary"]), "the queue is empty\n");
     assert!(refusal(&here.run(&["spool", "export", file])).contains("File exists"));
+    let none = here.relay.path("none");
+    let told = here.told(&["spool", "export", none.to_str().unwrap()]);
+    assert_eq!((&*told, none.exists()), ("no such message waits here, and no file was written\n", false));
+    let one = here.run(&["spool", "export", "--id", &ids[0], none.to_str().unwrap()]);
+    assert!(refusal(&one).contains("is not queued") && !none.exists());
 
     assert!(refusal(&there.run(&["spool", "import", file])).contains("the daemon is running"));
     assert!(there.relay.stop().unwrap().success());

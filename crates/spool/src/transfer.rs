@@ -57,7 +57,7 @@ pub struct ExportOptions {
 /// What was exported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// Messages in the file.
+    /// Messages in the file; without any there is no file.
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -73,10 +73,11 @@ pub struct Exported {
 impl Spool {
     /// Writes waiting messages to a file and, once that is on disk, records
     /// that they have left. To be called while nothing is delivered. A file
-    /// that could not be finished is taken away again.
+    /// that could not be finished, or would have no message, is taken away again.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file is there or cannot be written: nothing has
+    /// [`Error::Io`] when the file is there or cannot be written,
+    /// [`Error::Unknown`] for a single message that does not wait: nothing has
     /// left. Others as [`Spool::commit`]: some messages are in both places.
     pub async fn export(&self, options: ExportOptions) -> Result<Exported> {
         let shared = self.shared();
@@ -90,6 +91,13 @@ impl Spool {
                 return Err(error);
             }
         };
+        if exported.messages == 0 {
+            file::discard(&*options.disk, &options.path);
+            return match options.selector {
+                Selector::Message(id) if exported.damaged == 0 => Err(Error::Unknown(id)),
+                _ => Ok(exported),
+            };
+        }
         if options.keep {
             return Ok(exported);
         }

@@ -155,10 +155,10 @@ impl Writer {
     }
 }
 
-/// Takes a file away that will not be finished.
+/// Takes a file away that is of no use.
 pub(crate) fn discard(disk: &dyn Disk, path: &Path) {
     if let Err(error) = disk.remove_file(path) {
-        tracing::warn!(%error, "{} was not finished and is of no use", path.display());
+        tracing::warn!(%error, "{} is of no use and could not be removed", path.display());
     }
 }
 

@@ -173,6 +173,27 @@ async fn a_copy_leaves_everything_and_arrives_held() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_nothing_is_selected_no_file_is_left() {
+    let (rig, disk) = (Rig::with_sled(), carrier());
+    let spool = rig.open().await;
+    let nowhere = Selector::Domain("nowhere.example".parse().unwrap());
+    for keep in [false, true] {
+        let none = spool.export(ExportOptions { keep, ..options(&disk) }).await.unwrap();
+        assert_eq!(none, Exported::default());
+        fill(&rig, &spool).await;
+        let selector = nowhere.clone();
+        let none = spool.export(ExportOptions { selector, keep, ..options(&disk) }).await.unwrap();
+        assert_eq!(none, Exported::default());
+        let id = rig.message(&["a@one.example"]).id;
+        let selector = Selector::Message(id);
+        let unknown = spool.export(ExportOptions { selector, keep, ..options(&disk) }).await;
+        assert!(matches!(unknown, Err(Error::Unknown(unknown)) if unknown == id), "{unknown:?}");
+        assert!(!disk.exists(Path::new(FILE)));
+        spool.delete(&Selector::All).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_hold_keeps_back_stays_held() {
     let (here, there, disk) = (Rig::with_sled(), Rig::with_sled(), carrier());
     let spool = here.open().await;
