@@ -1,6 +1,6 @@
 //! Replies: encoding ours, parsing the remote's.
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Write};
 
 use bytes::{Bytes, BytesMut};
 use postrider_mail::SmtpReply;
@@ -26,19 +26,32 @@ pub enum BadReply {
 }
 
 /// Appends a reply in wire form. `enhanced` puts the enhanced status code
-/// before each line's text (RFC 2034 section 4), where the reply has one.
+/// before each line's text (RFC 2034 section 4), where the reply has one. Of
+/// other characters than ASCII each becomes a `?`.
 pub fn encode_reply(reply: &SmtpReply, enhanced: bool, output: &mut BytesMut) {
     let status = reply.enhanced.filter(|_| enhanced);
     let last = reply.lines.len().saturating_sub(1);
     let empty = [String::new()];
     let lines = if reply.lines.is_empty() { &empty[..] } else { &reply.lines[..] };
     for (index, line) in lines.iter().enumerate() {
-        let separator = if index == last { ' ' } else { '-' };
+        let (separator, line) = (if index == last { ' ' } else { '-' }, Ascii(line));
         // Writing to a BytesMut can not fail.
         let _ = match status {
             Some(status) => write!(output, "{}{separator}{status} {line}\r\n", reply.code),
             None => write!(output, "{}{separator}{line}\r\n", reply.code),
         };
+    }
+}
+
+/// A text for a reply (RFC 5321 section 4.2.1): what it repeats of a message may have anything.
+struct Ascii<'a>(&'a str);
+
+impl Display for Ascii<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_ascii() {
+            return f.write_str(self.0);
+        }
+        self.0.chars().try_for_each(|c| f.write_char(if c.is_ascii() { c } else { '?' }))
     }
 }
 
@@ -124,6 +137,13 @@ mod tests {
         assert_eq!(parser.next(&mut input), Ok(None));
         input.extend_from_slice(b"\r\n");
         assert_eq!(parser.next(&mut input).unwrap().unwrap().code, 354);
+    }
+
+    #[test]
+    fn replies_of_ours_are_ascii() {
+        let mut output = BytesMut::new();
+        encode_reply(&SmtpReply::new(554, "Bad: 'jos\u{e9}\u{fffd}@example.com'."), false, &mut output);
+        assert_eq!(output, "554 Bad: 'jos??@example.com'.\r\n");
     }
 
     #[test]
