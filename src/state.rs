@@ -55,6 +55,24 @@ pub(crate) struct Owner {
 impl StateDir {
     /// Makes the directory if need be, locks it and reads its `node.toml`.
     pub(crate) fn open(path: &Path, node: u16, random: &Random) -> Result<StateDir> {
+        Self::open_with(path, node, random, lock)
+    }
+
+    /// As [`StateDir::open`] for somebody who only reads: also where nothing can be written,
+    /// as after an error of the disk.
+    pub(crate) fn open_to_read(path: &Path, node: u16, random: &Random) -> Result<StateDir> {
+        Self::open_with(path, node, random, |path| match lock(path) {
+            Err(error) if is_read_only(&error) => lock_as_it_is(path),
+            locked => locked,
+        })
+    }
+
+    fn open_with(
+        path: &Path,
+        node: u16,
+        random: &Random,
+        lock: impl FnOnce(&Path) -> Result<File>,
+    ) -> Result<StateDir> {
         let shown = path.display();
         if !path.exists() {
             make_private(path, true).with_context(|| format!("cannot make the state directory {shown}"))?;
@@ -195,8 +213,27 @@ fn lock(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot write the state directory: {shown}"))?;
+    have(&mut file, &path)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("cannot write {shown}"))?;
+    Ok(file)
+}
+
+/// Locks where nothing can be written. Who finds it locked is not told by whom.
+fn lock_as_it_is(path: &Path) -> Result<File> {
+    let path = path.join("lock");
+    let mut file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    have(&mut file, &path)?;
+    Ok(file)
+}
+
+/// Locks the file, unless somebody has it.
+fn have(file: &mut File, path: &Path) -> Result<()> {
+    let shown = path.display();
     match file.try_lock() {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
@@ -204,13 +241,13 @@ fn lock(path: &Path) -> Result<File> {
             let pid = if pid.is_empty() { "unknown" } else { pid };
             bail!("the state directory is in use by process {pid} ({shown} is locked)");
         }
-        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {shown}")),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {shown}")),
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .with_context(|| format!("cannot write {shown}"))?;
-    Ok(file)
+}
+
+fn is_read_only(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    kind == Some(io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn read_or_make_node(path: &Path, number: u16, random: &Random) -> Result<NodeFile> {
@@ -304,6 +341,23 @@ mod tests {
         let _held = open(&path).unwrap();
         let refusal = refusal(&path);
         assert!(refusal.contains(&format!("in use by process {}", std::process::id())), "{refusal}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_locked_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        assert!(lock_as_it_is(&path).unwrap_err().to_string().contains("cannot read"));
+        let held = open(&path).unwrap();
+        assert!(lock_as_it_is(&path).unwrap_err().to_string().contains("in use by process"));
+        drop(held);
+        let held = lock_as_it_is(&path).unwrap();
+        assert!(refusal(&path).contains("in use by process"));
+        drop(held);
+        drop(StateDir::open_to_read(&path, NODE, &Random::seeded(1)).unwrap());
+        let read_only = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        assert!(is_read_only(&anyhow::Error::new(read_only).context("cannot write")));
+        assert!(!is_read_only(&anyhow!("another")));
     }
 
     #[test]

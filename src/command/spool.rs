@@ -100,7 +100,7 @@ async fn verify(config: &Config, repair: Option<AuditEntry>, out: &mut Output) -
 }
 
 async fn look(config: &Config) -> Result<Check> {
-    let state = StateDir::open(&config.server.state_dir, config.server.node.0, &Random::system())?;
+    let state = StateDir::open_to_read(&config.server.state_dir, config.server.node.0, &Random::system())?;
     let dir = state.room("spool");
     let shown = dir.display().to_string();
     let found = tokio::task::spawn_blocking(move || check(&RealDisk, &dir, Some(&dir.join("index"))));
