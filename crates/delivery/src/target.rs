@@ -1,7 +1,7 @@
 //! Where a site's connections go: the hosts in their order, and which of their
 //! addresses may be dialled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,15 +221,19 @@ fn groups(mut records: Vec<Mx>, hostname: &str) -> Option<Vec<Vec<Host>>> {
     if let Some(limit) = records.iter().filter(own).map(|mx| mx.preference).min() {
         records.retain(|mx| mx.preference < limit);
     }
+    // Best first, so that a host that is named more than once has its best place.
+    records.sort();
+    let mut known = HashSet::new();
     let mut by_preference: BTreeMap<u16, Vec<Host>> = BTreeMap::new();
     for mx in records {
         let host = Host::parse(&mx.exchange).unwrap_or_else(|| Host::Name(mx.exchange.as_str().into()));
-        by_preference.entry(mx.preference).or_default().push(host);
+        if known.insert(host.to_string()) {
+            by_preference.entry(mx.preference).or_default().push(host);
+        }
     }
     let mut room = MOST_HOSTS;
     for group in by_preference.values_mut() {
         group.sort_by_cached_key(Host::to_string);
-        group.dedup();
         group.truncate(room);
         room -= group.len();
     }
@@ -333,6 +337,8 @@ mod tests {
         let one = shown(&[(20, "c.example"), (10, "b.example"), (10, "a.example")]);
         assert_eq!(one.as_deref(), Some("a.example,b.example c.example"));
         assert_eq!(one, shown(&[(5, "a.example"), (5, "b.example"), (5, "b.example"), (9, "c.example")]));
+        let twice = [(9, "a.example"), (5, "b.example"), (9, "c.example"), (5, "a.example"), (7, "b.example")];
+        assert_eq!(one, shown(&twice), "at its best place only");
     }
 
     #[test]

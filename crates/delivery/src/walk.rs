@@ -41,6 +41,8 @@ pub(crate) struct Walk<'a> {
     entered: Option<usize>,
     /// Already refused what is to be sent.
     avoid: Option<IpAddr>,
+    /// Nobody greeted us there. Under another name it is the same machine.
+    unreachable: Vec<IpAddr>,
     addresses_left: usize,
     greetings_left: usize,
     /// The rank of the first host that no address could be found for.
@@ -119,6 +121,7 @@ impl<'a> Walk<'a> {
             addresses: VecDeque::new(),
             entered: None,
             avoid: None,
+            unreachable: Vec::new(),
             addresses_left: config.settings.limits.addresses_per_attempt.saturating_mul(patience),
             greetings_left: config.settings.limits.greetings_per_attempt.saturating_mul(patience),
             passed_over: None,
@@ -150,7 +153,7 @@ impl<'a> Walk<'a> {
                 () = stop.wait() => return Err(Halt::Stopped),
             };
             let Some(Address { rank, place, ip, policy }) = found else { break };
-            if ip.is_some() && self.avoid == ip {
+            if ip.is_some_and(|ip| self.avoid == Some(ip) || self.unreachable.contains(&ip)) {
                 continue;
             }
             self.addresses_left -= 1;
@@ -185,6 +188,7 @@ impl<'a> Walk<'a> {
                     self.shared.metrics.outbound_failed.inc();
                     self.greetings_left -= usize::from(greeted);
                     if let Some(ip) = ip.filter(|_| !greeted) {
+                        self.unreachable.push(ip);
                         self.shared.known.failed(&place, ip, why, self.shared.clock.instant());
                     }
                     self.refusals.extend(finding.reply.is_some().then(|| finding.clone()));

@@ -188,6 +188,34 @@ async fn a_null_mx_ends_the_recipient_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_null_mx_beside_others_says_nothing() {
+    // RFC 7505 section 3: it has to be alone.
+    let mut rig = Rig::new().await;
+    rig.zones.add_null_mx("example.com");
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    Server::start(&rig.net, "198.51.100.1:25");
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    assert!(is_delivered(&rig.outcome(id).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_of_several_names_or_places_is_dialled_once_in_an_attempt() {
+    let mut rig = Rig::new().await;
+    rig.mx("example.com", "mx1.example.com", "198.51.100.1");
+    rig.mx("example.com", "mx2.example.com", "198.51.100.1");
+    rig.zones.add_alias("mx3.example.com", "mx1.example.com").add_mx("example.com", 20, "mx3.example.com");
+    rig.zones.add_mx("example.com", 30, "mx1.example.com").add_mx("example.com", 40, "mx4.example.com");
+    rig.zones.add_address("mx4.example.com", "198.51.100.4");
+    rig.deliver(routes(&[]));
+    let id = rig.send(&["ann@example.com"]).await;
+    assert!(matches!(rig.outcome(id).await.disposition, Disposition::Deferred(_)));
+    assert_eq!(rig.net.dials(), 2);
+    Server::start(&rig.net, "198.51.100.4:25");
+    assert!(is_delivered(&rig.outcome(id).await));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_domain_and_a_failing_server_both_defer() {
     let mut rig = Rig::new().await;
     rig.zones.fail("broken.example", Failure::ServFail);
@@ -313,8 +341,11 @@ async fn aliases_are_followed() {
         let id = rig.send(&[&format!("ann@{domain}")]).await;
         assert!(is_delivered(&rig.outcome(id).await), "{domain}");
     }
-    let id = rig.send(&["ann@dangling.example.com"]).await;
-    assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.0");
+    rig.zones.add_alias("loop.example.com", "pool.example.com").add_alias("pool.example.com", "loop.example.com");
+    for domain in ["dangling.example.com", "loop.example.com"] {
+        let id = rig.send(&[&format!("ann@{domain}")]).await;
+        assert_eq!(rig.outcome(id).await.status.to_string(), "4.4.0", "{domain}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
