@@ -30,8 +30,6 @@ pub(crate) struct Visit<'a> {
     content: Bytes,
     pub(crate) reading: Reading,
     looked: Looked,
-    /// The id of the message that tells the sender of what is journaled.
-    pub(crate) notice: MessageId,
 }
 
 impl<'a> Visit<'a> {
@@ -47,8 +45,7 @@ impl<'a> Visit<'a> {
         let (helo, sender) = (arrived.helo.as_deref(), arrived.sender.as_ref());
         let looked = shared.options.verifier.look(&content, arrived.client, helo, sender).await;
         shared.options.metrics.feedback_arrived.of(kind(&reading)).inc();
-        let notice = shared.options.submission.new_id();
-        Ok(Visit { shared, rules, arrived, content, reading, looked, notice })
+        Ok(Visit { shared, rules, arrived, content, reading, looked })
     }
 
     /// Does for each recipient what is to be done, and gives the one answer for all. Where one
@@ -131,12 +128,12 @@ impl<'a> Visit<'a> {
         // Blacked out, and from nobody for certain.
         let is_open = returned.iter().any(|(whom, _)| whom.is_empty());
         let (mut is_new, mut is_known, mut failed) = (false, false, Ok(()));
-        let mut notices = BTreeSet::new();
+        let (notice, mut notices) = (self.shared.options.submission.new_id(), BTreeSet::new());
         for (whom, what) in returned {
-            match self.report(id, whom, &what).await {
+            match self.report(id, notice, whom, &what).await {
                 Ok(Reported::Journaled(_)) => {
                     is_new = true;
-                    notices.insert(self.notice);
+                    notices.insert(notice);
                 }
                 Ok(Reported::Known(told)) => {
                     is_known = true;
@@ -151,7 +148,7 @@ impl<'a> Visit<'a> {
         }
         if !notices.is_empty() {
             // Before anything has the client come again: it may never do.
-            self.tell(id, &notices).await?;
+            self.tell(id, &notices, notice).await?;
         }
         failed?;
         if let Some(verp) = verp {
@@ -173,8 +170,14 @@ impl<'a> Visit<'a> {
         Ok(FeedbackOutcome::Journaled)
     }
 
-    /// Reports it of the first of those that the message was for.
-    async fn report(&self, id: MessageId, whom: Vec<Affected>, what: &ReturnedKind) -> Result<Reported, SmtpReply> {
+    /// Reports it of the first of those that the message was for. It is told in the message `notice`.
+    async fn report(
+        &self,
+        id: MessageId,
+        notice: MessageId,
+        whom: Vec<Affected>,
+        what: &ReturnedKind,
+    ) -> Result<Reported, SmtpReply> {
         for affected in whom {
             let source = ReturnedSource {
                 ip: Some(self.arrived.client),
@@ -182,7 +185,7 @@ impl<'a> Visit<'a> {
                 session: self.arrived.session.clone(),
             };
             let at = sent_at(&self.reading, self.arrived.at);
-            let returned = Returned { id, at, affected, what: what.clone(), source, notice: Some(self.notice) };
+            let returned = Returned { id, at, affected, what: what.clone(), source, notice: Some(notice) };
             let reported = self.shared.options.events.report(returned).await;
             match reported.map_err(|error| self.later(&error))? {
                 Reported::Unknown => {}

@@ -36,43 +36,48 @@ struct Back {
 const JOURNALED_BY: Duration = Duration::from_secs(60);
 
 impl Visit<'_> {
-    /// Tells the sender of what is to be told in these messages, as far as none of them was
-    /// queued: each once, and as the one mail about it.
+    /// Tells the sender of what is to be told in these messages, unless they were queued: each
+    /// once, and as the one mail about it. That of the id `own` can not have been.
     ///
     /// # Errors
     /// `451` where that is not possible now.
-    pub(crate) async fn tell(&self, id: MessageId, notices: &BTreeSet<MessageId>) -> Result<(), SmtpReply> {
+    pub(crate) async fn tell(
+        &self,
+        id: MessageId,
+        notices: &BTreeSet<MessageId>,
+        own: MessageId,
+    ) -> Result<(), SmtpReply> {
         let Some(concerned) = self.concerned(id).await? else { return Ok(()) };
         if matches!(self.reading.report, Report::Complaint(_)) {
-            return self.tell_of_complaint(&concerned).await;
+            return self.tell_of_complaint(&concerned, own).await;
         }
         for notice in notices {
-            self.tell_of_bounces(*notice, &concerned).await?;
+            self.tell_of_bounces(&concerned, *notice, own).await?;
         }
         Ok(())
     }
 
     /// All that was journaled with this notice.
-    async fn tell_of_bounces(&self, notice: MessageId, concerned: &Concerned) -> Result<(), SmtpReply> {
+    async fn tell_of_bounces(&self, concerned: &Concerned, notice: MessageId, own: MessageId) -> Result<(), SmtpReply> {
         let told = concerned.back.iter().filter(|back| back.notice == Some(notice)).filter_map(|back| {
             let ReturnedKind::Bounce(bounce) = &back.what else { return None };
             let notify = concerned.acceptance.wish(&back.recipient).notify;
             self.is_told_of_failure(notify).then(|| (back.recipient.clone(), bounce.clone()))
         });
         let Some(text) = Notice::of_bounces(told.collect()) else { return Ok(()) };
-        let Some(telling) = self.turn_of_event(concerned, notice).await? else { return Ok(()) };
+        let Some(telling) = self.turn_of_event(concerned, notice, own).await? else { return Ok(()) };
         self.send_notice(notice, &text, concerned).await?;
         self.told(telling);
         Ok(())
     }
 
     /// The first complaint about a message says enough.
-    async fn tell_of_complaint(&self, concerned: &Concerned) -> Result<(), SmtpReply> {
+    async fn tell_of_complaint(&self, concerned: &Concerned, own: MessageId) -> Result<(), SmtpReply> {
         let first = concerned.back.iter().find(|back| matches!(back.what, ReturnedKind::Complaint(_)));
         let Some(notice) = first.and_then(|first| first.notice).filter(|_| self.rules.forwarding) else {
             return Ok(());
         };
-        let Some(telling) = self.turn_of_event(concerned, notice).await? else { return Ok(()) };
+        let Some(telling) = self.turn_of_event(concerned, notice, own).await? else { return Ok(()) };
         if self.may_get(&concerned.sender) {
             let id = concerned.acceptance.id;
             let why = format!("A recipient of your message {id}\r\nreported it as unwanted. The report is attached.");
@@ -154,10 +159,15 @@ impl Visit<'_> {
 
     /// The turn to tell of events in the message of this id, unless it was queued: by this
     /// process, as memory has it, or by an earlier one, as the journal has it.
-    async fn turn_of_event(&self, concerned: &Concerned, notice: MessageId) -> Result<Option<Telling<'_>>, SmtpReply> {
+    async fn turn_of_event(
+        &self,
+        concerned: &Concerned,
+        notice: MessageId,
+        own: MessageId,
+    ) -> Result<Option<Telling<'_>>, SmtpReply> {
         let news = News { id: concerned.acceptance.id, what: What::Event(notice) };
         let Some(telling) = self.turn(news)? else { return Ok(None) };
-        if notice == self.notice {
+        if notice == own {
             return Ok(Some(telling));
         }
         let life = self.shared.options.events.message(notice).await.map_err(|error| self.later(&error))?;

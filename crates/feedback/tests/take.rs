@@ -327,3 +327,17 @@ async fn who_complains_without_a_name_is_asked_again_while_it_may_be_known_and_n
     rig.arrives(Some("fbl@example.net"), &path, &young).await.unwrap();
     assert_eq!(rig.late().await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_report_for_several_messages_is_a_mail_to_each_sender() {
+    let rig = rig().await;
+    let (mut paths, senders) = (Vec::new(), ["jim@example.org", "jane@example.org"]);
+    for sender in senders {
+        let message = rig.delivered(Some(sender), &["ann@example.net"]).await;
+        paths.push(rig.path(&message, VerpScope::One(0)));
+    }
+    rig.arrives_for(None, &paths, &bounce("ann@example.net", "failed", "550 5.1.1 user unknown")).await.unwrap();
+    let mut to: Vec<_> = rig.mails_of(2).await.into_iter().map(|(to, _)| to).collect();
+    to.sort();
+    assert_eq!((to, rig.metrics.feedback_mails.get()), (vec![senders[1].to_owned(), senders[0].to_owned()], 2));
+}
