@@ -87,8 +87,13 @@ fn a_credential_has_quotas_that_can_be_changed() {
     assert!(!set(&["--max-rate", "7", "--no-max-rate"]).status.success());
     let nobody = node.run(&["credentials", "set", "AKIAIOSFODNN7EXAMPLE", "--max-rate", "1"]);
     assert_eq!(nobody.status.code(), Some(3));
-    let audited = node.told(&["audit", "--json"]);
-    assert!(audited.contains("UpdateAccessKey") && audited.contains("\"max-rate\":7"), "{audited}");
+    let audited = node.told(&["audit", "--json", "--name", "UpdateAccessKey"]);
+    let first: serde_json::Value = serde_json::from_str(audited.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["recipientAccountId"], &first["previousState"]["max_rate"]),
+        (&"000000000001".into(), &5.into())
+    );
+    assert_eq!(first["requestParameters"]["options"][3], serde_json::json!({ "max-rate": 7 }), "{audited}");
 }
 
 #[test]

@@ -34,11 +34,14 @@ pub(crate) fn entry(deps: &Deps, actor: &Actor, operation: &Operation) -> Option
     let mut parameters = serde_json::to_value(operation).unwrap_or_default();
     secret::redact(&mut parameters);
     let parameters = innermost(parameters);
+    let previously = previously(deps, operation.name(), &parameters);
+    // Some things are named without their account, as credentials are.
+    let of_before = || field(previously.as_ref()?, "account");
     Some(AuditEntry {
         actor: actor.clone(),
         name: names::event_name(operation.name()),
-        account: field(&parameters, "account").or_else(|| field(&parameters, "id")),
-        previously: previously(deps, operation.name(), &parameters),
+        account: field(&parameters, "account").or_else(|| field(&parameters, "id")).or_else(of_before),
+        previously,
         parameters,
     })
 }
