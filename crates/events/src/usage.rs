@@ -159,10 +159,10 @@ impl Usage {
         self.recounted += u64::from(before);
         let credential = sent.credential.clone().map(Holder::Credential);
         for holder in credential.into_iter().chain([Holder::Account(sent.account)]) {
-            self.read.add(holder.clone(), recipients, sent.at);
             if before {
-                accounts.quotas().recount(holder, recipients, sent.at);
+                accounts.quotas().recount(holder.clone(), recipients, sent.at);
             }
+            self.read.add(holder, recipients, sent.at);
         }
     }
 
