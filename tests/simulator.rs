@@ -26,6 +26,7 @@ async fn events(scene: &Scene, count: usize) -> Result<Vec<Value>, Box<dyn Error
 #[tokio::test(flavor = "multi_thread")]
 async fn its_mailboxes_deliver_bounce_and_complain_as_sess_do() -> Outcome {
     let mut scene = Scene::new(BINARY, "", None).await?;
+    scene.gate.open();
     let mut session = scene.connect().await?;
     for (to, expected) in [
         ("success+label@simulator.amazonses.com", &["Send", "Delivery"][..]),
@@ -35,7 +36,9 @@ async fn its_mailboxes_deliver_bounce_and_complain_as_sess_do() -> Outcome {
         ("ooto@simulator.amazonses.com", &["Send", "Delivery"]),
     ] {
         let before = events(&scene, 0).await?.len();
-        let reply = session.send("ann@example.com", &[to], b"From: ann@example.com\r\n\r\nHello\r\n").await?;
+        let message =
+            format!("From: ann@example.com\r\nSubject: {}\r\n\r\nHello\r\n", to.split('@').next().unwrap_or(to));
+        let reply = session.send("ann@example.com", &[to], message.as_bytes()).await?;
         assert_eq!(reply.code, 250, "{to}: {}", reply.text());
         let events = events(&scene, before + expected.len()).await?;
         let kinds: Vec<&str> = events[before..].iter().filter_map(|event| event["eventType"].as_str()).collect();
@@ -57,6 +60,18 @@ async fn its_mailboxes_deliver_bounce_and_complain_as_sess_do() -> Outcome {
             _ => {}
         }
     }
+    // Two write back, beside the bounces that the relay writes itself.
+    let expected = ["damaged FW: complaint+label", "damaged Auto: ooto"].map(str::to_owned);
+    let written = async {
+        loop {
+            let count = scene.sink.accepted();
+            if expected.iter().all(|subject| scene.gate.subjects().contains(subject)) {
+                return;
+            }
+            scene.sink.wait_for(count + 1).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), written).await?;
     // It counts for nothing, and nobody is put on a list.
     let listed = scene.relay.cli(&["--json", "suppression", "list"])?.stdout;
     assert!(!String::from_utf8(listed)?.contains("simulator"), "a mailbox of the simulator is suppressed");

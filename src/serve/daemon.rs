@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -150,6 +151,7 @@ impl Daemon {
         self.config.delivery = wanted.delivery;
         self.config.feedback = wanted.feedback;
         self.config.log = wanted.log;
+        self.running.forwarding.store(self.config.delivery.feedback_forwarding, Ordering::Relaxed);
         if let Some(feedback) = &self.running.feedback {
             feedback.reload(rules(&self.config));
         }

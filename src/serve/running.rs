@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -18,8 +19,9 @@ use postrider_upkeep::{Rotation, Upkeep};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::feedback::{feedback, written_return_paths};
-use super::{World, simulator, supervisor};
+use super::feedback::{feedback, return_paths, written_return_paths};
+use super::simulator::Simulator;
+use super::{World, supervisor};
 use crate::config::{Config, SIMULATOR};
 use crate::rooms::{DaemonLink, Queue, Rooms};
 
@@ -34,6 +36,8 @@ pub(crate) struct Running {
     pub(crate) delivery: Delivery,
     pub(crate) listeners: Listeners,
     pub(crate) feedback: Option<Feedback>,
+    /// Whether the mailbox simulator's complaints go to senders by mail.
+    pub(crate) forwarding: Arc<AtomicBool>,
     pub(crate) mail_log: Arc<dyn MailSink>,
     pub(crate) reloads: mpsc::Receiver<ReloadRequest>,
     scopes: Scopes,
@@ -89,7 +93,8 @@ impl Running {
         // Without the cache: who asks the doctor has just mended something.
         let fresh = world.validating.clone().map(|resolver| Arc::new(resolver) as Arc<dyn Resolver>);
         let (resolver, dialer) = (fresh.unwrap_or_else(|| world.resolver.clone()), world.dialer.clone());
-        let delivery = delivery(config, rooms, queue, &submission, world, &scopes.outgoing)?;
+        let forwarding = Arc::new(AtomicBool::new(config.delivery.feedback_forwarding));
+        let delivery = delivery(config, rooms, queue, &submission, forwarding.clone(), world, &scopes.outgoing)?;
 
         let (reload, reloads) = mpsc::channel(RELOADS);
         let addresses = listeners.addresses().map(|(address, listen)| format!("{address} {}", tls_word(listen)));
@@ -105,7 +110,7 @@ impl Running {
         };
         let control = Control::new(rooms.control_deps(config, Some(link)));
         scopes.intake.spawn("control socket", socket.serve(control, scopes.intake.clone()));
-        Ok(Running { delivery, listeners, feedback, mail_log, reloads, scopes })
+        Ok(Running { delivery, listeners, feedback, forwarding, mail_log, reloads, scopes })
     }
 
     /// Stops taking, lets what has begun end, cuts off the rest at the deadline.
@@ -283,12 +288,21 @@ fn delivery(
     rooms: &Rooms,
     queue: &Queue,
     submission: &Submission,
+    forwarding: Arc<AtomicBool>,
     world: World,
     scope: &Scope,
 ) -> Result<Delivery> {
     let mut built_in = world.built_in;
-    let simulator = simulator::start(submission, &queue.spool, &rooms.clock, &rooms.random, scope);
-    built_in.insert(SIMULATOR.to_owned(), simulator);
+    let simulator = Simulator {
+        submission: submission.clone(),
+        spool: queue.spool.clone(),
+        events: queue.events.clone(),
+        return_paths: return_paths(config, rooms)?,
+        forwarding,
+        clock: rooms.clock.clone(),
+        random: rooms.random.clone(),
+    };
+    built_in.insert(SIMULATOR.to_owned(), simulator.start(scope));
     let deps = postrider_delivery::Deps {
         spool: queue.spool.clone(),
         accounts: rooms.accounts.clone(),
