@@ -1,4 +1,7 @@
 //! Places for open connections, of all sites together.
+//!
+//! Unlike the seats at one site or provider ([`crate::shaping`]), which lanes take in turns, these
+//! have one line: an idle connection of any site makes room for whoever came first.
 
 use std::pin::pin;
 use std::sync::Arc;

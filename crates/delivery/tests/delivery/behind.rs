@@ -7,11 +7,10 @@ use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{Disposition, MessageId, Notify};
 use postrider_spool::NewMessage;
 
-use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::rig::{HOUR, MINUTE, Rig, is_delivered, routes};
 use crate::server::Server;
 use crate::shaped::shaped;
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// A queue is looked through after ten minutes, and not sooner again; and it takes a while.
 const LATE: Duration = Duration::from_secs(21 * 60);
 

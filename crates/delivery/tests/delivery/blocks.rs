@@ -4,17 +4,10 @@ use std::time::Duration;
 
 use postrider_mail::Disposition;
 
-use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::rig::{HOST, HOUR, Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server};
 
-const HOST: &str = "198.51.100.1:25";
 const LISTED: &str = "550 5.7.1 Service unavailable; client host [192.0.2.7] blocked using zen.spamhaus.org";
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 /// A host that says so over its first connection, to the first command that begins with `at`
 /// (`.` is the end of the data), and closes it.

@@ -7,11 +7,9 @@ use postrider_delivery::Settings;
 use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{AccountId, Disposition, MessageId, Notify};
 
-use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::rig::{HOST, HOUR, MINUTE, Rig, is_delivered, routes};
 use crate::server::{Say, Server, Setup};
 
-const HOST: &str = "198.51.100.1:25";
-const MINUTE: Duration = Duration::from_secs(60);
 const THREE: [&str; 3] = ["ann@example.com", "bob@example.com", "cem@example.com"];
 
 async fn rig() -> Rig {

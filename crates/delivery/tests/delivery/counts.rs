@@ -9,10 +9,8 @@ use postrider_delivery::settings::SourceSettings;
 use postrider_mail::{AccountId, SuppressionReason};
 
 use crate::copies::shaped;
-use crate::rig::{HOUR, Rig, routes};
+use crate::rig::{HOST, HOUR, Rig, routes};
 use crate::server::{Say, Server};
-
-const HOST: &str = "198.51.100.1:25";
 
 /// All series, by name and labels.
 fn series(metrics: &Metrics) -> BTreeMap<String, f64> {

@@ -10,12 +10,10 @@ use postrider_delivery::settings::{SourceSettings, WarmUpSettings};
 use postrider_dns::zones::Failure;
 use postrider_mail::{AttemptOutcome, BounceKind, DelayType, Disposition};
 
-use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
+use crate::rig::{DAY, HOST, HOUR, MINUTE, Rig, is_delivered, routes};
 use crate::server::{Moment, Say, Server};
 
-const HOST: &str = "198.51.100.1:25";
 const SENDERS: &str = "198.51.100.9:25";
-const MINUTE: Duration = Duration::from_secs(60);
 /// The waits of the schedule: the last one repeats.
 const WAITS: [u32; 8] = [2, 5, 10, 20, 40, 60, 120, 240];
 

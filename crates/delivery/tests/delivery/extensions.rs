@@ -3,10 +3,8 @@
 use postrider_mail::{BodyType, BounceKind, Disposition};
 use postrider_spool::{Content, NewMessage};
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, Rig, is_delivered, routes};
 use crate::server::{Say, Server, Setup};
-
-const HOST: &str = "198.51.100.1:25";
 
 async fn rig_with(domain: &str, extensions: &[&'static str]) -> (Rig, Server) {
     let rig = Rig::new().await;

@@ -9,17 +9,8 @@ use futures_util::future::BoxFuture;
 use postrider_base::{Dialed, Dialer};
 use postrider_mail::{DelayType, Disposition};
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, MINUTE, Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server, Setup};
-
-const HOST: &str = "198.51.100.1:25";
-const MINUTE: Duration = Duration::from_secs(60);
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 /// Panics for each of the first few connections.
 struct Faulty {

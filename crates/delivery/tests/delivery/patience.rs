@@ -5,18 +5,10 @@ use std::time::Duration;
 use postrider_mail::{BounceKind, DelayType, Disposition, MessageId};
 use postrider_spool::Content;
 
-use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::rig::{HOST, HOUR, MINUTE, Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server};
 
-const HOST: &str = "198.51.100.1:25";
-const MINUTE: Duration = Duration::from_secs(60);
 const LOST: Disposition = Disposition::Deferred(DelayType::TransientCommunicationFailure);
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 /// More than the network holds on its way.
 async fn send_much(rig: &Rig) -> MessageId {

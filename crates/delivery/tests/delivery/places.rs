@@ -7,11 +7,10 @@ use std::time::Duration;
 use postrider_delivery::Settings;
 use postrider_mail::MessageId;
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{MINUTE, Rig, is_delivered, routes};
 use crate::server::{Say, Server};
 use crate::shaped::shaped;
 
-const MINUTE: Duration = Duration::from_secs(60);
 const ONE_PLACE: &str = "[provider.big]\nmx = [\".provider.example\"]\nconnections = 1\n";
 
 /// Two domains whose hosts are of one provider.

@@ -6,11 +6,9 @@ use postrider_delivery::Settings;
 use postrider_dns::zones::Failure;
 use postrider_mail::{AttemptOutcome, AttemptRecord, HostRecord, SessionLevel, Stage, store_records};
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, Rig, is_delivered, routes};
 use crate::server::{Say, Server};
 use crate::tls::Certificate;
-
-const HOST: &str = "198.51.100.1:25";
 
 fn record(outcome: &AttemptOutcome) -> &AttemptRecord {
     outcome.record.as_deref().unwrap()

@@ -2,16 +2,8 @@
 
 use postrider_mail::{BounceKind, DelayType, Disposition, Stage};
 
-use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::rig::{HOST, HOUR, is_delivered, rig, routes};
 use crate::server::{Say, Server, Setup};
-
-const HOST: &str = "198.51.100.1:25";
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_message_arrives_as_it_was_accepted() {

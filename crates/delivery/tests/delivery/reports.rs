@@ -9,10 +9,9 @@ use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{AccountId, BodyType, BounceKind, Disposition, Notify, Ret};
 use postrider_spool::{AcceptedRecord, Content, NewMessage, OriginKind};
 
-use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
+use crate::rig::{DAY, HOST, HOUR, Rig, is_delivered, routes};
 use crate::server::{Moment, Say, Server, Setup};
 
-const HOST: &str = "198.51.100.1:25";
 const SENDERS: &str = "198.51.100.9:25";
 
 /// A relay that knows the recipients' and the sender's hosts.

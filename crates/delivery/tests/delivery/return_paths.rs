@@ -5,10 +5,8 @@ use postrider_delivery::Delivery;
 use postrider_mail::{AccountId, VerpScope};
 use postrider_submission::{MacKey, ReturnPaths};
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, Rig, is_delivered, routes};
 use crate::server::{Say, Server};
-
-const HOST: &str = "198.51.100.1:25";
 
 async fn rig() -> (Rig, ReturnPaths) {
     let rig = Rig::new().await;

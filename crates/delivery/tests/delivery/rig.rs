@@ -15,6 +15,9 @@ use postrider_spool::{
 use postrider_store::Store;
 use postrider_submission::{Submission, SubmissionDeps};
 
+/// The host of [`rig`].
+pub(crate) const HOST: &str = "198.51.100.1:25";
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -212,6 +215,13 @@ impl Rig {
     pub(crate) fn mx(&self, domain: &str, host: &str, ip: &str) {
         self.zones.add_mx(domain, 10, host).add_address(host, ip);
     }
+}
+
+/// A relay that knows one domain with one host.
+pub(crate) async fn rig() -> Rig {
+    let rig = Rig::new().await;
+    rig.mx("example.com", "mx.example.com", "198.51.100.1");
+    rig
 }
 
 async fn open_spool(disk: &SimDisk, clock: &Clock, metrics: &Metrics) -> Spool {

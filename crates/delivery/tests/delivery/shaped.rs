@@ -9,18 +9,9 @@ use postrider_delivery::Settings;
 use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{AccountId, BounceKind, Disposition, MessageId};
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, MINUTE, Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server, Setup};
 use crate::tls::Certificate;
-
-const HOST: &str = "198.51.100.1:25";
-const MINUTE: Duration = Duration::from_secs(60);
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 /// Settings with a shaping file that says this.
 pub(crate) fn shaped(dir: &tempfile::TempDir, rules: &str) -> Settings {

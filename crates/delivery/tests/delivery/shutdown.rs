@@ -2,16 +2,8 @@
 
 use std::time::Duration;
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, is_delivered, rig, routes};
 use crate::server::{Say, Server};
-
-const HOST: &str = "198.51.100.1:25";
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 #[tokio::test(start_paused = true)]
 async fn before_the_final_dot_the_claim_goes_back_at_once() {

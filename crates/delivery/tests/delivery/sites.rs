@@ -2,16 +2,8 @@
 
 use std::time::Duration;
 
-use crate::rig::{HOUR, Rig, is_delivered, routes};
+use crate::rig::{HOST, HOUR, Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server};
-
-const HOST: &str = "198.51.100.1:25";
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_kept_for_the_next_message_and_closed_when_idle() {

@@ -5,14 +5,8 @@ use std::time::Duration;
 
 use postrider_mail::{AccountId, Disposition, SuppressionList, SuppressionReason};
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server, Setup};
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 async fn suppress(rig: &Rig, address: &str) {
     let (account, address) = (AccountId::default(), address.parse().unwrap());

@@ -6,10 +6,9 @@ use std::time::Duration;
 use postrider_mail::{DelayType, Disposition, Stage};
 use postrider_spool::Content;
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, Rig, is_delivered, routes};
 use crate::server::{Say, Server};
 
-const HOST: &str = "198.51.100.1:25";
 const MINUTE: u64 = 60;
 
 #[tokio::test(start_paused = true)]

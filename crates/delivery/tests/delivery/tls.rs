@@ -10,10 +10,8 @@ use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, PublicKeyData as _};
 use rustls_pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
 
-use crate::rig::{Rig, is_delivered, routes};
-use crate::server::{Say, Server, Setup};
-
-const HOST: &str = "198.51.100.1:25";
+use crate::rig::{HOST, Rig, is_delivered, routes};
+use crate::server::{Moment, Say, Server, Setup};
 
 /// A host's certificate and the authority that signed it.
 pub(crate) struct Certificate {
@@ -57,6 +55,15 @@ async fn deliver_one(rig: &mut Rig, settings: Settings) -> AttemptOutcome {
     rig.outcome(id).await
 }
 
+/// It is answered, and what follows is no handshake.
+fn broken_starttls(moment: &Moment) -> Say {
+    match moment.line.as_str() {
+        "STARTTLS" => Say::Reply("220 go"),
+        line if line.contains('\u{fffd}') || line.starts_with('\u{16}') => Say::Close,
+        _ => Say::Usual,
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn starttls_is_used_when_offered_and_the_certificate_only_noted() {
     for (host, authenticated) in [("mx.example.com", true), ("other.example.com", false)] {
@@ -77,22 +84,16 @@ async fn starttls_is_used_when_offered_and_the_certificate_only_noted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_broken_starttls_goes_on_in_clear_where_it_is_only_an_offer() {
-    // It answers, and what follows is no handshake.
-    let broken = |moment: &crate::server::Moment| match moment.line.as_str() {
-        "STARTTLS" => Say::Reply("220 go"),
-        line if line.contains('\u{fffd}') || line.starts_with('\u{16}') => Say::Close,
-        _ => Say::Usual,
-    };
     let certificate = Certificate::new("mx.example.com");
     let mut rig = Rig::new().await;
     rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    let server = Server::with(&rig.net, HOST, certificate.setup(), broken);
+    let server = Server::with(&rig.net, HOST, certificate.setup(), broken_starttls);
     let outcome = deliver_one(&mut rig, routes(&[])).await;
     assert!(is_delivered(&outcome), "{outcome:?}");
     assert_eq!((outcome.tls, server.seen().connections), (None, 2));
 
     let mut rig = Rig::new().await;
-    Server::with(&rig.net, HOST, certificate.setup(), broken);
+    Server::with(&rig.net, HOST, certificate.setup(), broken_starttls);
     let outcome = deliver_one(&mut rig, routes(&[("*", "smtp+starttls://198.51.100.1")])).await;
     assert_eq!(outcome.status.to_string(), "4.7.5");
     assert_eq!(outcome.remote.unwrap().stage, Stage::StartTls);
@@ -200,15 +201,10 @@ async fn a_certificate_may_be_for_an_address() {
 
 #[tokio::test(start_paused = true)]
 async fn a_broken_starttls_is_remembered_where_it_is_only_an_offer() {
-    let broken = |moment: &crate::server::Moment| match moment.line.as_str() {
-        "STARTTLS" => Say::Reply("220 go"),
-        line if line.contains('\u{fffd}') || line.starts_with('\u{16}') => Say::Close,
-        _ => Say::Usual,
-    };
     let certificate = Certificate::new("mx.example.com");
     let mut rig = Rig::new().await;
     rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    let server = Server::with(&rig.net, HOST, certificate.setup(), broken);
+    let server = Server::with(&rig.net, HOST, certificate.setup(), broken_starttls);
     let mut settings = routes(&[("strict.example", "smtp+starttls://mx.example.com?verify=none")]);
     settings.limits.messages_per_connection = 1;
     rig.deliver(settings);

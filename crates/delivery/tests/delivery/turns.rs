@@ -1,19 +1,8 @@
 //! Turns of a message rate: taken for messages, and for nothing else.
 
-use std::time::Duration;
-
-use crate::rig::{HOUR, Rig, is_delivered};
+use crate::rig::{HOST, HOUR, MINUTE, is_delivered, rig};
 use crate::server::{Say, Server};
 use crate::shaped::shaped;
-
-const HOST: &str = "198.51.100.1:25";
-const MINUTE: Duration = Duration::from_secs(60);
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 #[tokio::test(start_paused = true)]
 async fn nobody_without_a_message_takes_a_turn() {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, Rig, is_delivered, routes};
 use crate::server::{Say, Server, Setup};
-
-const HOST: &str = "198.51.100.1:25";
 
 /// A host that takes the first message of a connection, and the next ones in one
 /// flight, of which it says this instead of any reply.

@@ -6,16 +6,8 @@ use postrider_delivery::shaping::PauseRequest;
 use postrider_mail::{AccountId, BounceKind, Disposition, MessageId};
 use postrider_spool::{Durability, OriginKind, QueueKey, Record, Selector};
 
-use crate::rig::{DAY, HOUR, Rig, is_delivered, routes};
+use crate::rig::{DAY, HOST, HOUR, Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server};
-
-const HOST: &str = "198.51.100.1:25";
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 /// A host that is silent after MAIL, so that each connection is held for five
 /// minutes with each message.

@@ -10,16 +10,8 @@ use postrider_delivery::{Delivery, Settings};
 use postrider_mail::{AccountId, MessageId, Stage};
 
 use crate::copies::shaped;
-use crate::rig::{Rig, is_delivered, routes};
+use crate::rig::{HOST, Rig, is_delivered, rig, routes};
 use crate::server::{Say, Server};
-
-const HOST: &str = "198.51.100.1:25";
-
-async fn rig() -> Rig {
-    let rig = Rig::new().await;
-    rig.mx("example.com", "mx.example.com", "198.51.100.1");
-    rig
-}
 
 /// A host that says nothing to MAIL.
 fn hanging(rig: &Rig) -> Server {
