@@ -35,6 +35,14 @@ impl Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::{OperatorHead, VERSION, decode_head};
+
+    #[test]
+    fn it_reads_as_it_was_written_first() {
+        let head = [VERSION, 4, 2, 7, 9, 8, 1];
+        let Some(OperatorHead::Taken(taken)) = decode_head(&head) else { panic!("not read") };
+        assert_eq!(taken, Taken(vec![(7, 9), (8, 1)]));
+    }
 
     #[test]
     fn the_last_files_are_remembered() {
