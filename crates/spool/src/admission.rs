@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,8 +27,10 @@ pub(crate) struct Admissions {
     dir: PathBuf,
     clock: Clock,
     gauge: Gauge,
-    /// When free space was looked at, and whether there was enough.
-    free: Mutex<Option<(Timestamp, bool)>>,
+    /// When free space is looked at next, in milliseconds since 1970.
+    look_at: AtomicU64,
+    /// Whether there was enough the last time.
+    has_space: AtomicBool,
     /// When the log last said that messages are refused.
     told: Mutex<Option<Timestamp>>,
 }
@@ -61,7 +63,8 @@ impl Admissions {
             dir,
             clock,
             gauge,
-            free: Mutex::new(None),
+            look_at: AtomicU64::new(0),
+            has_space: AtomicBool::new(true),
             told: Mutex::new(None),
         })
     }
@@ -124,7 +127,6 @@ impl Admissions {
     pub(crate) fn admit_anyway(self: &Arc<Self>, bytes: u64) -> Admission {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.messages.fetch_add(1, Ordering::Relaxed);
-        self.gauge.inc();
         Admission { book: Arc::clone(self), bytes, is_kept: false }
     }
 
@@ -132,7 +134,6 @@ impl Admissions {
     pub(crate) fn release(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.messages.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
     }
 
     /// A message takes so much less than when it was admitted.
@@ -148,17 +149,22 @@ impl Admissions {
 
     fn has_space(&self) -> bool {
         let now = self.clock.now();
-        let mut free = self.free.lock();
-        match *free {
-            Some((at, enough)) if now.saturating_since(at) < FREE_FOR => enough,
-            _ => {
-                // A file system that does not answer is found out by writing.
-                let bytes = self.disk.available_bytes(&self.dir).unwrap_or(u64::MAX);
-                let enough = bytes >= self.min_free;
-                *free = Some((now, enough));
-                enough
-            }
+        let look_at = self.look_at.load(Ordering::Acquire);
+        if now.as_millis() < look_at {
+            return self.has_space.load(Ordering::Acquire);
         }
+        // A file system that does not answer is found out by writing.
+        let bytes = self.disk.available_bytes(&self.dir).unwrap_or(u64::MAX);
+        let is_enough = bytes >= self.min_free;
+        self.has_space.store(is_enough, Ordering::Release);
+        self.look_at.store(now.saturating_add(FREE_FOR).as_millis(), Ordering::Release);
+        is_enough
+    }
+
+    /// Tells the metrics how many messages there are: not each time, since all who
+    /// hand in and take out messages would wait for that place in memory.
+    pub(crate) fn publish(&self) {
+        publish(&self.gauge, &self.messages);
     }
 }
 
@@ -173,6 +179,20 @@ impl Drop for Admission {
     fn drop(&mut self) {
         if !self.is_kept {
             self.book.release(self.bytes);
+            self.book.publish();
+        }
+    }
+}
+
+/// Sets a gauge to a count, which changes under way: whoever sets it last finds
+/// what it has become.
+fn publish(told: &Gauge, count: &AtomicU64) {
+    let mut now = count.load(Ordering::SeqCst);
+    loop {
+        told.set(gauge(now));
+        let then = std::mem::replace(&mut now, count.load(Ordering::SeqCst));
+        if now == then {
+            return;
         }
     }
 }
@@ -198,19 +218,23 @@ impl BodyMemory {
     }
 
     /// Keeps a body if there is room for it.
-    pub(crate) fn keep(self: &Arc<Self>, content: &Content) -> Option<Arc<Body>> {
+    pub(crate) fn keep(self: &Arc<Self>, content: Content) -> Option<Arc<Body>> {
         let length = content.len();
         let before = self.held.fetch_add(length, Ordering::Relaxed);
         if before.saturating_add(length) > self.bound {
             self.held.fetch_sub(length, Ordering::Relaxed);
             return None;
         }
-        self.gauge.inc_by(gauge(length));
-        Some(Arc::new(Body { content: content.clone(), memory: Arc::clone(self) }))
+        Some(Arc::new(Body { content, memory: Arc::clone(self) }))
     }
 
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Tells the metrics, as [`Admissions::publish`].
+    pub(crate) fn publish(&self) {
+        publish(&self.gauge, &self.held);
     }
 }
 
@@ -223,8 +247,10 @@ impl Body {
 impl Drop for Body {
     fn drop(&mut self) {
         let length = self.content.len();
-        self.memory.held.fetch_sub(length, Ordering::Relaxed);
-        self.memory.gauge.dec_by(gauge(length));
+        // The last one leaves after those who would have told.
+        if self.memory.held.fetch_sub(length, Ordering::Relaxed) == length {
+            self.memory.publish();
+        }
     }
 }
 
@@ -276,13 +302,13 @@ mod tests {
     fn bodies_are_counted_while_anybody_holds_them() {
         let memory = BodyMemory::new(10, Gauge::default());
         let content = Content::from(vec![0; 6]);
-        let body = memory.keep(&content).unwrap();
+        let body = memory.keep(content.clone()).unwrap();
         let claim = Arc::clone(&body);
-        assert!(memory.keep(&content).is_none());
+        assert!(memory.keep(content.clone()).is_none());
         drop(body);
         assert_eq!(memory.held(), 6);
         drop(claim);
         assert_eq!(memory.held(), 0);
-        assert!(memory.keep(&content).is_some());
+        assert!(memory.keep(content).is_some());
     }
 }

@@ -270,10 +270,10 @@ impl Lease {
         if self.void {
             return state.discard(queue, slot.1, now);
         }
-        let due = state.messages.get(&slot.1).and_then(|active| active.row.due(&queue.domain));
-        let recalls = state.due.recalls(queue);
+        let aside = *self.aside.lock();
+        let aside = aside.filter(|aside| aside.until > now && aside.recalls == state.due.recalls(queue));
+        let due = aside.and_then(|_| state.messages.get(&slot.1)?.row.due(&queue.domain));
         state.give_back(queue, *slot, *pinned, now);
-        let aside = self.aside.lock().filter(|aside| aside.recalls == recalls && aside.until > now);
         let (Some(due), Some(Aside { until, is_passed_over, .. })) = (due, aside) else { return };
         let slot = (due, slot.1);
         if is_passed_over {

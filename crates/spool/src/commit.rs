@@ -7,12 +7,13 @@ use bytes::Bytes;
 use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, MessageId};
 use postrider_wal::{Durability, Entry, Location, Lsn};
+use smallvec::SmallVec;
 
 use crate::admission::{Admission, Body};
 use crate::claim::Lease;
 use crate::error::{Error, Result};
 use crate::feed::FeedRecord;
-use crate::inbox::{self, Pending};
+use crate::inbox::{self, Failed, Pending};
 use crate::message::{AcceptedRecord, NewMessage};
 use crate::records::{self, Kind, Mark, OperatorHead, OutcomeState, StartedHead};
 use crate::row::Row;
@@ -25,6 +26,8 @@ use crate::under_way::Standstill;
 pub(crate) enum Effect {
     Accepted {
         record: Arc<AcceptedRecord>,
+        /// Its state, but for the place.
+        row: Row,
         body: Option<Arc<Body>>,
         admission: Admission,
     },
@@ -34,13 +37,7 @@ pub(crate) enum Effect {
         /// The claim that ends with them.
         lease: Option<Arc<Lease>>,
     },
-    /// A message from another spool, with the state that it had there.
-    Imported {
-        record: Arc<AcceptedRecord>,
-        row: Row,
-        last: Vec<AttemptOutcome>,
-        admission: Admission,
-    },
+    Imported(Box<Imported>),
     /// What its last attempts had said there.
     ImportedLast {
         id: MessageId,
@@ -54,18 +51,27 @@ pub(crate) enum Effect {
         body: Location,
     },
     /// What last attempts had said when the message was `then`, copied.
-    Copied {
-        id: MessageId,
-        then: Row,
-    },
+    Copied(Box<(MessageId, Row)>),
     Mark,
+}
+
+/// Most batches have one.
+pub(crate) type Effects = SmallVec<[Effect; 1]>;
+
+/// A message from another spool, with the state that it had there.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    record: Arc<AcceptedRecord>,
+    row: Row,
+    last: Vec<AttemptOutcome>,
+    admission: Admission,
 }
 
 /// Records with their effects, ready to be handed to the log.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub entries: Vec<Entry>,
-    effects: Vec<Effect>,
+    pub entries: SmallVec<[Entry; 1]>,
+    effects: Effects,
 }
 
 impl Batch {
@@ -73,13 +79,14 @@ impl Batch {
     /// of what was accepted before.
     pub(crate) fn accept(&mut self, shared: &Shared, message: NewMessage, bounded: bool) -> Result<()> {
         let (record, content) = message.into_parts();
-        let entry = records::accepted(&record, &content)?;
+        let (entry, row) = records::accepted(&record, &content)?;
         let bytes = entry.body.iter().map(|chunk| chunk.len() as u64).sum();
         let admission = match bounded {
             true => shared.admissions.admit(bytes)?,
             false => shared.admissions.admit_anyway(bytes),
         };
-        self.push(entry, Effect::Accepted { record: Arc::new(record), body: shared.bodies.keep(&content), admission });
+        let (record, body) = (Arc::new(record), shared.bodies.keep(content));
+        self.push(entry, Effect::Accepted { record, row, body, admission });
         Ok(())
     }
 
@@ -111,7 +118,10 @@ impl Batch {
         let id = record.id;
         let copied = (!last.is_empty()).then(|| records::outcomes(Kind::Copied, id, &last)).transpose()?;
         let outcomes = last.iter().map(OutcomeState::from).collect();
-        self.push(records::imported(id, &row, body)?, Effect::Imported { record, row, last, admission });
+        self.push(
+            records::imported(id, &row, body)?,
+            Effect::Imported(Box::new(Imported { record, row, last, admission })),
+        );
         if let Some(entry) = copied {
             self.push(entry, Effect::ImportedLast { id, outcomes });
         }
@@ -143,7 +153,7 @@ impl Batch {
         self.push(records::snapshot(id, row)?, Effect::Snapshot { id, body });
         if !active.last.is_empty() {
             let entry = records::outcomes(Kind::Copied, id, &active.last)?;
-            self.push(entry, Effect::Copied { id, then: active.row.clone() });
+            self.push(entry, Effect::Copied(Box::new((id, active.row.clone()))));
         }
         Ok(())
     }
@@ -161,60 +171,78 @@ impl Batch {
 
     /// Hands the batch to the log. What it changes happens when the log has
     /// it, also when the caller stops waiting.
-    pub(crate) async fn commit(self, shared: &Arc<Shared>, durability: Durability) -> Result<Lsn> {
+    pub(crate) async fn commit(self, shared: &Shared, durability: Durability) -> Result<Lsn> {
         shared.check_open()?;
-        self.hand_in(shared, durability).done().await.map_err(|(error, _)| error)
+        self.hand_in(shared, durability).done().await.map_err(|failed| failed.error)
     }
 
     /// As [`Batch::commit`], for what has happened and cannot be refused:
     /// while the disk is full it waits.
-    pub(crate) async fn commit_patiently(mut self, shared: &Arc<Shared>, durability: Durability) -> Result<Lsn> {
-        let entries = self.entries.clone();
+    pub(crate) async fn commit_patiently(self, shared: &Shared, durability: Durability) -> Result<Lsn> {
+        shared.check_open()?;
+        let mut pending = self.hand_in(shared, durability);
         loop {
-            shared.check_open()?;
-            let pending = self.hand_in(shared, durability);
-            let effects = match pending.done().await {
+            let failed = match pending.done().await {
                 Ok(lsn) => return Ok(lsn),
-                Err((Error::Full(what), effects)) => {
-                    tracing::warn!(what, "an outcome waits for space");
-                    effects
-                }
-                Err((error, _)) => return Err(error),
+                Err(failed) => *failed,
             };
+            let (what, batch) = match (failed.error, failed.batch) {
+                (Error::Full(what), Some(batch)) => (what, batch),
+                (error, _) => return Err(error),
+            };
+            tracing::warn!(what, "an outcome waits for space");
             tokio::time::sleep(FULL).await;
-            self = Self { entries: entries.clone(), effects };
+            shared.check_open()?;
+            pending = hand_in(shared, Ok(batch), failed.effects, durability);
         }
     }
 
-    fn hand_in(self, shared: &Arc<Shared>, durability: Durability) -> Pending {
-        begin(&mut shared.under_way.stop(), &self.effects);
-        let pending = self.under_way(shared, durability);
-        if let Pending::Refused(_, effects) = &pending {
-            shared.update(|state, _| state.finish(effects));
-        }
-        pending
+    fn hand_in(self, shared: &Shared, durability: Durability) -> Pending {
+        hand_in(shared, shared.log.batch(self.entries), self.effects, durability)
     }
 
     /// The first half of [`Batch::commit`], for callers that have stopped the
     /// others: no other record of these messages comes in between.
     pub(crate) fn submit(
         self,
-        shared: &Arc<Shared>,
+        shared: &Shared,
         state: &mut State,
         mut under_way: Standstill<'_>,
         durability: Durability,
     ) -> Pending {
-        begin(&mut under_way, &self.effects);
-        let pending = self.under_way(shared, durability);
+        self.effects.iter().for_each(|effect| effect.each_id(|id| under_way.comes(id)));
+        let pending = under_way_with(shared, shared.log.batch(self.entries), self.effects, durability);
         drop(under_way);
-        if let Pending::Refused(_, effects) = &pending {
-            state.finish(effects);
+        if let Pending::Refused(failed) = &pending {
+            state.finish(&failed.effects);
         }
         pending
     }
+}
 
-    fn under_way(self, shared: &Arc<Shared>, durability: Durability) -> Pending {
-        inbox::submit(shared, self.entries, self.effects, durability)
+fn hand_in(
+    shared: &Shared,
+    batch: Result<postrider_wal::Batch, postrider_wal::Error>,
+    effects: Effects,
+    durability: Durability,
+) -> Pending {
+    effects.iter().for_each(|effect| effect.each_id(|id| shared.under_way.comes(id)));
+    let pending = under_way_with(shared, batch, effects, durability);
+    if let Pending::Refused(failed) = &pending {
+        shared.update(|state, _| state.finish(&failed.effects));
+    }
+    pending
+}
+
+fn under_way_with(
+    shared: &Shared,
+    batch: Result<postrider_wal::Batch, postrider_wal::Error>,
+    effects: Effects,
+    durability: Durability,
+) -> Pending {
+    match batch {
+        Ok(batch) => inbox::submit(shared, batch, effects, durability),
+        Err(error) => Pending::Refused(Box::new(Failed { error: error.into(), batch: None, effects })),
     }
 }
 
@@ -225,10 +253,11 @@ impl Effect {
     /// The message that it is about, for all effects but an operator's.
     fn id(&self) -> Option<MessageId> {
         match self {
-            Self::Accepted { record, .. } | Self::Imported { record, .. } => Some(record.id),
+            Self::Accepted { record, .. } => Some(record.id),
+            Self::Imported(imported) => Some(imported.record.id),
             Self::Outcomes { id, .. } | Self::Snapshot { id, .. } => Some(*id),
             Self::Started(head) => Some(head.id),
-            Self::Operator(_) | Self::ImportedLast { .. } | Self::Copied { .. } | Self::Mark => None,
+            Self::Operator(_) | Self::ImportedLast { .. } | Self::Copied(_) | Self::Mark => None,
         }
     }
 
@@ -241,11 +270,6 @@ impl Effect {
     }
 }
 
-/// Records with these effects are handed to the log.
-fn begin(under_way: &mut Standstill<'_>, effects: &[Effect]) {
-    effects.iter().for_each(|effect| effect.each_id(|id| under_way.comes(id)));
-}
-
 impl State {
     /// Records with these effects failed.
     pub(crate) fn finish(&mut self, effects: &[Effect]) {
@@ -254,7 +278,7 @@ impl State {
 
     /// Takes in what the log has. Whether a message became young while none
     /// was.
-    pub(crate) fn take_in(&mut self, effects: Vec<Effect>, locations: &[Location], now: Timestamp) -> bool {
+    pub(crate) fn take_in(&mut self, effects: Effects, locations: &[Location], now: Timestamp) -> bool {
         let mut first_young = false;
         for (effect, location) in effects.into_iter().zip(locations) {
             let one = effect.id();
@@ -272,11 +296,12 @@ impl State {
 /// Whether a message became young while none was.
 fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) -> bool {
     match effect {
-        Effect::Accepted { record, body, admission } => {
+        Effect::Accepted { record, row, body, admission } => {
             admission.keep();
-            return state.accepted(record, location, body, now);
+            return state.accepted(record, Row { location, home: location.segment, ..row }, body, now);
         }
-        Effect::Imported { record, row, last, admission } => {
+        Effect::Imported(imported) => {
+            let Imported { record, row, last, admission } = *imported;
             admission.keep();
             state.imported(record, Row { location, home: location.segment, ..row }, last, now);
         }
@@ -284,7 +309,7 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
             state.change(id, now, |active| active.row.copied(&outcomes, location));
         }
         Effect::Outcomes { id, outcomes, lease } => {
-            let states: Vec<_> = outcomes.iter().map(OutcomeState::from).collect();
+            let states: SmallVec<[_; 1]> = outcomes.iter().map(OutcomeState::from).collect();
             state.change(id, now, |active| {
                 active.row.settle(&states, location);
                 active.remember(&outcomes);
@@ -306,7 +331,8 @@ fn apply(state: &mut State, effect: Effect, location: Location, now: Timestamp) 
                 active.row.home = location.segment;
             });
         }
-        Effect::Copied { id, then } => {
+        Effect::Copied(copied) => {
+            let (id, then) = *copied;
             state.change(id, now, |active| active.row.copied_since(&then, location));
         }
         Effect::Mark => {}
@@ -353,7 +379,7 @@ pub(crate) fn feed_records(effects: &[Effect]) -> Vec<(u16, FeedRecord)> {
     let records = (0..).zip(effects).filter_map(|(index, effect)| {
         let record = match effect {
             Effect::Accepted { record, .. } => FeedRecord::Accepted(Arc::clone(record)),
-            Effect::Imported { record, .. } => FeedRecord::Imported(Arc::clone(record)),
+            Effect::Imported(imported) => FeedRecord::Imported(Arc::clone(&imported.record)),
             Effect::Outcomes { id, outcomes, .. } => FeedRecord::Outcomes { id: *id, outcomes: Arc::clone(outcomes) },
             _ => return None,
         };

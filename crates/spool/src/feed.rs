@@ -276,11 +276,13 @@ impl Recent {
     /// Batches kept.
     const BOUND: usize = 4096;
 
-    pub(crate) fn put(&self, lsn: Lsn, effects: &[Effect]) {
-        let records = feed_records(effects);
+    /// Adds a group of batches.
+    pub(crate) fn put<'a>(&self, group: impl Iterator<Item = (Lsn, &'a [Effect])>) {
+        let group: Vec<_> = group.map(|(lsn, effects)| (lsn, feed_records(effects))).collect();
         let mut recent = self.0.lock();
-        recent.insert(lsn, records);
-        let oldest = if recent.len() > Self::BOUND { recent.pop_first() } else { None };
+        recent.extend(group);
+        let surplus = recent.len().saturating_sub(Self::BOUND);
+        let oldest: Vec<_> = (0..surplus).map_while(|_| recent.pop_first()).collect();
         drop(recent);
         // Freed without the lock.
         drop(oldest);

@@ -9,112 +9,108 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use postrider_wal::{Committed, Durability, Entry, Lsn, Waiter};
+use postrider_wal::{Batch, Committed, Durability, Lsn, Owner, Refused, Ticket, Told};
 use tokio::sync::{Notify, oneshot};
 
-use crate::commit::Effect;
+use crate::commit::{Effect, Effects};
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 
 /// Batches taken in under one lock: a few microseconds.
 const STEP: usize = 16;
 
-type Answer = Result<Lsn, (Error, Vec<Effect>)>;
+type Answer = Result<Lsn, Box<Failed>>;
 
-/// Batches that the log has dealt with, until the group is told.
+/// What waits to be handed out when a group is taken in.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    group: Mutex<Vec<Done>>,
     /// A group has made something due.
     due: Notify,
-}
-
-#[derive(Debug)]
-struct Done {
-    effects: Vec<Effect>,
-    result: Result<Committed, postrider_wal::Error>,
-    waiting: oneshot::Sender<Answer>,
 }
 
 /// A batch that the log has and has not answered for.
 #[derive(Debug)]
 struct UnderWay {
-    shared: Arc<Shared>,
-    effects: Vec<Effect>,
+    effects: Effects,
     waiting: oneshot::Sender<Answer>,
+}
+
+/// A batch that the log did not take, and what it would have changed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub error: Error,
+    /// To be handed in again; none when the log may have it.
+    pub batch: Option<Batch>,
+    pub effects: Effects,
 }
 
 /// An answer that is awaited. Dropped, the batch goes on without its caller.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    Refused(Error, Vec<Effect>),
+    Refused(Box<Failed>),
     UnderWay(oneshot::Receiver<Answer>),
 }
 
 /// Hands a batch to the log.
-pub(crate) fn submit(
-    shared: &Arc<Shared>,
-    entries: Vec<Entry>,
-    effects: Vec<Effect>,
-    durability: Durability,
-) -> Pending {
+pub(crate) fn submit(shared: &Shared, batch: Batch, effects: Effects, durability: Durability) -> Pending {
     let (waiting, answer) = oneshot::channel();
-    let own = Arc::clone(shared);
-    match shared.log.submit_for(entries, durability, Box::new(UnderWay { shared: own, effects, waiting })) {
+    match shared.log.submit_for(batch, durability, Box::new(UnderWay { effects, waiting })) {
         Ok(()) => Pending::UnderWay(answer),
-        Err((error, back)) => Pending::Refused(error.into(), back.effects),
+        Err(refused) => {
+            let (refused, ticket) = *refused;
+            let effects = opened(ticket).map(|under_way| under_way.effects).unwrap_or_default();
+            Pending::Refused(failed(refused, effects))
+        }
     }
+}
+
+fn failed(refused: Refused, effects: Effects) -> Box<Failed> {
+    let Refused { error, batch } = refused;
+    Box::new(Failed { error: error.into(), batch, effects })
+}
+
+fn opened(ticket: Ticket) -> Option<Box<UnderWay>> {
+    ticket.downcast().ok()
 }
 
 impl Pending {
     /// Waits for the log; hands the effects back when it did not take the
     /// batch. They are taken in whether anybody waits or not.
     pub(crate) async fn done(self) -> Answer {
+        let closed = || Failed { error: Error::Closed, batch: None, effects: Effects::new() };
         match self {
-            Self::Refused(error, effects) => Err((error, effects)),
-            Self::UnderWay(answer) => answer.await.unwrap_or_else(|_| Err((Error::Closed, Vec::new()))),
+            Self::Refused(failed) => Err(failed),
+            Self::UnderWay(answer) => answer.await.unwrap_or_else(|_| Err(Box::new(closed()))),
         }
     }
 }
 
-impl Waiter for UnderWay {
-    fn told(self: Box<Self>, result: Result<Committed, postrider_wal::Error>, last: bool) {
-        let Self { shared, effects, waiting } = *self;
-        let mut inbox = shared.inbox.group.lock();
-        inbox.push(Done { effects, result, waiting });
-        if last {
-            // The next group is about as large.
-            let room = Vec::with_capacity(inbox.len());
-            let group = std::mem::replace(&mut *inbox, room);
-            drop(inbox);
-            take_in(&shared, group);
-        }
+impl Owner for Shared {
+    fn told(&self, group: Vec<Told>) {
+        let under_way = group.into_iter().filter_map(|told| Some((opened(told.ticket)?, told.result)));
+        take_in(self, under_way.collect());
     }
 }
 
 /// Takes in what a group says, and answers.
-fn take_in(shared: &Arc<Shared>, group: Vec<Done>) {
-    for done in &group {
-        if let Ok(committed) = &done.result {
-            count(shared, &done.effects, committed);
-        }
-    }
+fn take_in(shared: &Shared, group: Vec<(Box<UnderWay>, Result<Committed, Refused>)>) {
+    count(shared, &group);
     let (mut first_young, mut is_due) = (false, false);
     let mut answers = Vec::with_capacity(STEP);
     let mut group = group.into_iter();
     while group.len() > 0 {
         let ((), wake) = shared.update_quietly(|state, now| {
-            for Done { effects, result, waiting } in group.by_ref().take(STEP) {
+            for (under_way, result) in group.by_ref().take(STEP) {
+                let UnderWay { effects, waiting } = *under_way;
                 let answer = match result {
                     Ok(committed) => {
                         first_young |= state.take_in(effects, &committed.locations, now);
                         state.came_to(committed.lsn);
                         Ok(committed.lsn)
                     }
-                    Err(error) => {
+                    Err(refused) => {
                         state.finish(&effects);
-                        Err((error.into(), effects))
+                        Err(failed(refused, effects))
                     }
                 };
                 answers.push((waiting, answer));
@@ -122,8 +118,8 @@ fn take_in(shared: &Arc<Shared>, group: Vec<Done>) {
         });
         is_due |= wake;
         for (waiting, answer) in answers.drain(..) {
-            if let Err(Err((error, _))) = waiting.send(answer) {
-                tracing::warn!(%error, "a record was not written");
+            if let Err(Err(failed)) = waiting.send(answer) {
+                tracing::warn!(error = %failed.error, "a record was not written");
             }
         }
     }
@@ -136,18 +132,23 @@ fn take_in(shared: &Arc<Shared>, group: Vec<Done>) {
 }
 
 /// Tells those who count and those who follow, before anybody is answered.
-fn count(shared: &Shared, effects: &[Effect], committed: &Committed) {
-    if let Some(location) = committed.locations.first() {
-        shared.saw_segment(location.segment);
+fn count(shared: &Shared, group: &[(Box<UnderWay>, Result<Committed, Refused>)]) {
+    let taken = || {
+        let taken = group.iter().filter_map(|(under_way, result)| Some((under_way, result.as_ref().ok()?)));
+        taken.map(|(under_way, committed)| (&under_way.effects, committed))
+    };
+    if let Some(newest) = taken().filter_map(|(_, committed)| committed.locations.last()).next_back() {
+        shared.saw_segment(newest.segment);
     }
     if !shared.feeds.is_empty() {
-        shared.recent.put(committed.lsn, effects);
+        shared.recent.put(taken().map(|(effects, committed)| (committed.lsn, &effects[..])));
     }
-    for (effect, location) in effects.iter().zip(&committed.locations) {
-        if matches!(effect, Effect::Accepted { .. } | Effect::Imported { .. }) {
-            shared.metrics.spool_accepted_bytes.inc_by(location.len.into());
-        }
-    }
+    let bytes = taken().flat_map(|(effects, committed)| {
+        let each = effects.iter().zip(&committed.locations);
+        let accepted = each.filter(|(effect, _)| matches!(effect, Effect::Accepted { .. } | Effect::Imported(_)));
+        accepted.map(|(_, location)| u64::from(location.len))
+    });
+    shared.metrics.spool_accepted_bytes.inc_by(bytes.sum());
 }
 
 /// Has handed out what a group made due, once those who wait for the group

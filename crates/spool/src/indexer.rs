@@ -258,7 +258,7 @@ fn load(shared: &Arc<Shared>, dir: Option<&Path>, id: MessageId, what: What) -> 
         message.ok_or_else(|| "the record cannot be read".to_owned())
     });
     match decoded {
-        Ok((record, content)) => Loaded::Found(active(Some(record), shared.bodies.keep(&content), row, false)),
+        Ok((record, content)) => Loaded::Found(active(Some(record), shared.bodies.keep(content), row, false)),
         Err(what) => Loaded::Damaged(active(Some(Arc::new(remains(id, &row))), None, row, true), what),
     }
 }
@@ -363,7 +363,7 @@ fn rows_of_log(shared: &Arc<Shared>) -> Result<Rows> {
         (except, batch.submit(shared, &mut state, under_way, Durability::Synced))
     };
     let runtime = tokio::runtime::Handle::current();
-    let until = runtime.block_on(barrier.done()).map_err(|(error, _)| error)?;
+    let until = runtime.block_on(barrier.done()).map_err(|failed| failed.error)?;
     Ok(replay_until(shared, until)?.into_waiting(&except))
 }
 

@@ -1,8 +1,8 @@
 //! Opening: a spool that takes messages, while its old mail is still being
 //! read.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use postrider_base::Scope;
@@ -53,6 +53,8 @@ pub(crate) async fn open(options: SpoolOptions) -> Result<Arc<Shared>> {
         start_held: options.start_held,
     };
     let shared = Arc::new(assemble(options, log, cold, indexer));
+    let owner: Weak<Shared> = Arc::downgrade(&shared);
+    shared.log.set_owner(owner);
     let scope = &shared.scope;
     scope.spawn("hand-out", inbox::hand_out(Arc::clone(&shared)));
     scope.spawn("recover", recover::run(Arc::clone(&shared), old));

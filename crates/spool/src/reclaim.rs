@@ -39,6 +39,10 @@ pub(crate) use cold::ColdSpace;
 pub(crate) const MOSTLY_DEAD: u64 = 4;
 /// How long to wait after something refused.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How long a segment is watched, again and again while messages leave it, before
+/// what is left in it is moved; and how often.
+const LET_GO: Duration = Duration::from_millis(20);
+const PATIENCE: u32 = 10;
 /// Rounds that fail, one after the other, before a body that the disk does not
 /// give is taken for lost: five minutes.
 const GIVE_UP: u32 = 60;
@@ -57,7 +61,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         let round = async {
             shared.reclaim.notified().await;
-            match reclaim(&shared, candidate).await {
+            match reclaim(&shared, candidate, PATIENCE).await {
                 Ok(()) => shared.reclaim_failures.store(0, Ordering::Relaxed),
                 Err(error) => {
                     shared.reclaim_failures.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +103,7 @@ async fn compact_now(shared: &Arc<Shared>) -> Result<Compacted> {
         // Moving what lives for a tenth of the space is not worth it.
         oldest(shared).filter(|_| live < used / 10 * 9)
     };
-    reclaim(shared, sparse).await?;
+    reclaim(shared, sparse, 0).await?;
     let own = Arc::clone(shared);
     blocking(move || own.log.give_back_spare_files().and_then(|()| own.cold.give_back_spare_files())).await??;
     shared.publish();
@@ -116,11 +120,16 @@ pub(crate) fn disk_bytes(shared: &Shared) -> u64 {
 ///
 /// A round stops at what was the newest segment when it began: what it moves
 /// lies behind that, and is not moved again.
-async fn reclaim(shared: &Arc<Shared>, choose: impl Fn(&Shared, u64) -> Option<SegmentInfo>) -> Result<()> {
+async fn reclaim(
+    shared: &Arc<Shared>,
+    choose: impl Fn(&Shared, u64) -> Option<SegmentInfo>,
+    patience: u32,
+) -> Result<()> {
     let _turn = shared.reclaiming.lock().await;
     let last = shared.log.segments().last().map_or(0, |segment| segment.number);
     let mut result = Ok(());
     while let Some(segment) = choose(shared, last).filter(|segment| segment.number < last) {
+        let_go(shared, segment.number, patience).await;
         result = match moving::empty(shared, segment).await {
             Ok(()) => retire(shared, segment.number).await,
             failed => failed,
@@ -131,6 +140,25 @@ async fn reclaim(shared: &Arc<Shared>, choose: impl Fn(&Shared, u64) -> Option<S
     }
     // What stops the one log does not stop the other.
     result.and(cold::tidy(shared).await)
+}
+
+/// Waits while the messages of a segment leave by themselves: where mail goes
+/// as fast as it comes, the last of them are on their way, and to look for them
+/// costs more than to wait.
+async fn let_go(shared: &Shared, segment: u64, patience: u32) {
+    let living = || shared.state.lock().lives.get(segment).parts;
+    let mut before = living();
+    for _ in 0..patience {
+        if before == 0 {
+            return;
+        }
+        tokio::time::sleep(LET_GO).await;
+        let now = living();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// The oldest segment, if it is sealed and every feed has read it.

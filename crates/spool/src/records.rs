@@ -200,8 +200,8 @@ pub(crate) fn head_only<T: Serialize>(kind: Kind, head: &T) -> Result<Entry> {
     Ok(Entry::head_only(kind as u8, encode_head(head)?))
 }
 
-/// The entry of a new message.
-pub(crate) fn accepted(record: &AcceptedRecord, content: &Content) -> Result<Entry> {
+/// The entry of a new message, and its state but for the place.
+pub(crate) fn accepted(record: &AcceptedRecord, content: &Content) -> Result<(Entry, Row)> {
     let head = AcceptedHead { id: record.id, row: Row::fresh(record, Location::default()) };
     let mut prefix = Vec::with_capacity(ROOM);
     prefix.extend([0; 4]);
@@ -211,7 +211,7 @@ pub(crate) fn accepted(record: &AcceptedRecord, content: &Content) -> Result<Ent
     let mut body = Vec::with_capacity(1 + content.chunks().len());
     body.push(prefix.into());
     body.extend_from_slice(content.chunks());
-    Ok(Entry { kind: Kind::Accepted as u8, head: encode_head(&head)?, body })
+    Ok((Entry { kind: Kind::Accepted as u8, head: encode_head(&head)?, body }, head.row))
 }
 
 /// The entry of a message's state, when the segment that said it is given

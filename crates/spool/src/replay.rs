@@ -162,7 +162,7 @@ mod tests {
             not_before: None,
             tls_optional: false,
         };
-        let entry = records::accepted(&record_of, &Content::default()).unwrap();
+        let (entry, _) = records::accepted(&record_of, &Content::default()).unwrap();
         record(entry.kind, entry.head, segment)
     }
 

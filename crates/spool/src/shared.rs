@@ -197,6 +197,8 @@ impl Shared {
         self.youth.set_behind(state.due.behind_since());
         let thinned = state.lives.take_thinned();
         drop(state);
+        self.admissions.publish();
+        self.bodies.publish();
         if thinned {
             self.reclaim.notify_one();
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, Domain, MessageId};
 use postrider_wal::{Location, Lsn};
+use smallvec::SmallVec;
 
 use crate::admission::{Admissions, Body};
 use crate::claim::DueRecipient;
@@ -44,6 +45,9 @@ pub(crate) struct Active {
     /// How many deal with it. An old message leaves memory with the last.
     pub pins: u32,
 }
+
+/// The queues that a message waits in, and when it is due in each: mostly one.
+type Places = SmallVec<[(QueueKey, Timestamp); 1]>;
 
 /// What is known of messages right now.
 #[derive(Debug)]
@@ -120,11 +124,11 @@ impl State {
     pub(crate) fn accepted(
         &mut self,
         record: Arc<AcceptedRecord>,
-        location: Location,
+        row: Row,
         body: Option<Arc<Body>>,
         now: Timestamp,
     ) -> bool {
-        let (id, row) = (record.id, Row::fresh(&record, location));
+        let id = record.id;
         let taken = self.taken(record, row, body, Vec::new(), now);
         if taken {
             self.ages.push_back((now, id));
@@ -172,10 +176,10 @@ impl State {
     /// that follows from it. Whether there is such a message.
     pub(crate) fn change(&mut self, id: MessageId, now: Timestamp, change: impl FnOnce(&mut Active)) -> bool {
         let Some(active) = self.messages.get_mut(&id) else { return false };
-        let before: Vec<_> = active.row.places().collect();
+        let before: Places = active.row.places().collect();
         let (share, location) = (Share::of(&active.row), active.row.location);
         change(active);
-        let after: Vec<_> = active.row.places().collect();
+        let after: Places = active.row.places().collect();
         self.lives.change(share, Share::of(&active.row));
         // Of a damaged message nothing is left but its state.
         self.admissions.shrink(size(location).saturating_sub(size(active.row.location)));
@@ -186,7 +190,7 @@ impl State {
         true
     }
 
-    fn ended(&mut self, id: MessageId, before: Vec<(QueueKey, Timestamp)>, now: Timestamp) {
+    fn ended(&mut self, id: MessageId, before: Places, now: Timestamp) {
         let Some(active) = self.messages.remove(&id) else { return };
         for (queue, due) in &before {
             self.due.end(queue, (*due, id), now);
@@ -198,7 +202,7 @@ impl State {
         }
         match active.young {
             true => self.youth.remove(),
-            false => self.changes.push(Change::Remove { id, left: before }),
+            false => self.changes.push(Change::Remove { id, left: before.into_vec() }),
         }
     }
 

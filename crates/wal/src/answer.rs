@@ -1,20 +1,42 @@
 //! Telling the waiters of a group.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Placed};
 use crate::{Committed, Error, Lsn};
 
-/// An owner's end of a batch that was [handed in](crate::Log::submit_for):
-/// hears what became of it.
-pub trait Waiter: Send + fmt::Debug {
-    /// Called once, in the order of the log and group by group, by one task or
-    /// thread at a time. `last` says that no other of the group is told after
-    /// this one. It must not block.
-    fn told(self: Box<Self>, result: Result<Committed, Error>, last: bool);
+/// One who takes in what a whole group of batches changes at once, see
+/// [`Log::submit_for`](crate::Log::submit_for).
+pub trait Owner: Send + Sync + fmt::Debug {
+    /// What became of the owner's batches of a group, in the order of the log;
+    /// called group by group, by one task or thread at a time. It must not block.
+    fn told(&self, group: Vec<Told>);
+}
+
+/// What an owner hands in with a batch, and gets back with the answer.
+pub type Ticket = Box<dyn Any + Send>;
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Told {
+    /// What came with it.
+    pub ticket: Ticket,
+    /// Where it is, or why it is not in the log.
+    pub result: Result<Committed, Refused>,
+}
+
+/// A batch that the log has not taken.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// It, to be handed in again; none when the log may have it.
+    pub batch: Option<Batch>,
 }
 
 /// A group that is done, or failed.
@@ -22,34 +44,43 @@ pub trait Waiter: Send + fmt::Debug {
 pub(crate) struct Done {
     pub(crate) answers: Vec<Answer>,
     /// Batches that were written: freed away from the writer.
-    pub(crate) spent: Vec<Batch>,
+    pub(crate) spent: Vec<Placed>,
     pub(crate) synced: Lsn,
 }
 
 /// What one waiter gets.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) waiter: Told,
-    pub(crate) result: Result<Committed, Error>,
+    pub(crate) waiter: Waiter,
+    pub(crate) result: Result<Committed, Refused>,
 }
 
 /// Who is told.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum Waiter {
     /// The future of a commit.
     Future(oneshot::Sender<Result<Committed, Error>>),
-    Owner(Box<dyn Waiter>),
+    /// The log's owner.
+    Owner(Ticket),
 }
 
+/// The owner of a log, once there is one.
+pub(crate) type Owned = Arc<OnceLock<Weak<dyn Owner>>>;
+
 impl Done {
-    fn tell(self, synced: &watch::Sender<Lsn>) {
-        let last = self.answers.iter().rposition(|answer| matches!(answer.waiter, Told::Owner(_)));
-        for (index, Answer { waiter, result }) in self.answers.into_iter().enumerate() {
+    fn tell(self, synced: &watch::Sender<Lsn>, owned: &Owned) {
+        let mut group = Vec::with_capacity(self.answers.len());
+        for Answer { waiter, result } in self.answers {
             match waiter {
                 // One that went away does not want to know.
-                Told::Future(waiter) => drop(waiter.send(result)),
-                Told::Owner(waiter) => waiter.told(result, Some(index) == last),
+                Waiter::Future(waiter) => drop(waiter.send(result.map_err(|refused| refused.error))),
+                Waiter::Owner(ticket) => group.push(Told { ticket, result }),
             }
+        }
+        if !group.is_empty()
+            && let Some(owner) = owned.get().and_then(Weak::upgrade)
+        {
+            owner.told(group);
         }
         // Last, so that who follows the log finds the owner informed.
         synced.send_if_modified(|known| {
@@ -65,24 +96,25 @@ impl Done {
 #[derive(Debug)]
 pub(crate) struct Answers {
     synced: watch::Sender<Lsn>,
+    owned: Owned,
     fan_out: Option<mpsc::UnboundedSender<Done>>,
 }
 
 impl Answers {
     /// Answers by a task of `runtime`, or directly without one. The task ends
     /// with this value. Its queue is bounded by the batches that wait.
-    pub(crate) fn new(synced: watch::Sender<Lsn>, runtime: Option<&Handle>) -> Self {
+    pub(crate) fn new(synced: watch::Sender<Lsn>, owned: Owned, runtime: Option<&Handle>) -> Self {
         let fan_out = runtime.map(|runtime| {
             let (sender, mut receiver) = mpsc::unbounded_channel::<Done>();
-            let synced = synced.clone();
+            let (synced, owned) = (synced.clone(), owned.clone());
             runtime.spawn(async move {
                 while let Some(done) = receiver.recv().await {
-                    done.tell(&synced);
+                    done.tell(&synced, &owned);
                 }
             });
             sender
         });
-        Self { synced, fan_out }
+        Self { synced, owned, fan_out }
     }
 
     pub(crate) fn send(&self, done: Done) {
@@ -91,7 +123,7 @@ impl Answers {
             None => Some(done),
         };
         if let Some(done) = rest {
-            done.tell(&self.synced);
+            done.tell(&self.synced, &self.owned);
         }
     }
 }

@@ -1,39 +1,41 @@
 //! A batch on its way to the disk, and the index of batches that a footer is.
 
 use bytes::{Buf, BufMut, Bytes};
+use postrider_base::DiskFile;
+use smallvec::SmallVec;
 
 use crate::format::{self, BATCH_HEADER, BatchHeader, DATA_START, FOOTER_OFFSET, Seed, TRAILER, Trailer};
-use crate::{Committed, Entry, Error, Location, Lsn, Replayed};
+use crate::{Committed, Entry, Error, Lsn, Replayed};
 
 /// A batch that is encoded but for its place. Made on the caller's thread, so
 /// that the checksums of the bodies are not the log thread's work.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     /// Header (blank until the batch is placed), table and heads.
     prefix: Vec<u8>,
     header: BatchHeader,
-    entries: Vec<Encoded>,
     bodies: Vec<Bytes>,
 }
 
+/// A batch that has its place.
 #[derive(Debug)]
-struct Encoded {
-    kind: u8,
-    head: Bytes,
-    body_len: u32,
-    body_crc: u32,
+pub(crate) struct Placed {
+    /// Header, table and heads.
+    pub(crate) prefix: Bytes,
+    bodies: Vec<Bytes>,
 }
 
 impl Batch {
-    pub(crate) fn new(entries: Vec<Entry>, segment_bytes: u64) -> Result<Self, Error> {
+    pub(crate) fn new<I>(entries: I, segment_bytes: u64) -> Result<Self, Error>
+    where
+        I: IntoIterator<Item = Entry, IntoIter: ExactSizeIterator>,
+    {
+        let entries = entries.into_iter();
         let count = u16::try_from(entries.len()).map_err(|_| Error::TooLarge("more than 65,535 entries"))?;
-        let heads: usize = entries.iter().map(|entry| entry.head.len()).sum();
         let table = BATCH_HEADER + format::table_len(entries.len());
-        let mut prefix = Vec::with_capacity(table + heads);
-        prefix.resize(BATCH_HEADER, 0);
-        let mut bodies = Vec::with_capacity(entries.iter().map(|entry| entry.body.len()).sum());
-        let mut bodies_len = 0;
-        let mut encoded = Vec::with_capacity(entries.len());
+        let mut prefix = Vec::with_capacity(table + ROOM * entries.len());
+        prefix.resize(table, 0);
+        let (mut bodies, mut bodies_len, mut row) = (Vec::new(), 0, BATCH_HEADER);
         for Entry { kind, head, body } in entries {
             let head_len = u32::try_from(head.len())
                 .ok()
@@ -41,15 +43,15 @@ impl Batch {
                 .ok_or(Error::TooLarge("a head over 1 MiB"))?;
             let len: u64 = body.iter().map(|part| part.len() as u64).sum();
             let body_len = u32::try_from(len).map_err(|_| Error::TooLarge("a body of 4 GiB or more"))?;
-            let body_crc = checksum(&body);
-            format::put_table_entry(&mut prefix, kind, head_len, body_len, body_crc);
+            row += format::put_table_entry(&mut prefix[row..], kind, head_len, body_len, checksum(&body));
+            prefix.put_slice(&head);
             bodies_len += len;
-            bodies.extend(body.into_iter().filter(|part| !part.is_empty()));
-            encoded.push(Encoded { kind, head, body_len, body_crc });
+            match bodies.is_empty() {
+                true => bodies = body,
+                false => bodies.extend(body),
+            }
         }
-        for entry in &encoded {
-            prefix.put_slice(&entry.head);
-        }
+        bodies.retain(|part| !part.is_empty());
         let heads_len =
             u32::try_from(prefix.len() - BATCH_HEADER).map_err(|_| Error::TooLarge("heads of 4 GiB or more"))?;
         let header = BatchHeader {
@@ -61,7 +63,7 @@ impl Batch {
             oldest: 0,
             heads_crc: format::crc(&prefix[BATCH_HEADER..]),
         };
-        let batch = Self { prefix, header, entries: encoded, bodies };
+        let batch = Self { prefix, header, bodies };
         let alone = DATA_START + batch.len() + batch.footer_len() + TRAILER as u64;
         if alone > segment_bytes {
             return Err(Error::TooLarge("larger than a segment"));
@@ -84,37 +86,41 @@ impl Batch {
         1 + self.bodies.len()
     }
 
-    /// Fills in what is known once its place is.
-    pub(crate) fn place(&mut self, seed: Seed, offset: u64, lsn: u64, synced: u64, oldest: u64) {
-        self.header = BatchHeader { lsn, synced, oldest, ..self.header };
-        self.header.encode_into(&mut self.prefix, seed, offset);
+    /// Fills in what is known once its place is; `feed` gets its entries.
+    pub(crate) fn place(self, place: Place, feed: &mut Vec<Replayed>) -> (Placed, Committed) {
+        let Self { mut prefix, header, bodies } = self;
+        let Place { seed, offset, lsn, synced, oldest } = place;
+        let header = BatchHeader { lsn, synced, oldest, ..header };
+        header.encode_into(&mut prefix, seed, offset);
+        let prefix = Bytes::from(prefix);
+        let mut locations = SmallVec::new();
+        header.each_entry(&prefix.slice(BATCH_HEADER..), seed, offset, |entry| {
+            locations.push(entry.location);
+            feed.push(entry);
+        });
+        (Placed { prefix, bodies }, Committed { lsn: Lsn::new(lsn), locations })
     }
+}
 
-    /// Header, table and heads of a placed batch.
-    pub(crate) fn prefix(&self) -> &[u8] {
-        &self.prefix
-    }
+/// Where a batch comes to lie, and what its header says of the log then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) seed: Seed,
+    pub(crate) offset: u64,
+    pub(crate) lsn: u64,
+    pub(crate) synced: u64,
+    pub(crate) oldest: u64,
+}
 
+impl Placed {
     /// What to write.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::once(&self.prefix[..]).chain(self.bodies.iter().map(|part| &part[..]))
     }
-
-    /// What its owner gets, and what the feed does.
-    pub(crate) fn placed(&self, segment: u64, offset: u64) -> (Committed, Vec<Replayed>) {
-        let lsn = Lsn::new(self.header.lsn);
-        let mut at = offset + self.header.prefix_len();
-        let mut locations = Vec::with_capacity(self.entries.len());
-        let mut replayed = Vec::with_capacity(self.entries.len());
-        for (index, entry) in (0..self.header.entries).zip(&self.entries) {
-            let location = Location { segment, offset: at, len: entry.body_len, crc: entry.body_crc };
-            at += u64::from(entry.body_len);
-            locations.push(location);
-            replayed.push(Replayed { lsn, index, kind: entry.kind, head: entry.head.clone(), location });
-        }
-        (Committed { lsn, locations }, replayed)
-    }
 }
+
+/// Room that most heads need at most.
+const ROOM: usize = 112;
 
 /// CRC-32 of a body in parts.
 pub(crate) fn checksum(parts: &[Bytes]) -> u32 {
@@ -139,15 +145,35 @@ pub(crate) fn put_footer(footer: &mut Vec<u8>, offset: u64, prefix: &[u8]) {
     footer.put_slice(prefix);
 }
 
-/// Ends a segment: its footer and trailer, to be written so that they end
-/// where the file does. Fills in what the trailer says of the footer.
-pub(crate) fn seal(mut footer: Vec<u8>, seed: Seed, file_bytes: u64, trailer: &mut Trailer) -> (u64, Vec<u8>) {
-    let trailer_at = file_bytes - TRAILER as u64;
-    trailer.footer_len = footer.len() as u64;
-    trailer.footer_offset = trailer_at - trailer.footer_len;
-    trailer.footer_crc = format::crc(&footer);
-    footer.put_slice(&trailer.encode(seed, trailer_at));
-    (trailer.footer_offset, footer)
+/// What ends a segment: footer and trailer, to be written so that they end where
+/// the file does.
+#[derive(Debug)]
+pub(crate) struct Seal {
+    footer: Bytes,
+    pub(crate) trailer: Trailer,
+    encoded: [u8; TRAILER],
+}
+
+impl Seal {
+    /// Of a segment with these batches; `oldest` is the oldest segment in use.
+    pub(crate) fn new(
+        footer: Bytes,
+        seed: Seed,
+        file_bytes: u64,
+        (first_lsn, next_lsn): (u64, u64),
+        oldest: u64,
+    ) -> Self {
+        let trailer_at = file_bytes - TRAILER as u64;
+        let footer_len = footer.len() as u64;
+        let footer_offset = trailer_at - footer_len;
+        let footer_crc = format::crc(&footer);
+        let trailer = Trailer { footer_offset, footer_len, footer_crc, first_lsn, next_lsn, oldest };
+        Self { footer, trailer, encoded: trailer.encode(seed, trailer_at) }
+    }
+
+    pub(crate) fn write(&self, file: &dyn DiskFile) -> std::io::Result<()> {
+        file.write_all_vectored_at(&[&self.footer, &self.encoded], self.trailer.footer_offset)
+    }
 }
 
 /// The batches of a footer, in order; ends early where it is damaged.

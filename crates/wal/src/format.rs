@@ -253,10 +253,23 @@ impl BatchHeader {
         if heads.len() as u64 != u64::from(self.heads_len) || crc(heads) != self.heads_crc {
             return None;
         }
+        let mut entries = Vec::with_capacity(usize::from(self.entries));
+        self.each_entry(heads, seed, offset, |entry| entries.push(entry))?;
+        Some(entries)
+    }
+
+    /// Hands out the entries as table and heads say, which nobody has verified.
+    /// `None` when they end early or late.
+    pub(crate) fn each_entry(
+        &self,
+        heads: &Bytes,
+        seed: Seed,
+        offset: u64,
+        mut take: impl FnMut(Replayed),
+    ) -> Option<()> {
         let mut table = heads.get(..usize::from(self.entries) * TABLE_ENTRY)?;
         let mut head_at = table.len();
         let mut body_at = offset + self.prefix_len();
-        let mut entries = Vec::with_capacity(usize::from(self.entries));
         for index in 0..self.entries {
             let kind = table.get_u8();
             let head_end = head_at.checked_add(usize::try_from(table.get_u32_le()).ok()?)?;
@@ -264,7 +277,7 @@ impl BatchHeader {
             if head_end > heads.len() {
                 return None;
             }
-            entries.push(Replayed {
+            take(Replayed {
                 lsn: Lsn::new(self.lsn),
                 index,
                 kind,
@@ -274,16 +287,18 @@ impl BatchHeader {
             head_at = head_end;
             body_at = body_at.checked_add(u64::from(len))?;
         }
-        (head_at == heads.len() && body_at == offset + self.len()).then_some(entries)
+        (head_at == heads.len() && body_at == offset + self.len()).then_some(())
     }
 }
 
-/// One entry of a batch's table, in front of all heads.
-pub(crate) fn put_table_entry(table: &mut Vec<u8>, kind: u8, head_len: u32, body_len: u32, crc: u32) {
+/// Writes one entry of a batch's table, which is in front of all heads; how
+/// long it is.
+pub(crate) fn put_table_entry(mut table: &mut [u8], kind: u8, head_len: u32, body_len: u32, crc: u32) -> usize {
     table.put_u8(kind);
     table.put_u32_le(head_len);
     table.put_u32_le(body_len);
     table.put_u32_le(crc);
+    TABLE_ENTRY
 }
 
 /// Room that a batch's table takes.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -42,6 +42,8 @@ pub(crate) struct Keeper {
     /// The oldest segment in use.
     oldest: AtomicU64,
     state: Mutex<State>,
+    /// The reserve cannot be filled, for those who ask for every batch.
+    is_full: AtomicBool,
     /// Held while one segment is made, so that their numbers keep their order.
     making: Mutex<()>,
     bell: Bell,
@@ -110,6 +112,7 @@ impl Keeper {
             clock: options.clock.clone(),
             oldest: AtomicU64::new(oldest),
             state: Mutex::new(state),
+            is_full: AtomicBool::new(false),
             making: Mutex::new(()),
             bell: Bell::default(),
         }
@@ -125,8 +128,20 @@ impl Keeper {
 
     /// Whether the reserve cannot be filled.
     pub(crate) fn is_full(&self) -> bool {
-        let state = self.state.lock();
-        state.failed && state.ready.len() < self.wanted
+        self.is_full.load(Ordering::Acquire)
+    }
+
+    /// Something of the reserve has changed.
+    fn look(&self, state: &State) {
+        self.is_full.store(state.failed && state.ready.len() < self.wanted, Ordering::Release);
+    }
+
+    /// A segment that was made ahead.
+    fn take_ready(&self) -> Option<Arc<Segment>> {
+        let mut state = self.state.lock();
+        let ready = state.ready.pop_front();
+        self.look(&state);
+        ready
     }
 
     /// Bytes of spare files.
@@ -138,14 +153,14 @@ impl Keeper {
 
     /// The next segment to write: one of those made ahead, or one made now.
     pub(crate) fn take(&self) -> Result<Arc<Segment>, Error> {
-        let ready = self.state.lock().ready.pop_front();
+        let ready = self.take_ready();
         // After the change: the keeper may look in between.
         self.bell.ring();
         if let Some(ready) = ready {
             return Ok(ready);
         }
         let _making = self.making.lock();
-        if let Some(ready) = self.state.lock().ready.pop_front() {
+        if let Some(ready) = self.take_ready() {
             return Ok(ready);
         }
         self.make()
@@ -198,6 +213,7 @@ impl Keeper {
         match made {
             Ok(segment) => {
                 state.ready.push_back(segment);
+                self.look(&state);
                 Step::Worked
             }
             Err(_) => Step::Rest(Some(RETRY)),
@@ -314,6 +330,7 @@ impl Keeper {
         if std::mem::take(&mut state.failed) {
             tracing::info!(dir = %self.dir.display(), "there is room for the log again");
         }
+        self.look(&state);
         Ok(made)
     }
 
@@ -363,6 +380,7 @@ impl Keeper {
         if !std::mem::replace(&mut state.failed, true) {
             tracing::warn!("no room for the log: {reason}");
         }
+        self.look(&state);
         drop(state);
         // What is left behind is removed when the log is next opened.
         let _ = self.disk.remove_file(path);

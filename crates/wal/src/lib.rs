@@ -136,8 +136,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use answer::Waiter;
+pub use answer::{Owner, Refused, Ticket, Told};
 pub use backlog::Backlog;
+pub use batch::Batch;
 pub use error::Error;
 pub use inspect::{Body, Fault, Inspected, Inspection, Part, Zeros, inspect};
 pub use log::Log;

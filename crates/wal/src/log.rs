@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use postrider_base::Disk;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 
-use crate::answer::{Answers, Told, Waiter};
+use crate::answer::{Answers, Owner, Refused, Ticket, Waiter};
 use crate::backlog::Backlog;
 use crate::batch::Batch;
 use crate::keeper::Keeper;
@@ -96,7 +96,7 @@ impl Log {
         let runtime = Handle::try_current().ok();
         let fan_out = runtime.filter(|_| options.driver == Driver::Thread);
         let shared = Shared::new(options, keeper, found.segments, found.next_lsn);
-        let answers = Answers::new(shared.committed.clone(), fan_out.as_ref());
+        let answers = Answers::new(shared.committed.clone(), shared.owner.clone(), fan_out.as_ref());
         let shared = Arc::new(shared);
         let writer = Writer::new(shared.clone(), answers, found.next_lsn);
         let backlog = Backlog::new(shared.clone(), found.unread);
@@ -151,27 +151,42 @@ impl Log {
         }
     }
 
-    /// As [`submit`](Self::submit), for an owner that takes in what a whole
-    /// group changes at once: `waiter` is told, not a future.
+    /// Who is told of batches that are handed in by [`submit_for`](Self::submit_for).
+    /// To be called once, before the first of them.
+    pub fn set_owner(&self, owner: Weak<dyn Owner>) {
+        // A second one would miss what the first was told.
+        let _ = self.inner.shared.owner.set(owner);
+    }
+
+    /// Encodes a batch. The sums over its bodies are made here.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`],
-    /// [`Error::TooLarge`] at once, with the waiter, which hears nothing then.
-    pub fn submit_for<W: Waiter + 'static>(
+    /// [`Error::TooLarge`].
+    pub fn batch<I>(&self, entries: I) -> Result<Batch, Error>
+    where
+        I: IntoIterator<Item = Entry, IntoIter: ExactSizeIterator>,
+    {
+        Batch::new(entries, self.inner.shared.options.segment_bytes)
+    }
+
+    /// As [`submit`](Self::submit), for an owner that takes in what a whole
+    /// group changes at once: it is [told](Owner::told), not a future.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`] at once, with what
+    /// was handed in; the owner hears nothing then.
+    pub fn submit_for(
         &self,
-        batch: Vec<Entry>,
+        batch: Batch,
         durability: Durability,
-        waiter: Box<W>,
-    ) -> Result<(), (Error, Box<W>)> {
-        let shared = &self.inner.shared;
-        let batch = Batch::new(batch, shared.options.segment_bytes);
-        let room = batch.and_then(|batch| Ok((shared.queue.room(batch.len())?, batch)));
-        match room {
-            Ok((room, batch)) => {
-                room.put(Submission { batch, durability, oldest: None, waiter: Told::Owner(waiter) });
+        ticket: Ticket,
+    ) -> Result<(), Box<(Refused, Ticket)>> {
+        match self.inner.shared.queue.room(batch.len()) {
+            Ok(room) => {
+                room.put(Submission { batch, durability, oldest: None, waiter: Waiter::Owner(ticket) });
                 Ok(())
             }
-            Err(error) => Err((error, waiter)),
+            Err(error) => Err(Box::new((Refused { error, batch: Some(batch) }, ticket))),
         }
     }
 

@@ -39,10 +39,10 @@ pub struct Options {
     /// The longest that a [`Buffered`](crate::Durability::Buffered) batch
     /// stays unsynced; 100 ms by default.
     pub buffered_sync: Duration,
-    /// Wait for more batches before writing a group: at most 10 % of the
-    /// recent time of a commit and 1 ms, and only for as many
-    /// that are to be synced as the last sync was for. On by default: it pays on disks whose sync takes
-    /// milliseconds and costs nothing on others.
+    /// Wait for more batches before writing a group: at most three tenths of the
+    /// recent time of a sync and 1 ms, and only for as many that are to be synced
+    /// as the last sync was for. On by default: it saves syncs, and where a sync is
+    /// quick it is hardly a wait.
     pub adaptive_wait: bool,
     /// The most bytes of recent heads kept in memory for
     /// [`read_from`](crate::Log::read_from); 8 MiB by default.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::answer::Told;
+use crate::answer::Waiter;
 use crate::batch::Batch;
 use crate::bell::Bell;
 use crate::{Durability, Error};
@@ -16,7 +16,7 @@ pub(crate) struct Submission {
     pub(crate) durability: Durability,
     /// The segment that is the oldest in use from this batch on.
     pub(crate) oldest: Option<u64>,
-    pub(crate) waiter: Told,
+    pub(crate) waiter: Waiter,
 }
 
 /// The queue between callers and the writer: one short lock per submission,

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use postrider_base::{Disk, DiskFile, OpenMode, Random};
 
 use crate::Error;
-use crate::batch;
-use crate::format::{DATA_START, Seed, SegmentHeader, TRAILER, Trailer};
+use crate::batch::{self, Seal};
+use crate::format::{DATA_START, Seed, SegmentHeader, TRAILER};
 use crate::recover::Settled;
 use crate::scan::Verdict;
 use crate::segment;
@@ -48,17 +48,11 @@ impl Salvage<'_> {
         let temporary = self.dir.join(TEMPORARY);
         let file = self.make(&temporary, file_bytes).map_err(io)?;
         let kept = &verdict.kept;
-        let mut trailer = Trailer {
-            footer_offset: 0,
-            footer_len: 0,
-            footer_crc: 0,
-            first_lsn: kept.first().map_or(verdict.next_lsn, |it| it.header.lsn),
-            next_lsn: verdict.next_lsn,
-            oldest: kept.iter().map(|it| it.header.oldest).fold(old.oldest, u64::max),
-        };
-        let (offset, end) = batch::seal(footer, header.seed, file_bytes, &mut trailer);
+        let lsns = (kept.first().map_or(verdict.next_lsn, |it| it.header.lsn), verdict.next_lsn);
+        let oldest = kept.iter().map(|it| it.header.oldest).fold(old.oldest, u64::max);
+        let seal = Seal::new(footer.into(), header.seed, file_bytes, lsns, oldest);
         file.write_all_at(&data, 0)
-            .and_then(|()| file.write_all_at(&end, offset))
+            .and_then(|()| seal.write(&*file))
             .and_then(|()| file.sync_all())
             .and_then(|()| {
                 let path = segment::path(self.dir, number);
@@ -66,7 +60,7 @@ impl Salvage<'_> {
             })
             .and_then(|()| self.disk.sync_dir(self.dir))
             .map_err(io)?;
-        Ok(Settled { seed: header.seed, file, file_bytes, trailer })
+        Ok(Settled { seed: header.seed, file, file_bytes, trailer: seal.trailer })
     }
 
     /// A file of this length; where the disk is full one of the spare files,

@@ -7,9 +7,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use postrider_base::DiskFile;
 
-use crate::batch::{self, Listed};
+use crate::batch::{self, Listed, Seal};
 use crate::format::{self, DATA_START, Seed, TRAILER, Trailer};
 use crate::{Error, Lsn, SegmentInfo};
+
+/// Most footers take less than this part of their segment.
+const FOOTER_SHARE: usize = 8;
 
 /// The name of a segment's file.
 pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
@@ -37,21 +40,32 @@ struct State {
     end: u64,
     /// First batch and the one after the last; equal when there is none.
     lsns: (u64, u64),
-    /// The footer as far as it goes; gone to the file once sealed.
-    footer: Option<Vec<u8>>,
+    footer: Footer,
+}
+
+/// The list of a segment's batches.
+#[derive(Debug)]
+enum Footer {
+    /// As far as it goes.
+    Growing(Vec<u8>),
+    /// Whole, and being written.
+    Whole(Bytes),
+    /// In the file.
+    Written,
 }
 
 impl Segment {
     /// One that has not been written yet.
     pub(crate) fn fresh(seed: Seed, file: Arc<dyn DiskFile>, file_bytes: u64) -> Self {
-        let state = State { end: DATA_START, lsns: (0, 0), footer: Some(Vec::new()) };
+        let state = State { end: DATA_START, lsns: (0, 0), footer: Footer::Growing(Vec::new()) };
         Self::with(seed, file, file_bytes, state)
     }
 
     /// One that was sealed with this trailer. Its batches end before its
     /// footer, and nearly there.
     pub(crate) fn sealed(seed: Seed, file: Arc<dyn DiskFile>, file_bytes: u64, trailer: &Trailer) -> Self {
-        let state = State { end: trailer.footer_offset, lsns: (trailer.first_lsn, trailer.next_lsn), footer: None };
+        let state =
+            State { end: trailer.footer_offset, lsns: (trailer.first_lsn, trailer.next_lsn), footer: Footer::Written };
         Self::with(seed, file, file_bytes, state)
     }
 
@@ -67,8 +81,8 @@ impl Segment {
     /// much in the footer.
     pub(crate) fn room_for(&self, len: u64, footer_len: u64) -> Option<u64> {
         let state = self.state.lock();
-        let footer = state.footer.as_ref()?.len() as u64;
-        let need = state.end + len + footer + footer_len + TRAILER as u64;
+        let Footer::Growing(footer) = &state.footer else { return None };
+        let need = state.end + len + footer.len() as u64 + footer_len + TRAILER as u64;
         (need <= self.file_bytes).then_some(state.end)
     }
 
@@ -80,30 +94,33 @@ impl Segment {
         }
         state.lsns.1 = lsn + 1;
         let offset = state.end;
-        if let Some(footer) = &mut state.footer {
+        if let Footer::Growing(footer) = &mut state.footer {
+            // At once what most segments need: growing copies, and room that is not used is not taken.
+            if footer.capacity() == 0 {
+                footer.reserve(usize::try_from(self.file_bytes).unwrap_or_default() / FOOTER_SHARE);
+            }
             batch::put_footer(footer, offset, prefix);
         }
         state.end += len;
     }
 
-    /// The bytes that end the segment, and where they go.
-    pub(crate) fn seal(&self, oldest: u64) -> (u64, Vec<u8>) {
-        let state = self.state.lock();
-        let mut trailer = Trailer {
-            footer_offset: 0,
-            footer_len: 0,
-            footer_crc: 0,
-            first_lsn: state.lsns.0,
-            next_lsn: state.lsns.1,
-            oldest,
+    /// What ends the segment. It takes no more batches.
+    pub(crate) fn seal(&self, oldest: u64) -> Seal {
+        let mut state = self.state.lock();
+        let footer = match std::mem::replace(&mut state.footer, Footer::Written) {
+            Footer::Growing(footer) => Bytes::from(footer),
+            Footer::Whole(footer) => footer,
+            Footer::Written => Bytes::new(),
         };
-        let footer = state.footer.clone().unwrap_or_default();
-        batch::seal(footer, self.seed, self.file_bytes, &mut trailer)
+        state.footer = Footer::Whole(footer.clone());
+        let lsns = state.lsns;
+        drop(state);
+        Seal::new(footer, self.seed, self.file_bytes, lsns, oldest)
     }
 
     /// The footer is in the file.
     pub(crate) fn set_sealed(&self) {
-        self.state.lock().footer = None;
+        self.state.lock().footer = Footer::Written;
     }
 
     /// First batch and the one after the last; equal when there is none.
@@ -112,7 +129,7 @@ impl Segment {
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
-        self.state.lock().footer.is_none()
+        matches!(self.state.lock().footer, Footer::Written)
     }
 
     pub(crate) fn info(&self) -> SegmentInfo {
@@ -125,14 +142,16 @@ impl Segment {
             file_bytes: self.file_bytes,
             first_lsn: some(first),
             last_lsn: some(next.saturating_sub(1)),
-            sealed: state.footer.is_none(),
+            sealed: matches!(state.footer, Footer::Written),
         }
     }
 
     /// The footer, or as much of it as there is.
     pub(crate) fn footer(&self) -> Result<Bytes, Error> {
-        if let Some(footer) = &self.state.lock().footer {
-            return Ok(Bytes::copy_from_slice(footer));
+        match &self.state.lock().footer {
+            Footer::Growing(footer) => return Ok(Bytes::copy_from_slice(footer)),
+            Footer::Whole(footer) => return Ok(footer.clone()),
+            Footer::Written => {}
         }
         let trailer = read_trailer(&*self.file, self.seed, self.file_bytes)?;
         let footer = trailer.map_or(Ok(None), |trailer| read_footer(&*self.file, self.number(), &trailer))?;

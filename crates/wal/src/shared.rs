@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
-use crate::answer::Told;
+use crate::answer::{Owned, Waiter};
 use crate::batch::Batch;
 use crate::keeper::Keeper;
 use crate::queue::{Queue, Submission};
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     written: AtomicU64,
     synced: AtomicU64,
     counters: Counters,
+    /// Who takes in whole groups.
+    pub(crate) owner: Owned,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +56,7 @@ impl Shared {
             queue: Queue::new(options.max_waiting_bytes),
             keeper,
             segments: RwLock::new(segments),
-            recent: Mutex::new(Recent::new(next_lsn, options.recent_bytes)),
+            recent: Mutex::new(Recent::new(Lsn::new(next_lsn), options.recent_bytes)),
             poison: watch::Sender::new(false),
             poisoned: AtomicBool::new(false),
             committed: watch::Sender::new(Lsn::new(next_lsn - 1)),
@@ -63,6 +65,7 @@ impl Shared {
             written: AtomicU64::new(next_lsn - 1),
             synced: AtomicU64::new(next_lsn - 1),
             counters: Counters::default(),
+            owner: Owned::default(),
             options,
         }
     }
@@ -125,7 +128,7 @@ pub(crate) type Answer = oneshot::Receiver<Result<Committed, Error>>;
 impl Submission {
     pub(crate) fn new(batch: Batch, durability: Durability) -> (Self, Answer) {
         let (waiter, receiver) = oneshot::channel();
-        let submission = Self { batch, durability, oldest: None, waiter: Told::Future(waiter) };
+        let submission = Self { batch, durability, oldest: None, waiter: Waiter::Future(waiter) };
         (submission, receiver)
     }
 
@@ -133,7 +136,7 @@ impl Submission {
     /// that all before it was synced, and, if given, what the oldest segment
     /// in use is from now on.
     pub(crate) fn mark(oldest: Option<u64>) -> Result<(Self, Answer), Error> {
-        let batch = Batch::new(Vec::new(), u64::MAX)?;
+        let batch = Batch::new([], u64::MAX)?;
         let (mark, waiter) = Self::new(batch, Durability::Synced);
         Ok((Self { oldest, ..mark }, waiter))
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// The number of a batch: strictly increasing, without gaps, from 1. Zero
 /// stands for "before the first".
@@ -120,7 +121,7 @@ pub struct Committed {
     /// Its number.
     pub lsn: Lsn,
     /// One per entry, in order.
-    pub locations: Vec<Location>,
+    pub locations: SmallVec<[Location; 1]>,
 }
 
 /// An entry, as recovery and the feed hand it out.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::answer::{Answer, Answers, Done};
+use crate::answer::{Answer, Answers, Done, Refused, Waiter};
+use crate::batch::{Place, Placed};
 use crate::queue::{self, Submission};
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -25,8 +26,8 @@ pub(crate) struct Writer {
     oldest: u64,
     /// Since when bytes are written and not synced.
     unsynced: Option<Instant>,
-    /// The recent time of a commit with its sync, for the adaptive wait.
-    commit_time: Duration,
+    /// The recent time of a sync, for the adaptive wait.
+    sync_time: Duration,
     /// For how many batches the last sync was.
     last_group: usize,
 }
@@ -46,21 +47,25 @@ pub(crate) enum Turn {
 #[derive(Debug, Default)]
 struct Run {
     offset: u64,
-    placed: Vec<Placed>,
+    placed: Vec<Written>,
+    /// Their entries.
+    feed: Vec<Replayed>,
 }
 
+/// A batch that is placed, and who waits for it.
 #[derive(Debug)]
-struct Placed {
-    submission: Submission,
+struct Written {
+    batch: Placed,
     committed: Committed,
-    replayed: Vec<Replayed>,
+    waiter: Waiter,
+    durability: Durability,
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, answers: Answers, next_lsn: u64) -> Self {
         let oldest = shared.keeper.oldest();
-        let (commit_time, last_group) = (Duration::ZERO, 0);
-        Self { shared, answers, active: None, next_lsn, oldest, unsynced: None, commit_time, last_group }
+        let (sync_time, last_group) = (Duration::ZERO, 0);
+        Self { shared, answers, active: None, next_lsn, oldest, unsynced: None, sync_time, last_group }
     }
 
     /// Writes one group, or syncs what has waited long enough, or nothing.
@@ -85,15 +90,16 @@ impl Writer {
 
     /// How many batches to be synced are worth waiting for before the next turn,
     /// and how long: sessions that were just answered come back with their next
-    /// batch, and one sync for all of them beats two for halves.
+    /// batch, and one sync for all of them beats two for halves. Not longer than a part
+    /// of the sync that it may save: where what is written takes the time, the next
+    /// group is better written while this one's sessions are at work.
     pub(crate) fn patience(&self) -> Option<(usize, Duration)> {
-        let wait = (self.commit_time / 10).min(Duration::from_millis(1));
+        let wait = (self.sync_time / 10 * 3).min(Duration::from_millis(1));
         let worth = self.shared.options.adaptive_wait && self.last_group > 1 && !wait.is_zero();
         worth.then_some((self.last_group, wait))
     }
 
     fn commit(&mut self, group: Vec<Submission>) -> Result<(), Error> {
-        let started = self.shared.options.clock.instant();
         let synced = queue::synced(&group);
         let (mut done, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
         let mut run = Run::default();
@@ -121,7 +127,7 @@ impl Writer {
         }
         if result.is_ok() {
             result = self.write(&mut run, &mut done).and_then(|()| {
-                let synced = |placed: &Placed| placed.submission.durability == Durability::Synced;
+                let synced = |written: &Written| written.durability == Durability::Synced;
                 // A steady stream of buffered batches leaves no time to rest.
                 let due = self.unsynced_left().is_some_and(|left| left.is_zero());
                 if due || done.iter().any(synced) { self.sync() } else { Ok(()) }
@@ -130,17 +136,15 @@ impl Writer {
         done.append(&mut run.placed);
         self.answer(done, refused, result.as_ref().err());
         if synced > 0 {
-            let took = self.shared.options.clock.instant() - started;
-            (self.commit_time, self.last_group) = ((self.commit_time * 7 + took) / 8, synced);
+            self.last_group = synced;
         }
         result
     }
 
     /// Gives a batch its place at the end of the segment; hands it back when
     /// there is none.
-    fn place(&mut self, mut submission: Submission, run: &mut Run) -> Option<Submission> {
-        let batch = &mut submission.batch;
-        let (len, footer_len) = (batch.len(), batch.footer_len());
+    fn place(&mut self, submission: Submission, run: &mut Run) -> Option<Submission> {
+        let (len, footer_len) = (submission.batch.len(), submission.batch.footer_len());
         let room = self.active.as_ref().and_then(|active| {
             let offset = active.room_for(len, footer_len)?;
             Some((active, offset))
@@ -148,27 +152,26 @@ impl Writer {
         let Some((active, offset)) = room else {
             return Some(submission);
         };
-        if let Some(oldest) = submission.oldest {
-            self.oldest = oldest;
-        }
-        batch.place(active.seed, offset, self.next_lsn, self.shared.synced().get(), self.oldest);
-        active.append(self.next_lsn, len, batch.prefix());
+        let Submission { batch, durability, oldest, waiter } = submission;
+        self.oldest = oldest.unwrap_or(self.oldest);
+        let (lsn, synced) = (self.next_lsn, self.shared.synced().get());
+        let place = Place { seed: active.seed, offset, lsn, synced, oldest: self.oldest };
+        let (batch, committed) = batch.place(place, &mut run.feed);
+        active.append(lsn, len, &batch.prefix);
         self.next_lsn += 1;
-        let (committed, replayed) = batch.placed(active.number(), offset);
         if run.placed.is_empty() {
             run.offset = offset;
         }
-        run.placed.push(Placed { submission, committed, replayed });
+        run.placed.push(Written { batch, committed, waiter, durability });
         None
     }
 
     /// One vectored write of all that is placed.
-    fn write(&mut self, run: &mut Run, done: &mut Vec<Placed>) -> Result<(), Error> {
+    fn write(&mut self, run: &mut Run, done: &mut Vec<Written>) -> Result<(), Error> {
         let (Some(active), false) = (&self.active, run.placed.is_empty()) else {
             return Ok(());
         };
-        let batches = run.placed.iter().map(|placed| &placed.submission.batch);
-        let parts: Vec<&[u8]> = batches.flat_map(|batch| batch.parts()).collect();
+        let parts: Vec<&[u8]> = run.placed.iter().flat_map(|written| written.batch.parts()).collect();
         active.file.write_all_vectored_at(&parts, run.offset).map_err(|error| failed("writing", active, error))?;
         if self.unsynced.is_none() {
             self.unsynced = Some(self.shared.options.clock.instant());
@@ -178,8 +181,7 @@ impl Writer {
             parts.iter().map(|part| part.len()).sum(),
             Lsn::new(self.next_lsn - 1),
         );
-        let replayed = run.placed.iter_mut().map(|placed| std::mem::take(&mut placed.replayed));
-        self.shared.recent.lock().extend(replayed);
+        self.shared.recent.lock().extend(run.feed.drain(..));
         done.append(&mut run.placed);
         Ok(())
     }
@@ -188,7 +190,10 @@ impl Writer {
         let (Some(active), Some(_)) = (&self.active, self.unsynced) else {
             return Ok(());
         };
+        let started = self.shared.options.clock.instant();
         active.file.sync_data().map_err(|error| failed("syncing", active, error))?;
+        let took = self.shared.options.clock.instant() - started;
+        self.sync_time = (self.sync_time * 7 + took) / 8;
         self.unsynced = None;
         self.shared.keeper.set_oldest(self.oldest);
         self.shared.count_sync(Lsn::new(self.next_lsn - 1));
@@ -206,12 +211,8 @@ impl Writer {
         // the power fails in between.
         self.sync()?;
         if let Some(active) = &self.active {
-            let (offset, bytes) = active.seal(self.oldest);
-            active
-                .file
-                .write_all_at(&bytes, offset)
-                .and_then(|()| active.file.sync_data())
-                .map_err(|error| failed("sealing", active, error))?;
+            let written = active.seal(self.oldest).write(&*active.file);
+            written.and_then(|()| active.file.sync_data()).map_err(|error| failed("sealing", active, error))?;
             active.set_sealed();
         }
         let number = next.number();
@@ -220,18 +221,23 @@ impl Writer {
         Ok(Ok(()))
     }
 
-    fn answer(&self, done: Vec<Placed>, refused: Vec<(Submission, Error)>, failed: Option<&Error>) {
+    fn answer(&self, done: Vec<Written>, refused: Vec<(Submission, Error)>, failed: Option<&Error>) {
         if failed.is_some() {
             self.shared.set_poisoned();
         }
         let mut message = Done { synced: self.shared.synced(), ..Done::default() };
-        for placed in done {
-            let result = failed.map_or(Ok(placed.committed), |error| Err(poisoned(error)));
-            message.answers.push(Answer { waiter: placed.submission.waiter, result });
-            message.spent.push(placed.submission.batch);
+        message.answers.reserve(done.len() + refused.len());
+        message.spent.reserve(done.len());
+        for Written { batch, committed, waiter, .. } in done {
+            let result = match failed {
+                None => Ok(committed),
+                Some(error) => Err(Refused { error: poisoned(error), batch: None }),
+            };
+            message.answers.push(Answer { waiter, result });
+            message.spent.push(batch);
         }
-        for (submission, error) in refused {
-            message.answers.push(Answer { waiter: submission.waiter, result: Err(error) });
+        for (Submission { batch, waiter, .. }, error) in refused {
+            message.answers.push(Answer { waiter, result: Err(Refused { error, batch: Some(batch) }) });
         }
         self.answers.send(message);
     }

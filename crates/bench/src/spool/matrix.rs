@@ -8,7 +8,7 @@ use std::time::Duration;
 use postrider_base::{Clock, Disk, Metrics};
 use postrider_spool::Spool;
 use postrider_wal::{Durability, Log, Options as Wal};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use crate::drive::{Sample, drive};
 use crate::place::{self, GLANCE, Mailer, Records, directory};
@@ -16,9 +16,8 @@ use crate::{Options, Side, failed, median, say};
 
 /// Domains that mail goes to: queues of the spool.
 const DOMAINS: usize = 100;
-/// What a task that delivers takes at once. There are as many of them as
-/// writers: in a steady state as much leaves as comes.
-const AT_ONCE: usize = 4;
+/// What is taken for delivery at once, as the daemon's dispatcher does.
+const AT_ONCE: usize = 256;
 /// The bare log keeps so many segments before its oldest is used again.
 const KEPT: usize = 3;
 
@@ -33,8 +32,9 @@ pub(crate) async fn run(options: &Options) -> io::Result<()> {
 }
 
 async fn cell(options: &Options, size: usize, writers: usize) -> io::Result<()> {
-    let mailer = Mailer::new(size * 1000, DOMAINS, Clock::system())?;
-    let records = place::records(&options.dir, &mailer).await?;
+    let mailer = || Mailer::new(size * 1000, DOMAINS, Clock::system());
+    let mailers = (0..writers).map(|_| mailer()).collect::<io::Result<Arc<[_]>>>()?;
+    let records = place::records(&options.dir, &mailer()?).await?;
     let (mut logs, mut spools) = (Vec::new(), Vec::new());
     for run in 0..options.runs {
         // In turns, and each first as often as the other.
@@ -42,7 +42,7 @@ async fn cell(options: &Options, size: usize, writers: usize) -> io::Result<()> 
         for side in sides.into_iter().filter(|side| options.alone.is_none_or(|alone| alone == *side)) {
             match side {
                 Side::Log => logs.push(bare(options, &records, writers, options.disk(), Wal::default()).await?),
-                Side::Spool => spools.push(queue(options, &mailer, writers).await?),
+                Side::Spool => spools.push(queue(options, &mailers).await?),
             }
         }
     }
@@ -86,9 +86,11 @@ pub(crate) async fn bare(
 /// Commits messages to a log whose old segments are used again, and as many
 /// outcomes, which nobody waits for.
 async fn steady(log: &Log, records: &Records, writers: usize, time: Duration) -> io::Result<Sample> {
-    let (log, records) = (log.clone(), records.clone());
+    let log = log.clone();
+    let own: Arc<[_]> = (0..writers).map(|_| records.copied()).collect();
     let _retiring = Stop(tokio::spawn(retire(log.clone())).abort_handle());
-    drive(writers, time, move |_| {
+    drive(writers, time, move |number| {
+        let records = &own[number % own.len()];
         let message = log.submit(vec![records.message.clone()], Durability::Synced);
         let (log, outcome) = (log.clone(), records.outcome.clone());
         async move {
@@ -125,16 +127,17 @@ struct Queue {
     waiting: f64,
 }
 
-async fn queue(options: &Options, mailer: &Mailer, writers: usize) -> io::Result<Queue> {
+/// The spool, with a writer for each of those who make messages: these share
+/// nothing, as clients do not.
+async fn queue(options: &Options, mailers: &Arc<[Mailer]>) -> io::Result<Queue> {
     let dir = directory(&options.dir)?;
     let (clock, metrics) = (Clock::system(), Metrics::new());
     let spool = place::spool_on(options.disk(), dir.path(), &clock, &metrics).await?;
     place::spool_ready(&spool).await;
-    let delivering: Vec<_> =
-        (0..writers).map(|_| Stop(tokio::spawn(deliver(spool.clone(), clock.clone())).abort_handle())).collect();
-    let (accepting, making) = (spool.clone(), mailer.clone());
-    let accepted = drive(writers, options.time(), move |number| {
-        let (spool, message) = (accepting.clone(), making.message(number));
+    let delivering = Stop(tokio::spawn(deliver(spool.clone(), clock)).abort_handle());
+    let (accepting, mailers) = (spool.clone(), Arc::clone(mailers));
+    let accepted = drive(mailers.len(), options.time(), move |number| {
+        let (spool, message) = (accepting.clone(), mailers[number % mailers.len()].message(number));
         async move { spool.accept(message).await.map_err(failed) }
     })
     .await?;
@@ -144,14 +147,12 @@ async fn queue(options: &Options, mailer: &Mailer, writers: usize) -> io::Result
     Ok(Queue { accepted, waiting })
 }
 
-/// Delivers what is due, all that was taken at once at the same time.
+/// Delivers what is due, each message by a task of its own.
 async fn deliver(spool: Spool, clock: Clock) {
     loop {
-        let mut deliveries = JoinSet::new();
         for claim in spool.take_due(AT_ONCE).await {
             let outcomes = place::outcomes(&claim, &clock, None);
-            deliveries.spawn(claim.finish(outcomes, Vec::new()));
+            tokio::spawn(claim.finish(outcomes, Vec::new()));
         }
-        while deliveries.join_next().await.is_some() {}
     }
 }

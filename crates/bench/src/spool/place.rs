@@ -110,6 +110,19 @@ pub(crate) struct Records {
     pub(crate) outcome: Entry,
 }
 
+impl Records {
+    /// The same in memory of its own: clients share nothing.
+    pub(crate) fn copied(&self) -> Self {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let entry = |entry: &Entry| Entry {
+            kind: entry.kind,
+            head: copy(&entry.head),
+            body: entry.body.iter().map(copy).collect(),
+        };
+        Self { message: entry(&self.message), outcome: entry(&self.outcome) }
+    }
+}
+
 /// Finds them in the log of a spool that has delivered one message.
 pub(crate) async fn records(parent: &Path, mailer: &Mailer) -> io::Result<Records> {
     let dir = directory(parent)?;

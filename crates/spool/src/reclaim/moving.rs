@@ -114,7 +114,7 @@ async fn copy(shared: &Arc<Shared>, segment: u64, ids: &[MessageId]) -> Result<(
         }
         let bodies = copy_bodies(shared, segment, &step).await?;
         match say_states(shared, step, &bodies, &mut left)? {
-            Some(pending) => drop(pending.done().await.map_err(|(error, _)| error)?),
+            Some(pending) => drop(pending.done().await.map_err(|failed| failed.error)?),
             None => tokio::time::sleep(UNDER_WAY).await,
         }
     }
