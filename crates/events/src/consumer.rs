@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, blocking};
 use crate::mail_log::MailSink;
-use crate::reports::{Answer, Report, TOGETHER};
+use crate::reports::{Answer, HasRead, Report, TOGETHER};
 
 /// How often old segments are looked for.
 const RETIRE_EVERY: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ pub(crate) struct Sources {
     pub(crate) seen: Lsn,
     /// Whether the journal is to be told first that the feed goes on behind that.
     pub(crate) is_renewed: bool,
+    /// The last batch of the spool that an earlier process wrote.
+    pub(crate) before: Lsn,
     pub(crate) reports: mpsc::Receiver<Report>,
 }
 
@@ -50,6 +52,8 @@ struct Consumer {
     mail_log: Arc<dyn MailSink>,
     /// The last batch of the feed that is in the journal.
     seen: Lsn,
+    /// The last batch of the spool that an earlier process wrote.
+    before: Lsn,
     /// Batches of the journal that are not known to be synced, each with the
     /// last batch of the feed that is in it.
     waiting: VecDeque<(Lsn, Lsn)>,
@@ -61,9 +65,9 @@ struct Consumer {
 
 impl Consumer {
     fn new(journal: Arc<Journal>, sources: Sources, mail_log: Arc<dyn MailSink>) -> Self {
-        let Sources { feed, seen, reports, .. } = sources;
+        let Sources { feed, seen, before, reports, .. } = sources;
         let (waiting, answers) = (VecDeque::new(), VecDeque::new());
-        Self { seen, waiting, answers, segment: 0, journal, feed, reports, mail_log }
+        Self { seen, before, waiting, answers, segment: 0, journal, feed, reports, mail_log }
     }
 
     async fn work(&mut self, renewed: Option<Lsn>, scope: &Scope) -> Result<()> {
@@ -117,10 +121,10 @@ impl Consumer {
 
     /// Journals what reports say, as many as fit into a batch, and leaves the others.
     async fn report(&mut self, reports: &mut Vec<Report>) -> Result<()> {
-        let (journal, seen, is_caught_up) = (self.journal.clone(), self.seen, self.feed.is_at_end());
+        let (journal, seen, read) = (self.journal.clone(), self.seen, self.has_read());
         let taken = std::mem::take(reports);
         let (digest, answers, mut taken) = blocking(move || {
-            let (digest, answers) = journal.digest_reports(&taken, seen, is_caught_up);
+            let (digest, answers) = journal.digest_reports(&taken, seen, read);
             (digest, answers, taken)
         })
         .await;
@@ -137,6 +141,14 @@ impl Consumer {
             }
         }
         Ok(())
+    }
+
+    fn has_read(&self) -> HasRead {
+        match self.feed.is_at_end() {
+            true => HasRead::All,
+            false if self.seen >= self.before => HasRead::Earlier,
+            false => HasRead::Part,
+        }
     }
 
     /// As [`Self::write`], but not when there is no room.
@@ -287,7 +299,7 @@ mod tests {
     fn consumer(journal: &Arc<Journal>, spool: &Spool) -> Consumer {
         let feed = spool.feed(Events::FEED, Lsn::ZERO);
         let reports = journal.incoming.lock().take().unwrap();
-        let sources = Sources { feed, seen: Lsn::ZERO, is_renewed: false, reports };
+        let sources = Sources { feed, seen: Lsn::ZERO, is_renewed: false, before: Lsn::ZERO, reports };
         Consumer::new(journal.clone(), sources, Arc::new(TracingSink))
     }
 

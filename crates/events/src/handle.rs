@@ -114,7 +114,7 @@ impl Events {
         let resume = journal.min(last);
         let Some(reports) = self.0.incoming.lock().take() else { return Ok(()) };
         let feed = spool.feed(Self::FEED, resume.next());
-        let sources = Sources { feed, seen: resume, is_renewed: renewed, reports };
+        let sources = Sources { feed, seen: resume, is_renewed: renewed, before: last, reports };
         scope.spawn("events", consumer::run(self.0.clone(), sources, mail_log, scope.clone()));
         Ok(())
     }

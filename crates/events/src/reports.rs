@@ -26,6 +26,15 @@ pub(crate) struct Report {
     pub(crate) answer: oneshot::Sender<Result<Answer>>,
 }
 
+/// What of the feed is in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum HasRead {
+    Part,
+    /// What earlier processes wrote.
+    Earlier,
+    All,
+}
+
 /// What became of a report.
 #[derive(Debug)]
 pub(crate) enum Answer {
@@ -38,12 +47,12 @@ pub(crate) enum Answer {
 impl Journal {
     /// Turns the first of `reports` into records, as many as fit into a batch, and says what
     /// became of each once they are synced. They carry the place `source` of the feed, so that
-    /// it is read on where it was left. `is_caught_up` says whether all of it was read. Blocks.
+    /// it is read on where it was left; `read` is of it what there is by now. Blocks.
     pub(crate) fn digest_reports(
         &self,
         reports: &[Report],
         source: Lsn,
-        is_caught_up: bool,
+        read: HasRead,
     ) -> (Digest, Vec<Result<Answer>>) {
         let mut digest = Digest::behind(source);
         let mut histories = HashMap::new();
@@ -53,7 +62,8 @@ impl Journal {
                 break;
             }
             let answer = match self.digest_report(returned, &mut digest, &mut histories) {
-                Ok(Reported::Unknown | Reported::Known(_)) if !is_caught_up => Ok(Answer::NotYet),
+                Ok(Reported::Unknown) if read < HasRead::All => Ok(Answer::NotYet),
+                Ok(Reported::Known(_)) if read < HasRead::Earlier => Ok(Answer::NotYet),
                 Ok(reported) => Ok(Answer::Reported(reported)),
                 Err(error) => {
                     tracing::error!(id = %returned.id, "what came back for this message is not journaled: {error}");

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::handle::{Events, EventsOptions, Issuer};
 use crate::journal::Journal;
-use crate::reports::{Answer, Report};
+use crate::reports::{Answer, HasRead, Report};
 use crate::returned::{Affected, Reported, Returned, ReturnedBounce, ReturnedComplaint, ReturnedKind, ReturnedSource};
 use crate::settings::Settings;
 
@@ -155,7 +155,7 @@ pub(crate) async fn give_back(journal: &Arc<Journal>, number: u128, recipient: u
     let (affected, source) = (Affected::Index(recipient), ReturnedSource::default());
     let returned = Returned { id: id(number), at: ACCEPTED, affected, what, source, notice: None };
     let report = Report { returned, answer: oneshot::channel().0 };
-    let (digest, answers) = journal.digest_reports(&[report], Lsn::new(u64::MAX >> 1), true);
+    let (digest, answers) = journal.digest_reports(&[report], Lsn::new(u64::MAX >> 1), HasRead::All);
     assert!(matches!(answers[..], [Ok(Answer::Reported(Reported::Journaled(_)))]), "{answers:?}");
     let committed = journal.try_append(&digest).await.unwrap().unwrap();
     journal.settle(&digest, &committed).unwrap();
