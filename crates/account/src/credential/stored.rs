@@ -90,11 +90,14 @@ mod tests {
     use super::*;
     use crate::{Settings, samples};
 
+    type First = (String, AccountId, String, String, Timestamp, bool, RecipientOverflow);
+    type Second = (String, AccountId, String, String, Timestamp, bool, RecipientOverflow, bool);
+
     /// The forms of before, as they were written.
     #[derive(Serialize, Deserialize)]
     enum Before {
-        V1(Old<(String, AccountId, String, String, Timestamp, bool, RecipientOverflow)>),
-        V2(Old<(String, AccountId, String, String, Timestamp, bool, RecipientOverflow, bool)>),
+        V1(Old<First>),
+        V2(Old<Second>),
     }
 
     #[derive(Serialize, Deserialize)]
