@@ -1,11 +1,11 @@
 //! What the log has taken, on its way to the state.
 //!
-//! The effects of a group of batches are taken in together, in the order of
-//! the log, by the one who tells that the group is on disk: a lock for many
-//! messages and not for each, and nothing depends on anybody waiting. Then who
-//! waits is woken; what is due by then is handed out after that, because a
-//! client that waits for its 250 goes before mail that leaves while the next
-//! group is being synced.
+//! The effects of a group of batches are taken in together, new mail first and
+//! else in the order of the log, by the one who tells that the group is on disk:
+//! a lock for many messages and not for each, and nothing depends on anybody
+//! waiting. Then who waits is woken; what is due by then is handed out after
+//! that, because a client that waits for its 250 goes before mail that leaves
+//! while the next group is being synced.
 
 use std::sync::Arc;
 
@@ -85,6 +85,12 @@ impl Pending {
     }
 }
 
+impl UnderWay {
+    fn is_new_mail(&self) -> bool {
+        self.effects.iter().all(|effect| matches!(effect, Effect::Accepted { .. }))
+    }
+}
+
 impl Owner for Shared {
     fn told(&self, group: Vec<Told>) {
         let under_way = group.into_iter().filter_map(|told| Some((opened(told.ticket)?, told.result)));
@@ -97,15 +103,18 @@ fn take_in(shared: &Shared, group: Vec<(Box<UnderWay>, Result<Committed, Refused
     count(shared, &group);
     let (mut first_young, mut is_due) = (false, false);
     let mut answers = Vec::with_capacity(STEP);
-    let mut group = group.into_iter();
-    while group.len() > 0 {
+    let last = group.iter().filter_map(|(_, result)| Some(result.as_ref().ok()?.lsn)).max();
+    // Clients that wait for their 250 first: nothing else in the group can be about
+    // their messages, which nobody knew before.
+    let (new, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|(under_way, _)| under_way.is_new_mail());
+    let mut group = [new, others].into_iter().flatten().peekable();
+    while group.peek().is_some() {
         let ((), wake) = shared.update_quietly(|state, now| {
             for (under_way, result) in group.by_ref().take(STEP) {
                 let UnderWay { effects, waiting } = *under_way;
                 let answer = match result {
                     Ok(committed) => {
                         first_young |= state.take_in(effects, &committed.locations, now);
-                        state.came_to(committed.lsn);
                         Ok(committed.lsn)
                     }
                     Err(refused) => {
@@ -114,6 +123,9 @@ fn take_in(shared: &Shared, group: Vec<(Box<UnderWay>, Result<Committed, Refused
                     }
                 };
                 answers.push((waiting, answer));
+            }
+            if let (None, Some(last)) = (group.peek(), last) {
+                state.came_to(last);
             }
         });
         is_due |= wake;
