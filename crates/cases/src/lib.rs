@@ -11,10 +11,15 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 ///
 /// # Panics
 /// When a case fails: made as small as it gets, and told with its seed.
-#[expect(clippy::print_stderr, reason = "shown when the test fails, and with --nocapture")]
 pub fn each<S: Strategy>(default: u64, one_in: u64, strategy: &S, test: impl Fn(S::Value)) -> u64 {
     let cases = from_env("POSTRIDER_MODEL_CASES").map_or(default, |cases| cases.div_ceil(one_in));
     let first = from_env("POSTRIDER_MODEL_SEED").unwrap_or_else(|| Random::system().u64());
+    run(cases, first, strategy, test);
+    cases
+}
+
+#[expect(clippy::print_stderr, reason = "shown when the test fails, and with --nocapture")]
+fn run<S: Strategy>(cases: u64, first: u64, strategy: &S, test: impl Fn(S::Value)) {
     eprintln!("{cases} cases from POSTRIDER_MODEL_SEED={first}");
     for seed in (0..cases).map(|n| first.wrapping_add(n)) {
         let mut bytes = [0; 32];
@@ -33,7 +38,6 @@ pub fn each<S: Strategy>(default: u64, one_in: u64, strategy: &S, test: impl Fn(
             }
         }
     }
-    cases
 }
 
 fn from_env(name: &str) -> Option<u64> {
@@ -52,7 +56,7 @@ mod tests {
         let tried = RefCell::new(0);
         let all = each(5, 1, &(0..9u32), |_| *tried.borrow_mut() += 1);
         assert_eq!(*tried.borrow(), all);
-        let failed = catch_unwind(AssertUnwindSafe(|| each(2_000, 1, &(0..1_000u32), |n| assert!(n < 700))));
+        let failed = catch_unwind(AssertUnwindSafe(|| run(2_000, 1, &(0..1_000u32), |n| assert!(n < 700))));
         let said = failed.unwrap_err().downcast::<String>().unwrap();
         assert!(said.starts_with("POSTRIDER_MODEL_CASES=1 POSTRIDER_MODEL_SEED="), "{said}");
         assert!(said.ends_with("\n700"), "{said}");

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::batch::{Batch, Placed};
+use crate::shared::Shared;
 use crate::{Committed, Error, Lsn};
 
 /// One who takes in what a whole group of batches changes at once, see
@@ -15,6 +16,7 @@ use crate::{Committed, Error, Lsn};
 pub trait Owner: Send + Sync + fmt::Debug {
     /// What became of the owner's batches of a group, in the order of the log;
     /// called group by group, by one task or thread at a time. It must not block.
+    /// The log is poisoned if it panics.
     fn told(&self, group: Vec<Told>);
 }
 
@@ -91,6 +93,20 @@ impl Done {
     }
 }
 
+/// Ends the log when its owner panics: what the owner has not taken in of a
+/// group is missing from then on, and only a restart brings it.
+struct Unheard(Weak<Shared>);
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(shared) = self.0.upgrade()
+        {
+            shared.give_up();
+        }
+    }
+}
+
 /// Waking a task from a foreign thread costs a system call each; so a group
 /// is one message to a task inside the runtime, which wakes the others there.
 #[derive(Debug)]
@@ -103,11 +119,14 @@ pub(crate) struct Answers {
 impl Answers {
     /// Answers by a task of `runtime`, or directly without one. The task ends
     /// with this value. Its queue is bounded by the batches that wait.
-    pub(crate) fn new(synced: watch::Sender<Lsn>, owned: Owned, runtime: Option<&Handle>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, runtime: Option<&Handle>) -> Self {
+        let (synced, owned) = (shared.committed.clone(), shared.owner.clone());
         let fan_out = runtime.map(|runtime| {
             let (sender, mut receiver) = mpsc::unbounded_channel::<Done>();
             let (synced, owned) = (synced.clone(), owned.clone());
+            let unheard = Unheard(Arc::downgrade(shared));
             runtime.spawn(async move {
+                let _unheard = unheard;
                 while let Some(done) = receiver.recv().await {
                     done.tell(&synced, &owned);
                 }

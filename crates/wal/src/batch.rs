@@ -94,10 +94,11 @@ impl Batch {
         header.encode_into(&mut prefix, seed, offset);
         let prefix = Bytes::from(prefix);
         let mut locations = SmallVec::new();
-        header.each_entry(&prefix.slice(BATCH_HEADER..), seed, offset, |entry| {
+        let whole = header.each_entry(&prefix.slice(BATCH_HEADER..), seed, offset, |entry| {
             locations.push(entry.location);
             feed.push(entry);
         });
+        debug_assert!(whole.is_some(), "a batch that was made wrongly");
         (Placed { prefix, bodies }, Committed { lsn: Lsn::new(lsn), locations })
     }
 }

@@ -96,8 +96,8 @@ impl Log {
         let runtime = Handle::try_current().ok();
         let fan_out = runtime.filter(|_| options.driver == Driver::Thread);
         let shared = Shared::new(options, keeper, found.segments, found.next_lsn);
-        let answers = Answers::new(shared.committed.clone(), shared.owner.clone(), fan_out.as_ref());
         let shared = Arc::new(shared);
+        let answers = Answers::new(&shared, fan_out.as_ref());
         let writer = Writer::new(shared.clone(), answers, found.next_lsn);
         let backlog = Backlog::new(shared.clone(), found.unread);
         let inner = Inner { shared, retiring: Mutex::default() };
@@ -145,8 +145,8 @@ impl Log {
         async move {
             match waiter?.await {
                 Ok(result) => result,
-                Err(_) if shared.is_poisoned() => Err(Error::Poisoned("it ended".into())),
-                Err(_) => Err(Error::Closed),
+                // It was taken and nothing was heard of it any more.
+                Err(_) => Err(Error::Poisoned("it ended".into())),
             }
         }
     }
@@ -233,7 +233,7 @@ impl Log {
 
     /// The feed: entries of synced batches from `lsn` on, in order. Batches
     /// are whole; at least one comes if there is one, then as many as have up
-    /// to `max_bytes` of heads. Empty when nothing newer is synced. Begins
+    /// to about `max_bytes` of heads. Empty when nothing newer is synced. Begins
     /// with the oldest batch there is when `lsn` is older. Recent batches come
     /// from memory, older ones from disk, which blocks.
     ///

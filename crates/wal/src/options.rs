@@ -45,7 +45,8 @@ pub struct Options {
     /// quick it is hardly a wait.
     pub adaptive_wait: bool,
     /// The most bytes of recent heads kept in memory for
-    /// [`read_from`](crate::Log::read_from); 8 MiB by default.
+    /// [`read_from`](crate::Log::read_from); 8 MiB by default. The memory that
+    /// they take may be up to twice that.
     pub recent_bytes: usize,
     /// Start although segments are missing or unreadable, and report what is
     /// lost. Off by default: an operator says so once.

@@ -104,18 +104,19 @@ impl Segment {
         state.end += len;
     }
 
-    /// What ends the segment. It takes no more batches.
-    pub(crate) fn seal(&self, oldest: u64) -> Seal {
+    /// What ends the segment, unless that is in the file already. It takes no
+    /// more batches.
+    pub(crate) fn seal(&self, oldest: u64) -> Option<Seal> {
         let mut state = self.state.lock();
         let footer = match std::mem::replace(&mut state.footer, Footer::Written) {
             Footer::Growing(footer) => Bytes::from(footer),
             Footer::Whole(footer) => footer,
-            Footer::Written => Bytes::new(),
+            Footer::Written => return None,
         };
         state.footer = Footer::Whole(footer.clone());
         let lsns = state.lsns;
         drop(state);
-        Seal::new(footer, self.seed, self.file_bytes, lsns, oldest)
+        Some(Seal::new(footer, self.seed, self.file_bytes, lsns, oldest))
     }
 
     /// The footer is in the file.
@@ -193,4 +194,41 @@ pub(crate) fn read(file: &dyn DiskFile, segment: u64, offset: u64, len: u64) -> 
 
 fn reading(segment: u64, error: std::io::Error) -> Error {
     Error::io(format!("reading segment {segment}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_base::{Disk, OpenMode, SimDisk};
+
+    use super::*;
+    use crate::Entry;
+    use crate::batch::{Batch, Place};
+
+    #[test]
+    fn its_batches_are_listed_while_it_is_sealed_as_before_and_after() {
+        const LENGTH: u64 = 16 << 10;
+        let disk = SimDisk::new();
+        let file = disk.open(Path::new("/segment"), OpenMode::CreateNew).unwrap();
+        file.allocate(LENGTH).unwrap();
+        let seed = Seed { segment: 1, salt: 7 };
+        let segment = Segment::fresh(seed, file.clone(), LENGTH);
+        for lsn in 1..4 {
+            let batch = Batch::new([Entry::head_only(1, format!("head {lsn}"))], LENGTH).unwrap();
+            let len = batch.len();
+            let offset = segment.room_for(len, batch.footer_len()).unwrap();
+            let (placed, _) = batch.place(Place { seed, offset, lsn, synced: 0, oldest: 1 }, &mut Vec::new());
+            segment.append(lsn, len, placed.parts().next().unwrap());
+        }
+        let listed = || segment.listed().unwrap().map(|listed| listed.header.lsn).collect::<Vec<_>>();
+        let growing = segment.footer().unwrap();
+        let seal = segment.seal(1).unwrap();
+        assert!(segment.room_for(1, 1).is_none() && !segment.is_sealed());
+        assert_eq!((segment.footer().unwrap(), listed()), (growing.clone(), vec![1, 2, 3]));
+        seal.write(&*file).unwrap();
+        segment.set_sealed();
+        assert!(segment.room_for(1, 1).is_none() && segment.is_sealed());
+        assert_eq!((segment.footer().unwrap(), listed()), (growing, vec![1, 2, 3]));
+        // What is in the file is not written again.
+        assert!(segment.seal(1).is_none());
+    }
 }

@@ -76,6 +76,12 @@ impl Shared {
         self.poison.send_replace(true);
     }
 
+    /// Something panicked: nothing more is written, and nobody knows what was.
+    pub(crate) fn give_up(&self) {
+        self.set_poisoned();
+        drop(self.queue.abandon(Error::Poisoned("a bug in the log, or its owner".into())));
+    }
+
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
     }

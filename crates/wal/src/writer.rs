@@ -28,7 +28,8 @@ pub(crate) struct Writer {
     unsynced: Option<Instant>,
     /// The recent time of a sync, for the adaptive wait.
     sync_time: Duration,
-    /// For how many batches the last sync was.
+    /// For how many batches the last sync was; less with each group since that
+    /// needed none.
     last_group: usize,
 }
 
@@ -135,9 +136,8 @@ impl Writer {
         }
         done.append(&mut run.placed);
         self.answer(done, refused, result.as_ref().err());
-        if synced > 0 {
-            self.last_group = synced;
-        }
+        // Who writes buffered alone does not wait long for those who have gone.
+        self.last_group = if synced > 0 { synced } else { self.last_group / 2 };
         result
     }
 
@@ -211,9 +211,11 @@ impl Writer {
         // the power fails in between.
         self.sync()?;
         if let Some(active) = &self.active {
-            let written = active.seal(self.oldest).write(&*active.file);
-            written.and_then(|()| active.file.sync_data()).map_err(|error| failed("sealing", active, error))?;
-            active.set_sealed();
+            if let Some(seal) = active.seal(self.oldest) {
+                let written = seal.write(&*active.file);
+                written.and_then(|()| active.file.sync_data()).map_err(|error| failed("sealing", active, error))?;
+                active.set_sealed();
+            }
         }
         let number = next.number();
         self.shared.segments.write().insert(number, next.clone());
@@ -294,4 +296,12 @@ fn poisoned(error: &Error) -> Error {
 
 fn failed(action: &str, segment: &Segment, error: std::io::Error) -> Error {
     Error::io(format!("{action} segment {}", segment.number()), error)
+}
+
+#[cfg(test)]
+impl Writer {
+    /// A sync takes so long from now on.
+    pub(crate) fn assume_sync_time(&mut self, time: Duration) {
+        self.sync_time = time;
+    }
 }

@@ -230,3 +230,18 @@ fn options_have_bounds() {
         assert!(matches!(Rig::open(&SimDisk::new(), &options), Err(Error::Option(_))));
     }
 }
+
+#[test]
+fn a_group_of_buffered_batches_does_not_wait_for_those_of_before() {
+    let mut rig = Rig::new();
+    let commits: Vec<_> = (0..20).map(|seed| rig.log.submit(vec![entry(seed, 50)], Durability::Synced)).collect();
+    for commit in commits {
+        rig.run(commit).unwrap();
+    }
+    rig.writer.assume_sync_time(Duration::from_millis(1));
+    assert_eq!(rig.writer.patience(), Some((20, Duration::from_micros(300))));
+    for left in [Some(10), Some(5), Some(2), None] {
+        rig.commit(vec![entry(1, 50)], Durability::Buffered).unwrap();
+        assert_eq!(rig.writer.patience().map(|(batches, _)| batches), left);
+    }
+}

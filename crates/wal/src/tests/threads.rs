@@ -1,7 +1,7 @@
 //! The log as it runs in production, on a real disk, and as a task.
 
 use super::*;
-use crate::{Driver, Lsn};
+use crate::{Driver, Lsn, Owner, Told};
 use postrider_base::RealDisk;
 
 fn open(dir: &Path) -> (Log, Vec<Replayed>) {
@@ -121,4 +121,29 @@ async fn as_a_task_it_runs_in_simulated_time() {
     let reopened = Log::open(Arc::new(disk), dir(), options, &mut |_| count += 1);
     reopened.unwrap().0.close().await.unwrap();
     assert!(count > 10);
+}
+
+#[derive(Debug)]
+struct Fragile;
+
+impl Owner for Fragile {
+    fn told(&self, _: Vec<Told>) {
+        panic!("for the test");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_panics_ends_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(dir.path());
+    let owner: Arc<dyn Owner> = Arc::new(Fragile);
+    log.set_owner(Arc::downgrade(&owner));
+    let batch = log.batch([entry(1, 10)]).unwrap();
+    log.submit_for(batch, Durability::Synced, Box::new(())).unwrap();
+    tokio::time::timeout(Duration::from_secs(60), log.poison_event()).await.unwrap();
+    let late = log.commit(vec![], Durability::Synced).await;
+    assert!(matches!(late, Err(Error::Poisoned(_))), "{late:?}");
+    assert!(log.close().await.is_err());
+    // What it did not take in is there.
+    assert_eq!(open(dir.path()).1.len(), 1);
 }
