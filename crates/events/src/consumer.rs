@@ -122,7 +122,9 @@ impl Consumer {
     /// Journals what reports say, as many as fit into a batch, and leaves the others.
     async fn report(&mut self, reports: &mut Vec<Report>) -> Result<()> {
         let (journal, seen, read) = (self.journal.clone(), self.seen, self.has_read());
-        let taken = std::mem::take(reports);
+        let mut taken = std::mem::take(reports);
+        // Who asked may have gone, and said that nothing of it is journaled: he comes again.
+        taken.retain(|report| !report.answer.is_closed());
         let (digest, answers, mut taken) = blocking(move || {
             let (digest, answers) = journal.digest_reports(&taken, seen, read);
             (digest, answers, taken)
@@ -305,12 +307,31 @@ mod tests {
 
     /// What a consumer says at once to a complaint about the first message; none when it waits for a sync.
     async fn complain(consumer: &mut Consumer) -> Option<Result<Answer>> {
-        let (answer, mut answered) = oneshot::channel();
+        let (report, mut answered) = complaint();
+        consumer.report(&mut vec![report]).await.unwrap();
+        answered.try_recv().ok()
+    }
+
+    fn complaint() -> (Report, oneshot::Receiver<Result<Answer>>) {
+        let (answer, answered) = oneshot::channel();
         let what = ReturnedKind::Complaint(ReturnedComplaint::default());
         let source = ReturnedSource::default();
         let returned = Returned { id: id(1), at: ACCEPTED, affected: Affected::All, what, source, notice: None };
-        consumer.report(&mut vec![Report { returned, answer }]).await.unwrap();
-        answered.try_recv().ok()
+        (Report { returned, answer }, answered)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_journaled_for_who_has_gone() {
+        let (disk, spool) = (SimDisk::new(), spool().await);
+        let Events(journal) = open(options(&disk, Clock::simulated(ACCEPTED))).await;
+        take(&journal, vec![accepted(1, message(1, &["a@example.net"]))]).await;
+        let mut consumer = consumer(&journal, &spool);
+        let (report, _) = complaint();
+        consumer.report(&mut vec![report]).await.unwrap();
+        assert_eq!((consumer.answers.len(), journaled(&journal)), (0, vec![id(1)]));
+        let (report, _answered) = complaint();
+        consumer.report(&mut vec![report]).await.unwrap();
+        assert_eq!((consumer.answers.len(), journaled(&journal)), (1, vec![id(1); 2]));
     }
 
     #[tokio::test]

@@ -122,13 +122,14 @@ impl<'a> Visit<'a> {
     }
 
     /// Has everything that was found journaled, then tells the sender what is new of it, and what
-    /// an earlier visit did not come to tell.
+    /// an earlier visit did not come to tell. Nobody else tells of it before all is journaled.
     async fn journal(&self, finding: Finding, verp: Option<Verp>) -> Result<FeedbackOutcome, SmtpReply> {
         let Finding { id, returned } = finding;
         // Blacked out, and from nobody for certain.
         let is_open = returned.iter().any(|(whom, _)| whom.is_empty());
         let (mut is_new, mut is_known, mut failed) = (false, false, Ok(()));
         let (notice, mut notices) = (self.shared.options.submission.new_id(), BTreeSet::new());
+        let own = self.turn(News { id, what: What::Event(notice) })?;
         for (whom, what) in returned {
             match self.report(id, notice, whom, &what).await {
                 Ok(Reported::Journaled(_)) => {
@@ -146,11 +147,11 @@ impl<'a> Visit<'a> {
                 }
             }
         }
-        if !notices.is_empty() {
-            // Before anything has the client come again: it may never do.
-            self.tell(id, &notices, notice).await?;
-        }
+        // Who comes again for the rest is told of all of it.
         failed?;
+        if !notices.is_empty() {
+            self.tell(id, &notices, own).await?;
+        }
         if let Some(verp) = verp {
             self.progress(verp).await?;
         }

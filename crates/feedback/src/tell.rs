@@ -37,51 +37,57 @@ const JOURNALED_BY: Duration = Duration::from_secs(60);
 
 impl Visit<'_> {
     /// Tells the sender of what is to be told in these messages, unless they were queued: each
-    /// once, and as the one mail about it. That of the id `own` can not have been.
+    /// once, and as the one mail about it. This visit has the turn of its `own` already.
     ///
     /// # Errors
-    /// `451` where that is not possible now.
+    /// `451` where that is not possible now; what is possible is told all the same.
     pub(crate) async fn tell(
         &self,
         id: MessageId,
         notices: &BTreeSet<MessageId>,
-        own: MessageId,
+        mut own: Option<Telling<'_>>,
     ) -> Result<(), SmtpReply> {
-        let Some(concerned) = self.concerned(id).await? else { return Ok(()) };
         if matches!(self.reading.report, Report::Complaint(_)) {
-            return self.tell_of_complaint(&concerned, own).await;
+            return self.tell_of_complaint(id, &mut own).await;
         }
+        let mut told = Ok(());
         for notice in notices {
-            self.tell_of_bounces(&concerned, *notice, own).await?;
+            told = self.tell_of_bounces(id, *notice, &mut own).await.and(told);
         }
-        Ok(())
+        told
     }
 
-    /// All that was journaled with this notice.
-    async fn tell_of_bounces(&self, concerned: &Concerned, notice: MessageId, own: MessageId) -> Result<(), SmtpReply> {
+    /// All that was journaled with this notice, by the time that it is this visit's turn.
+    async fn tell_of_bounces<'t>(
+        &'t self,
+        id: MessageId,
+        notice: MessageId,
+        own: &mut Option<Telling<'t>>,
+    ) -> Result<(), SmtpReply> {
+        let Some(telling) = self.turn_of_event(id, notice, own).await? else { return Ok(()) };
+        let Some(concerned) = self.concerned(id).await? else { return Ok(()) };
         let told = concerned.back.iter().filter(|back| back.notice == Some(notice)).filter_map(|back| {
             let ReturnedKind::Bounce(bounce) = &back.what else { return None };
             let notify = concerned.acceptance.wish(&back.recipient).notify;
             self.is_told_of_failure(notify).then(|| (back.recipient.clone(), bounce.clone()))
         });
         let Some(text) = Notice::of_bounces(told.collect()) else { return Ok(()) };
-        let Some(telling) = self.turn_of_event(concerned, notice, own).await? else { return Ok(()) };
-        self.send_notice(notice, &text, concerned).await?;
+        self.send_notice(notice, &text, &concerned).await?;
         self.told(telling);
         Ok(())
     }
 
     /// The first complaint about a message says enough.
-    async fn tell_of_complaint(&self, concerned: &Concerned, own: MessageId) -> Result<(), SmtpReply> {
+    async fn tell_of_complaint<'t>(&'t self, id: MessageId, own: &mut Option<Telling<'t>>) -> Result<(), SmtpReply> {
+        let Some(concerned) = self.concerned(id).await? else { return Ok(()) };
         let first = concerned.back.iter().find(|back| matches!(back.what, ReturnedKind::Complaint(_)));
         let Some(notice) = first.and_then(|first| first.notice).filter(|_| self.rules.forwarding) else {
             return Ok(());
         };
-        let Some(telling) = self.turn_of_event(concerned, notice, own).await? else { return Ok(()) };
+        let Some(telling) = self.turn_of_event(id, notice, own).await? else { return Ok(()) };
         if self.may_get(&concerned.sender) {
-            let id = concerned.acceptance.id;
             let why = format!("A recipient of your message {id}\r\nreported it as unwanted. The report is attached.");
-            self.to_sender(notice, concerned, &why).await?;
+            self.to_sender(notice, &concerned, &why).await?;
             self.told(telling);
         }
         Ok(())
@@ -159,17 +165,17 @@ impl Visit<'_> {
 
     /// The turn to tell of events in the message of this id, unless it was queued: by this
     /// process, as memory has it, or by an earlier one, as the journal has it.
-    async fn turn_of_event(
-        &self,
-        concerned: &Concerned,
+    async fn turn_of_event<'t>(
+        &'t self,
+        id: MessageId,
         notice: MessageId,
-        own: MessageId,
-    ) -> Result<Option<Telling<'_>>, SmtpReply> {
-        let news = News { id: concerned.acceptance.id, what: What::Event(notice) };
-        let Some(telling) = self.turn(news)? else { return Ok(None) };
-        if notice == own {
+        own: &mut Option<Telling<'t>>,
+    ) -> Result<Option<Telling<'t>>, SmtpReply> {
+        let news = News { id, what: What::Event(notice) };
+        if let Some(telling) = own.take_if(|own| own.is_of(news)) {
             return Ok(Some(telling));
         }
+        let Some(telling) = self.turn(news)? else { return Ok(None) };
         let life = self.shared.options.events.message(notice).await.map_err(|error| self.later(&error))?;
         if life.is_empty() {
             return Ok(Some(telling));

@@ -58,6 +58,11 @@ pub(crate) struct Telling<'a> {
 }
 
 impl Telling<'_> {
+    /// Whether it is of this.
+    pub(crate) fn is_of(&self, news: News) -> bool {
+        self.news == news
+    }
+
     /// It was told. At most `max` are remembered.
     pub(crate) fn done(self, max: u32) {
         let mut state = self.told.0.lock();

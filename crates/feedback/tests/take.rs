@@ -341,3 +341,66 @@ async fn one_report_for_several_messages_is_a_mail_to_each_sender() {
     to.sort();
     assert_eq!((to, rig.metrics.feedback_mails.get()), (vec![senders[1].to_owned(), senders[0].to_owned()], 2));
 }
+
+/// Who failed, in one report for the path of the first of them.
+fn bounce_of(recipients: &[String]) -> String {
+    let fields = |to: &String| {
+        format!("Final-Recipient: rfc822; {to}\nAction: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 no\n\n")
+    };
+    let one = bounce("", "failed", "550 no");
+    let (start, rest) = one.split_once("Final-Recipient").unwrap();
+    let (_, end) = rest.split_once("--x\n").unwrap();
+    format!("{start}{}--x\n{end}", recipients.iter().map(fields).collect::<String>())
+}
+
+/// In how many of the mails that were queued each of these is said to have failed.
+async fn told(rig: &Rig, recipients: &[String]) -> Vec<usize> {
+    let queued = usize::try_from(rig.metrics.feedback_mails.get()).unwrap();
+    let mails = rig.mails_of(queued).await;
+    let names = |to: &String| format!("Final-Recipient: rfc822; {to}\r\n");
+    recipients.iter().map(|to| mails.iter().filter(|(_, text)| text.contains(&names(to))).count()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_visits_at_once_neither_tells_what_the_other_still_journals() {
+    let rig = rig().await;
+    let all: Vec<String> = (0..30).map(|number| format!("user-{number}@example.net")).collect();
+    let message = rig.delivered(Some("jim@example.org"), &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let path = rig.path(&message, VerpScope::DomainOf(0));
+    let (collective, single) = (bounce_of(&all), bounce_of(&all[..1]));
+    let until_taken = async |report: &str| while rig.arrives(None, &path, report).await.is_err() {};
+    let follows = async {
+        while rig.late().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        until_taken(&single).await;
+    };
+    tokio::join!(until_taken(&collective), until_taken(&collective), follows);
+    assert_eq!(rig.late().await.len(), 30);
+    assert_eq!(told(&rig, &all).await, [1; 30]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_breaks_off_half_way_is_told_as_a_whole_once_it_comes_again() {
+    let machine = Machine::new();
+    let rig = machine.start().await;
+    let all: Vec<String> = (0..30).map(|number| format!("user-{number}@example.net")).collect();
+    let message = rig.delivered(Some("jim@example.org"), &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let path = rig.path(&message, VerpScope::DomainOf(0));
+    let report = bounce_of(&all);
+    let full = async {
+        while rig.late().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        rig.events.close().await.unwrap();
+    };
+    let (broken, ()) = tokio::join!(rig.arrives(None, &path, &report), full);
+    assert_eq!(broken.unwrap_err().code, 451);
+    assert_eq!(rig.metrics.feedback_mails.get(), 0, "there is more to tell");
+    let rig = machine.restart(rig).await;
+    let journaled = rig.late().await.len();
+    assert!((1..30).contains(&journaled), "{journaled}");
+    rig.arrives(None, &path, &report).await.unwrap();
+    assert_eq!(rig.late().await.len(), 30);
+    assert_eq!(told(&rig, &all).await, [1; 30]);
+}
