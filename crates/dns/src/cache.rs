@@ -256,12 +256,23 @@ fn with_ttl<T>(reply: Reply<T>, ttl: Duration) -> Reply<T> {
 pub(crate) struct Generations<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
+    /// What the young half weighs, and may weigh.
+    weight: usize,
     half: usize,
+    weigh: fn(&V) -> usize,
 }
 
 impl<K: Clone + Eq + Hash, V> Generations<K, V> {
+    /// Keeps at most so many values.
     pub(crate) fn new(bound: usize) -> Generations<K, V> {
-        Generations { young: HashMap::new(), old: HashMap::new(), half: (bound / 2).max(1) }
+        Generations::weighing(bound, |_| 1)
+    }
+
+    /// Keeps values that weigh at most so much together, or two that weigh more. What a value
+    /// weighs does not change.
+    pub(crate) fn weighing(bound: usize, weigh: fn(&V) -> usize) -> Generations<K, V> {
+        let half = (bound / 2).max(1);
+        Generations { young: HashMap::new(), old: HashMap::new(), weight: 0, half, weigh }
     }
 
     pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
@@ -276,15 +287,20 @@ impl<K: Clone + Eq + Hash, V> Generations<K, V> {
     }
 
     pub(crate) fn remove(&mut self, key: &K) {
-        self.young.remove(key);
+        if let Some(value) = self.young.remove(key) {
+            self.weight -= (self.weigh)(&value);
+        }
         self.old.remove(key);
     }
 
     pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.young.len() >= self.half && !self.young.contains_key(&key) {
+        self.remove(&key);
+        let weight = (self.weigh)(&value);
+        if self.weight.saturating_add(weight) > self.half && !self.young.is_empty() {
             self.old = mem::take(&mut self.young);
+            self.weight = 0;
         }
-        self.old.remove(&key);
+        self.weight = self.weight.saturating_add(weight);
         self.young.insert(key, value);
     }
 }

@@ -30,7 +30,13 @@ pub(crate) struct Links<H> {
     known: Vec<Arc<Keys>>,
 }
 
-type Kept = Arc<Mutex<Generations<Query, (Instant, Result<DnsResponse, NetError>)>>>;
+type Kept = Arc<Mutex<Generations<Query, Link>>>;
+
+struct Link {
+    since: Instant,
+    until: Instant,
+    answer: Result<DnsResponse, NetError>,
+}
 
 /// What links are made of.
 const KINDS: [RecordType; 3] = [RecordType::DNSKEY, RecordType::DS, RecordType::NS];
@@ -53,14 +59,10 @@ impl<H> Links<H> {
         Links { known, ..self.clone() }
     }
 
-    /// Forgets the links of the chain down to `name`: one of them may be forged.
+    /// Forgets the links at this name: one of them may be forged.
     pub(crate) fn forget(&self, name: &Name) {
         let mut kept = self.kept.lock();
-        for labels in 0..=name.num_labels() {
-            for kind in KINDS {
-                kept.remove(&Query::query(name.trim_to(labels.into()), kind));
-            }
-        }
+        KINDS.into_iter().for_each(|kind| kept.remove(&Query::query(name.clone(), kind)));
     }
 
     fn known(&self, query: &Query) -> Option<Result<DnsResponse, NetError>> {
@@ -71,9 +73,9 @@ impl<H> Links<H> {
             message.add_query(query.clone()).add_answers(keys.records.iter().cloned());
             return Some(DnsResponse::from_message(message.into_response()).map_err(NetError::from));
         }
-        let mut kept = self.kept.lock();
-        let (until, answer) = kept.get(query)?;
-        (*until > self.clock.instant()).then(|| answer.clone())
+        let (mut kept, now) = (self.kept.lock(), self.clock.instant());
+        let link = kept.get(query).filter(|link| link.until > now)?;
+        Some(link.answer.clone().map(|answer| aged(answer, now - link.since)))
     }
 }
 
@@ -92,7 +94,8 @@ impl<H: DnsHandle> DnsHandle for Links<H> {
         let (kept, clock) = (self.kept.clone(), self.clock.clone());
         Box::pin(self.inner.send(request).map(without_extras).inspect(move |answer| {
             if let Some(ttl) = time_to_keep(answer) {
-                kept.lock().insert(query.clone(), (clock.instant() + ttl, answer.clone()));
+                let since = clock.instant();
+                kept.lock().insert(query.clone(), Link { since, until: since + ttl, answer: answer.clone() });
             }
         }))
     }
@@ -112,6 +115,15 @@ fn without_extras(answer: Result<DnsResponse, NetError>) -> Result<DnsResponse, 
     };
     answer.authorities.retain(is_proof);
     Ok(answer)
+}
+
+/// An answer as a cache gives it that has kept it for so long: what it proves is not to be
+/// believed for longer than its zone allows.
+fn aged(mut answer: DnsResponse, age: Duration) -> DnsResponse {
+    let age = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+    let Message { answers, authorities, .. } = &mut *answer;
+    answers.iter_mut().chain(authorities).for_each(|record| record.ttl = record.ttl.saturating_sub(age));
+    answer
 }
 
 /// `None` for what says nothing.
@@ -174,11 +186,24 @@ mod tests {
         assert_eq!(ask(&links, "com.", RecordType::MX).await, 4);
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 5);
-        links.forget(&Name::from_ascii("mx.com.").unwrap());
+        links.forget(&Name::from_ascii("com.").unwrap());
         assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 6);
         assert_eq!(ask(&links, "com.", RecordType::DNSKEY).await, 6);
         // A failure says nothing.
         assert_eq!(ask(&links, ".", RecordType::DNSKEY).await, 7);
         assert_eq!(ask(&links, ".", RecordType::DNSKEY).await, 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_link_runs_while_it_is_kept() {
+        let links = Links::new(Counts::default(), Clock::simulated(Timestamp::from_millis(0)), 10);
+        let mut ttls = Vec::new();
+        for _ in 0..2 {
+            let query = Query::query(Name::from_ascii("com.").unwrap(), RecordType::DS);
+            let answer = links.lookup(query, DnsRequestOptions::default()).first_answer().await.unwrap();
+            ttls.push(answer.answers[0].ttl);
+            tokio::time::advance(Duration::from_secs(20)).await;
+        }
+        assert_eq!((ttls, ask(&links, "com.", RecordType::DS).await), (vec![60, 40], 1));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::stream;
 use hickory_proto::dnssec::crypto::EcdsaSigningKey;
 use hickory_proto::dnssec::rdata::{DS, RRSIG, SigInput};
-use hickory_proto::dnssec::{Algorithm, DigestType, SigningKey as _, TBS};
+use hickory_proto::dnssec::{Algorithm, DigestType, PublicKeyBuf, SigningKey as _, TBS};
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{DNSClass, SerialNumber};
@@ -227,21 +227,72 @@ async fn a_zone_that_changes_its_keys_in_haste_loses_one_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn wrong_signatures_of_one_name_do_not_keep_all_above_it_unknown() {
+    let world = World::new(9 * DAY);
+    let liar = Zone::new("test.");
+    world.servers.put(liar.sign("c.test.", RData::A(A::new(192, 0, 2, 66)), 60, 9 * DAY));
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        assert!(matches!(world.ask("c.test.").await, Err(DnsError::Bogus { .. })));
+        world.validator.forget(&name("c.test."));
+        world.servers.asked();
+        assert!(world.ask("a.test.").await.unwrap().authenticated);
+        asked.push(world.servers.asked().len());
+    }
+    assert_eq!(asked, [4, 1, 1]);
+    pass(60).await;
+    world.validator.forget(&name("c.test."));
+    assert!(!world.knows("test.") && !world.knows("."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_zone_with_too_many_keys_none_is_known_however_small_they_are() {
+    let world = World::new(9 * DAY);
+    let key = PublicKeyBuf::new(vec![1], Algorithm::ECDSAP256SHA256);
+    let record = Record::from_rdata(name("."), DAY, RData::DNSSEC(DNSSECRData::DNSKEY(DNSKEY::with_flags(256, key))));
+    for (zone, count, is_known) in [("a.", MOST_KEYS, true), ("b.", MOST_KEYS + 1, false), ("c.", 4000, false)] {
+        world.validator.trust.keep(&name(zone), vec![record.clone(); count], FOREVER);
+        assert_eq!(world.knows(zone), is_known, "{count}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_zones_one_below_the_other_are_taken_as_given() {
+    let world = World::new(9 * DAY);
+    let lowest = "a.".repeat(20);
+    for top in tops(&name(&lowest)) {
+        let record = Record::from_rdata(top.clone(), DAY, world.test.keys());
+        world.validator.trust.keep(&top, vec![record], FOREVER);
+    }
+    let above = world.validator.trust.above(&name(&lowest));
+    let labels: Vec<u8> = above.iter().map(|keys| keys.zone.num_labels()).collect();
+    assert_eq!(labels, (13..=20).rev().collect::<Vec<u8>>(), "the lowest ones");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_known_is_bounded() {
     let clock = Clock::simulated(Timestamp::from_millis(0));
     let (metrics, longest) = (Metrics::new(), Duration::from_secs(HOUR.into()));
-    let trust = Trust::new(4, longest, clock, metrics.clone());
+    let trust = Trust::new(40, longest, clock, metrics.clone());
     let keys = |zone: &Zone, count: usize| vec![Record::from_rdata(zone.name.clone(), DAY, zone.keys()); count];
-    for n in 0..20 {
+    let mut most = 0;
+    for (n, count) in (0..100).map(|n| (n, 1 + 9 * (n / 50))) {
         let zone = Zone::new(&format!("z{n}.test."));
-        trust.keep(&zone.name, keys(&zone, 1), FOREVER);
-        assert!(trust.knows(&zone.name) && metrics.dnssec_zones.get() <= 4);
+        trust.keep(&zone.name, keys(&zone, count), FOREVER);
+        let each = octets(&zone.name, &keys(&zone, count));
+        let zones = usize::try_from(metrics.dnssec_zones.get()).unwrap();
+        assert!(trust.knows(&zone.name));
+        if n == 49 || n == 99 {
+            assert!(zones > 1 && zones * each <= 40 * USUAL_OCTETS, "{n}: {zones} of {each}");
+            assert!(n == 49 || zones < most, "larger ones are fewer");
+            most = zones;
+        }
     }
     let (large, brief) = (Zone::new("large.test."), Zone::new("brief.test."));
     trust.keep(&large.name, keys(&large, 200), FOREVER);
     trust.keep(&brief.name, keys(&brief, 1), Duration::ZERO);
     assert!(!trust.knows(&large.name) && !trust.knows(&brief.name));
-    assert!(trust.knows(&name("z19.test.")));
+    assert!(trust.knows(&name("z99.test.")));
     pass(HOUR).await;
-    assert!(!trust.knows(&name("z19.test.")), "the operator's bound");
+    assert!(!trust.knows(&name("z99.test.")), "the operator's bound");
 }
