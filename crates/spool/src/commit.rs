@@ -280,6 +280,7 @@ impl State {
     /// was.
     pub(crate) fn take_in(&mut self, effects: Effects, locations: &[Location], now: Timestamp) -> bool {
         let mut first_young = false;
+        debug_assert_eq!(effects.len(), locations.len(), "an effect without a place");
         for (effect, location) in effects.into_iter().zip(locations) {
             let one = effect.id();
             let many = match &effect {

@@ -30,7 +30,7 @@ pub(crate) struct Inbox {
 
 /// A batch that the log has and has not answered for.
 #[derive(Debug)]
-struct UnderWay {
+struct Handed {
     effects: Effects,
     waiting: oneshot::Sender<Answer>,
 }
@@ -48,17 +48,17 @@ pub(crate) struct Failed {
 #[derive(Debug)]
 pub(crate) enum Pending {
     Refused(Box<Failed>),
-    UnderWay(oneshot::Receiver<Answer>),
+    HandedIn(oneshot::Receiver<Answer>),
 }
 
 /// Hands a batch to the log.
 pub(crate) fn submit(shared: &Shared, batch: Batch, effects: Effects, durability: Durability) -> Pending {
     let (waiting, answer) = oneshot::channel();
-    match shared.log.submit_for(batch, durability, Box::new(UnderWay { effects, waiting })) {
-        Ok(()) => Pending::UnderWay(answer),
+    match shared.log.submit_for(batch, durability, Box::new(Handed { effects, waiting })) {
+        Ok(()) => Pending::HandedIn(answer),
         Err(refused) => {
             let (refused, ticket) = *refused;
-            let effects = opened(ticket).map(|under_way| under_way.effects).unwrap_or_default();
+            let effects = opened(ticket).map(|handed| handed.effects).unwrap_or_default();
             Pending::Refused(failed(refused, effects))
         }
     }
@@ -69,23 +69,26 @@ fn failed(refused: Refused, effects: Effects) -> Box<Failed> {
     Box::new(Failed { error: error.into(), batch, effects })
 }
 
-fn opened(ticket: Ticket) -> Option<Box<UnderWay>> {
-    ticket.downcast().ok()
+/// What [`submit`] has put into a ticket; nobody else hands in with one.
+fn opened(ticket: Ticket) -> Option<Box<Handed>> {
+    ticket.downcast().inspect_err(|_| tracing::error!("a ticket of nobody: what came with it is lost")).ok()
 }
 
 impl Pending {
     /// Waits for the log; hands the effects back when it did not take the
     /// batch. They are taken in whether anybody waits or not.
     pub(crate) async fn done(self) -> Answer {
-        let closed = || Failed { error: Error::Closed, batch: None, effects: Effects::new() };
+        // Nobody has said anything, since one of those who would have has panicked: the
+        // log may have the batch.
+        let unknown = || Failed { error: Error::Poisoned, batch: None, effects: Effects::new() };
         match self {
             Self::Refused(failed) => Err(failed),
-            Self::UnderWay(answer) => answer.await.unwrap_or_else(|_| Err(Box::new(closed()))),
+            Self::HandedIn(answer) => answer.await.unwrap_or_else(|_| Err(Box::new(unknown()))),
         }
     }
 }
 
-impl UnderWay {
+impl Handed {
     fn is_new_mail(&self) -> bool {
         self.effects.iter().all(|effect| matches!(effect, Effect::Accepted { .. }))
     }
@@ -93,25 +96,25 @@ impl UnderWay {
 
 impl Owner for Shared {
     fn told(&self, group: Vec<Told>) {
-        let under_way = group.into_iter().filter_map(|told| Some((opened(told.ticket)?, told.result)));
-        take_in(self, under_way.collect());
+        let handed = group.into_iter().filter_map(|told| Some((opened(told.ticket)?, told.result)));
+        take_in(self, handed.collect());
     }
 }
 
 /// Takes in what a group says, and answers.
-fn take_in(shared: &Shared, group: Vec<(Box<UnderWay>, Result<Committed, Refused>)>) {
+fn take_in(shared: &Shared, group: Vec<(Box<Handed>, Result<Committed, Refused>)>) {
     count(shared, &group);
     let (mut first_young, mut is_due) = (false, false);
     let mut answers = Vec::with_capacity(STEP);
     let last = group.iter().filter_map(|(_, result)| Some(result.as_ref().ok()?.lsn)).max();
     // Clients that wait for their 250 first: nothing else in the group can be about
     // their messages, which nobody knew before.
-    let (new, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|(under_way, _)| under_way.is_new_mail());
+    let (new, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|(handed, _)| handed.is_new_mail());
     let mut group = [new, others].into_iter().flatten().peekable();
     while group.peek().is_some() {
         let ((), wake) = shared.update_quietly(|state, now| {
-            for (under_way, result) in group.by_ref().take(STEP) {
-                let UnderWay { effects, waiting } = *under_way;
+            for (handed, result) in group.by_ref().take(STEP) {
+                let Handed { effects, waiting } = *handed;
                 let answer = match result {
                     Ok(committed) => {
                         first_young |= state.take_in(effects, &committed.locations, now);
@@ -144,10 +147,10 @@ fn take_in(shared: &Shared, group: Vec<(Box<UnderWay>, Result<Committed, Refused
 }
 
 /// Tells those who count and those who follow, before anybody is answered.
-fn count(shared: &Shared, group: &[(Box<UnderWay>, Result<Committed, Refused>)]) {
+fn count(shared: &Shared, group: &[(Box<Handed>, Result<Committed, Refused>)]) {
     let taken = || {
-        let taken = group.iter().filter_map(|(under_way, result)| Some((under_way, result.as_ref().ok()?)));
-        taken.map(|(under_way, committed)| (&under_way.effects, committed))
+        let taken = group.iter().filter_map(|(handed, result)| Some((handed, result.as_ref().ok()?)));
+        taken.map(|(handed, committed)| (&handed.effects, committed))
     };
     if let Some(newest) = taken().filter_map(|(_, committed)| committed.locations.last()).next_back() {
         shared.saw_segment(newest.segment);
@@ -176,5 +179,18 @@ pub(crate) async fn hand_out(shared: Arc<Shared>) {
     tokio::select! {
         () = work => {}
         () = shared.scope.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_of_which_nothing_is_heard_may_be_in_the_log() {
+        let (waiting, answer) = oneshot::channel();
+        drop(waiting);
+        let failed = Pending::HandedIn(answer).done().await.unwrap_err();
+        assert!(matches!(failed.error, Error::Poisoned) && failed.batch.is_none());
     }
 }

@@ -102,7 +102,7 @@ fn assemble(options: SpoolOptions, log: Log, cold: Log, indexer: Indexer) -> Sha
         retiring: tokio::sync::Mutex::new(()),
         reclaim_failures: AtomicU32::new(0),
         distrusted: Mutex::default(),
-        reclaiming: tokio::sync::Mutex::new(()),
+        reclaiming: reclaim::Turn::default(),
         cold_space: ColdSpace::default(),
         due: Notify::new(),
         young: Notify::new(),

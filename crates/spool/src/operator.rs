@@ -6,6 +6,7 @@ use std::sync::Arc;
 use postrider_base::Timestamp;
 use postrider_mail::{AttemptOutcome, Delays, Disposition, Domain, EmailAddress, EnhancedStatus, MessageId};
 use postrider_wal::Durability;
+use tokio::sync::oneshot;
 
 use crate::claim::Loads;
 use crate::commit::Batch;
@@ -13,7 +14,7 @@ use crate::due::Slot;
 use crate::error::{Error, Result};
 use crate::index::{Broken, Index};
 use crate::message::{AcceptedRecord, QueueKey};
-use crate::records::OperatorHead;
+use crate::records::{Holds, OperatorHead};
 use crate::row::{NEVER, Unit};
 use crate::shared::Shared;
 use crate::state::{Active, State, last_of};
@@ -26,14 +27,16 @@ pub(crate) async fn hold(shared: &Arc<Shared>, selector: &Selector) -> Result<()
     if let Selector::Message(id) = selector {
         return one(shared, *id, OperatorHead::Hold(vec![*id])).await;
     }
-    change_holds(shared, |holds| holds.add(selector)).await
+    let selector = selector.clone();
+    change_holds(shared, move |holds| holds.add(&selector)).await
 }
 
 pub(crate) async fn release(shared: &Arc<Shared>, selector: &Selector) -> Result<()> {
     if let Selector::Message(id) = selector {
         return one(shared, *id, OperatorHead::Release(vec![*id])).await;
     }
-    change_holds(shared, |holds| holds.remove(selector)).await?;
+    let own = selector.clone();
+    change_holds(shared, move |holds| holds.remove(&own)).await?;
     each_step(shared, selector, Step::Release).await.map(drop)
 }
 
@@ -142,8 +145,20 @@ async fn one(shared: &Arc<Shared>, id: MessageId, wish: OperatorHead) -> Result<
     batch.commit(shared, Durability::Synced).await.map(drop)
 }
 
-async fn change_holds(shared: &Arc<Shared>, change: impl FnOnce(&mut crate::records::Holds)) -> Result<()> {
+/// A task does it: the next change begins from what this one makes of the holds,
+/// also when who asked for it has gone.
+async fn change_holds(shared: &Arc<Shared>, change: impl FnOnce(&mut Holds) + Send + 'static) -> Result<()> {
     shared.recovered().await?;
+    let (done, changed) = oneshot::channel();
+    let own = Arc::clone(shared);
+    shared.scope.spawn("holds", async move {
+        // Who asked may have gone.
+        let _ = done.send(change_holds_now(&own, change).await);
+    });
+    changed.await.map_err(|_| Error::Closed)?
+}
+
+async fn change_holds_now(shared: &Arc<Shared>, change: impl FnOnce(&mut Holds)) -> Result<()> {
     let _turn = shared.operator.lock().await;
     let mut holds = shared.state.lock().due.holds().clone();
     change(&mut holds);

@@ -21,12 +21,12 @@ mod cold;
 mod moving;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use postrider_wal::SegmentInfo;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use crate::error::{Error, Result};
 use crate::lives::Live;
@@ -46,6 +46,35 @@ const PATIENCE: u32 = 10;
 /// Rounds that fail, one after the other, before a body that the disk does not
 /// give is taken for lost: five minutes.
 const GIVE_UP: u32 = 60;
+
+/// The turn to reclaim, or to have nobody reclaim. Who wants it is not kept
+/// waiting for messages that leave.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    lock: Mutex<()>,
+    wanted: AtomicUsize,
+}
+
+/// Counts one who wants a turn, until it is there or not wanted any more.
+struct Wanted<'a>(&'a AtomicUsize);
+
+impl Turn {
+    pub(crate) async fn take(&self) -> MutexGuard<'_, ()> {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let _wanted = Wanted(&self.wanted);
+        self.lock.lock().await
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What [`crate::Spool::compact`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -125,7 +154,7 @@ async fn reclaim(
     choose: impl Fn(&Shared, u64) -> Option<SegmentInfo>,
     patience: u32,
 ) -> Result<()> {
-    let _turn = shared.reclaiming.lock().await;
+    let _turn = shared.reclaiming.take().await;
     let last = shared.log.segments().last().map_or(0, |segment| segment.number);
     let mut result = Ok(());
     while let Some(segment) = choose(shared, last).filter(|segment| segment.number < last) {
@@ -144,12 +173,12 @@ async fn reclaim(
 
 /// Waits while the messages of a segment leave by themselves: where mail goes
 /// as fast as it comes, the last of them are on their way, and to look for them
-/// costs more than to wait.
+/// costs more than to wait. Not where space is wanted at once, or the turn.
 async fn let_go(shared: &Shared, segment: u64, patience: u32) {
     let living = || shared.state.lock().lives.get(segment).parts;
     let mut before = living();
     for _ in 0..patience {
-        if before == 0 {
+        if before == 0 || shared.log.is_full() || shared.reclaiming.is_wanted() {
             return;
         }
         tokio::time::sleep(LET_GO).await;

@@ -117,7 +117,9 @@ pub(crate) enum OperatorHead {
     Release(Vec<MessageId>),
     /// These messages are due, at the latest at a time.
     Retry { at: Timestamp, parts: Vec<(MessageId, Option<Domain>)> },
-    /// How far files were imported, in the batch of what they brought.
+    /// How far files were imported, in the batch of what they brought. It is not said
+    /// in a way that has versions from before it refuse the log, since it goes on as long
+    /// as the log: they note it as damage, and the mail goes on with them.
     Taken(Taken),
 }
 

@@ -19,7 +19,7 @@ use crate::inbox::Inbox;
 use crate::indexer::Indexer;
 use crate::lives::{COLD, Live};
 use crate::quarantine::Quarantine;
-use crate::reclaim::ColdSpace;
+use crate::reclaim::{ColdSpace, Turn};
 use crate::settings::Settings;
 use crate::state::State;
 use crate::under_way::UnderWay;
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     /// What lived in a segment when the index was found not to know it.
     pub distrusted: Mutex<HashMap<u64, Live>>,
     /// One reclaims at a time.
-    pub reclaiming: tokio::sync::Mutex<()>,
+    pub reclaiming: Turn,
     pub clock: Clock,
     pub settings: Settings,
     pub metrics: Metrics,

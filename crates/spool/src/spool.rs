@@ -387,7 +387,7 @@ impl Spool {
         shared.check_open()?;
         // Nothing is written behind the mark of a clean stop, unless reclaim is
         // slow.
-        let _still = tokio::time::timeout(RECLAIM, shared.reclaiming.lock()).await;
+        let _still = tokio::time::timeout(RECLAIM, shared.reclaiming.take()).await;
         if self.report().is_some() {
             let index = shared.indexer.settled().await?;
             let flushed = tokio::task::spawn_blocking(move || index.flush()).await;

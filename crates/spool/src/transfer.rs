@@ -145,7 +145,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// Writes all of the file.
 async fn write(shared: &Arc<Shared>, selector: &Selector, mut writer: Writer) -> Result<Exported> {
     // No body moves meanwhile.
-    let _still = shared.reclaiming.lock().await;
+    let _still = shared.reclaiming.take().await;
     let mut places = Places::new(shared, selector).await?;
     let mut damaged = 0;
     loop {

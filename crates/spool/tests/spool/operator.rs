@@ -210,3 +210,20 @@ async fn summary_and_list_see_young_old_and_claimed() {
     let none = Selector::Domain("none.example".parse().unwrap());
     assert!(spool.list(&none, 9).await.unwrap().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_whose_caller_goes_away_is_kept_by_the_next() {
+    let rig = Rig::new();
+    let spool = rig.open().await;
+    let of = |domain: &str| Selector::Domain(domain.parse().unwrap());
+    let one = of("one.example");
+    tokio::select! {
+        biased;
+        held = spool.hold(&one) => panic!("{held:?} at once"),
+        () = std::future::ready(()) => {}
+    }
+    spool.hold(&of("two.example")).await.unwrap();
+    for domain in ["one.example", "two.example"] {
+        assert_eq!(spool.hold_of(&queue(domain)), Some(of(domain)));
+    }
+}

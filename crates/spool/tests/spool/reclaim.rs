@@ -357,3 +357,38 @@ async fn a_lost_cold_log_is_noticed() {
     assert!(spool.show(id).await.unwrap().unwrap().held);
     churn(&rig, &spool, 400).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_or_compacts_does_not_wait_for_messages_that_leave() {
+    for stop in [true, false] {
+        let rig = Rig::new();
+        let spool = rig.open().await;
+        let mut leaving = Vec::new();
+        for number in 0..1600 {
+            rig.accept(&spool, &["a@leaving.example"]).await;
+            let claim = spool.take_due(1).await.pop().unwrap();
+            match number % 8 {
+                0 => leaving.push(claim),
+                _ => deliver(claim).await,
+            }
+        }
+        let leaving = tokio::spawn(async move {
+            for claim in leaving {
+                tokio::time::sleep(Duration::from_millis(15)).await;
+                let delivered = outcomes(&claim, Disposition::Delivered, claim.ready_since);
+                // Refused once the spool is closed.
+                let _ = claim.finish(delivered, Vec::new()).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(spool.stat().segments > 10, "{:?}", spool.stat());
+        let began = rig.clock.now();
+        match stop {
+            true => spool.close().await.unwrap(),
+            false => drop(spool.compact().await.unwrap()),
+        }
+        let took = rig.clock.now().saturating_since(began);
+        assert!(took < Duration::from_millis(200), "{stop}: {took:?}");
+        leaving.abort();
+    }
+}

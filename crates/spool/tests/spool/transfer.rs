@@ -398,3 +398,32 @@ async fn an_import_that_is_broken_off_goes_on_and_delivers_once() {
     }
     assert!(in_between > 5, "{in_between} imports were broken off in the middle");
 }
+
+#[tokio::test(start_paused = true)]
+async fn to_take_again_goes_on_where_it_was_broken_off() {
+    let (here, mut there, disk) = (Rig::new(), Rig::with_sled(), carrier());
+    there.settings.segment_bytes = Size::from_kib(16);
+    let spool = here.open().await;
+    for _ in 0..40 {
+        here.accept(&spool, &["a@one.example"]).await;
+    }
+    export(&spool, &disk).await;
+    let spool = there.open().await;
+    import(&spool, &disk).await.unwrap();
+    assert_eq!(drain(&spool).await.len(), 40);
+    let some = async {
+        while spool.stat().young + spool.stat().queues == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = some => {}
+        _ = import_again(&spool, &disk) => panic!("not broken off"),
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let rest = import(&spool, &disk).await.unwrap();
+    assert!(rest.taken_before > 0 && rest.messages > 0, "{rest:?}");
+    assert_eq!((rest.taken_before + rest.messages, rest.skipped), (40, 0));
+    assert_eq!(drain(&spool).await.len(), 40);
+}
