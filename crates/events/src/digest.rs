@@ -151,14 +151,16 @@ impl Digest {
                     Group::Bounced(bounce) => subject.write_bounce(out, &outcomes, bounce, place)?,
                     Group::Complained => subject.write_complaint(out, &outcomes, place)?,
                     Group::Rejected => subject.write_reject(out),
-                    Group::Silent => {}
+                    Group::Gone | Group::Silent => {}
                 }
-                if rules.attempt_records && group != Group::Silent {
+                if rules.attempt_records && kind != Kind::Internal {
                     event::add_attempt(out, outcomes[0])?;
                 }
             }
             let life = match &known {
-                Some(known) if kind == Kind::Delivery => LifeRef::Counted(known.whose(&outcomes), &outcomes),
+                Some(known) if subject.is_some() && group.is_counted() => {
+                    LifeRef::Counted(known.whose(&outcomes), &outcomes)
+                }
                 _ => LifeRef::Outcomes(&outcomes),
             };
             let body = Body::end(&mut self.buffer, &life)?;
@@ -205,11 +207,18 @@ enum Group<'a> {
     Bounced(BounceKind),
     Complained,
     Rejected,
+    /// Told by what came back before: for the life of the message, and the volume of the rates.
+    Gone,
     /// For a message's life only.
     Silent,
 }
 
 impl Group<'_> {
+    /// Whether its records say whose message it is.
+    fn is_counted(&self) -> bool {
+        matches!(self, Self::Delivered(_) | Self::Gone)
+    }
+
     fn kind(&self) -> Kind {
         match self {
             Self::Delivered(_) => Kind::Delivery,
@@ -217,7 +226,7 @@ impl Group<'_> {
             Self::Bounced(_) => Kind::Bounce,
             Self::Complained => Kind::Complaint,
             Self::Rejected => Kind::Reject,
-            Self::Silent => Kind::Internal,
+            Self::Gone | Self::Silent => Kind::Internal,
         }
     }
 }
@@ -237,7 +246,11 @@ fn groups<'a>(
                 Group::Delayed(delay)
             }
             // A late report was before it: that is the one bounce.
-            Disposition::Bounced(_) if known.is_some_and(|known| known.is_gone(outcome.recipient)) => Group::Silent,
+            Disposition::Bounced(_) | Disposition::Suppressed(_)
+                if known.is_some_and(|known| known.is_gone(outcome.recipient)) =>
+            {
+                Group::Gone
+            }
             Disposition::Bounced(kind) => Group::Bounced(played(outcome, known, rules).unwrap_or(kind)),
             Disposition::Suppressed(source) => match event::bounce_of_suppressed(source.list, source.reason) {
                 Some(kind) => Group::Bounced(kind),

@@ -14,7 +14,8 @@ pub(crate) struct Ended {
     /// The message's configuration set.
     pub(crate) set: Option<String>,
     pub(crate) how: How,
-    /// It came back after the dialogue: the recipients had been delivered to before.
+    /// It came back after the dialogue: the recipients are counted by what the dialogue says of
+    /// them, before or after.
     pub(crate) late: bool,
     pub(crate) recipients: Vec<EmailAddress>,
 }
@@ -25,6 +26,8 @@ pub(crate) enum How {
     Delivered,
     Bounced(Bounce),
     Complained,
+    /// The dialogue ended badly, after they had bounced in a report.
+    Gone,
 }
 
 /// What kind of bounce, as far as it matters to anybody.
@@ -43,7 +46,8 @@ impl Ended {
     /// own suppression list has not been written to.
     pub(crate) fn of(body: &Body) -> Option<Self> {
         match body.kind {
-            Kind::Delivery => Self::delivered(body).or_else(|| Self::read(&body.json)),
+            Kind::Delivery => Self::counted(body, How::Delivered).or_else(|| Self::read(&body.json)),
+            Kind::Internal => Self::counted(body, How::Gone),
             Kind::Bounce | Kind::Complaint => {
                 Self::read(&body.json).map(|ended| Self { late: body.is_returned(), ..ended })
             }
@@ -51,13 +55,13 @@ impl Ended {
         }
     }
 
-    fn delivered(body: &Body) -> Option<Self> {
+    fn counted(body: &Body, how: How) -> Option<Self> {
         let whose = body.whose()?;
         let recipients = whose.recipients.iter().filter_map(|recipient| recipient.parse().ok());
         Some(Self {
             account: whose.account,
             set: whose.set.map(str::to_owned),
-            how: How::Delivered,
+            how,
             late: false,
             recipients: recipients.collect(),
         })

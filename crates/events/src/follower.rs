@@ -290,7 +290,7 @@ fn read_blocking(journal: &Journal, mut next: Cursor, wanted: Wanted) -> Result<
         let (Ok(Head { source, id, at }), Ok(kind)) = (Head::decode(replayed), kind_of(replayed)) else { continue };
         let is_wanted = match kind {
             Kind::Send => true,
-            Kind::Delivery | Kind::Bounce | Kind::Complaint => wanted == Wanted::All,
+            Kind::Delivery | Kind::Bounce | Kind::Complaint | Kind::Internal => wanted == Wanted::All,
             _ => false,
         };
         if !is_wanted {

@@ -58,8 +58,8 @@ impl Reputations {
     fn count(&self, record: &Record, ended: &Ended) {
         let what = match (ended.how, ended.late) {
             (How::Complained, _) => Counts::Complained,
-            (How::Delivered, _) | (How::Bounced(Bounce::Soft), false) => Counts::Fine,
-            // Its recipients were counted when they were delivered to.
+            (How::Delivered | How::Gone, _) | (How::Bounced(Bounce::Soft), false) => Counts::Fine,
+            // Its recipients are counted by what the dialogue says of them.
             (How::Bounced(Bounce::Soft), true) => return,
             (How::Bounced(Bounce::NoMailbox | Bounce::Permanent), true) => Counts::Returned,
             (How::Bounced(Bounce::NoMailbox | Bounce::Permanent), false) => Counts::Bounced,
@@ -87,19 +87,24 @@ impl Reputations {
         !is_simulator(recipient.domain(), &self.context.operator_domain) && !is_own()
     }
 
-    /// Forgets senders of whom nothing counts any more.
+    /// Forgets senders of whom nothing counts any more; another time, where the store takes
+    /// nothing now.
     pub(crate) async fn tidy(&mut self) {
-        self.save().await;
+        if !self.save_if_possible().await {
+            return;
+        }
         if let Err(error) = self.context.accounts.reputation().tidy(self.context.journal.clock.now()).await {
             warn!(%error, "reputations that say nothing any more are kept");
         }
     }
 
-    /// Writes what was counted; later, where the store takes nothing.
-    pub(crate) async fn save_if_possible(&mut self) {
-        if let Err(error) = self.try_save().await {
+    /// Writes what was counted; later, where the store takes nothing. Whether it is written.
+    pub(crate) async fn save_if_possible(&mut self) -> bool {
+        let saved = self.try_save().await;
+        if let Err(error) = &saved {
             warn!(%error, "the counts of reputations are not saved yet");
         }
+        saved.is_ok()
     }
 
     /// What is not written is counted again.
@@ -319,6 +324,28 @@ mod tests {
             }
         });
         assert!(waited.await.is_ok(), "{:?} and not {wanted:?}", world.tally(&me()));
+    }
+
+    #[tokio::test]
+    async fn who_came_back_and_is_suppressed_at_the_next_attempt_is_one_recipient_and_one_bounce() {
+        let mut world = World::new().await;
+        world.start();
+        let (journal, gone) = (world.events.0.clone(), "a@example.net".parse().unwrap());
+        for (list, count) in [(SuppressionList::Account, 1), (SuppressionList::Global, 2)] {
+            // The reply was lost.
+            let number = world.next;
+            world.next += 1;
+            take(&journal, vec![accepted(u64::from(number) * 2, message(number.into(), &["a@example.net"]))]).await;
+            give_back(&journal, number.into(), 0, late_bounce(BounceKind::PermanentNoEmail)).await;
+            while world.accounts.suppression().get(AccountId::default(), &gone).unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let end = outcome(0, ACCEPTED, suppressed(list, SuppressionReason::Bounce), "on the list");
+            take(&journal, vec![outcomes(u64::from(number) * 2 + 1, number.into(), vec![end])]).await;
+            world.until(count, count).await;
+        }
+        let lines = world.events.since(crate::reader::Start::Oldest).next().await.unwrap();
+        assert_eq!(lines.iter().filter(|line| line.kind == crate::record::Kind::Bounce).count(), 2);
     }
 
     #[tokio::test]

@@ -135,7 +135,7 @@ impl Suppressor {
         let reason = match ended.how {
             How::Bounced(Bounce::NoMailbox) => SuppressionReason::Bounce,
             How::Complained => SuppressionReason::Complaint,
-            How::Delivered | How::Bounced(Bounce::Permanent | Bounce::Soft) => return true,
+            How::Delivered | How::Gone | How::Bounced(Bounce::Permanent | Bounce::Soft) => return true,
         };
         for address in &ended.recipients {
             if is_simulator(address.domain(), &self.context.operator_domain) {
