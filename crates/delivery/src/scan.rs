@@ -224,13 +224,14 @@ impl Scans {
         match news {
             News::Answers => {
                 self.probing = false;
-                if self.shared.scans.comes_up() {
-                    tracing::info!("the virus scanner answers again");
-                }
                 if settings.clamd.is_some() {
                     self.shared.metrics.scanner_up.set(1);
                 }
-                self.recall();
+                // What failed by itself, while the scanner was there all the time, waits on.
+                if self.shared.scans.comes_up() {
+                    tracing::info!("the virus scanner answers again");
+                    self.recall();
+                }
                 Scanned::Nothing
             }
             News::Silent(why) => {

@@ -271,6 +271,26 @@ async fn garbage_silence_and_lost_connections_are_no_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_failed_while_the_scanner_is_there_is_not_read_again_for_each_further_failure() {
+    let (rig, _) = rig().await;
+    let scanner = Scanner::start(&rig.net);
+    scanner.says(Says::HangUp);
+    for _ in 0..200 {
+        rig.send(&["ann@example.com"]).await;
+    }
+    let before = rig.disk.stats().reads;
+    rig.deliver(scanned());
+    soon().await;
+    let reads = rig.disk.stats().reads - before;
+    assert_eq!(scanner.scans(), 200);
+    // The message, and its text to be scanned.
+    assert!(reads <= 4 * 200, "{reads} reads");
+    scanner.says(Says::Verdict);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(scanner.scans(), 400, "each has its own time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_that_can_not_be_scanned_keeps_no_other_from_leaving() {
     let (mut rig, _) = rig().await;
     let scanner = Scanner::start(&rig.net);
