@@ -13,13 +13,15 @@ pub(crate) fn decode_words(text: &[u8]) -> Cow<'_, str> {
     decode(text, Undecodable::Stays)
 }
 
-/// The same of a name that people see. U+FFFD stands for each word that can not be decoded, as
-/// for octets that are no UTF-8: receivers may know, or guess, what they say.
+/// The same of a name that people see. U+FFFD stands for each word that can not be decoded, and
+/// for the beginning of each that is not whole, as for octets that are no UTF-8: receivers may
+/// know, or guess, what they say.
 pub(crate) fn decode_name(text: &[u8]) -> String {
     decode(text, Undecodable::Marked).into_owned()
 }
 
-/// What becomes of an encoded word in a charset or an encoding that is not known here.
+/// What becomes of an encoded word in a charset or an encoding that is not known here, or
+/// without an end where one belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Undecodable {
     Stays,
@@ -47,7 +49,9 @@ fn decode(text: &[u8], undecodable: Undecodable) -> Cow<'_, str> {
                 (rest, after_word) = (&rest[start + len..], true);
             }
             None => {
-                decoded.push_str(&String::from_utf8_lossy(&rest[..start + 2]));
+                decoded.push_str(&String::from_utf8_lossy(before));
+                let is_marked = undecodable == Undecodable::Marked && begins_word(&rest[start..]);
+                decoded.push_str(if is_marked { "\u{fffd}" } else { "=?" });
                 (rest, after_word) = (&rest[start + 2..], false);
             }
         }
@@ -97,6 +101,16 @@ fn word_len(text: &[u8]) -> Option<usize> {
     let encoding = charset + 1 + memchr(b'?', text.get(charset + 1..)?)?;
     let end = encoding + 1 + memchr(b'?', text.get(encoding + 1..)?)?;
     (text.get(end + 1) == Some(&b'=')).then_some(end + 2)
+}
+
+/// Whether an encoded word begins here, however it goes on: `=?charset?`, then `B?` or `Q?`.
+/// There are receivers that decode what comes then, question marks in the text, and words
+/// without an end.
+fn begins_word(text: &[u8]) -> bool {
+    let Some(charset) = memchr(b'?', &text[2..]) else { return false };
+    let (charset, rest) = text[2..].split_at(charset);
+    let is_encoding = matches!(rest, [b'?', b'B' | b'b' | b'Q' | b'q', b'?', ..]);
+    is_encoding && !charset.iter().any(u8::is_ascii_whitespace)
 }
 
 fn decode_word(word: &[u8], undecodable: Undecodable) -> Option<String> {
@@ -151,6 +165,14 @@ mod tests {
             (b"=?UTF8*en?Q?a?= =?US-ASCII?Q?b?=", "ab"),
             (b"=?utf-8?X?a?=", "\u{fffd}"),
             (b"a =? b", "a =? b"),
+            (b"=?utf-8?Q?J=6Fs?x?=", "\u{fffd}utf-8?Q?J=6Fs?x?="),
+            (b"The =?utf-8?q?Adm=69n", "The \u{fffd}utf-8?q?Adm=69n"),
+            (b"=?utf-8?B?QWRtaW4=? =", "\u{fffd}utf-8?B?QWRtaW4=? ="),
+            (b"=?utf-8?Q?Adm=69n =?utf-8?Q?b?=", "\u{fffd}utf-8?Q?Adm=69n b"),
+            (b"=?utf-8?Q?", "\u{fffd}utf-8?Q?"),
+            (b"=?utf-8?Q=", "=?utf-8?Q="),
+            (b"what =? the?Q?", "what =? the?Q?"),
+            (b"=?", "=?"),
         ] {
             assert_eq!(decode_name(name), decoded, "{}", name.escape_ascii());
         }
