@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
-use postrider_account::{PausedBy, Tenant, TenantOption};
+use postrider_account::{Limits, PausedBy, Tenant, TenantOption};
 use postrider_control::{AccountOperation, Operation, Response};
 
 use super::{reputation, unexpected};
@@ -72,11 +72,12 @@ async fn list(access: &mut Access, out: &mut Output) -> Result<()> {
         return out.json_document(&tenants);
     }
     let rows = tenants.iter().map(|tenant| {
+        let in_force = Limits::of(tenant);
         vec![
             tenant.id.to_string(),
             state(tenant),
-            or_dash(tenant.daily_quota),
-            or_dash(tenant.max_rate),
+            or_dash(in_force.per_day),
+            or_dash(in_force.per_second),
             time(tenant.created_at),
             tenant.name.clone(),
         ]
@@ -105,8 +106,9 @@ fn show(tenant: &Tenant, out: &mut Output) -> Result<()> {
         let queue = if pause.hold { "the queue waits" } else { "the queue is still sent" };
         out.line(format_args!("                since {}, {queue}: {}", time(pause.at), pause.reason))?;
     }
-    out.line(format_args!("in 24 hours     {}", or_dash(tenant.daily_quota)))?;
-    out.line(format_args!("a second        {}", or_dash(tenant.max_rate)))?;
+    let in_force = Limits::of(tenant);
+    out.line(format_args!("in 24 hours     {}", or_dash(in_force.per_day)))?;
+    out.line(format_args!("a second        {}", or_dash(in_force.per_second)))?;
     out.line(format_args!("suppressed by   {reasons}"))?;
     out.line(format_args!("rules may pause {}", if tenant.auto_pause { "yes" } else { "no" }))?;
     tenant.tags.iter().try_for_each(|(key, value)| out.line(format_args!("tag             {key}={value}")))

@@ -94,6 +94,15 @@ fn a_credential_has_quotas_that_can_be_changed() {
         (&"000000000001".into(), &5.into())
     );
     assert_eq!(first["requestParameters"]["options"][3], serde_json::json!({ "max-rate": 7 }), "{audited}");
+
+    let sandboxed = stdout(&set(&["--sandbox", "on"]));
+    assert!(
+        sandboxed.contains("in 24 hours     200, 0 sent") && sandboxed.contains("a second        7"),
+        "{sandboxed}"
+    );
+    let view: serde_json::Value = serde_json::from_str(&node.told(&["credentials", "list", "--json"])).unwrap();
+    assert_eq!((&view[0]["daily_quota"], &view[0]["max_rate"]), (&200.into(), &7.into()), "{view}");
+    assert_eq!(stdout(&set(&["--sandbox", "off"])), shown);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Operations on SMTP credentials.
 
 use postrider_account::{
-    Credential, CredentialOption, Error as AccountError, Holder, ImportedSecret, NewCredential as Wanted, PolicyOwner,
-    RecipientOverflow,
+    Credential, CredentialOption, Error as AccountError, Holder, ImportedSecret, Limits, NewCredential as Wanted,
+    PolicyOwner, RecipientOverflow,
 };
 use postrider_mail::AccountId;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -177,6 +177,7 @@ async fn list(deps: &Deps, answer: &mpsc::Sender<Response>) -> Result<(), Error>
 
 fn view(deps: &Deps, credential: Credential) -> CredentialView {
     let holder = Holder::Credential(credential.user_name.clone());
+    let in_force = Limits::of_credential(&credential);
     CredentialView {
         sent_last_24_hours: deps.accounts.quotas().usage(holder, deps.world.clock.now()).sent_last_24_hours,
         user_name: credential.user_name,
@@ -187,8 +188,8 @@ fn view(deps: &Deps, credential: Credential) -> CredentialView {
         disabled: credential.disabled,
         recipient_overflow: credential.recipient_overflow,
         sandbox: credential.sandbox,
-        daily_quota: credential.daily_quota,
-        max_rate: credential.max_rate,
+        daily_quota: in_force.per_day,
+        max_rate: in_force.per_second,
     }
 }
 

@@ -193,7 +193,8 @@ pub struct CredentialView {
     /// Whether its messages go only to verified identities and the simulator.
     #[serde(default)]
     pub sandbox: bool,
-    /// Most recipients in any 24 hours, of what its account may send.
+    /// Most recipients in any 24 hours, of what its account may send: the bound in force, in
+    /// the sandbox SES's where it has none of its own.
     #[serde(default)]
     pub daily_quota: Option<u64>,
     /// Most recipients a second, likewise.

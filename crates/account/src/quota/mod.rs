@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::lookup::Lookup;
 use crate::{Credential, Error, Settings, Tenant};
-use pace::Pace;
+use pace::{Pace, Taken};
 use table::{Hour, Key};
 use window::{Window, minute_of};
 
@@ -135,6 +135,8 @@ pub struct Reservation {
     count: Arc<Count>,
     recipients: u32,
     minute: u64,
+    /// Of the second, where that is bounded.
+    taken: Option<Taken>,
 }
 
 impl Reservation {
@@ -142,6 +144,14 @@ impl Reservation {
     pub fn keep(mut self) {
         self.count.window.keep(self.recipients, self.minute);
         self.recipients = 0;
+    }
+
+    /// They were not even tried, since another bound forbade it: those of the second go back
+    /// too, if this is said at once.
+    pub fn undo(self) {
+        if let Some(taken) = self.taken {
+            self.count.pace.give_back(taken);
+        }
     }
 }
 
@@ -171,8 +181,9 @@ impl Quotas {
 
     /// Takes so many recipients, all or none, for a message of this time.
     ///
-    /// Those of the 24 hours go back with the reservation. Those of the second do not: a second
-    /// later they are there again anyway, and a client that fails in a loop is slowed too.
+    /// Those of the 24 hours go back with the reservation. Those of the second do not, unless it
+    /// is [undone](Reservation::undo): a second later they are there again anyway, and a client
+    /// that fails in a loop is slowed too.
     ///
     /// # Errors
     /// [`Exceeded`]: nothing was taken.
@@ -190,13 +201,12 @@ impl Quotas {
         }
         let count = self.count(&holder.into());
         let minute = count.window.reserve(recipients, limits.per_day, minute_of(now)).ok_or(Exceeded::Daily)?;
-        let reservation = Reservation { count, recipients, minute };
+        let mut reservation = Reservation { count, recipients, minute, taken: None };
         let elapsed = self.0.clock.instant().saturating_duration_since(self.0.origin);
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        match limits.per_second {
-            Some(rate) if !reservation.count.pace.take(recipients, rate, nanos) => Err(Exceeded::Rate),
-            _ => Ok(reservation),
-        }
+        let Some(rate) = limits.per_second else { return Ok(reservation) };
+        reservation.taken = Some(reservation.count.pace.take(recipients, rate, nanos).ok_or(Exceeded::Rate)?);
+        Ok(reservation)
     }
 
     /// What a holder has sent in the 24 hours before `now`.

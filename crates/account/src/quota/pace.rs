@@ -7,7 +7,8 @@ const SECOND: u64 = 1_000_000_000;
 
 /// A bucket that holds the recipients of one second and fills up again within one, in a single
 /// number: when it will be full. So in any time of `t` seconds at most `rate * (t + 1)`
-/// recipients are let through, to the microsecond.
+/// recipients are let through, and less than `rate` nanoseconds' worth more: what one recipient
+/// takes is rounded up, and the bucket with it.
 ///
 /// A message with more recipients than that waits for a full bucket, and those after it until
 /// the debt is worked off: the average holds, and nobody is refused for good.
@@ -18,11 +19,18 @@ pub(super) struct Pace {
     per_second: AtomicU32,
 }
 
+/// When the bucket would have been full, and when it will be with what was taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    before: u64,
+    after: u64,
+}
+
 impl Pace {
     /// Takes so many, if the bucket has them. `now` is of a clock that never goes back.
-    pub(super) fn take(&self, recipients: u32, per_second: u32, now: u64) -> bool {
+    pub(super) fn take(&self, recipients: u32, per_second: u32, now: u64) -> Option<Taken> {
         if per_second == 0 {
-            return recipients == 0;
+            return (recipients == 0).then(Taken::default);
         }
         self.told_by(per_second, now);
         let rate = u64::from(per_second);
@@ -35,7 +43,15 @@ impl Pace {
             let after = full_at.max(now).saturating_add(cost);
             (full_at <= now || after <= now.saturating_add(bucket)).then_some(after)
         };
-        self.full_at.try_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+        let before = self.full_at.try_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        take(before).map(|after| Taken { before, after })
+    }
+
+    /// Makes it as if that had not been taken, unless something was taken since: what has been
+    /// worked off between the two is not known then.
+    pub(super) fn give_back(&self, taken: Taken) {
+        let Taken { before, after } = taken;
+        let _ = self.full_at.compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// A debt is worked off at the new rate where that is higher: it would keep off for as long
@@ -67,12 +83,16 @@ mod tests {
         millis * 1_000_000
     }
 
+    fn takes(pace: &Pace, recipients: u32, per_second: u32, now: u64) -> bool {
+        pace.take(recipients, per_second, now).is_some()
+    }
+
     #[test]
     fn a_second_s_worth_at_once_and_then_the_rate() {
         let pace = Pace::default();
-        let taken = (0..100).filter(|_| pace.take(1, 10, ms(5_000))).count();
+        let taken = (0..100).filter(|_| takes(&pace, 1, 10, ms(5_000))).count();
         assert_eq!(taken, 10);
-        let taken: Vec<u64> = (5_000..7_000).filter(|at| pace.take(1, 10, ms(*at))).collect();
+        let taken: Vec<u64> = (5_000..7_000).filter(|at| takes(&pace, 1, 10, ms(*at))).collect();
         assert_eq!(taken, (51..70).map(|tenth| tenth * 100).collect::<Vec<_>>());
     }
 
@@ -80,7 +100,7 @@ mod tests {
     fn a_second_s_worth_is_all_of_it_where_a_recipient_s_time_is_no_whole_number() {
         for rate in (1..200).chain([14, 999, 7_777, 60_001]) {
             let pace = Pace::default();
-            let taken = (0..rate + 10).filter(|_| pace.take(1, rate, ms(5_000))).count();
+            let taken = (0..rate + 10).filter(|_| takes(&pace, 1, rate, ms(5_000))).count();
             assert_eq!(taken, rate as usize);
         }
     }
@@ -88,27 +108,42 @@ mod tests {
     #[test]
     fn more_than_a_second_s_worth_waits_for_a_full_bucket_and_is_worked_off() {
         let pace = Pace::default();
-        assert!(pace.take(1, 10, ms(0)));
-        assert!(!pace.take(50, 10, ms(99)), "the bucket is not full");
-        assert!(pace.take(50, 10, ms(100)));
-        assert!(!pace.take(1, 10, ms(4_100 + 99)), "in debt");
-        assert!(pace.take(1, 10, ms(4_100 + 100)));
+        assert!(takes(&pace, 1, 10, ms(0)));
+        assert!(!takes(&pace, 50, 10, ms(99)), "the bucket is not full");
+        assert!(takes(&pace, 50, 10, ms(100)));
+        assert!(!takes(&pace, 1, 10, ms(4_100 + 99)), "in debt");
+        assert!(takes(&pace, 1, 10, ms(4_100 + 100)));
     }
 
     #[test]
     fn a_debt_is_worked_off_at_a_raised_rate() {
         let pace = Pace::default();
-        assert!(pace.take(50, 1, ms(1_000)), "a debt of 50 seconds");
-        assert!(!pace.take(1, 1, ms(1_000)));
-        assert!(pace.take(950, 1_000, ms(1_000)), "it is one of 50 ms now");
-        assert!(!pace.take(1, 1_000, ms(1_000)), "the new rate holds");
-        assert!(pace.take(1, 1_000, ms(1_001)));
-        assert!(pace.take(8, 10, ms(1_900)) && !pace.take(1, 10, ms(1_900)), "a lowered one makes no debt");
+        assert!(takes(&pace, 50, 1, ms(1_000)), "a debt of 50 seconds");
+        assert!(!takes(&pace, 1, 1, ms(1_000)));
+        assert!(takes(&pace, 950, 1_000, ms(1_000)), "it is one of 50 ms now");
+        assert!(!takes(&pace, 1, 1_000, ms(1_000)), "the new rate holds");
+        assert!(takes(&pace, 1, 1_000, ms(1_001)));
+        assert!(takes(&pace, 8, 10, ms(1_900)) && !takes(&pace, 1, 10, ms(1_900)), "a lowered one makes no debt");
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_taken() {
+        let pace = Pace::default();
+        assert!(takes(&pace, 3, 10, ms(1_000)));
+        let taken = pace.take(7, 10, ms(1_000)).unwrap();
+        assert!(!takes(&pace, 1, 10, ms(1_000)));
+        pace.give_back(taken);
+        assert!(takes(&pace, 6, 10, ms(1_000)), "as before");
+        let taken = pace.take(1, 10, ms(1_000)).unwrap();
+        assert!(takes(&pace, 4, 10, ms(1_400)));
+        pace.give_back(taken);
+        assert!(!takes(&pace, 10, 10, ms(1_400)), "somebody else has taken since");
+        pace.give_back(Taken::default());
     }
 
     #[test]
     fn a_rate_of_nothing_lets_nothing_through() {
-        assert!(!Pace::default().take(1, 0, ms(1_000)));
+        assert!(!takes(&Pace::default(), 1, 0, ms(1_000)));
     }
 
     proptest! {
@@ -122,7 +157,7 @@ mod tests {
             for (step, recipients) in steps {
                 now += ms(step);
                 let recipients = recipients.min(rate);
-                if pace.take(recipients, rate, now) {
+                if takes(&pace, recipients, rate, now) {
                     sent.push((now, u64::from(recipients)));
                 }
             }

@@ -48,15 +48,21 @@ impl Quota {
         };
         let credential = origin.credential.as_ref().map(of_credential).transpose()?;
         let limits = Limits::of(&accounts.tenants().find(*account));
-        let account = reserve((*account).into(), limits, [QuotaBound::Rate, QuotaBound::Daily])?;
-        Ok(Self { account, credential })
+        match reserve((*account).into(), limits, [QuotaBound::Rate, QuotaBound::Daily]) {
+            Ok(account) => Ok(Self { account, credential }),
+            // Or those whose account is kept busy by others would wait for their own rate too.
+            Err(refusal) => {
+                credential.into_iter().for_each(Reservation::undo);
+                Err(refusal)
+            }
+        }
     }
 
     /// Keeps the place, or gives it back where the spool says that it has not taken the message.
-    /// A spool that failed may have: it counts.
+    /// A spool that failed may have: it counts, until the process is started anew.
     pub(crate) fn settle<T>(self, accepted: &Result<T, postrider_spool::Error>) {
-        use postrider_spool::Error::{Full, NoFile, TooLarge};
-        if !matches!(accepted, Err(Full(_) | NoFile | TooLarge(_))) {
+        use postrider_spool::Error::{Closed, Full, NoFile, TooLarge};
+        if !matches!(accepted, Err(Full(_) | NoFile | TooLarge(_) | Closed)) {
             self.account.keep();
             if let Some(credential) = self.credential {
                 credential.keep();

@@ -148,6 +148,30 @@ async fn a_message_that_the_account_may_not_send_does_not_count_for_the_credenti
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_the_account_may_not_send_now_does_not_slow_its_credential() {
+    let world = world().await;
+    bounded(&world, None, Some(3)).await;
+    let shop = credential(&world, NewCredential { max_rate: Some(1), ..NewCredential::default() }).await;
+    assert_eq!(send(&world, &["a@example.org"]).await, Ok(()));
+    let five = ["a@example.org", "b@example.org", "c@example.org", "d@example.org", "e@example.org"];
+    for _ in 0..3 {
+        assert_eq!(send_as(&world, &shop, &five).await, Err(Refusal::RateExceeded));
+    }
+    assert_eq!(world.metrics.quota_refused.of(QuotaBound::Rate).get(), 3, "by the account's bound each time");
+    tokio::time::sleep(Duration::from_millis(334)).await;
+    assert_eq!(send_as(&world, &shop, &five).await, Ok(()), "as soon as the account may");
+}
+
+#[tokio::test]
+async fn what_comes_after_the_spool_is_closed_does_not_count() {
+    let world = world().await;
+    assert_eq!(send(&world, &["a@example.org"]).await, Ok(()));
+    world.spool.close().await.unwrap();
+    assert_eq!(send(&world, &["a@example.org"]).await, Err(Refusal::Unavailable));
+    assert_eq!(sent(&world), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_credential_in_the_sandbox_has_a_quota_of_its_own() {
     let world = world().await;
     let own = Identity { trusted: true, ..Identity::new(AccountId::default(), "example.com".parse().unwrap()) };
