@@ -393,7 +393,7 @@ impl Credentials {
     /// To the store, then to memory. The caller holds `changing`.
     async fn write(&self, record: Record) -> Result<Credential, Error> {
         let credential = record.credential.clone();
-        let stored = Stored::V3(record.clone());
+        let stored = Stored::of(record.clone());
         self.0.table.put(&credential.user_name, &stored).await?;
         let name = credential.user_name.clone();
         let record = Arc::new(record);

@@ -54,6 +54,16 @@ struct CredentialV2 {
 }
 
 impl Stored {
+    /// As versions before this one read it too, if the credential has nothing that they did not
+    /// know.
+    pub(super) fn of(record: Record) -> Self {
+        let Record { credential, verifier } = record;
+        if credential.daily_quota.is_some() || credential.max_rate.is_some() {
+            return Self::V3(Record { credential, verifier });
+        }
+        Self::V2(RecordV2 { credential: CredentialV2::of(credential), verifier })
+    }
+
     pub(super) fn into_record(self) -> Record {
         match self {
             Self::V1(old) => Record { credential: old.credential.with(false), verifier: old.verifier },
@@ -62,6 +72,23 @@ impl Stored {
             }
             Self::V3(record) => record,
         }
+    }
+}
+
+impl CredentialV2 {
+    /// Without its quotas.
+    fn of(credential: Credential) -> Self {
+        let sandbox = credential.sandbox;
+        let first = CredentialV1 {
+            user_name: credential.user_name,
+            account: credential.account,
+            label: credential.label,
+            region: credential.region,
+            created_at: credential.created_at,
+            disabled: credential.disabled,
+            recipient_overflow: credential.recipient_overflow,
+        };
+        Self { first, sandbox }
     }
 }
 
@@ -86,7 +113,7 @@ impl CredentialV1 {
 mod tests {
     use postrider_base::{Clock, Random, SimDisk};
 
-    use super::super::{Credentials, TABLE};
+    use super::super::{CredentialOption, Credentials, NewCredential, TABLE};
     use super::*;
     use crate::{Settings, samples};
 
@@ -127,5 +154,32 @@ mod tests {
             assert_eq!((found.daily_quota, found.max_rate), (None, None));
             assert_eq!(credentials.authenticate(user_name, b"secret").unwrap().recipient_overflow, overflow);
         }
+    }
+
+    #[tokio::test]
+    async fn what_has_no_quota_is_stored_as_earlier_versions_read_it() {
+        let (store, _index) = samples::store(&SimDisk::new());
+        let (clock, random) = (Clock::system(), Random::seeded(1));
+        let credentials = Credentials::open(&store, clock, random, &Settings::default()).unwrap();
+        let new = NewCredential { label: "shop".to_owned(), sandbox: true, ..NewCredential::default() };
+        let made = credentials.create(new).await.unwrap().credential;
+        let before = store.table::<String, Before>(TABLE);
+        let stored = || before.get(&made.user_name);
+        let Ok(Some(Before::V2(Old { credential, verifier: _ }))) = stored() else { panic!("not as before") };
+        let first = (made.user_name.clone(), made.account, made.label.clone(), made.region.clone());
+        assert_eq!((credential.0, credential.1, credential.2, credential.3), first);
+        assert_eq!(
+            (credential.4, credential.5, credential.6, credential.7),
+            (made.created_at, false, RecipientOverflow::Reject, true)
+        );
+
+        for option in [CredentialOption::DailyQuota(Some(5)), CredentialOption::MaxRate(Some(5))] {
+            credentials.set(&made.user_name, [option]).await.unwrap();
+            assert!(stored().is_err());
+        }
+        let none = [CredentialOption::DailyQuota(None), CredentialOption::MaxRate(None)];
+        credentials.set(&made.user_name, none).await.unwrap();
+        assert!(matches!(stored(), Ok(Some(Before::V2(_)))));
+        assert_eq!(credentials.get(&made.user_name), Some(made));
     }
 }
