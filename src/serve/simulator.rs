@@ -31,21 +31,26 @@ impl Simulator {
     /// Starts it, as tasks of `scope`; how it is dialled.
     pub(crate) fn start(self, scope: &Scope) -> Arc<dyn Dialer> {
         let inbox = Inbox::simulator(self.operator_domain(), self.clock.clone(), self.random.clone());
-        let (arrivals, ended) = (inbox.subscribe(), scope.clone());
-        scope.spawn("answers of the simulator", async move {
-            tokio::select! {
-                () = ended.cancelled() => {}
-                () = self.answer_all(arrivals) => {}
-            }
-        });
+        let simulator = Arc::new(self);
+        // Apart: a complaint waits for the journal, and nobody else does.
+        for mailbox in [SimulatedMailbox::OutOfOffice, SimulatedMailbox::Complaint] {
+            let (simulator, arrivals, ended) = (simulator.clone(), inbox.subscribe(), scope.clone());
+            scope.spawn("answers of the simulator", async move {
+                tokio::select! {
+                    () = ended.cancelled() => {}
+                    () = simulator.answer_all(arrivals, mailbox) => {}
+                }
+            });
+        }
         let nowhere = Arc::new(SimNet::new());
         Arc::new(InboxDialer::new(inbox, (Ipv4Addr::LOCALHOST, 25).into(), nowhere, scope.clone()))
     }
 
-    async fn answer_all(&self, mut arrivals: Receiver<Arc<Arrived>>) {
+    /// Answers for the recipients that are such a mailbox.
+    async fn answer_all(&self, mut arrivals: Receiver<Arc<Arrived>>, mailbox: SimulatedMailbox) {
         loop {
             match arrivals.recv().await {
-                Ok(arrived) => self.answer(&arrived).await,
+                Ok(arrived) => self.answer(&arrived, mailbox).await,
                 Err(RecvError::Lagged(missed)) => warn!(missed, "messages to the simulator may have no answer"),
                 Err(RecvError::Closed) => return,
             }
@@ -56,16 +61,22 @@ impl Simulator {
         self.submission.settings().operator_domain()
     }
 
-    /// Answers for each recipient that writes back.
-    async fn answer(&self, arrived: &Arrived) {
-        for recipient in &arrived.envelope.recipients {
-            let mailbox = &recipient.address;
-            match SimulatedMailbox::of(mailbox, self.operator_domain()) {
-                Some(SimulatedMailbox::OutOfOffice) => self.reply(mailbox, arrived).await,
-                Some(SimulatedMailbox::Complaint) => self.complain(mailbox, arrived).await,
-                _ => {}
+    async fn answer(&self, arrived: &Arrived, mailbox: SimulatedMailbox) {
+        let addresses = arrived.envelope.recipients.iter().map(|recipient| &recipient.address);
+        let mut addresses = addresses.filter(|address| self.is_mailbox(address, mailbox));
+        if mailbox == SimulatedMailbox::Complaint {
+            if addresses.next().is_some() {
+                self.complain(arrived).await;
             }
+            return;
         }
+        for address in addresses {
+            self.reply(address, arrived).await;
+        }
+    }
+
+    fn is_mailbox(&self, address: &EmailAddress, mailbox: SimulatedMailbox) -> bool {
+        SimulatedMailbox::of(address, self.operator_domain()) == Some(mailbox)
     }
 
     async fn reply(&self, mailbox: &EmailAddress, about: &Arrived) {
@@ -84,13 +95,18 @@ impl Simulator {
         .await;
     }
 
-    /// The event is journaled with the delivery; this is the mail about it, as of any complaint.
-    async fn complain(&self, mailbox: &EmailAddress, about: &Arrived) {
+    /// The events are journaled with the delivery; this is the mail about the first of a message,
+    /// as of any complaint.
+    async fn complain(&self, about: &Arrived) {
         if !self.forwarding.load(Ordering::Relaxed) {
             return;
         }
-        let message = self.message(about).await.filter(|message| message.recipients.contains(mailbox));
-        let Some(message) = message else { return };
+        let Some(message) = self.message(about).await else { return };
+        let mut complainers = message.recipients.iter().filter(|to| self.is_mailbox(to, SimulatedMailbox::Complaint));
+        let Some(mailbox) = complainers.next() else { return };
+        if about.envelope.recipients.iter().all(|recipient| recipient.address != *mailbox) {
+            return;
+        }
         let Some(to) = message.sender.filter(|_| message.credential.is_some()) else { return };
         let Ok(reporter) = format!("MAILER-DAEMON@{}", self.operator_domain()).parse() else { return };
         let id = self.submission.new_id();
@@ -100,10 +116,12 @@ impl Simulator {
         self.send(OwnMessage { id, account, to, kind, require_tls, content }).await;
     }
 
-    /// What was submitted: by its return path, or by the Message-ID that it got.
+    /// What was submitted: by its return path, or by the Message-ID that it got. Any client may
+    /// write the id of another's message: only who sends a message is told of it.
     async fn message(&self, arrived: &Arrived) -> Option<Acceptance> {
         let by_path = arrived.envelope.sender.as_ref().and_then(|sender| self.return_paths.read(sender));
-        let id = match by_path {
+        let is_told = |message: &Acceptance| by_path.is_some() || message.sender == arrived.envelope.sender;
+        let id = match &by_path {
             Some(verp) => verp.id,
             None => arrived.message_id()?.rsplit_once('@')?.0.parse().ok()?,
         };
@@ -111,7 +129,9 @@ impl Simulator {
         self.spool.told(Events::FEED).await;
         let life = self.events.message(id).await.ok()?;
         life.into_iter().find_map(|entry| match entry {
-            LifeEntry::Accepted(message) if message.origin == OriginKind::Submission => Some(message),
+            LifeEntry::Accepted(message) if message.origin == OriginKind::Submission && is_told(&message) => {
+                Some(message)
+            }
             _ => None,
         })
     }
