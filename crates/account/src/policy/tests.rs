@@ -408,7 +408,6 @@ fn one_that_denies_beats_all_that_allow() {
     assert_eq!(ask(&PolicySet::default(), &wish()), PolicyVerdict::NoMatch);
 }
 
-/// The page for operators keeps its word.
 #[test]
 fn a_name_that_can_not_be_read_is_allowed_by_nothing_and_denied_by_all_that_ask() {
     let asking = |effect: &str, condition: &str| {
@@ -432,6 +431,7 @@ fn a_name_that_can_not_be_read_is_allowed_by_nothing_and_denied_by_all_that_ask(
     assert!(allows(&is_there, &named("Jos\u{fffd}")));
 }
 
+/// The page for operators keeps its word.
 #[test]
 fn the_examples_of_the_documentation_are_policies() {
     let page = include_str!("../../../../docs/policies.md");
