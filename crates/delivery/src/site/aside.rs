@@ -112,8 +112,9 @@ impl Site {
         for waiting in [paused, sourceless, held] {
             for queue in waiting.over(now) {
                 through.goes_on(&queue, now);
-                if let Some(next) = self.around.spool.let_on(&queue) {
-                    waiting.add(queue, next);
+                match self.around.spool.let_on(&queue) {
+                    Some(next) => waiting.add(queue, next),
+                    None => through.is_read(&queue),
                 }
             }
         }

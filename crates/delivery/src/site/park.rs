@@ -53,8 +53,11 @@ impl Site {
         for queue in state.parked.over(now) {
             if !state.through.goes_on(&queue, now) {
                 self.around.spool.unpark(&queue);
-            } else if let Some(next) = self.around.spool.let_on(&queue) {
-                state.parked.add(queue, next);
+                continue;
+            }
+            match self.around.spool.let_on(&queue) {
+                Some(next) => state.parked.add(queue, next),
+                None => state.through.is_read(&queue),
             }
         }
     }

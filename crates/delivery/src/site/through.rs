@@ -64,6 +64,11 @@ impl LookThrough {
         is_passed
     }
 
+    /// Nothing of this queue is gone past at the moment.
+    pub(super) fn is_read(&mut self, queue: &QueueKey) {
+        self.passed.remove(queue);
+    }
+
     /// A queue waits no more. Whether something of it was gone past.
     pub(super) fn end(&mut self, queue: &QueueKey) -> bool {
         self.unseen.remove(queue);
@@ -117,5 +122,7 @@ mod tests {
         assert!(through.begin(closed).is_empty() && through.earliest().is_none());
         assert!(through.goes_on(&queue, closed));
         assert!(through.passes(&queue, closed));
+        through.is_read(&queue);
+        assert!(!through.goes_on(&queue, closed) && !through.end(&queue));
     }
 }
