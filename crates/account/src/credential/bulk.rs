@@ -34,7 +34,7 @@ impl Credentials {
             let Credential { user_name: name, account, region, created_at, .. } = found.credential.clone();
             let credential = Credential { user_name: name, account, region, created_at, ..edited };
             let record = Record { credential, ..Record::clone(&found) };
-            rows.push(Change::Put(user_name.clone(), Stored::V3(record.clone())));
+            rows.push(Change::Put(user_name.clone(), Stored::of(record.clone())));
             edits.push((user_name.clone(), Some(Arc::new(record))));
         }
         self.0.table.write(rows).await.map_err(Error::from)?;

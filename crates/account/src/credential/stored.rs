@@ -115,7 +115,7 @@ mod tests {
 
     use super::super::{CredentialOption, Credentials, NewCredential, TABLE};
     use super::*;
-    use crate::{Settings, samples};
+    use crate::{Error, Settings, samples};
 
     type First = (String, AccountId, String, String, Timestamp, bool, RecipientOverflow);
     type Second = (String, AccountId, String, String, Timestamp, bool, RecipientOverflow, bool);
@@ -180,6 +180,13 @@ mod tests {
         let none = [CredentialOption::DailyQuota(None), CredentialOption::MaxRate(None)];
         credentials.set(&made.user_name, none).await.unwrap();
         assert!(matches!(stored(), Ok(Some(Before::V2(_)))));
+        let renamed = |_, old: &Credential| Ok::<_, Error>(Some(Credential { label: "web".to_owned(), ..old.clone() }));
+        credentials.edit(std::slice::from_ref(&made.user_name), renamed).await.unwrap();
+        assert!(
+            matches!(stored(), Ok(Some(Before::V2(Old { credential, .. }))) if credential.2 == "web"),
+            "also in bulk"
+        );
+        credentials.set(&made.user_name, [CredentialOption::Label("shop".to_owned())]).await.unwrap();
         assert_eq!(credentials.get(&made.user_name), Some(made));
     }
 }
