@@ -42,6 +42,8 @@ impl Default for Settings {
 const MIN_READ: Size = Size::from_bytes(64 * 1024);
 /// A report is read as a whole, in memory.
 const MAX_READ: Size = Size::from_mib(64);
+/// Fewer would be forgotten before the journal has them.
+const MIN_REMEMBERED: u32 = 10_000;
 /// Most addresses for complaints: each RCPT is compared with all of them.
 const MAX_COMPLAINT_ADDRESSES: usize = 100;
 
@@ -58,11 +60,11 @@ impl Settings {
         if !(MIN_READ..=MAX_READ).contains(&self.max_read_bytes) {
             return Err(format!("max_read_bytes: expected {MIN_READ} to {MAX_READ}, got {}", self.max_read_bytes));
         }
-        let at_least_one = [
-            ("max_recipients", u32::from(self.max_recipients)),
-            ("passed_on_per_hour", self.passed_on_per_hour),
-            ("max_remembered", self.max_remembered),
-        ];
+        let at_least_one =
+            [("max_recipients", u32::from(self.max_recipients)), ("passed_on_per_hour", self.passed_on_per_hour)];
+        if self.max_remembered < MIN_REMEMBERED {
+            return Err(format!("max_remembered: expected at least {MIN_REMEMBERED}, got {}", self.max_remembered));
+        }
         match at_least_one.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(format!("{key}: must be at least 1")),
             None => Ok(()),
@@ -95,7 +97,7 @@ mod tests {
         assert!(wrong(|s| s.max_read_bytes = Size::from_mib(65)).starts_with("max_read_bytes:"));
         assert!(wrong(|s| s.max_recipients = 0).starts_with("max_recipients:"));
         assert!(wrong(|s| s.passed_on_per_hour = 0).starts_with("passed_on_per_hour:"));
-        assert!(wrong(|s| s.max_remembered = 0).starts_with("max_remembered:"));
+        assert!(wrong(|s| s.max_remembered = 9_999).starts_with("max_remembered:"));
         let many = |s: &mut Settings| s.complaint_addresses = vec!["fbl@example.com".parse().unwrap(); 101];
         assert!(wrong(many).starts_with("complaint_addresses:"));
     }

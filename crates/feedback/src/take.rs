@@ -53,36 +53,41 @@ impl<'a> Visit<'a> {
     /// that was served is enough: after a refusal nobody may be served (RFC 5321 section
     /// 4.2.5), and no recipient here has another whom the refusal of one concerns.
     pub(crate) async fn run(&self) -> Result<(), SmtpReply> {
-        let (mut is_served, mut refused, mut later) = (false, Ok(()), Ok(()));
+        let (mut answer, mut for_operator) = (Answer::default(), Vec::new());
         for mailbox in self.mailboxes() {
-            if later.is_err() && place(mailbox).is_none() {
-                // What goes to the operator nobody remembers: it would go there again.
-                break;
-            }
-            let served = self.serve(mailbox).await;
-            let outcome = match &served {
-                Ok(outcome) => *outcome,
-                Err(reply) if reply.code >= 500 => FeedbackOutcome::Refused,
-                Err(_) => FeedbackOutcome::Later,
-            };
-            self.shared.options.metrics.feedback_outcomes.of(outcome).inc();
-            self.log(mailbox, outcome);
-            match served {
-                Ok(_) => is_served = true,
-                Err(reply) if reply.code >= 500 => refused = Err(reply),
-                Err(reply) => later = Err(reply),
+            match self.serve(mailbox).await {
+                Ok(Served::For(outcome)) => answer.take(self.noted(mailbox, Ok(outcome))),
+                Ok(Served::ByOperator) => for_operator.push(mailbox),
+                Err(reply) => answer.take(self.noted(mailbox, Err(reply))),
             }
         }
-        later.and(if is_served { Ok(()) } else { refused })
+        // Nobody remembers what went to the operator, who gets it once.
+        if answer.later.is_none() && !for_operator.is_empty() {
+            let sent = self.to_operator().await;
+            for mailbox in for_operator {
+                answer.take(self.noted(mailbox, sent.clone()));
+            }
+        }
+        answer.reply()
     }
 
     /// Those that it is for, each once: whoever reads the mail for several addresses gets it
-    /// once. Return paths go first.
+    /// once.
     fn mailboxes(&self) -> impl Iterator<Item = &Mailbox> {
         let mut seen = HashSet::new();
-        let (paths, others): (Vec<_>, Vec<_>) =
-            self.arrived.recipients.iter().partition(|mailbox| place(mailbox).is_some());
-        paths.into_iter().chain(others).filter(move |mailbox| seen.insert(place(mailbox)))
+        self.arrived.recipients.iter().filter(move |mailbox| seen.insert(place(mailbox)))
+    }
+
+    /// Takes note of what became of a recipient.
+    fn noted(&self, mailbox: &Mailbox, served: Result<FeedbackOutcome, SmtpReply>) -> Result<(), SmtpReply> {
+        let outcome = match &served {
+            Ok(outcome) => *outcome,
+            Err(reply) if reply.code >= 500 => FeedbackOutcome::Refused,
+            Err(_) => FeedbackOutcome::Later,
+        };
+        self.shared.options.metrics.feedback_outcomes.of(outcome).inc();
+        self.log(mailbox, outcome);
+        served.map(drop)
     }
 
     fn log(&self, mailbox: &Mailbox, outcome: FeedbackOutcome) {
@@ -97,7 +102,7 @@ impl<'a> Visit<'a> {
         tracing::info!(session, %client, from, about, kind, outcome, verified = %self.looked, "feedback");
     }
 
-    async fn serve(&self, mailbox: &Mailbox) -> Result<FeedbackOutcome, SmtpReply> {
+    async fn serve(&self, mailbox: &Mailbox) -> Result<Served, SmtpReply> {
         if self.reading.passed_on {
             // RFC 5321 section 6.3
             return Err(SmtpReply::new(554, "5.4.6 This was passed on before"));
@@ -111,19 +116,19 @@ impl<'a> Visit<'a> {
                 let found = Finding::of(&self.reading, verp, &self.domains(), self.ours());
                 match (found, verp) {
                     (Some(finding), _) => self.journal(finding, verp).await,
-                    (None, Some(_)) => Ok(FeedbackOutcome::Unknown),
-                    (None, None) => self.to_operator().await,
+                    (None, Some(_)) => Ok(Served::For(FeedbackOutcome::Unknown)),
+                    (None, None) => Ok(Served::ByOperator),
                 }
             }
-            (Some(verp), Report::Automatic) => self.automatic(verp).await,
+            (Some(verp), Report::Automatic) => self.automatic(verp).await.map(Served::For),
             (Some(_), Report::Other) => Err(SmtpReply::new(550, "5.7.1 This mailbox takes delivery reports alone")),
-            (None, _) => self.to_operator().await,
+            (None, _) => Ok(Served::ByOperator),
         }
     }
 
     /// Has everything that was found journaled, then tells the sender what is new of it, and what
     /// an earlier visit did not come to tell. Nobody else tells of it before all is journaled.
-    async fn journal(&self, finding: Finding, verp: Option<Verp>) -> Result<FeedbackOutcome, SmtpReply> {
+    async fn journal(&self, finding: Finding, verp: Option<Verp>) -> Result<Served, SmtpReply> {
         let Finding { id, returned } = finding;
         // Blacked out, and from nobody for certain.
         let is_open = returned.iter().any(|(whom, _)| whom.is_empty());
@@ -155,20 +160,18 @@ impl<'a> Visit<'a> {
         if let Some(verp) = verp {
             self.progress(verp).await?;
         }
-        if !is_new {
-            return match (is_known, &self.reading.report, verp) {
-                (true, ..) => Ok(FeedbackOutcome::Known),
-                // Whom it is about is not in the journal any more, or never was: nothing to
-                // come again for. A complaint somebody should see.
-                (false, Report::Complaint(_), _) if is_open && self.is_verified_later() => Err(busy()),
-                (false, Report::Complaint(_), _) => self.to_operator().await,
-                (false, Report::Status(report), _) if report.recipients.iter().all(|r| r.action != Action::Failed) => {
-                    Ok(FeedbackOutcome::Progress)
-                }
-                (false, ..) => Ok(FeedbackOutcome::Unknown),
-            };
-        }
-        Ok(FeedbackOutcome::Journaled)
+        Ok(Served::For(match (is_known, &self.reading.report) {
+            _ if is_new => FeedbackOutcome::Journaled,
+            (true, _) => FeedbackOutcome::Known,
+            // Whom it is about is not in the journal any more, or never was: nothing to
+            // come again for. A complaint somebody should see.
+            (false, Report::Complaint(_)) if is_open && self.is_verified_later() => return Err(busy()),
+            (false, Report::Complaint(_)) => return Ok(Served::ByOperator),
+            (false, Report::Status(report)) if report.recipients.iter().all(|r| r.action != Action::Failed) => {
+                FeedbackOutcome::Progress
+            }
+            (false, _) => FeedbackOutcome::Unknown,
+        }))
     }
 
     /// Reports it of the first of those that the message was for. It is told in the message `notice`.
@@ -206,11 +209,11 @@ impl<'a> Visit<'a> {
         let Some(telling) = self.turn(News { id: verp.id, what: What::Automatic(verp.scope) })? else {
             return Ok(FeedbackOutcome::Dropped);
         };
-        if !self.may_get(&concerned.sender) {
+        let why = format!("An automatic reply to your message {}\r\nis attached.", verp.id);
+        let id = self.shared.options.submission.new_id();
+        if !self.if_within_bounds(&concerned.sender, self.to_sender(id, &concerned, &why)).await? {
             return Ok(FeedbackOutcome::Dropped);
         }
-        let why = format!("An automatic reply to your message {}\r\nis attached.", verp.id);
-        self.to_sender(self.shared.options.submission.new_id(), &concerned, &why).await?;
         self.told(telling);
         Ok(FeedbackOutcome::Sender)
     }
@@ -223,13 +226,13 @@ impl<'a> Visit<'a> {
             // RFC 5321 section 6.3
             return Err(SmtpReply::new(554, "5.4.6 Mail for the operator would come back here"));
         }
-        if !self.may_get(operator) {
-            return Err(SmtpReply::new(451, "4.7.1 Too much mail for this mailbox, try again later"));
-        }
         let why = "This came to an address of the relay's mail exchanger for bounces and complaints.";
         let id = self.shared.options.submission.new_id();
-        let passed = self.pass_on(id, AccountId::default(), operator, OriginKind::Operator, why).await;
-        passed.map(|()| FeedbackOutcome::Operator)
+        let sent = self.pass_on(id, AccountId::default(), operator, OriginKind::Operator, why);
+        match self.if_within_bounds(operator, sent).await? {
+            true => Ok(FeedbackOutcome::Operator),
+            false => Err(SmtpReply::new(451, "4.7.1 Too much mail for this mailbox, try again later")),
+        }
     }
 
     /// Queues what arrived inside of a message of this id.
@@ -260,7 +263,7 @@ impl<'a> Visit<'a> {
 
     /// Whether who it is from may be known when it comes again soon: there was no turn to verify
     /// it, or the DNS did not answer. One that is old has come again often enough; so has, for
-    /// all we know, one that does not say how old it is.
+    /// all we know, one that does not say how old it is. A clock may be fast.
     fn is_verified_later(&self) -> bool {
         let Looked { verdict, refused, .. } = &self.looked;
         let may_change = match verdict {
@@ -270,7 +273,8 @@ impl<'a> Visit<'a> {
                     || dkim.iter().any(|one| one.result == DkimResult::TempError)
             }
         };
-        let sent = self.reading.date.filter(|date| *date <= self.arrived.at);
+        let latest = self.arrived.at.saturating_add(FAST);
+        let sent = self.reading.date.filter(|date| *date <= latest);
         may_change && sent.is_some_and(|sent| self.arrived.at.saturating_since(sent) < ASKED_AGAIN_FOR)
     }
 
@@ -289,8 +293,41 @@ impl<'a> Visit<'a> {
     }
 }
 
+/// What was done for a recipient.
+enum Served {
+    For(FeedbackOutcome),
+    /// The operator is to see it.
+    ByOperator,
+}
+
+/// The one answer for all recipients.
+#[derive(Default)]
+struct Answer {
+    is_served: bool,
+    refused: Option<SmtpReply>,
+    later: Option<SmtpReply>,
+}
+
+impl Answer {
+    fn take(&mut self, served: Result<(), SmtpReply>) {
+        match served {
+            Ok(()) => self.is_served = true,
+            Err(reply) if reply.code >= 500 => self.refused = Some(reply),
+            Err(reply) => self.later = Some(reply),
+        }
+    }
+
+    fn reply(self) -> Result<(), SmtpReply> {
+        let refused = self.refused.filter(|_| !self.is_served);
+        self.later.or(refused).map_or(Ok(()), Err)
+    }
+}
+
 /// How long who sent a complaint is asked to come again because nothing says who that is.
 const ASKED_AGAIN_FOR: Duration = Duration::from_hours(4);
+
+/// How far ahead of ours the clock of another host may be.
+const FAST: Duration = Duration::from_mins(10);
 
 pub(crate) fn busy() -> SmtpReply {
     SmtpReply::new(451, "4.3.0 Temporary service failure")

@@ -85,10 +85,12 @@ impl Visit<'_> {
             return Ok(());
         };
         let Some(telling) = self.turn_of_event(id, notice, own).await? else { return Ok(()) };
-        if self.may_get(&concerned.sender) {
-            let why = format!("A recipient of your message {id}\r\nreported it as unwanted. The report is attached.");
-            self.to_sender(notice, &concerned, &why).await?;
+        let why = format!("A recipient of your message {id}\r\nreported it as unwanted. The report is attached.");
+        let sent = self.if_within_bounds(&concerned.sender, self.to_sender(notice, &concerned, &why)).await?;
+        if sent {
             self.told(telling);
+        } else {
+            tracing::info!(session = self.arrived.session, %id, "feedback: its sender got enough mail in this hour");
         }
         Ok(())
     }
@@ -110,8 +112,8 @@ impl Visit<'_> {
             let Some(text) = Notice::of_progress(report, action, verp.scope, &concerned.acceptance) else { continue };
             let news = News { id: verp.id, what: What::Progress(verp.scope, action) };
             let Some(telling) = self.turn(news)? else { continue };
-            if self.may_get(&concerned.sender) {
-                self.send_notice(self.shared.options.submission.new_id(), &text, &concerned).await?;
+            let id = self.shared.options.submission.new_id();
+            if self.if_within_bounds(&concerned.sender, self.send_notice(id, &text, &concerned)).await? {
                 self.told(telling);
             }
         }
@@ -198,10 +200,22 @@ impl Visit<'_> {
         telling.done(self.rules.settings.max_remembered);
     }
 
-    /// Whether one more message to this address is within bounds; it is counted.
-    pub(crate) fn may_get(&self, address: &EmailAddress) -> bool {
-        let max = self.rules.settings.passed_on_per_hour;
-        self.shared.told.may_get(address, max, self.shared.options.clock.now())
+    /// Sends one more message to this address, if that is within bounds; whether it is. One that
+    /// can not be queued does not count.
+    pub(crate) async fn if_within_bounds(
+        &self,
+        address: &EmailAddress,
+        send: impl Future<Output = Result<(), SmtpReply>>,
+    ) -> Result<bool, SmtpReply> {
+        let (told, max) = (&self.shared.told, self.rules.settings.passed_on_per_hour);
+        if !told.may_get(address, max, self.shared.options.clock.now()) {
+            return Ok(false);
+        }
+        let sent = send.await;
+        if sent.is_err() {
+            told.got_none(address);
+        }
+        sent.map(|()| true)
     }
 
     /// Takes note of whether mail of ours was queued.

@@ -109,6 +109,13 @@ impl Told {
         *count += u32::from(may);
         may
     }
+
+    /// Takes back that a message to this address was counted.
+    pub(crate) fn got_none(&self, address: &EmailAddress) {
+        if let Some(count) = self.0.lock().counts.get_mut(&address.fold()) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 /// Milliseconds.
@@ -164,5 +171,8 @@ mod tests {
         assert!(!told.may_get(&ann, 1, at(HOUR - 1)));
         assert!(told.may_get(&bob, 1, at(HOUR - 1)));
         assert!(told.may_get(&ann, 1, at(HOUR)));
+        told.got_none(&ann);
+        assert!(told.may_get(&ann, 1, at(HOUR)));
+        assert!(!told.may_get(&ann, 1, at(HOUR)));
     }
 }

@@ -8,9 +8,9 @@ mod rig;
 use postrider_base::metrics::FeedbackOutcome;
 use postrider_dns::zones::Failure;
 use postrider_feedback::{FeedbackRules, Mailbox};
-use postrider_mail::{EmailAddress, VerpScope};
+use postrider_mail::{EmailAddress, MessageId, VerpScope};
 
-use rig::{Machine, Rig, bounce, complaint, rig, rules};
+use rig::{Machine, NOW, Rig, bounce, complaint, rig, rules};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_bounce_is_an_event_and_its_sender_is_told_once() {
@@ -313,10 +313,12 @@ async fn who_complains_without_a_name_is_asked_again_while_it_may_be_known_and_n
     // It is 22:13:20.
     let young = sent("Tue, 14 Nov 2023 20:00:00 +0000");
     assert_eq!(rig.arrives(fbl, &path, &young).await.unwrap_err().code, 451);
+    let fast = sent("Tue, 14 Nov 2023 22:15:00 +0000");
+    assert_eq!(rig.arrives(fbl, &path, &fast).await.unwrap_err().code, 451);
     for old in ["Tue, 14 Nov 2023 18:00:00 +0000", "Tue, 14 Nov 2033 18:00:00 +0000", "yesterday"] {
         rig.arrives(fbl, &path, &sent(old)).await.unwrap();
     }
-    assert_eq!((rig.counted(FeedbackOutcome::Later), rig.counted(FeedbackOutcome::Operator)), (1, 3));
+    assert_eq!((rig.counted(FeedbackOutcome::Later), rig.counted(FeedbackOutcome::Operator)), (2, 3));
     // More fields than are looked at: that does not pass.
     let never = format!("{}{young}", "X: x\n".repeat(2_001));
     rig.feedback.reload(FeedbackRules { operator: None, ..rules() });
@@ -403,4 +405,31 @@ async fn a_report_that_breaks_off_half_way_is_told_as_a_whole_once_it_comes_agai
     rig.arrives(None, &path, &report).await.unwrap();
     assert_eq!(rig.late().await.len(), 30);
     assert_eq!(told(&rig, &all).await, [1; 30]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_gets_a_message_once_whichever_of_its_recipients_lead_there() {
+    let rig = rig().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let fbl = "fbl@relay.example".parse().unwrap();
+    // A message that is not in the journal any more, and an address for complaints.
+    let mut retired = message.clone();
+    retired.id = MessageId::new(0x0100, NOW, 77);
+    let both = [rig.path(&retired, VerpScope::One(0)), fbl];
+    rig.arrives_for(Some("fbl@provider.example"), &both, &complaint("", "")).await.unwrap();
+    assert_eq!((rig.counted(FeedbackOutcome::Operator), rig.metrics.feedback_mails.get()), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_that_could_not_be_queued_takes_nothing_from_what_its_sender_may_get() {
+    let machine = Machine::new();
+    let rig = machine.start().await;
+    let message = rig.delivered(Some("jim@example.org"), &["ann@example.net"]).await;
+    let path = rig.path(&message, VerpScope::One(0));
+    let fbl = Some("fbl@provider.example");
+    rig.spool.close().await.unwrap();
+    // More than the sender may get in an hour.
+    for _ in 0..5 {
+        assert_eq!(rig.arrives(fbl, &path, &complaint("", "")).await.unwrap_err().code, 451);
+    }
 }
