@@ -138,10 +138,11 @@ impl Submission {
     /// Makes a message of the relay's own ready for the spool, into which the caller
     /// commits it together with what caused it. Its sender is the null reverse-path, so
     /// that it never causes another (RFC 5321 section 4.5.5); for the same reason nobody
-    /// is told what becomes of it.
+    /// is told what becomes of it. It counts as accepted now: its id may be much older, where
+    /// it could not be queued before.
     #[must_use]
     pub fn own_message(&self, own: OwnMessage) -> NewMessage {
-        let now = own.id.timestamp();
+        let now = self.now();
         let recipient = Recipient { notify: Notify::NEVER, ..Recipient::new(own.to) };
         let body = if own.content.is_ascii() { BodyType::SevenBit } else { BodyType::EightBitMime };
         NewMessage {

@@ -357,7 +357,11 @@ impl Submission {
     /// A new message id, of this node and this moment.
     #[must_use]
     pub fn new_id(&self) -> MessageId {
-        MessageId::new(self.0.settings.node, self.0.clock.now(), self.0.random.uuid_v4())
+        MessageId::new(self.0.settings.node, self.now(), self.0.random.uuid_v4())
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     pub(crate) fn random(&self) -> &Random {
