@@ -76,7 +76,8 @@ impl Inbox {
 
     /// The mailbox simulator of a relay whose operator has this domain: it takes mail for what
     /// [`SimulatedMailbox`] names, below both of its domains, refuses what these refuse, and
-    /// keeps nothing of what it takes but for its subscribers. It calls itself by SES's name.
+    /// keeps nothing of what it takes: subscribers are told of the headers of messages to
+    /// mailboxes that write back, without their bodies. It calls itself by SES's name.
     pub fn simulator(operator_domain: &str, clock: Clock, random: Random) -> Inbox {
         let settings = Settings { max_messages: 0, ..Settings::default() };
         let domain = SES_SIMULATOR.parse().expect("it is a domain");
@@ -182,6 +183,11 @@ impl Inbox {
     pub(crate) fn take(&self, message: ReceivedMessage) -> u64 {
         let at = self.0.clock.now();
         let mut arrived = Arrived::new(message, at);
+        if self.0.plays.is_some() {
+            // Whoever writes back needs no more of it, and may be behind.
+            arrived.content = vec![header_of(&arrived.content, MAX_HEADER).into()];
+        }
+        let writes_back = self.writes_back(&arrived.envelope);
         let mut kept = self.0.kept.lock();
         kept.arrived += 1;
         arrived.number = kept.arrived;
@@ -190,8 +196,18 @@ impl Inbox {
         // Told under the lock, so that arrivals are told in their order.
         // Nobody listening is fine.
         let number = arrived.number;
-        let _ = self.0.arrivals.send(arrived);
+        if writes_back {
+            let _ = self.0.arrivals.send(arrived);
+        }
         number
+    }
+
+    /// Whether subscribers are told of it: the simulator's answer for some of its mailboxes.
+    fn writes_back(&self, envelope: &Envelope) -> bool {
+        let Some(operator_domain) = &self.0.plays else { return true };
+        let mut mailboxes =
+            envelope.recipients.iter().filter_map(|to| SimulatedMailbox::of(&to.address, operator_domain));
+        mailboxes.any(|mailbox| matches!(mailbox, SimulatedMailbox::OutOfOffice | SimulatedMailbox::Complaint))
     }
 }
 
@@ -286,6 +302,23 @@ mod tests {
         }
         simulator.take(message(b"x"));
         assert!(simulator.messages().is_empty(), "it is nobody's mail");
+    }
+
+    #[tokio::test]
+    async fn the_simulator_tells_of_headers_and_of_mailboxes_that_write_back() {
+        let clock = Clock::simulated(Timestamp::from_millis(1_000));
+        let simulator = Inbox::simulator("example.com", clock, Random::seeded(1));
+        let mut arrivals = simulator.subscribe();
+        for to in ["success@simulator.amazonses.com", "ooto@simulator.amazonses.com", "complaint@simulator.example.com"]
+        {
+            let mut message = message(b"Subject: x\r\n\r\nbody\r\n");
+            message.envelope.recipients = vec![postrider_mail::Recipient::new(to.parse().unwrap())];
+            simulator.take(message);
+        }
+        for number in [2, 3] {
+            let told = arrivals.recv().await.unwrap();
+            assert_eq!((told.number, told.content.concat()), (number, b"Subject: x\r\n".to_vec()));
+        }
     }
 
     #[tokio::test]
