@@ -137,6 +137,7 @@ impl Connection {
             match need {
                 Need::Input => self.read(stream).await?,
                 Need::Flush => {}
+                Need::Late => self.time_out(),
                 Need::Pause(time) => {
                     tokio::select! {
                         () = tokio::time::sleep(time) => self.dialogue.let_fail(),

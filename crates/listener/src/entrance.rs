@@ -158,6 +158,7 @@ impl Entrance {
         let (id, ip) = (deps.random.alphanumeric(ID_LENGTH), peer.ip().to_canonical());
         let memory = (self.shared.crowd(self.kind).memory.share(), settings.content_memory.bytes());
         let mut dialogue = Dialogue::new(role, profile.clone(), id, ip, memory, service);
+        dialogue.ends = pace.ends();
         if visitor.certain {
             self.identify(ip, &mut dialogue);
         }

@@ -38,6 +38,11 @@ impl Pace {
         Pace { ends: Some(ends), ..self }
     }
 
+    /// When the session ends, if it has such a bound.
+    pub(crate) fn ends(&self) -> Option<Instant> {
+        self.ends
+    }
+
     /// Whether the session has had its time. Content has bounds of its own, from when the client
     /// was told to send it: `expected` until all of it, or of a chunk, has come.
     pub(crate) fn is_over(&self, expected: bool, now: Instant) -> bool {

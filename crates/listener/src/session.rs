@@ -11,6 +11,7 @@ use postrider_feedback::Feedback;
 use postrider_mail::{SmtpReply, TlsInfo};
 use postrider_smtp::{AuthEvent, Event, MailRequest, Profile, ReceivedMessage, RecipientOverflow, Session};
 use postrider_submission::{AuthStep, Authenticated, RecipientOverflow as Overflow, Refusal, Submission};
+use tokio::time::Instant;
 
 use crate::memory::Share;
 use crate::role::{Role, Way};
@@ -27,6 +28,8 @@ pub(crate) enum Need {
     Close,
     /// Write the output: there is much of it.
     Flush,
+    /// Write the output, then end the session, which has had its time.
+    Late,
     /// Wait, then say what is due with [`Dialogue::let_fail`].
     Pause(Duration),
 }
@@ -65,6 +68,8 @@ pub(crate) struct Dialogue {
     transcript: Transcript,
     /// Size of the buffer that content was read into last.
     pub(crate) room: usize,
+    /// From when on no message is begun, also where its commands came with the last one.
+    pub(crate) ends: Option<Instant>,
 }
 
 impl Dialogue {
@@ -95,6 +100,7 @@ impl Dialogue {
             content_bound,
             transcript,
             room: 0,
+            ends: None,
         }
     }
 
@@ -155,6 +161,7 @@ impl Dialogue {
                 Event::StartTls => Some(Need::Tls),
                 Event::Close => Some(Need::Close),
                 Event::Auth(event) => self.authenticate(event),
+                Event::Mail(_) if self.ends.is_some_and(|ends| ends <= self.clock.instant()) => Some(Need::Late),
                 Event::Mail(request) => self.mail(&request),
                 Event::Rcpt(request) => {
                     let answer = self.role.recipient(&request.recipient.address);

@@ -222,6 +222,24 @@ async fn who_was_told_to_send_content_may_send_it_whatever_the_time() {
     assert_eq!(known.rest().await, "421 4.4.2 This session takes too long, connect again\r\n");
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_stays_by_beginning_a_message_with_the_end_of_another() {
+    let relay = relay(|settings| settings.session_time = postrider_base::Period::from_secs(600)).await;
+    let mut known = begin(&relay).await;
+    known.say(&format!("RCPT TO:<{}>\r\n", return_path(&relay))).await;
+    for _ in 0..2 {
+        tokio::time::sleep(std::time::Duration::from_secs(290)).await;
+        known.say("NOOP\r\n").await;
+    }
+    assert!(known.say("DATA\r\n").await.starts_with("354 "));
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let next = format!("MAIL FROM:<>\r\nRCPT TO:<{}>\r\nDATA\r\n", return_path(&relay));
+    known.stream.write_all(format!("Subject: x\r\n\r\nx\r\n.\r\n{next}").as_bytes()).await.unwrap();
+    let rest = known.rest().await;
+    assert!(rest.ends_with("421 4.4.2 This session takes too long, connect again\r\n"), "{rest}");
+    assert!(!rest.contains("354 "), "{rest}");
+}
+
 #[tokio::test]
 async fn content_has_memory_of_its_own() {
     let relay = relay(|settings| settings.content_memory = Size::from_bytes(0)).await;
