@@ -43,6 +43,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// what is left in it is moved; and how often.
 const LET_GO: Duration = Duration::from_millis(20);
 const PATIENCE: u32 = 10;
+/// With more segments in use, space is given back slower than it is taken: to fill
+/// new files would cost more than to move what is left in old ones.
+const LET_GO_SEGMENTS: u64 = 3;
 /// Rounds that fail, one after the other, before a body that the disk does not
 /// give is taken for lost: five minutes.
 const GIVE_UP: u32 = 60;
@@ -177,8 +180,9 @@ async fn reclaim(
 async fn let_go(shared: &Shared, segment: u64, patience: u32) {
     let living = || shared.state.lock().lives.get(segment).parts;
     let mut before = living();
+    let is_urgent = || shared.log.is_full() || shared.log.usage().segments > LET_GO_SEGMENTS;
     for _ in 0..patience {
-        if before == 0 || shared.log.is_full() || shared.reclaiming.is_wanted() {
+        if before == 0 || is_urgent() || shared.reclaiming.is_wanted() {
             return;
         }
         tokio::time::sleep(LET_GO).await;
