@@ -210,12 +210,12 @@ impl Writer {
         // Batches before footer: a good footer means good batches, even when
         // the power fails in between.
         self.sync()?;
-        if let Some(active) = &self.active {
-            if let Some(seal) = active.seal(self.oldest) {
-                let written = seal.write(&*active.file);
-                written.and_then(|()| active.file.sync_data()).map_err(|error| failed("sealing", active, error))?;
-                active.set_sealed();
-            }
+        if let Some(active) = &self.active
+            && let Some(seal) = active.seal(self.oldest)
+        {
+            let written = seal.write(&*active.file);
+            written.and_then(|()| active.file.sync_data()).map_err(|error| failed("sealing", active, error))?;
+            active.set_sealed();
         }
         let number = next.number();
         self.shared.segments.write().insert(number, next.clone());
