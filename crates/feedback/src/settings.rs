@@ -19,7 +19,7 @@ pub struct Settings {
     pub max_recipients: u16,
     /// Messages an hour that are passed on to one sender, and to the operator, besides the
     /// notices of bounces. Who sends more to the operator is told to come again later; of what
-    /// is for senders the rest is dropped and counted.
+    /// is for senders the rest is not mailed, and its events are there all the same.
     pub passed_on_per_hour: u32,
     /// What was passed on to senders and is remembered, so that nothing is told twice; the
     /// oldest is forgotten first, and everything at a restart. About 150 bytes of memory each.

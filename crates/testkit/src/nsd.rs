@@ -119,8 +119,16 @@ impl Nsd {
     /// # Errors
     /// The system's.
     pub fn kill(&mut self) -> io::Result<()> {
-        self.signal("KILL")?;
-        self.child.wait().map(drop)
+        let family = self.signal("KILL")?;
+        self.child.wait()?;
+        // A question to a child that is still on its way out would hear nothing.
+        for _ in 0..STEPS {
+            if family.iter().all(|pid| has_ended(*pid)) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(io::Error::other("nsd does not end"))
     }
 
     /// Stops it where it is: who asks hears nothing.
@@ -128,7 +136,7 @@ impl Nsd {
     /// # Errors
     /// The system's.
     pub fn freeze(&self) -> io::Result<()> {
-        self.signal("STOP")
+        self.signal("STOP").map(drop)
     }
 
     /// Lets it go on.
@@ -136,7 +144,7 @@ impl Nsd {
     /// # Errors
     /// The system's.
     pub fn thaw(&self) -> io::Result<()> {
-        self.signal("CONT")
+        self.signal("CONT").map(drop)
     }
 
     /// Starts it again after [`Nsd::kill`].
@@ -148,8 +156,9 @@ impl Nsd {
         self.wait_until_it_answers()
     }
 
-    /// What it does is done by its children too: all of them get the signal.
-    fn signal(&self, name: &str) -> io::Result<()> {
+    /// What it does is done by its children too: all of them get the signal. Who
+    /// got it.
+    fn signal(&self, name: &str) -> io::Result<Vec<u32>> {
         let mut family = vec![self.child.id()];
         let mut next = 0;
         while let Some(pid) = family.get(next) {
@@ -157,10 +166,10 @@ impl Nsd {
             family.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<u32>().ok()));
             next += 1;
         }
-        for pid in family {
+        for pid in &family {
             crate::postfix::run("kill", &["-s", name, &pid.to_string()])?;
         }
-        Ok(())
+        Ok(family)
     }
 
     fn wait_until_it_answers(&mut self) -> io::Result<()> {
@@ -188,6 +197,13 @@ fn answers(address: SocketAddr) -> io::Result<bool> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
     Ok(head[2..] == [7, 7])
+}
+
+/// Whether a process is gone, or has let go of all that it had.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 fn run(directory: &TempDir) -> io::Result<Child> {
