@@ -92,10 +92,13 @@ fn last_segment(spool: &Path) -> io::Result<PathBuf> {
     segments.pop().map(|(_, path)| path).ok_or_else(|| io::Error::other("no segment"))
 }
 
+/// A record may end in so many zeros, which are no room behind it.
+const ITS_OWN: usize = 64;
+
 /// Overwrites some of the zeros behind the last record with noise.
 fn append_torn(segment: &Path, random: &Random) -> io::Result<()> {
     let mut bytes = fs::read(segment)?;
-    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1 + ITS_OWN).min(bytes.len());
     let length = usize::try_from(random.below(5000)).map_err(io::Error::other)?;
     let until = (end + length).min(bytes.len());
     random.fill(&mut bytes[end..until]);
