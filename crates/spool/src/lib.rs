@@ -42,7 +42,8 @@
 //! attempts said.
 //!
 //! Whoever changes something hands a batch to the log, which answers when the batch is as durable
-//! as was asked for ([`Durability`]); only then memory changes, by the answer's place in the log.
+//! as was asked for ([`Durability`]); only then memory changes, in the order of the log but that
+//! new mail of a group, which nothing else in the group can be about, goes first.
 //! A caller that goes away changes nothing about that: what was handed in happens. While a record
 //! of a message is between the log and memory, no snapshot of it is written.
 //!
